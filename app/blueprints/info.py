@@ -1,0 +1,50 @@
+"""What this service is, for programs and for people, and what its model is."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, make_response, render_template, request
+
+from app import __version__
+from app.extension import lantern
+from app.schemas import LINKS, MODEL_INFO
+from app.wire import JSON, reply
+
+blueprint = Blueprint("info", __name__)
+
+_LINKS = {
+    "message": "Lantern serves a trained classifier; POST a sample to /predict.",
+    "version": __version__,
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "health": "/health",
+    "model": "/model/info",
+    "predict": "/predict",
+    "batch": "/predict/batch",
+    "metrics": "/metrics",
+}
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """Give links to a program, and to a browser a page to try the model on."""
+    if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
+        service = lantern().service
+        model = service.loaded
+        response = make_response(
+            render_template(
+                "page.html",
+                model=model and model.info(),
+                reason=service.unavailable_reason,
+                version=__version__,
+            )
+        )
+    else:
+        response = reply(LINKS, _LINKS)
+    response.vary.add("Accept")
+    return response
+
+
+@blueprint.get("/model/info")
+def model_info() -> Response:
+    """Describe the model that is loaded."""
+    return reply(MODEL_INFO, lantern().service.info())

@@ -1,0 +1,25 @@
+"""One prediction."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from app.extension import lantern
+from app.schemas import PREDICTION, request_schemas
+from app.telemetry import predictions
+from app.wire import read_json, reply
+
+blueprint = Blueprint("predict", __name__)
+
+
+@blueprint.post("/predict")
+def predict() -> Response:
+    """Classify one sample."""
+    parts = lantern()
+    model = parts.service.current()
+    schema = request_schemas(model.encoder, parts.settings.limits.max_batch_size).predict
+    row = schema.load(read_json())["features"]
+    prediction = model.predict(row)
+    response = reply(PREDICTION, prediction)
+    predictions.record_one(response, model, row, prediction)
+    return response

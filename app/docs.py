@@ -1,0 +1,295 @@
+"""OpenAPI 3.0.3 from the schemas (apispec), shown by flasgger with a current Swagger UI.
+
+The document is built from the model that is loaded, so its features and examples are real. The
+page asks no other host for anything: its files come from the package ``swagger-ui-py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flasgger import Swagger
+from flask import Flask, redirect, url_for
+from flask.typing import ResponseReturnValue
+
+from app import __version__
+from app.errors import PROBLEM_JSON
+from app.extension import lantern
+from app.model.features import FLOAT32_OVERFLOW, Feature
+from app.model.model import Model
+from app.schemas import (
+    BATCH_RESPONSE,
+    HEALTH,
+    LINKS,
+    MODEL_INFO,
+    PREDICTION,
+    PROBE,
+    PROBLEM,
+)
+from app.telemetry.metrics import CONTENT_TYPE
+from app.telemetry.predictions import WARNINGS_HEADER
+from app.wire import JSON
+
+_REFUSALS = {
+    400: "The body isn't JSON, or the features aren't exactly the model's.",
+    408: "The body did not arrive in time.",
+    413: "The body, or the batch, is too large.",
+    415: "The body isn't declared as JSON.",
+    422: "JSON of the wrong shape, or a value that isn't a finite number.",
+    500: "A fault of ours.",
+    503: "No model is loaded.",
+}
+_PREDICT_REFUSALS = (400, 408, 413, 415, 422, 500, 503)
+
+
+class Documentation(Swagger):  # type: ignore[misc]
+    """Flasgger's page and routes around a document of our own."""
+
+    def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
+        """Give the OpenAPI document for the model that is loaded now."""
+        parts = lantern()
+        return openapi(parts.service.loaded, parts.settings.limits.max_batch_size)
+
+
+def init_app(app: Flask) -> None:
+    """Serve the document at ``/openapi.json`` and the page at ``/docs``."""
+    Documentation(
+        app,
+        config={
+            "title": "Lantern",
+            "openapi": "3.0.3",
+            "headers": [],
+            "specs": [{"endpoint": "openapi", "route": "/openapi.json"}],
+            "specs_route": "/docs",
+            "static_url_path": "/docs/static",
+            "static_folder": str(_swagger_ui_files()),
+        },
+        merge=False,
+    )
+
+    @app.get("/docs/")
+    @app.get("/apidocs/")
+    def to_docs() -> ResponseReturnValue:
+        return redirect(url_for("flasgger.apidocs"))
+
+
+@lru_cache(maxsize=16)
+def openapi(model: Model | None, max_batch_size: int) -> dict[str, Any]:
+    """Build the OpenAPI document of a service with ``model`` (or with none)."""
+    spec = APISpec(
+        title="Lantern",
+        version=__version__,
+        openapi_version="3.0.3",
+        info={"description": _description(model)},
+        plugins=[MarshmallowPlugin()],
+    )
+    for name, schema in (
+        ("Prediction", PREDICTION),
+        ("BatchResponse", BATCH_RESPONSE),
+        ("Links", LINKS),
+        ("Health", HEALTH),
+        ("Probe", PROBE),
+        ("ModelInfo", MODEL_INFO),
+        ("Problem", PROBLEM),
+    ):
+        spec.components.schema(name, schema=schema)
+    features = model.manifest.features if model else ()
+    spec.components.schema("Features", component=_features_schema(features))
+    for path, method, operation in _operations(features, max_batch_size):
+        spec.path(path, operations={method: operation})
+    document: dict[str, Any] = spec.to_dict()
+    return document
+
+
+def _operations(
+    features: tuple[Feature, ...], max_batch_size: int
+) -> list[tuple[str, str, dict[str, Any]]]:
+    sample = {feature.name: _example(feature) for feature in features}
+    warnings = {
+        "description": "The features with a value outside the range seen in training.",
+        "schema": {"type": "string"},
+    }
+    predict = {
+        "summary": "Classify one sample",
+        "tags": ["Prediction"],
+        "operationId": "predict",
+        "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
+        "responses": {
+            **_answer(200, "The prediction.", "Prediction", headers={WARNINGS_HEADER: warnings}),
+            **_problems(*_PREDICT_REFUSALS),
+        },
+    }
+    samples = {
+        "type": "array",
+        "maxItems": max_batch_size,
+        "items": {"$ref": "#/components/schemas/Features"},
+    }
+    batch = {
+        "summary": "Classify many samples, all or nothing",
+        "tags": ["Prediction"],
+        "operationId": "predict_batch",
+        "requestBody": _body("samples", samples, [sample, sample]),
+        "responses": {
+            **_answer(
+                200,
+                "The predictions, in order.",
+                "BatchResponse",
+                headers={WARNINGS_HEADER: warnings},
+            ),
+            **_problems(*_PREDICT_REFUSALS),
+        },
+    }
+    return [
+        ("/predict", "post", predict),
+        ("/predict/batch", "post", batch),
+        (
+            "/model/info",
+            "get",
+            _get("model_info", "Describe the model", "Model", "ModelInfo", unavailable=True),
+        ),
+        ("/health", "get", _health()),
+        ("/health/live", "get", _get("live", "Whether the worker answers", "Health", "Probe")),
+        (
+            "/health/ready",
+            "get",
+            _get("ready", "Whether to send requests here", "Health", "Probe", unavailable=True),
+        ),
+        ("/metrics", "get", _metrics()),
+        ("/", "get", _index()),
+    ]
+
+
+def _get(
+    name: str, summary: str, tag: str, schema: str, *, unavailable: bool = False
+) -> dict[str, Any]:
+    refusals = (500, 503) if unavailable else (500,)
+    return {
+        "summary": summary,
+        "tags": [tag],
+        "operationId": name,
+        "responses": {**_answer(200, summary + ".", schema), **_problems(*refusals)},
+    }
+
+
+def _health() -> dict[str, Any]:
+    operation = _get("health", "Whether the worker is healthy", "Health", "Health")
+    operation["responses"].update(_answer(503, "It is unhealthy, and says why.", "Health"))
+    return operation
+
+
+def _metrics() -> dict[str, Any]:
+    operation = _get("metrics", "The metrics of all workers", "Service", "Links")
+    operation["responses"]["200"] = {
+        "description": "Prometheus's text format.",
+        "content": {CONTENT_TYPE: {"schema": {"type": "string"}}},
+    }
+    return operation
+
+
+def _index() -> dict[str, Any]:
+    operation = _get("index", "Links to everything; a page for browsers", "Service", "Links")
+    operation["responses"]["200"]["content"]["text/html"] = {"schema": {"type": "string"}}
+    return operation
+
+
+def _answer(
+    status: int, description: str, schema: str, headers: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": description,
+        "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+    }
+    if headers:
+        answer["headers"] = headers
+    return {str(status): answer}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        str(status): {
+            "description": _REFUSALS.get(status, HTTPStatus(status).phrase),
+            "content": content,
+        }
+        for status in statuses
+    }
+
+
+def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "properties": {member: schema},
+                    "required": [member],
+                    "additionalProperties": False,
+                },
+                "example": {member: example},
+            }
+        },
+    }
+
+
+def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
+    if not features:
+        return {"type": "object", "description": "No model is loaded: its features aren't known."}
+    return {
+        "type": "object",
+        "properties": {feature.name: _feature_schema(feature) for feature in features},
+        "required": [feature.name for feature in features],
+        "additionalProperties": False,
+    }
+
+
+def _feature_schema(feature: Feature) -> dict[str, Any]:
+    seen = (
+        f"{feature.minimum:g} to {feature.maximum:g} in training"
+        if feature.minimum is not None and feature.maximum is not None
+        else ""
+    )
+    described = [part for part in (feature.description, feature.unit, seen) if part]
+    schema: dict[str, Any] = {
+        "type": "number",
+        "description": "; ".join(described),
+        # What is finite as float32; the range of training is advice, and no bound.
+        "minimum": -FLOAT32_OVERFLOW,
+        "exclusiveMinimum": True,
+        "maximum": FLOAT32_OVERFLOW,
+        "exclusiveMaximum": True,
+        "example": _example(feature),
+    }
+    if feature.nullable:
+        schema["nullable"] = True
+    return schema
+
+
+def _example(feature: Feature) -> float:
+    value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
+    return int(value) if value == int(value) else value
+
+
+def _description(model: Model | None) -> str:
+    if model is None:
+        return "No model is loaded."
+    manifest = model.manifest
+    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in enumerate(manifest.classes))
+    return (
+        f"Serves **{manifest.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"Classes: {classes}."
+    )
+
+
+def _swagger_ui_files() -> Path:
+    # Found, not imported: only its static files are wanted.
+    package = importlib.util.find_spec("swagger_ui")
+    if package is None or package.origin is None:
+        raise RuntimeError("The package swagger-ui-py is not installed; see requirements.txt.")
+    return Path(package.origin).parent / "static"

@@ -1,0 +1,147 @@
+"""Every failure becomes one problem document (RFC 9457); this module alone knows how."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g, request
+from flask.typing import ResponseReturnValue
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+
+from app.extension import lantern
+from app.model.errors import (
+    MAX_FAULTS,
+    BatchTooLarge,
+    Fault,
+    ModelUnavailable,
+    NonFiniteOutput,
+)
+from app.model.features import describe_mismatch
+from app.schemas import PROBLEM
+from app.wire import reply
+
+PROBLEM_JSON = "application/problem+json"
+_TYPE = "urn:lantern:problem:"
+_LONGEST_PART_SHOWN = 200
+
+log = logging.getLogger("lantern.errors")
+
+
+class Draining(Exception):
+    """This worker is about to stop and takes no new work."""
+
+
+def init_app(app: Flask) -> None:
+    """Turn every exception that a view or Flask raises into a problem document."""
+    app.register_error_handler(ValidationError, _validation_error)
+    app.register_error_handler(BatchTooLarge, _batch_too_large)
+    app.register_error_handler(NonFiniteOutput, _non_finite_output)
+    app.register_error_handler(ModelUnavailable, _model_unavailable)
+    app.register_error_handler(Draining, _draining)
+    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault] = ()) -> Response:
+    """Make a problem document; ``kind`` ends its type, the status's own name by default."""
+    title = HTTPStatus(status).phrase
+    document = {
+        "type": _TYPE + (kind or title.lower().replace(" ", "-")),
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "request_id": g.get("request_id", ""),
+        "errors": [
+            {"pointer": json_pointer(fault.path), "detail": fault.detail}
+            for fault, _ in zip(faults, range(MAX_FAULTS), strict=False)
+        ],
+    }
+    return reply(PROBLEM, document, status, PROBLEM_JSON)
+
+
+def json_pointer(path: Sequence[str | int]) -> str:
+    """Write ``path`` as a JSON pointer (RFC 6901), a part too long to read being cut."""
+    return "".join(
+        "/" + str(part)[:_LONGEST_PART_SHOWN].replace("~", "~0").replace("/", "~1") for part in path
+    )
+
+
+def _validation_error(error: ValidationError) -> Response:
+    faults = list(_faults(error.messages, ()))
+    if any(fault.mismatch for fault in faults):
+        return problem(400, describe_mismatch(faults), kind="feature-mismatch", faults=faults)
+    first = faults[0]
+    place = json_pointer(first.path) or "The body"
+    more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
+    return problem(422, f"{place} {first.detail}{more}.", kind="invalid-value", faults=faults)
+
+
+def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Walk through marshmallow's nested messages, whose leaves are ours or sentences of its own."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _faults(inner, path if key == "_schema" else (*path, key))
+    else:
+        for message in messages:
+            if isinstance(message, Fault):
+                yield Fault((*path, *message.path), message.detail, message.mismatch)
+            else:
+                yield Fault(path, str(message).rstrip("."))
+
+
+def _batch_too_large(error: BatchTooLarge) -> Response:
+    fault = Fault(("samples",), f"has {error.rows} rows, at most {error.limit} are accepted")
+    return problem(413, str(error), kind="batch-too-large", faults=[fault])
+
+
+def _non_finite_output(error: NonFiniteOutput) -> Response:
+    paths: list[tuple[str | int, ...]] = (
+        [("features",)] if error.rows is None else [("samples", row) for row in error.rows]
+    )
+    faults = [Fault(path, "the model gives no finite probabilities for it") for path in paths]
+    return problem(422, str(error), kind="non-finite-output", faults=faults)
+
+
+def _model_unavailable(error: ModelUnavailable) -> Response:
+    return problem(503, f"No model is loaded. {error}", kind="model-unavailable")
+
+
+def _draining(error: Draining) -> Response:
+    return problem(503, "This worker is about to stop.", kind="draining")
+
+
+def _http_exception(error: HTTPException) -> ResponseReturnValue:
+    status = error.code or 500
+    if error.response is not None or status < 400:  # made on purpose, or a redirect
+        return error.get_response(request.environ)
+    detail = error.description or HTTPStatus(status).phrase
+    if isinstance(error, RequestEntityTooLarge):
+        limit = lantern().settings.limits.max_body_bytes
+        detail = f"The body is larger than the {limit:,} bytes that are accepted."
+    elif status == 404:
+        detail = f"There is nothing at {request.path[:_LONGEST_PART_SHOWN]}."
+    elif status == 405:
+        allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+        detail = f"{request.method[:20]} is not allowed here; allowed: {allowed}."
+    answer = problem(status, detail)
+    for name, value in error.get_headers(request.environ):
+        if name.lower() not in ("content-type", "content-length"):
+            answer.headers[name] = value  # Allow, Retry-After
+    return answer
+
+
+def _unexpected(error: Exception) -> Response:
+    original = error.original_exception if isinstance(error, InternalServerError) else error
+    log.error(
+        "unexpected error",
+        exc_info=original or error,
+        extra={"request_id": g.get("request_id", ""), "path": request.path},
+    )
+    return problem(
+        500, "An error on our side, not in your request. Quote the request_id to report it."
+    )

@@ -1,0 +1,148 @@
+"""Bundles on disk: find the one to serve, and verify that its files are what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.model import manifest as manifest_file
+from app.model.errors import BundleError
+from app.model.features import Feature
+from app.model.manifest import Manifest, read_manifest
+
+CHECKPOINT = "model.pt"
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle: its manifest and the paths of the networks that it holds.
+
+    ``checkpoint`` and ``onnx`` are None where the bundle has no such file.
+    """
+
+    manifest: Manifest
+    checkpoint: Path | None
+    onnx: Path | None
+
+
+def find_bundle(path: Path, version: str = "") -> Path:
+    """Give the directory (or checkpoint file) that ``path`` stands for.
+
+    ``path`` is a checkpoint file, a bundle, or a directory of versions; of these ``version`` picks
+    one, or the highest when it is empty. Raises `BundleError` when there is none.
+    """
+    if not path.exists():
+        raise BundleError(f"There is no model at {path}.")
+    if path.is_file() or _holds_model(path):
+        return path
+    versions = {entry.name: entry for entry in path.iterdir() if _holds_model(entry)}
+    if not versions:
+        raise BundleError(
+            f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
+            "or in a directory below it."
+        )
+    if version:
+        if version not in versions:
+            known = ", ".join(sorted(versions, key=_natural))
+            raise BundleError(f"{path} has no version {version!r}; it has {known}.")
+        return versions[version]
+    return versions[max(versions, key=_natural)]
+
+
+def is_bare(path: Path) -> bool:
+    """Tell whether ``path`` is a checkpoint without a manifest."""
+    return path.is_file() or not (path / manifest_file.FILE_NAME).exists()
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest in directory ``path`` and verify every file against it.
+
+    Raises `BundleError`, which names the file that is missing, altered or malformed.
+    """
+    manifest = read_manifest(path / manifest_file.FILE_NAME)
+    for name, record in manifest.files.items():
+        file = path / name
+        try:
+            if file.stat().st_size != record.size:
+                raise BundleError(
+                    f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
+                    f"{record.size:,}: it was altered or cut short."
+                )
+            if file_sha256(file) != record.sha256:
+                raise BundleError(
+                    f"{file} does not match the SHA-256 in the manifest: it was altered after it "
+                    "was packed. Restore it or pack the bundle again."
+                )
+        except OSError as error:
+            raise BundleError(f"{file} can't be read: {error.strerror}.") from error
+    checkpoint = path / CHECKPOINT if CHECKPOINT in manifest.files else None
+    onnx = path / ONNX if ONNX in manifest.files else None
+    if checkpoint is None and onnx is None:
+        raise BundleError(f"{path} lists neither {CHECKPOINT} nor {ONNX} in its manifest.")
+    return Bundle(manifest, checkpoint, onnx)
+
+
+def open_bare_checkpoint(
+    path: Path,
+    *,
+    input_dim: int,
+    output_dim: int,
+    version: str,
+    feature_names: Sequence[str],
+    class_names: Sequence[str] = (),
+) -> Bundle:
+    """Describe a checkpoint without a manifest by the names that its user gives.
+
+    Raises `BundleError` when they don't fit the checkpoint's dimensions.
+    """
+    if not feature_names:
+        raise BundleError(
+            f"{path} has no manifest, so its features have no names: "
+            f"set model.feature_names to the {input_dim} names, in order."
+        )
+    if len(feature_names) != input_dim or len(set(feature_names)) != input_dim:
+        raise BundleError(
+            f"model.feature_names must be {input_dim} different names, as many as {path} has "
+            f"inputs; {len(feature_names)} are given."
+        )
+    classes = tuple(class_names) or tuple(f"class_{index}" for index in range(output_dim))
+    if len(classes) != output_dim or len(set(classes)) != output_dim:
+        raise BundleError(
+            f"model.class_names must be {output_dim} different names, as many as {path} has "
+            f"outputs; {len(classes)} are given."
+        )
+    manifest = Manifest(
+        name=path.parent.name if path.stem == "model" else path.stem,
+        version=version,
+        features=tuple(Feature(name) for name in feature_names),
+        classes=classes,
+        description="A checkpoint without a manifest.",
+    )
+    return Bundle(manifest, path, None)
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Give the checkpoint file of a bare checkpoint: ``path`` itself, or ``model.pt`` in it."""
+    return path if path.is_file() else path / CHECKPOINT
+
+
+def file_sha256(path: Path) -> str:
+    """Give the SHA-256 of a file in lower-case hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _holds_model(path: Path) -> bool:
+    return (path / manifest_file.FILE_NAME).is_file() or (path / CHECKPOINT).is_file()
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Order names as people do: 10 comes after 9."""
+    return [
+        (1, int(part), "") if part.isdigit() else (0, 0, part)
+        for part in re.split(r"([0-9]+)", name)
+    ]

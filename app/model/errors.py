@@ -1,0 +1,74 @@
+"""What can go wrong with a model, in the words of its domain.
+
+Nothing here knows of HTTP: ``app/errors.py`` alone turns these into answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_FAULTS = 100
+"""How many faults of one input are reported at most; the rest is not looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with an input, and where.
+
+    ``path`` leads to the place from the root of what was examined (names of members, indices
+    of rows). ``mismatch`` tells a feature that is missing or unknown from a value that is wrong.
+    """
+
+    path: tuple[str | int, ...]
+    detail: str
+    mismatch: bool = False
+
+
+class ModelError(Exception):
+    """The base of every error that ``app.model`` raises on purpose."""
+
+
+class BundleError(ModelError):
+    """A bundle or checkpoint that can't be served: missing, altered, malformed or unsafe."""
+
+
+class ModelUnavailable(ModelError):
+    """No model is loaded in this process; the message says why."""
+
+
+class InvalidFeatures(ModelError):
+    """Feature values that can't become a row; ``faults`` lists at most ``MAX_FAULTS`` of them."""
+
+    def __init__(self, message: str, faults: Sequence[Fault]) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+class FeatureMismatch(InvalidFeatures):
+    """The features are not exactly the model's: some are missing, or some are unknown."""
+
+
+class BatchTooLarge(ModelError):
+    """A batch of more rows than the service accepts."""
+
+    def __init__(self, rows: int, limit: int) -> None:
+        super().__init__(
+            f"The batch has {rows:,} rows and at most {limit:,} are accepted; "
+            "split it into several requests."
+        )
+        self.rows = rows
+        self.limit = limit
+
+
+class NonFiniteOutput(ModelError):
+    """The network gave no finite probabilities for the sample, or for some of a batch.
+
+    ``rows`` are the indices of these; None where there was but one sample.
+    """
+
+    def __init__(self, rows: Sequence[int] | None = None) -> None:
+        super().__init__(
+            "The model gives no finite probabilities for these values; check their magnitude."
+        )
+        self.rows = None if rows is None else tuple(rows)

@@ -1,0 +1,222 @@
+"""Features: what a model expects to be told, and how a sample becomes a row of float32.
+
+This is the only place where names become columns; everything behind it works on the matrix.
+It knows nothing of JSON or HTTP, only of mappings from names to numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.model.errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
+
+FLOAT32_OVERFLOW = float(2**128 - 2**103)
+"""The least magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
+
+_NUMBERS = frozenset({float, int})
+_NUMBERS_AND_NULL = frozenset({float, int, type(None)})
+_NAMES_SHOWN = 10
+_NAME_LENGTH_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input of a model, as its manifest describes it.
+
+    ``minimum`` and ``maximum`` are the range seen in training (advice, not a rule), in ``unit``;
+    ``example`` is a typical value, shown to people.
+    """
+
+    name: str
+    description: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    nullable: bool = False
+    example: float | None = None
+
+
+class FeatureEncoder:
+    """Turns samples (name -> number) into float32 rows in the order of the features.
+
+    Acceptance is fast and knows nothing of faults; only a sample that was not accepted is walked
+    through again to say what is wrong with it.
+    """
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in features)
+        self.width = len(self.names)
+        self._known = frozenset(self.names)
+        self._nullable = np.array([feature.nullable for feature in features], dtype=bool)
+        self._types = _NUMBERS_AND_NULL if self._nullable.any() else _NUMBERS
+        self._columns: Callable[[Any], tuple[Any, ...]] = (
+            itemgetter(*self.names)
+            if self.width > 1
+            else lambda sample: (sample[self.names[0]],)  # itemgetter of one name gives no tuple
+        )
+        unbounded = float("inf")
+        self._minimum = np.array(
+            [-unbounded if f.minimum is None else f.minimum for f in features], dtype=np.float32
+        )
+        self._maximum = np.array(
+            [unbounded if f.maximum is None else f.maximum for f in features], dtype=np.float32
+        )
+
+    def encode(self, sample: object) -> NDArray[np.float32]:
+        """Give the row of one sample: float32, shape ``(1, width)``, NaN where it says null.
+
+        Raises `FeatureMismatch` when the names aren't exactly the features', and
+        `InvalidFeatures` when a value isn't a number that is finite as float32.
+        """
+        matrix = self._accept([sample])
+        if matrix is None:
+            raise _invalid(list(self._faults(sample, ())))
+        return matrix
+
+    def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
+        """Give the rows of many samples: float32, shape ``(len(samples), width)``.
+
+        Raises as `encode` does, with the faults of all rows (at most ``MAX_FAULTS``), the path of
+        each starting with the index of its row.
+        """
+        matrix = self._accept(samples)
+        if matrix is None:
+            faults: list[Fault] = []
+            for index, sample in enumerate(samples):
+                faults.extend(self._faults(sample, (index,)))
+                if len(faults) >= MAX_FAULTS:
+                    break
+            raise _invalid(faults[:MAX_FAULTS])
+        return matrix
+
+    def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
+        """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
+
+        Gives only the features that have any. NaN (a null) is inside every range.
+        """
+        outside = (matrix < self._minimum) | (matrix > self._maximum)
+        if not outside.any():
+            return {}
+        counts = outside.sum(axis=0).tolist()
+        return {name: n for name, n in zip(self.names, counts, strict=True) if n}
+
+    def _accept(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
+        """Give the matrix of ``samples``, or None when any of them has a fault."""
+        if not samples:
+            return np.empty((0, self.width), dtype=np.float32)
+        rows = self._rows(samples)
+        if rows is None:
+            return None
+        try:
+            # float64 first: it holds every JSON number, and the cast to float32 rounds once.
+            wide = np.array(rows, dtype=np.float64)
+        except OverflowError:  # a Python int beyond float64
+            return None
+        null = np.isnan(wide)
+        if null.any() and (
+            (null & ~self._nullable).any()
+            or any(map(_is_nan, chain.from_iterable(rows)))  # a NaN that was sent as a number
+        ):
+            return None
+        if (np.abs(wide) >= FLOAT32_OVERFLOW).any():
+            return None
+        return wide.astype(np.float32)
+
+    def _rows(self, samples: Sequence[object]) -> list[tuple[Any, ...]] | None:
+        """Give the values in the order of the features, if names and types are all right."""
+        if set(map(type, samples)) != {dict} or set(map(len, samples)) != {self.width}:  # type: ignore[arg-type]
+            return None
+        try:
+            rows = list(map(self._columns, samples))
+        except KeyError:
+            return None
+        # Exact types: bool is an int to isinstance, but not a number to our callers.
+        return rows if set(map(type, chain.from_iterable(rows))) <= self._types else None
+
+    def _faults(self, sample: object, path: tuple[str | int, ...]) -> Iterable[Fault]:
+        """Say everything that is wrong with one sample."""
+        if not isinstance(sample, dict):
+            yield Fault(
+                path, f"must be an object of feature names and numbers, not {_kind(sample)}"
+            )
+            return
+        missing = [name for name in self.names if name not in sample]
+        for name in missing:
+            yield Fault((*path, name), "is missing", mismatch=True)
+        for name in sample:
+            if name not in self._known:
+                close = difflib.get_close_matches(str(name)[:_NAME_LENGTH_SHOWN], missing, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                yield Fault((*path, name), f"is not a feature of this model{hint}", mismatch=True)
+        for feature in self.features:
+            if feature.name in sample:
+                problem = _problem(sample[feature.name], feature)
+                if problem:
+                    yield Fault((*path, feature.name), problem)
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
+
+
+def _problem(value: object, feature: Feature) -> str | None:
+    if value is None:
+        return None if feature.nullable else "must be a number; null is not accepted here"
+    if type(value) not in _NUMBERS:
+        return f"must be a number, not {_kind(value)}"
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        number = float("inf")
+    if not abs(number) < FLOAT32_OVERFLOW:  # written so that NaN fails too
+        return "must be finite as a 32-bit float (less than 3.4028236e38 in magnitude)"
+    return None
+
+
+def _kind(value: object) -> str:
+    """Name a value's type as JSON does."""
+    names = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number" if type(value) in _NUMBERS else type(value).__name__)
+
+
+def _invalid(faults: Sequence[Fault]) -> InvalidFeatures:
+    if any(fault.mismatch for fault in faults):
+        return FeatureMismatch(describe_mismatch(faults), faults)
+    return InvalidFeatures("A feature's value is not acceptable.", faults)
+
+
+def describe_mismatch(faults: Iterable[Fault]) -> str:
+    """Say in one sentence which names are missing and which are extra, each once.
+
+    A name too long to read, or one of too many, is cut: the sentence stays short whatever came.
+    """
+    missing: dict[str, None] = {}
+    extra: dict[str, None] = {}
+    for fault in faults:
+        if fault.mismatch:
+            names = missing if fault.detail == "is missing" else extra
+            names[str(fault.path[-1])] = None
+    return f"Feature mismatch. Missing: {_listed(missing)}, Extra: {_listed(extra)}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [
+        name if len(name) <= _NAME_LENGTH_SHOWN else name[:_NAME_LENGTH_SHOWN] + "…"
+        for name in names
+    ]
+    more = len(shown) - _NAMES_SHOWN
+    if more > 0:
+        return str(shown[:_NAMES_SHOWN])[:-1] + f", and {more} more]"
+    return str(shown)

@@ -1,0 +1,256 @@
+"""The network: preprocessing and classifier as torch modules, and how a checkpoint becomes one.
+
+Preprocessing is part of the network, as modules with buffers of one value a feature: it is
+vectorised, saved and exported with the weights, and can't drift from training.
+This module imports torch; whoever serves with ONNX Runtime never imports it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from app.model.errors import BundleError
+
+DROPOUT = 0.3
+CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")
+STANDARD_SCORE_LIMIT = 10.0
+"""Standard scores are held within this many deviations: no input, however extreme, can drive
+the network beyond what float32 holds, or make it extrapolate without end."""
+
+
+class Impute(nn.Module):
+    """Put each feature's median of training where the input is NaN."""
+
+    median: Tensor
+
+    def __init__(self, median: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("median", median)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(torch.isnan(x), self.median, x)
+
+
+class Clip(nn.Module):
+    """Hold each feature within ``minimum`` and ``maximum`` (infinite where it has none)."""
+
+    minimum: Tensor
+    maximum: Tensor
+
+    def __init__(self, minimum: Tensor, maximum: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("minimum", minimum)
+        self.register_buffer("maximum", maximum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(x, self.minimum), self.maximum)
+
+
+class Log1p(nn.Module):
+    """Replace by ``log(1 + max(x, 0))`` the features that ``selected`` names; keep the others.
+
+    The logarithm has no value at -1 and below, so what is negative counts as zero.
+    """
+
+    selected: Tensor
+
+    def __init__(self, selected: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("selected", selected)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.selected, torch.log1p(torch.clamp(x, min=0.0)), x)
+
+
+class Standardise(nn.Module):
+    """Give standard scores ``(x - mean) / scale``, held within ±``STANDARD_SCORE_LIMIT``."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = (x - self.mean) / self.scale
+        return torch.clamp(score, -STANDARD_SCORE_LIMIT, STANDARD_SCORE_LIMIT)
+
+
+class Preprocessing(nn.Module):
+    """Impute, clip, take logarithms and standardise: ``(n, d)`` raw float32 to ``(n, d)`` scores.
+
+    Imputing comes first so that no later step sees a NaN; every buffer has shape ``(d,)``.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.impute = Impute(torch.zeros(width))
+        self.clip = Clip(torch.full((width,), -torch.inf), torch.full((width,), torch.inf))
+        self.log1p = Log1p(torch.zeros(width, dtype=torch.bool))
+        self.standardise = Standardise(torch.zeros(width), torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.standardise(self.log1p(self.clip(self.impute(x))))
+        return scores
+
+
+class Network(nn.Module):
+    """Raw features ``(n, input_dim)`` float32 to logits ``(n, output_dim)`` float32."""
+
+    def __init__(
+        self, input_dim: int, hidden_dim: int, output_dim: int, *, preprocess: bool = True
+    ) -> None:
+        super().__init__()
+        self.dims = (input_dim, hidden_dim, output_dim)
+        self.preprocessing = Preprocessing(input_dim) if preprocess else nn.Identity()
+        self.classifier = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(hidden_dim, output_dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.preprocessing(x))
+        return logits
+
+
+class Probabilities(nn.Module):
+    """A network that answers softmax probabilities: what is exported to ONNX."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.softmax(self.network(features), dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The five keys of a checkpoint file, checked."""
+
+    state_dict: dict[str, Tensor]
+    input_dim: int
+    hidden_dim: int
+    output_dim: int
+    version: str
+
+
+def save_checkpoint(network: Network, version: str, path: Path) -> None:
+    """Write ``network`` to ``path`` as a checkpoint with the five keys."""
+    input_dim, hidden_dim, output_dim = network.dims
+    values = (network.state_dict(), input_dim, hidden_dim, output_dim, version)
+    torch.save(dict(zip(CHECKPOINT_KEYS, values, strict=True)), path)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint, its weights mapped from the file so that workers share them.
+
+    Only tensors and plain values are read (``weights_only=True``); a file that would run code is
+    refused. Raises `BundleError`, which names the file and what is wrong with it.
+    """
+    try:
+        content = torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=zipfile.is_zipfile(path),  # torch maps its zip format, not the one before it
+        )
+    except FileNotFoundError:
+        raise BundleError(f"{path} does not exist.") from None
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"{path} is not a checkpoint of tensors and plain values, and is refused: loading it "
+            f"could run code that it hides. Save a state dictionary instead. ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise BundleError(f"{path} can't be read as a checkpoint: {_first_line(error)}") from error
+    return _checked(content, path)
+
+
+def build_network(checkpoint: Checkpoint) -> Network:
+    """Build the network of a checkpoint, its parameters being the checkpoint's own tensors.
+
+    A state dictionary of ours (with preprocessing) fits by name. Any other fits when its tensors
+    are exactly three linear layers, in order, whatever their names: a classifier trained
+    elsewhere, without preprocessing. Raises `BundleError` for everything else.
+    """
+    dims = (checkpoint.input_dim, checkpoint.hidden_dim, checkpoint.output_dim)
+    ours = any(name.startswith("preprocessing.") for name in checkpoint.state_dict)
+    with torch.device("meta"):  # no memory is taken for weights about to be replaced
+        network = Network(*dims, preprocess=ours)
+    state = checkpoint.state_dict if ours else _linear_layers(checkpoint)
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise BundleError(
+            f"The checkpoint's tensors don't fit a network of {dims}: {error}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _checked(content: Any, path: Path) -> Checkpoint:
+    if not isinstance(content, Mapping):
+        raise BundleError(
+            f"{path} holds a {type(content).__name__}, not a dictionary with the keys "
+            f"{', '.join(CHECKPOINT_KEYS)}."
+        )
+    missing = [key for key in CHECKPOINT_KEYS if key not in content]
+    if missing:
+        raise BundleError(f"{path} lacks the checkpoint key(s) {', '.join(missing)}.")
+    dims: dict[str, int] = {}
+    for key, least in (("input_dim", 1), ("hidden_dim", 1), ("output_dim", 2)):
+        value = content[key]
+        if type(value) is not int or value < least:
+            raise BundleError(
+                f"{path}: {key} must be an integer of at least {least}, not {value!r}."
+            )
+        dims[key] = value
+    version = content["version"]
+    if type(version) not in (str, int, float):
+        raise BundleError(f"{path}: version must be a string or a number.")
+    state = content["model_state_dict"]
+    if not isinstance(state, Mapping):
+        raise BundleError(f"{path}: model_state_dict is not a state dictionary.")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise BundleError(f"{path}: model_state_dict holds {name!r}, which is not a tensor.")
+        tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return Checkpoint(
+        tensors, dims["input_dim"], dims["hidden_dim"], dims["output_dim"], str(version)
+    )
+
+
+def _linear_layers(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Rename three linear layers, in the order of the state dictionary, to our names."""
+    layers = ("classifier.0", "classifier.3", "classifier.6")
+    wanted = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    given = list(checkpoint.state_dict)
+    kinds = [name.rpartition(".")[2] for name in given]
+    if kinds != ["weight", "bias"] * len(layers):
+        raise BundleError(
+            "A checkpoint without preprocessing must hold three linear layers (weight and bias of "
+            f"each, in order) and nothing else; this one holds: {', '.join(given) or 'nothing'}."
+        )
+    return dict(zip(wanted, checkpoint.state_dict.values(), strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    """Give an error's own first sentence; torch's go on with advice on how to load it unsafely."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,169 @@
+"""Packing: make a bundle of a trained network.
+
+The network is exported to ONNX, checked against torch, asked for its golden answers, and written
+with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.model import bundle as bundles
+from app.model import manifest as manifests
+from app.model.errors import BundleError
+from app.model.features import Feature
+from app.model.manifest import FileRecord, Golden, Manifest
+from app.model.network import Network, Preprocessing, Probabilities, save_checkpoint
+from app.model.runtime import OnnxRuntime, TorchRuntime
+
+PARITY_TOLERANCE = 1e-5
+"""How far ONNX Runtime's probabilities may lie from torch's, absolutely."""
+
+_OPSET = 18
+
+
+def pack(
+    network: Network,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    features: Sequence[Feature],
+    classes: Sequence[str],
+    golden_samples: NDArray[np.float32],
+    description: str = "",
+    training: Mapping[str, Any] | None = None,
+    documents: Mapping[str, bytes] | None = None,
+) -> Manifest:
+    """Write the bundle of ``network`` to the directory ``out``, all of it or nothing.
+
+    ``golden_samples`` are raw features, float32 ``(n, features)``; their answers are recorded.
+    ``documents`` (file name -> content) lie beside the model: its card, pictures. An ``out`` that
+    exists is replaced. Raises `BundleError` when the exported network answers differently.
+    """
+    network = network.eval().requires_grad_(False)
+    torch_runtime = TorchRuntime(network, torch.get_num_threads())
+    golden = Golden(golden_samples, torch_runtime.run(golden_samples))
+    manifest = Manifest(
+        name=name,
+        version=version,
+        features=tuple(features),
+        classes=tuple(classes),
+        description=description,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        preprocessing=describe_preprocessing(network, [feature.name for feature in features]),
+        training=training or {},
+        golden=golden,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        directory = Path(scratch) / out.name
+        directory.mkdir()
+        save_checkpoint(network, version, directory / bundles.CHECKPOINT)
+        export_onnx(network, directory / bundles.ONNX)
+        check_parity(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
+        for file_name, content in (documents or {}).items():
+            (directory / file_name).write_bytes(content)
+        files = {
+            file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
+            for file in directory.iterdir()
+        }
+        manifests.write_manifest(replace(manifest, files=files), directory / manifests.FILE_NAME)
+        bundles.open_bundle(directory)  # what was written can be read
+        if out.exists():
+            shutil.rmtree(out)
+        directory.rename(out)
+    return replace(manifest, files=files)
+
+
+def export_onnx(network: Network, path: Path) -> None:
+    """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
+    module = Probabilities(network).eval()
+    example = torch.zeros((2, network.dims[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=["features"],
+            output_names=["probabilities"],
+            dynamic_shapes={"features": {0: torch.export.Dim("rows", min=1)}},
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # dynamo=True always gives a program
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, with the paths of the packing machine
+    program.save(str(path), external_data=False)
+
+
+def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give inputs that try the export: ``samples``, noise around them, nulls and extremes."""
+    random = np.random.default_rng(0)
+    centres = np.nan_to_num(samples, nan=0.0)[random.integers(len(samples), size=500)]
+    noisy = centres * random.normal(1.0, 2.0, size=centres.shape)
+    largest = float(np.finfo(np.float32).max)
+    extremes = np.array([0.0, -1.0, 1e-30, 1e9, -1e9, largest, -largest, np.nan])
+    corners = random.choice(extremes, size=(500, samples.shape[1]))
+    return np.concatenate([samples, noisy, corners]).astype(np.float32)
+
+
+def check_parity(reference: TorchRuntime, path: Path, samples: NDArray[np.float32]) -> float:
+    """Give the largest difference of ``path``'s probabilities from ``reference``'s on ``samples``.
+
+    Raises `BundleError` when it is above ``PARITY_TOLERANCE``, or not a number.
+    """
+    exported = OnnxRuntime(path, threads=1)
+    error = float(np.abs(exported.run(samples) - reference.run(samples)).max())
+    if not error <= PARITY_TOLERANCE:
+        raise BundleError(
+            f"The ONNX export answers differently than torch: by up to {error:.2g}, "
+            f"{PARITY_TOLERANCE:g} is allowed."
+        )
+    return error
+
+
+def describe_preprocessing(network: Network, names: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Say for people what the network does to its raw input, step by step."""
+    steps = network.preprocessing
+    if not isinstance(steps, Preprocessing):
+        return ()
+
+    def by_name(values: torch.Tensor) -> dict[str, float]:
+        return {
+            name: round(value, 6)
+            for name, value in zip(names, values.tolist(), strict=True)
+            if np.isfinite(value)
+        }
+
+    return (
+        {"step": "impute", "median": by_name(steps.impute.median)},
+        {
+            "step": "clip",
+            "minimum": by_name(steps.clip.minimum),
+            "maximum": by_name(steps.clip.maximum),
+        },
+        {
+            "step": "log1p",
+            "features": [
+                name for name, on in zip(names, steps.log1p.selected.tolist(), strict=True) if on
+            ],
+        },
+        {
+            "step": "standardise",
+            "mean": by_name(steps.standardise.mean),
+            "scale": by_name(steps.standardise.scale),
+        },
+    )

@@ -1,0 +1,112 @@
+"""Runtimes: what executes a network. Both take and give the same matrices.
+
+A runtime imports its library when it is made, so a process pays only for the one it uses.
+Threads are bounded here: a worker is one of several on its machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.model.errors import BundleError
+
+if TYPE_CHECKING:
+    from app.model.network import Network
+
+RuntimeChoice = Literal["auto", "torch", "onnx"]
+RUNTIME_CHOICES: tuple[str, ...] = get_args(RuntimeChoice)
+
+
+class Runtime(Protocol):
+    """Executes one network; safe to call from several threads."""
+
+    name: str
+    device: str
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32."""
+        ...
+
+
+class TorchRuntime:
+    """Runs a network in PyTorch, in inference mode."""
+
+    name = "torch"
+    device = "cpu"
+
+    def __init__(self, network: Network, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self._network = network.eval()
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        torch = self._torch
+        with torch.inference_mode():
+            logits = self._network(torch.from_numpy(matrix))
+            probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+        return probabilities
+
+
+class OnnxRuntime:
+    """Runs an ONNX file, softmax included, in ONNX Runtime on the CPU."""
+
+    name = "onnx"
+    device = "cpu"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: its warnings are advice to its developers
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # a pybind exception with no public base
+            raise BundleError(f"{path} can't be loaded by ONNX Runtime: {error}") from error
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BundleError(
+                f"{path} must have one input and one output; it has {len(inputs)} and "
+                f"{len(outputs)}."
+            )
+        self._session: Any = session
+        self._input = inputs[0].name
+        self._outputs = [outputs[0].name]
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = self._session.run(
+            self._outputs, {self._input: matrix}
+        )[0]
+        return probabilities
+
+
+def choose_runtime(choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool) -> str:
+    """Give the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
+
+    Raises `BundleError` when the bundle lacks what the wanted runtime executes.
+    """
+    name = choice if choice != "auto" else "onnx" if has_onnx else "torch"
+    if name == "onnx" and not has_onnx:
+        raise BundleError(
+            "model.runtime is 'onnx', but this model has no model.onnx; use 'auto' or 'torch'."
+        )
+    if name == "torch" and not has_checkpoint:
+        raise BundleError(
+            "model.runtime is 'torch', but this model has no model.pt; use 'auto' or 'onnx'."
+        )
+    return name
+
+
+def import_library(runtime: str) -> None:
+    """Import what ``runtime`` needs, starting no thread: safe before a fork, and then shared."""
+    importlib.import_module({"torch": "app.model.network", "onnx": "onnxruntime"}[runtime])

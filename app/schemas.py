@@ -1,0 +1,219 @@
+"""The schemas of every request and response: they validate, serialise and describe the API.
+
+Features have no fixed schema: `request_schemas` builds one from the model that is loaded. A whole
+row is one field, which gives a float32 matrix, so nothing behind it handles names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from marshmallow import RAISE, Schema, ValidationError, fields
+from numpy.typing import NDArray
+
+from app.model.errors import BatchTooLarge, InvalidFeatures
+from app.model.features import FeatureEncoder
+from app.model.model import BatchPrediction
+
+_MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
+
+
+class FeaturesField(fields.Field[NDArray[np.float32]]):
+    """One sample: an object of numbers on the wire, a float32 row ``(1, width)`` inside."""
+
+    def __init__(self, encoder: FeatureEncoder, **kwargs: Any) -> None:
+        super().__init__(required=True, error_messages=_MISSING, **kwargs)
+        self.encoder = encoder
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, **kwargs: Any
+    ) -> NDArray[np.float32]:
+        try:
+            return self.encoder.encode(value)
+        except InvalidFeatures as error:
+            raise ValidationError(list(error.faults)) from error
+
+
+class SamplesField(fields.Field[NDArray[np.float32]]):
+    """Many samples: an array of objects on the wire, a float32 matrix ``(n, width)`` inside."""
+
+    def __init__(self, encoder: FeatureEncoder, max_rows: int, **kwargs: Any) -> None:
+        messages = {**_MISSING, "type": "must be an array of samples"}
+        super().__init__(required=True, error_messages=messages, **kwargs)
+        self.encoder = encoder
+        self.max_rows = max_rows
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, **kwargs: Any
+    ) -> NDArray[np.float32]:
+        if not isinstance(value, list):
+            raise self.make_error("type")
+        if len(value) > self.max_rows:
+            raise BatchTooLarge(len(value), self.max_rows)
+        try:
+            return self.encoder.encode_batch(value)
+        except InvalidFeatures as error:
+            raise ValidationError(list(error.faults)) from error
+
+
+class _Request(Schema):
+    error_messages = {"type": "must be an object", "unknown": "is not known here"}  # noqa: RUF012
+
+    class Meta:
+        unknown = RAISE
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSchemas:
+    """The schemas of the bodies that a model's encoder accepts."""
+
+    predict: Schema
+    batch: Schema
+
+
+@lru_cache(maxsize=16)
+def request_schemas(encoder: FeatureEncoder, max_rows: int) -> RequestSchemas:
+    """Build, once for each model, the schemas of what it is sent."""
+    predict = _Request.from_dict({"features": FeaturesField(encoder)}, name="PredictRequest")
+    batch = _Request.from_dict({"samples": SamplesField(encoder, max_rows)}, name="BatchRequest")
+    return RequestSchemas(predict(), batch())
+
+
+class ProbabilitiesField(fields.Dict):
+    """Probabilities by position: ``{"class_0": p, "class_1": p, ...}``."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return {f"class_{index}": p for index, p in enumerate(value)}
+
+
+def _said(description: str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"description": description, **more}}
+
+
+class PredictionSchema(Schema):
+    prediction = fields.Integer(
+        required=True, attribute="class_index", **_said("The index of the most probable class.")
+    )
+    label = fields.String(required=True, **_said("The name of that class."))
+    probabilities = ProbabilitiesField(
+        required=True,
+        keys=fields.String(),
+        values=fields.Float(),
+        **_said("The probability of each class, by its position in the model's classes."),
+    )
+    model_version = fields.String(required=True)
+    timestamp = fields.DateTime(required=True, format="iso", **_said("UTC, with its offset."))
+
+
+class PredictionsField(fields.List[PredictionSchema]):
+    """The predictions of a batch, written straight from its matrix."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any]:
+        assert isinstance(value, BatchPrediction)
+        keys = [f"class_{index}" for index in range(len(value.classes))]
+        timestamp = value.timestamp.isoformat()
+        return [
+            {
+                "prediction": index,
+                "label": value.classes[index],
+                "probabilities": dict(zip(keys, row, strict=True)),
+                "model_version": value.model_version,
+                "timestamp": timestamp,
+            }
+            for index, row in zip(
+                value.class_indices.tolist(), value.probabilities.tolist(), strict=True
+            )
+        ]
+
+
+class BatchResponseSchema(Schema):
+    predictions = PredictionsField(fields.Nested(PredictionSchema), required=True)
+    total_samples = fields.Integer(required=True)
+    model_version = fields.String(required=True)
+
+
+class LinksSchema(Schema):
+    message = fields.String(required=True)
+    version = fields.String(required=True, **_said("The version of Lantern."))
+    docs = fields.String(required=True)
+    openapi = fields.String(required=True)
+    health = fields.String(required=True)
+    model = fields.String(required=True)
+    predict = fields.String(required=True)
+    batch = fields.String(required=True)
+    metrics = fields.String(required=True)
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
+    model_loaded = fields.Boolean(required=True)
+    model_version = fields.String(required=True, allow_none=True)
+    timestamp = fields.DateTime(required=True, format="iso")
+    reason = fields.String(**_said("Why it is unhealthy."))
+
+
+class ProbeSchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["live", "ready"]})
+
+
+class FeatureSchema(Schema):
+    name = fields.String(required=True)
+    description = fields.String(required=True)
+    unit = fields.String(required=True)
+    minimum = fields.Float(required=True, allow_none=True, **_said("The least value in training."))
+    maximum = fields.Float(
+        required=True, allow_none=True, **_said("The greatest value in training.")
+    )
+    nullable = fields.Boolean(
+        required=True, **_said("Whether null is accepted; it is then imputed.")
+    )
+    example = fields.Float(required=True, allow_none=True)
+
+
+class ModelInfoSchema(Schema):
+    name = fields.String(required=True)
+    model_version = fields.String(required=True)
+    description = fields.String(required=True)
+    created_at = fields.String(required=True, allow_none=True)
+    model_loaded = fields.Boolean(required=True)
+    num_features = fields.Integer(required=True)
+    feature_names = fields.List(fields.String(), required=True)
+    features = fields.List(fields.Nested(FeatureSchema), required=True)
+    classes = fields.List(fields.String(), required=True)
+    preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
+    training = fields.Dict(keys=fields.String(), required=True)
+    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
+    device = fields.String(required=True)
+    checksum = fields.String(
+        required=True, **_said("Of the network's file: the algorithm, a colon, hexadecimal.")
+    )
+    loaded_at = fields.DateTime(required=True, format="iso")
+
+
+class FaultSchema(Schema):
+    pointer = fields.String(required=True, **_said("A JSON pointer (RFC 6901) into the body."))
+    detail = fields.String(required=True)
+
+
+class ProblemSchema(Schema):
+    type = fields.String(required=True)
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    instance = fields.String(required=True)
+    request_id = fields.String(required=True)
+    errors = fields.List(
+        fields.Nested(FaultSchema), required=True, **_said("Every fault found, at most 100.")
+    )
+
+
+PREDICTION = PredictionSchema()
+BATCH_RESPONSE = BatchResponseSchema()
+LINKS = LinksSchema()
+HEALTH = HealthSchema()
+PROBE = ProbeSchema()
+MODEL_INFO = ModelInfoSchema()
+PROBLEM = ProblemSchema()

@@ -1,0 +1,291 @@
+"""The settings: ``config/default.toml``, then the file in ``LANTERN_CONFIG``, then variables.
+
+Everything is checked here, once, at the start; the rest of the application reads typed values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
+PREFIX = "LANTERN_"
+FILE_VARIABLE = "LANTERN_CONFIG"
+
+# Kubernetes adds these to every pod when a Service is called "lantern".
+_SERVICE_LINK = re.compile(r"LANTERN_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
+
+
+class SettingsError(click.ClickException):
+    """Settings that can't be used; the message names each key, where it was set, and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    host: str
+    port: int
+    workers: int
+    worker_class: str
+    threads: int
+    timeout_seconds: int
+    graceful_timeout_seconds: int
+    keepalive_seconds: int
+    body_timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    path: Path
+    version: str
+    runtime: RuntimeChoice
+    threads: int
+    feature_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    max_body_bytes: int
+    max_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    format: str
+    level: str
+    features: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings in force; ``origins`` maps ``section.key`` to where its value came from."""
+
+    server: ServerSettings
+    model: ModelSettings
+    limits: LimitSettings
+    logging: LoggingSettings
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+
+class _Integer(fields.Integer):
+    """An integer that is written as one: neither ``"1"`` nor ``true`` nor ``1.0``."""
+
+    def _validated(self, value: Any) -> Any:
+        if type(value) is not int:
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class _Number(fields.Float):
+    def _validated(self, value: Any) -> Any:
+        if type(value) not in (int, float):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class _Boolean(fields.Boolean):
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+def _text(*choices: str) -> fields.String:
+    check = validate.OneOf(choices) if choices else validate.Length(min=1)
+    return fields.String(required=True, validate=check)
+
+
+def _count(least: int, most: int | None = None) -> _Integer:
+    return _Integer(required=True, validate=validate.Range(min=least, max=most))
+
+
+class _Section(Schema):
+    class Meta:
+        unknown = RAISE
+
+
+class _Server(_Section):
+    host = _text()
+    port = _count(1, 65535)
+    workers = _count(0)
+    worker_class = _text("gthread", "sync")
+    threads = _count(1)
+    timeout_seconds = _count(1)
+    graceful_timeout_seconds = _count(1)
+    keepalive_seconds = _count(1)
+    body_timeout_seconds = _Number(
+        required=True, validate=validate.Range(min=0, min_inclusive=False)
+    )
+
+
+class _Model(_Section):
+    path = _text()
+    version = fields.String(required=True)
+    runtime = _text(*RUNTIME_CHOICES)
+    threads = _count(1)
+    feature_names = fields.List(_text(), required=True)
+    class_names = fields.List(_text(), required=True)
+
+
+class _Limits(_Section):
+    max_body_bytes = _count(1)
+    max_batch_size = _count(1)
+
+
+class _Logging(_Section):
+    format = _text("json", "console")
+    level = _text("DEBUG", "INFO", "WARNING", "ERROR")
+    features = _Boolean(required=True)
+
+
+class _Settings(_Section):
+    server = fields.Nested(_Server, required=True)
+    model = fields.Nested(_Model, required=True)
+    limits = fields.Nested(_Limits, required=True)
+    logging = fields.Nested(_Logging, required=True)
+
+
+_SCHEMA = _Settings()
+_SECTIONS: dict[str, Schema] = {
+    name: cast(fields.Nested, field).schema for name, field in _SCHEMA.fields.items()
+}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings in force, ``environ`` being the process's own unless one is given.
+
+    Raises `SettingsError` for an unknown key, a wrong type, a value out of range or a file that
+    can't be read.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    _merge(values, origins, _read_toml(DEFAULT_FILE), "default")
+    if environ.get(FILE_VARIABLE):
+        _merge(values, origins, _read_toml(Path(environ[FILE_VARIABLE])), environ[FILE_VARIABLE])
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+            _merge_variable(values, origins, variable, environ[variable])
+    try:
+        checked = _SCHEMA.load(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error.messages_dict, values, origins)) from error
+    return _typed(checked, origins)
+
+
+def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    model = dict(checked["model"])
+    model["path"] = PROJECT_ROOT / model["path"]  # an absolute path replaces the root
+    for names in ("feature_names", "class_names"):
+        model[names] = tuple(model[names])
+    return Settings(
+        server=ServerSettings(**checked["server"]),
+        model=ModelSettings(**model),
+        limits=LimitSettings(**checked["limits"]),
+        logging=LoggingSettings(**checked["logging"]),
+        values={
+            f"{section}.{key}": value
+            for section, content in checked.items()
+            for key, value in content.items()
+        },
+        origins=origins,
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"The settings file {path} can't be read: {error.strerror}.") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise SettingsError(f"The settings file {path} is not TOML: {error}.") from error
+
+
+def _merge(
+    values: dict[str, Any], origins: dict[str, str], document: Mapping[str, Any], origin: str
+) -> None:
+    for section, content in document.items():
+        if not isinstance(content, dict):
+            raise SettingsError(f"{origin}: {section!r} must stand in a section like [server].")
+        for key, value in content.items():
+            values.setdefault(section, {})[key] = value
+            origins[f"{section}.{key}"] = origin
+
+
+def _merge_variable(
+    values: dict[str, Any], origins: dict[str, str], variable: str, text: str
+) -> None:
+    section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
+    if not separator:
+        if _SERVICE_LINK.fullmatch(variable):
+            return
+        raise SettingsError(
+            f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
+            "underscores between section and key."
+        )
+    schema = _SECTIONS.get(section)
+    field = schema.fields.get(key) if schema else None
+    values.setdefault(section, {})[key] = _parse_variable(field, text)
+    origins[f"{section}.{key}"] = variable
+
+
+def _parse_variable(field: Any, text: str) -> Any:
+    """Read a variable's text as the type of its setting, leaving what doesn't fit to the check."""
+    if field is None or isinstance(field, fields.String):
+        return text
+    if isinstance(field, fields.List) and not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tomllib.loads(f"value = {text.lower() if isinstance(field, _Boolean) else text}")[
+            "value"
+        ]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(
+    messages: Mapping[str, Any], values: Mapping[str, Any], origins: Mapping[str, str]
+) -> str:
+    """Say each fault in a sentence that names the key and where it was set."""
+    sentences = []
+    for section, faults in messages.items():
+        if section not in _SECTIONS:
+            named = [f"{section}.{key}" for key in values[section]]
+            keys = ", ".join(f"{name} ({origins[name]})" for name in named)
+            sentences.append(
+                f"Unknown setting section {section!r}{_hint(section, _SECTIONS)}: {keys}."
+            )
+            continue
+        for key, fault in faults.items():
+            origin = origins.get(f"{section}.{key}", "missing")
+            if key not in _SECTIONS[section].fields:
+                hint = _hint(key, _SECTIONS[section].fields)
+                sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}.")
+            else:
+                value = values.get(section, {}).get(key)
+                sentences.append(f"Setting {section}.{key} = {value!r} ({origin}): {_flat(fault)}")
+    return " ".join(sentences)
+
+
+def _flat(fault: Any) -> str:
+    if isinstance(fault, dict):
+        return " ".join(_flat(part) for part in fault.values())
+    return " ".join(str(part) for part in fault)
+
+
+def _hint(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,172 @@
+"""Metrics for Prometheus, summed over all workers of a Gunicorn.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` set (``gunicorn.conf.py`` does) each worker writes its values to
+files there, and any worker answers with the sum. Counters of a worker that is gone must go on
+counting, so its files are folded into one file of the departed: sums stay right and the directory
+doesn't grow with every worker that is replaced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from app.model.model import Model
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_DEPARTED = "departed"
+_LOCK_WAIT_SECONDS = 0.5
+
+
+class Metrics:
+    """The metrics of one application in one process."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "lantern_http_requests_total",
+            "Requests answered, by method, route and status.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "lantern_http_request_duration_seconds",
+            "Seconds from the start of a request's handling to its answer, by route.",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._rows = Counter(
+            "lantern_predicted_rows_total",
+            "Rows predicted, by model version.",
+            ["version"],
+            registry=registry,
+        )
+        self._classes = Counter(
+            "lantern_predictions_total",
+            "Rows predicted, by model version and predicted class.",
+            ["version", "class"],
+            registry=registry,
+        )
+        self._outside = Counter(
+            "lantern_features_out_of_range_total",
+            "Feature values outside the range seen in training, by model version and feature.",
+            ["version", "feature"],
+            registry=registry,
+        )
+        self._load_seconds = Gauge(
+            "lantern_model_load_seconds",
+            "Seconds that loading the model took, by worker and model version.",
+            ["version"],  # a gauge without labels would show a value for the master, too
+            multiprocess_mode="liveall",
+            registry=registry,
+        )
+        self._info = Gauge(
+            "lantern_model_info",
+            "The model that is served: 1 for each name, version, runtime and device.",
+            ["name", "version", "runtime", "device"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def predicted(
+        self, version: str, classes: Mapping[str, int], outside: Mapping[str, int]
+    ) -> None:
+        """Count predicted rows by class, and values outside the range by feature."""
+        for label, rows in classes.items():
+            self._rows.labels(version).inc(rows)
+            self._classes.labels(version, label).inc(rows)
+        for feature, values in outside.items():
+            self._outside.labels(version, feature).inc(values)
+
+    def model_loaded(self, model: Model, seconds: float) -> None:
+        """Tell which model this process serves and how long loading it took."""
+        self._load_seconds.labels(model.version).set(seconds)
+        self._info.labels(
+            model.manifest.name, model.version, model.runtime.name, model.runtime.device
+        ).set(1)
+
+    def exposition(self) -> bytes:
+        """Give all metrics in Prometheus's text format, summed over the workers if there are any.
+
+        Text format: https://prometheus.io/docs/instrumenting/exposition_formats/
+        """
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        if not directory:
+            return generate_latest(self._registry)
+        with _locked(Path(directory), fcntl.LOCK_SH):
+            while True:
+                registry = CollectorRegistry()
+                MultiProcessCollector(registry, path=directory)
+                try:
+                    return generate_latest(registry)
+                except (struct.error, FileNotFoundError):
+                    # A worker is just making or removing a file, which is not atomic.
+                    time.sleep(0.01)
+
+
+def worker_exited(pid: int) -> None:
+    """Clean up after a worker: drop its gauges, fold its counters and histograms into one file."""
+    directory = Path(os.environ[DIRECTORY_VARIABLE])
+    with _locked(directory, fcntl.LOCK_EX) as locked:
+        if not locked:
+            return  # its values still count; only the files stay
+        mark_process_dead(pid, path=str(directory))
+        for kind in ("counter", "histogram"):
+            file = directory / f"{kind}_{pid}.db"
+            if file.exists():
+                _fold(file, directory / f"{kind}_{_DEPARTED}.db")
+                file.unlink()
+
+
+def _fold(file: Path, into: Path) -> None:
+    total = MmapedDict(str(into))
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):
+            total.write_value(key, total.read_value(key)[0] + value, 0.0)
+    finally:
+        total.close()
+
+
+@contextmanager
+def _locked(directory: Path, how: int) -> Iterator[bool]:
+    """Keep a reader from summing while files are being folded; tell whether the lock was got.
+
+    The wait is bounded: a worker that hangs with the lock held must not stop the master.
+    """
+    with (directory / "lock").open("w") as file:
+        until = time.monotonic() + _LOCK_WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    yield False
+                    return
+                time.sleep(0.01)
+            else:
+                yield True
+                return

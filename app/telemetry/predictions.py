@@ -1,0 +1,58 @@
+"""What is told of each prediction: to the caller in a header, to the log, and to the metrics."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import numpy as np
+from flask import Response, g
+from numpy.typing import NDArray
+
+from app.extension import lantern
+from app.model.model import BatchPrediction, Model, Prediction
+
+WARNINGS_HEADER = "X-Feature-Warnings"
+_READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
+
+log = logging.getLogger("lantern.prediction")
+
+
+def record_one(
+    response: Response, model: Model, row: NDArray[np.float32], prediction: Prediction
+) -> None:
+    """Record one prediction: its log line, its metrics, its warnings."""
+    _record(response, model, row, {prediction.label: 1})
+    extra = {
+        "request_id": g.request_id,
+        "model_version": prediction.model_version,
+        "prediction": prediction.label,
+        "confidence": round(prediction.confidence, 6),
+    }
+    if lantern().settings.logging.features:
+        values = [None if math.isnan(value) else value for value in row[0].tolist()]
+        extra["features"] = dict(zip(model.encoder.names, values, strict=True))
+    log.info("prediction", extra=extra)
+
+
+def record_batch(
+    response: Response, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
+) -> None:
+    """Record the predictions of a batch: their metrics, their warnings."""
+    _record(response, model, matrix, batch.class_counts())
+
+
+def _record(
+    response: Response, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
+) -> None:
+    g.model_version = model.version
+    g.rows = len(matrix)
+    outside = model.encoder.out_of_range(matrix)
+    lantern().metrics.predicted(model.version, classes, outside)
+    if outside:
+        # A name may hold what a header can't; a comma would split it.
+        response.headers[WARNINGS_HEADER] = ", ".join(
+            quote(name, safe=_READABLE) for name in outside
+        )

@@ -1,0 +1,106 @@
+"""Between bytes and objects: JSON bodies in, JSON answers out.
+
+Reads a body within its limits of size and time, parses it, and writes answers with orjson.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+from flask import Response, request
+from flask.json.provider import JSONProvider
+from marshmallow import Schema
+from werkzeug.exceptions import (
+    BadRequest,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+
+from app.deadline import ReadDeadline
+from app.extension import lantern
+
+JSON = "application/json"
+
+
+class OrjsonProvider(JSONProvider):
+    """Flask's JSON by orjson; non-string keys and unknown types are errors, as they should be."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype=JSON)
+
+
+def read_json() -> Any:
+    """Give the request's body as Python objects.
+
+    A number too large for float64 becomes infinity, so that validation can name its place.
+    Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is no JSON to be had.
+    """
+    mimetype = request.mimetype
+    if mimetype != JSON and not mimetype.endswith("+json"):
+        sent = f"not {mimetype!r}" if mimetype else "and the request names none"
+        raise UnsupportedMediaType(f"The Content-Type must be application/json, {sent}.")
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(
+            f"A body with Content-Encoding {encoding!r} is not accepted; send it uncompressed."
+        )
+    return parse_json(_read_body())
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON. Raises 400 with the place (line, column) where it stops being JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if "infinity" in error.msg:
+            return _parse_with_infinity(body)
+        raise _not_json(str(error) if body else "it is empty") from None
+
+
+def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSON) -> Response:
+    """Answer with ``answer`` as ``schema`` dumps it."""
+    return Response(orjson.dumps(schema.dump(answer)), status, mimetype=mimetype)
+
+
+def _read_body() -> bytes:
+    # Both names are the servers' own: the connection of this request.
+    connection = request.environ.get("gunicorn.socket") or request.environ.get("werkzeug.socket")
+    seconds = lantern().settings.server.body_timeout_seconds
+    with ReadDeadline(connection, seconds) as deadline:
+        try:
+            return request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            raise
+        except Exception as error:
+            # The body ended early or its chunks are malformed: each server has exceptions of its
+            # own for that, which PEP 3333 doesn't name.
+            if deadline.passed:
+                raise RequestTimeout(
+                    f"The body did not arrive within {seconds:g} seconds."
+                ) from error
+            raise BadRequest("The body ended early or is malformed.") from error
+
+
+def _parse_with_infinity(body: bytes) -> Any:
+    """Parse what orjson refuses for a number beyond float64: valid JSON all the same."""
+    try:
+        return json.loads(body.decode(), parse_int=float, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(str(error)) from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _not_json(why: str) -> BadRequest:
+    return BadRequest(f"The body is not JSON: {why}.")

@@ -1,0 +1,63 @@
+"""What all tests share: the bundled model, an application on it, and samples for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import create_app
+from app.settings import load_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "models" / "campaign-response" / "1"
+
+
+@pytest.fixture(scope="session")
+def manifest() -> dict[str, Any]:
+    """The manifest of the bundled model, as it is written."""
+    return json.loads((BUNDLE / "manifest.json").read_text())
+
+
+@pytest.fixture
+def sample(manifest: dict[str, Any]) -> dict[str, float]:
+    """A sample that the bundled model accepts."""
+    return {feature["name"]: feature["example"] for feature in manifest["features"]}
+
+
+@pytest.fixture
+def make_app() -> Callable[..., Flask]:
+    """Make applications whose settings differ from the defaults: ``make_app(LIMITS__X="1")``."""
+
+    def make(**settings: str) -> Flask:
+        return create_app(load_settings({f"LANTERN_{k}": v for k, v in settings.items()}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def app() -> Flask:
+    """The application with default settings."""
+    return create_app(load_settings({}))
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def post(client: FlaskClient) -> Callable[..., TestResponse]:
+    """Post a value as JSON, or bytes as they are: ``post("/predict", value)``."""
+
+    def send(path: str, body: Any, content_type: str = "application/json") -> TestResponse:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return client.post(path, data=data, content_type=content_type)
+
+    return send

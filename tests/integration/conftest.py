@@ -1,0 +1,113 @@
+"""Real Gunicorns on loopback, each on a free port, ended after the test that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import ROOT
+
+START_SECONDS = 60
+
+
+class Server:
+    """A Gunicorn that was started for a test, its address, and what it logged."""
+
+    def __init__(self, arguments: list[str], settings: dict[str, str], log: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.log = log
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
+        environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        environ |= {f"LANTERN_{k}": v for k, v in settings.items()}
+        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "-b", f"127.0.0.1:{port}"]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*command, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file
+            )
+
+    def wait_until_up(self) -> None:
+        """Wait for an answer, whatever it says."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(requests.ConnectionError):
+                requests.get(f"{self.url}/health/live", timeout=5)
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
+
+    def lines(self, message: str | None = None) -> list[dict[str, Any]]:
+        """Give the JSON lines logged so far, or those with ``message``."""
+        lines = [
+            json.loads(line)
+            for line in self.log.read_text().splitlines()
+            if line.startswith("{") and line.endswith("}")
+        ]
+        return [line for line in lines if message is None or line["message"] == message]
+
+    def workers(self) -> list[int]:
+        """Give the pids of the workers that live now."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until ``condition`` gives something true, and give that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds} s in vain for {condition}")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start servers: ``start("-w", "3", LIMITS__MAX_BATCH_SIZE="5")``."""
+    servers: list[Server] = []
+
+    def begin(*arguments: str, **settings: str) -> Server:
+        log = tmp_path_factory.mktemp("server") / "log"
+        server = Server(list(arguments), settings, log)
+        servers.append(server)
+        server.wait_until_up()
+        return server
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(start: Callable[..., Server]) -> Server:
+    """One server with two workers and default settings."""
+    return start("-w", "2")
