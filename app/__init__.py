@@ -31,7 +31,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     app = Flask(__name__, static_url_path="/static")
     app.json = OrjsonProvider(app)
-    app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
 
     logs.configure_logging(settings.logging)
     Lantern.install(app, settings).service.import_libraries()

@@ -112,7 +112,9 @@ def _model_unavailable(error: ModelUnavailable) -> Response:
 
 
 def _draining(error: Draining) -> Response:
-    return problem(503, "This worker is about to stop.", kind="draining")
+    answer = problem(503, "This worker is about to stop.", kind="draining")
+    answer.headers["Retry-After"] = "1"  # another worker, or its successor, is there by then
+    return answer
 
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from app.model.errors import BundleError
@@ -70,10 +71,12 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read ``manifest.json``. Raises `BundleError`, which names the member that is wrong."""
     try:
-        document = json.loads(path.read_bytes())
+        # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits,
+        # none of which an answer that repeats it could hold.
+        document = orjson.loads(path.read_bytes())
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except orjson.JSONDecodeError as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
     try:
         return _parse(_Reader(document, ""))

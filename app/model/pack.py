@@ -6,10 +6,12 @@ with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,9 +51,12 @@ def pack(
     """Write the bundle of ``network`` to the directory ``out``, all of it or nothing.
 
     ``golden_samples`` are raw features, float32 ``(n, features)``; their answers are recorded.
-    ``documents`` (file name -> content) lie beside the model: its card, pictures. An ``out`` that
-    exists is replaced. Raises `BundleError` when the exported network answers differently.
+    ``documents`` (file name -> content) lie beside the model: its card, pictures. A bundle that
+    is at ``out`` is replaced. Raises `BundleError` when the exported network answers differently,
+    or ``out`` holds something that is no bundle.
     """
+    if out.exists() and any(out.iterdir()) and not (out / manifests.FILE_NAME).is_file():
+        raise BundleError(f"{out} is neither empty nor a bundle; it is not replaced.")
     network = network.eval().requires_grad_(False)
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
     golden = Golden(golden_samples, torch_runtime.run(golden_samples))
@@ -91,8 +96,7 @@ def export_onnx(network: Network, path: Path) -> None:
     """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
     module = Probabilities(network).eval()
     example = torch.zeros((2, network.dims[0]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
+    with warnings.catch_warnings(), _quiet_exporter():
         program = torch.onnx.export(
             module,
             (example,),
@@ -107,6 +111,19 @@ def export_onnx(network: Network, path: Path) -> None:
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the packing machine
     program.save(str(path), external_data=False)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's warnings of its own deprecations and of packages nobody asked for."""
+    warnings.simplefilter("ignore")
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ Threads are bounded here: a worker is one of several on its machine.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -17,6 +18,10 @@ from app.model.errors import BundleError
 
 if TYPE_CHECKING:
     from app.model.network import Network
+
+# ONNX Runtime reports to its makers' collector, from threads that it starts when it is imported and
+# that don't survive a fork: a worker then hangs or aborts when it exits. This must be set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 RUNTIME_CHOICES: tuple[str, ...] = get_args(RuntimeChoice)

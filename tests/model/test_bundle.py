@@ -1,0 +1,125 @@
+"""Bundles on disk: found, verified, or refused with a sentence that names the fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.model.bundle import find_bundle, open_bundle
+from app.model.errors import BundleError
+from app.model.manifest import read_manifest, write_manifest
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit ``manifest.json`` in place."""
+    file = path / "manifest.json"
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
+
+
+def test_a_bundle_that_was_packed_opens(packed: Path) -> None:
+    bundle = open_bundle(packed)
+    assert bundle.checkpoint == packed / "model.pt"
+    assert bundle.onnx == packed / "model.onnx"
+    assert set(bundle.manifest.files) == {"model.pt", "model.onnx", "README.md"}
+
+
+def test_a_manifest_survives_being_written_and_read(packed: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(packed / "manifest.json")
+    write_manifest(manifest, tmp_path / "manifest.json")
+    written, packed_one = (
+        json.loads((path / "manifest.json").read_text()) for path in (tmp_path, packed)
+    )
+    assert written == packed_one
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "README.md"])
+def test_a_file_with_one_byte_changed_is_refused_by_name(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} does not match the SHA-256"):
+        open_bundle(bundle)
+
+
+def test_a_file_cut_short_is_refused_with_both_sizes(bundle: Path) -> None:
+    (bundle / "model.pt").write_bytes((bundle / "model.pt").read_bytes()[:100])
+    with pytest.raises(BundleError, match=r"model\.pt has 100 bytes, and the manifest says"):
+        open_bundle(bundle)
+
+
+def test_a_file_that_is_gone_is_named(bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx can't be read: No such file"):
+        open_bundle(bundle)
+
+
+def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
+    change(bundle, lambda m: m["files"].pop("model.onnx"))
+    assert open_bundle(bundle).onnx is None
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda m: m.update(format=2), "format must be 1"),
+        (lambda m: m.pop("name"), "name must be a string that is not empty"),
+        (lambda m: m.update(version=1), "version must be a string"),
+        (lambda m: m.update(features=[]), "features must be an array of at least 1"),
+        (lambda m: m["features"][1].pop("name"), r"features\[1\].name must be"),
+        (lambda m: m["features"][0].update(nullable=1), r"features\[0\].nullable must be true"),
+        (lambda m: m["features"][0].update(minimum="0"), r"features\[0\].minimum must be a finite"),
+        (lambda m: m["features"][1].update(name="age"), "features must differ.* repeated: age"),
+        (lambda m: m.update(classes=["one"]), "classes must be an array of at least 2"),
+        (lambda m: m.update(classes=["a", "a", "b"]), "classes must differ"),
+        (lambda m: m.update(training=[]), "training must be an object"),
+        (lambda m: m.pop("golden"), "golden must be an object"),
+        (lambda m: m["golden"]["samples"][0].pop(), r"golden.samples\[0\] must be an array of 3"),
+        (lambda m: m["golden"]["probabilities"].pop(), "as many rows as golden.samples"),
+        (lambda m: m["golden"]["probabilities"][0].__setitem__(0, None), "without null"),
+        (lambda m: m["files"].update({"../x": {}}), "must be named like a plain file"),
+        (lambda m: m["files"]["model.pt"].update(sha256="abc"), "64 lower-case hexadecimal"),
+        (lambda m: m["files"]["model.pt"].update(size=-1), "a number of bytes"),
+        (lambda m: [m["files"].pop(n) for n in ("model.pt", "model.onnx")], "lists neither"),
+    ],
+)
+def test_a_manifest_with_a_wrong_member_is_refused_by_its_place(
+    bundle: Path, edit: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    change(bundle, edit)
+    with pytest.raises(BundleError, match=said):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000])
+def test_a_manifest_that_is_not_a_json_object_is_refused(bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        open_bundle(bundle)
+
+
+def test_the_highest_version_is_found_by_number_not_by_letter(bundle: Path) -> None:
+    for version in ("2", "9", "10"):
+        shutil.copytree(bundle, bundle.parent / version)
+    (bundle.parent / "11").mkdir()  # holds no model
+    assert find_bundle(bundle.parent).name == "10"
+    assert find_bundle(bundle.parent, "2").name == "2"
+    assert find_bundle(bundle.parent / "9") == bundle.parent / "9"
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no version '7'; it has 1"):
+        find_bundle(bundle.parent, "7")
+
+
+def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="holds no model"):
+        find_bundle(tmp_path)
+    with pytest.raises(BundleError, match="There is no model at .*nowhere"):
+        find_bundle(tmp_path / "nowhere")

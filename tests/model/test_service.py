@@ -1,0 +1,238 @@
+"""The service: it loads what it can serve honestly, and says why when it can't."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.model.errors import ModelUnavailable, NonFiniteOutput
+from app.model.model import Model
+from app.model.pack import parity_samples
+from app.model.service import ModelService, ModelSource
+from tests.conftest import BUNDLE, ROOT
+from tests.model.conftest import CLASSES
+from tests.model.test_bundle import change
+from tests.model.test_network import foreign_checkpoint
+
+RUNTIMES = ["onnx", "torch"]
+
+
+def load(path: Path, **source: Any) -> ModelService:
+    service = ModelService(ModelSource(path, **source))
+    assert service.load(), service.unavailable_reason
+    return service
+
+
+def refusal(path: Path, **source: Any) -> str:
+    """Load what can't be served, and give the reason."""
+    service = ModelService(ModelSource(path, **source))
+    assert not service.load()
+    with pytest.raises(ModelUnavailable) as error:
+        service.current()
+    assert str(error.value) == service.unavailable_reason
+    return service.unavailable_reason
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_prediction_names_class_probabilities_and_version(packed: Path, runtime: str) -> None:
+    service = load(packed, runtime=runtime)
+    prediction = service.predict(np.array([[30, np.nan, 2]], dtype=np.float32))
+    assert len(prediction.probabilities) == len(CLASSES)
+    assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-6)
+    assert prediction.confidence == max(prediction.probabilities)
+    assert prediction.label == CLASSES[prediction.class_index]
+    assert prediction.model_version == "1"
+    assert prediction.timestamp.utcoffset() is not None
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_batch_answers_each_row_as_alone(packed: Path, runtime: str) -> None:
+    service = load(packed, runtime=runtime)
+    matrix = np.array([[30, 1e5, 2], [70, np.nan, 0], [18, 0, 50]], dtype=np.float32)
+    batch = service.predict_batch(matrix)
+    assert len(batch) == 3
+    for row, prediction in zip(matrix, batch, strict=True):
+        alone = service.predict(row[np.newaxis])
+        assert prediction.class_index == alone.class_index
+        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+    assert sum(batch.class_counts().values()) == 3
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_empty_batch_has_no_predictions(packed: Path, runtime: str) -> None:
+    batch = load(packed, runtime=runtime).predict_batch(np.empty((0, 3), dtype=np.float32))
+    assert list(batch) == []
+    assert batch.class_counts() == {}
+
+
+@pytest.mark.parametrize("path", ["packed", "bundled"])
+def test_both_runtimes_agree_on_random_and_extreme_input(packed: Path, path: str) -> None:
+    directory = packed if path == "packed" else BUNDLE
+    onnx, pytorch = (load(directory, runtime=name) for name in RUNTIMES)
+    samples = parity_samples(onnx.current().manifest.golden.samples)
+    difference = onnx.predict_batch(samples).probabilities
+    difference = np.abs(difference - pytorch.predict_batch(samples).probabilities)
+    assert len(samples) > 1000
+    assert difference.max() <= 1e-5
+
+
+def test_auto_picks_onnx_where_the_bundle_has_it_else_torch(bundle: Path) -> None:
+    assert load(bundle).info()["runtime"] == "onnx"
+    change(bundle, lambda m: m["files"].pop("model.onnx"))
+    (bundle / "model.onnx").unlink()
+    assert load(bundle).info()["runtime"] == "torch"
+    assert "has no model.onnx" in refusal(bundle, runtime="onnx")
+
+
+def test_a_bundle_of_onnx_alone_serves_without_torch(bundle: Path) -> None:
+    """In a process of its own: this one has imported torch long ago."""
+    change(bundle, lambda m: m["files"].pop("model.pt"))
+    (bundle / "model.pt").unlink()
+    assert "has no model.pt" in refusal(bundle, runtime="torch")
+    program = f"""
+import sys
+from pathlib import Path
+from app.model.service import ModelService, ModelSource
+service = ModelService(ModelSource(Path({str(bundle)!r})))
+service.import_libraries()
+assert service.load(), service.unavailable_reason
+print("torch" in sys.modules)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "False\n"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_model_that_answers_its_golden_samples_differently_never_serves(
+    bundle: Path, runtime: str
+) -> None:
+    change(bundle, lambda m: m["golden"]["probabilities"][1].__setitem__(0, 0.5))
+    assert "golden samples are answered differently" in refusal(bundle, runtime=runtime)
+
+
+def test_the_info_tells_what_the_model_takes_and_how_it_was_loaded(packed: Path) -> None:
+    info = load(packed, runtime="torch").info()
+    manifest = json.loads((packed / "manifest.json").read_text())
+    assert info["feature_names"] == ["age", "income", "visits"]
+    assert info["classes"] == list(CLASSES)
+    assert info["checksum"] == "sha256:" + manifest["files"]["model.pt"]["sha256"]
+    assert [step["step"] for step in info["preprocessing"]] == [
+        "impute", "clip", "log1p", "standardise",
+    ]  # fmt: skip
+    assert info["preprocessing"][1] == {
+        "step": "clip", "minimum": {"age": 18.0}, "maximum": {"age": 100.0},
+    }  # fmt: skip
+    assert info["training"] == {"roc_auc": 0.8}
+
+
+def test_a_bare_checkpoint_loads_with_feature_names_from_the_settings(tmp_path: Path) -> None:
+    torch.save(foreign_checkpoint(), tmp_path / "model.pt")
+    names = ("a", "b", "c", "d")
+    for path in (tmp_path, tmp_path / "model.pt"):
+        service = load(path, feature_names=names)
+        info = service.info()
+        assert info["feature_names"] == list(names)
+        assert info["classes"] == ["class_0", "class_1"]
+        assert info["model_version"] == "2024-05"
+        assert info["runtime"] == "torch"
+        row = service.current().encoder.encode(dict.fromkeys(names, 1.0))
+        assert sum(service.predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+    named = load(tmp_path, feature_names=names, class_names=("stay", "go"))
+    assert named.info()["classes"] == ["stay", "go"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({}, "set model.feature_names to the 4 names"),
+        ({"feature_names": ("a", "b")}, "must be 4 different names.*; 2 are given"),
+        ({"feature_names": ("a", "b", "c", "c")}, "must be 4 different names"),
+        (
+            {"feature_names": ("a", "b", "c", "d"), "class_names": ("x",)},
+            "model.class_names must be 2 different names",
+        ),
+        ({"feature_names": ("a", "b", "c", "d"), "runtime": "onnx"}, "has no model.onnx"),
+    ],
+)
+def test_a_bare_checkpoint_without_fitting_names_is_refused(
+    tmp_path: Path, names: dict[str, Any], said: str
+) -> None:
+    torch.save(foreign_checkpoint(), tmp_path / "model.pt")
+    assert re.search(said, refusal(tmp_path, **names))
+
+
+def test_values_on_which_a_network_overflows_are_refused_not_answered(tmp_path: Path) -> None:
+    torch.save(foreign_checkpoint(), tmp_path / "model.pt")
+    service = load(tmp_path, feature_names=("a", "b", "c", "d"))
+    largest = np.finfo(np.float32).max
+    fine, overflow = [0, 0, 0, 0], [largest, -largest, largest, -largest]
+    with pytest.raises(NonFiniteOutput) as one:
+        service.predict(np.array([overflow], dtype=np.float32))
+    assert one.value.rows is None
+    with pytest.raises(NonFiniteOutput) as many:
+        service.predict_batch(np.array([fine, overflow, fine], dtype=np.float32))
+    assert many.value.rows == (1,)
+
+
+def test_a_checkpoint_that_differs_from_its_manifest_is_refused(bundle: Path, packed: Path) -> None:
+    change(bundle, lambda m: m.update(version="2"))
+    assert "version '1'; the manifest says 3, 3 and '2'" in refusal(bundle, runtime="torch")
+
+
+def test_an_onnx_file_that_is_none_is_refused(bundle: Path) -> None:
+    content = b"not onnx"
+    (bundle / "model.onnx").write_bytes(content)
+    record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    change(bundle, lambda m: m["files"].update({"model.onnx": record}))
+    assert "can't be loaded by ONNX Runtime" in refusal(bundle)
+
+
+def test_a_fault_nobody_foresaw_leaves_the_service_up_and_in_the_log(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(model: Model) -> None:
+        raise ZeroDivisionError("a secret detail")
+
+    monkeypatch.setattr(Model, "self_test", broken)
+    with caplog.at_level(logging.ERROR, logger="lantern.model"):
+        monkeypatch.setattr(logging.getLogger("lantern"), "propagate", True)
+        reason = refusal(packed)
+    assert reason == "Loading failed unexpectedly (ZeroDivisionError); see the log."
+    assert "a secret detail" in caplog.text
+
+
+def test_a_model_is_loaded_once_whoever_asks_and_however_often(packed: Path) -> None:
+    loads: list[Model] = []
+    service = ModelService(ModelSource(packed), on_load=lambda model, _: loads.append(model))
+    threads = [threading.Thread(target=service.current) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert service.load()
+    assert service.loaded is service.current()
+    assert len(loads) == 1
+
+
+def test_a_load_that_failed_is_not_tried_again(bundle: Path) -> None:
+    kept = shutil.move(bundle, bundle.with_name("kept"))
+    service = ModelService(ModelSource(bundle))
+    service.import_libraries()
+    assert not service.load()
+    shutil.move(kept, bundle)
+    assert service.loaded is None
+    assert "There is no model at" in service.unavailable_reason
