@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.settings import load_settings
+from app.telemetry.logs import JsonFormatter
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
@@ -61,3 +63,26 @@ def post(client: FlaskClient) -> Callable[..., TestResponse]:
         return client.post(path, data=data, content_type=content_type)
 
     return send
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(self.format(record)))
+
+
+@pytest.fixture
+def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Give the lines that the service logged in this test, as written in JSON."""
+    handler = _Lines()
+    # On each logger itself: making an application replaces the handlers of their parent.
+    loggers = [logging.getLogger(f"lantern.{n}") for n in ("request", "prediction", "errors")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield lambda: handler.lines
+    for logger in loggers:
+        logger.removeHandler(handler)

@@ -31,9 +31,10 @@ class Server:
         self.port = port
         self.log = log
         environ = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
-        environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         environ |= {f"LANTERN_{k}": v for k, v in settings.items()}
-        command = [sys.executable, "-m", "gunicorn", "wsgi:app", "-b", f"127.0.0.1:{port}"]
+        # The script, as users start it: `python -m gunicorn` can't start a new master by SIGUSR2.
+        gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+        command = [gunicorn, "wsgi:app", "-b", f"127.0.0.1:{port}"]
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [*command, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file

@@ -1,0 +1,492 @@
+"""The Python client of a Lantern service, and a demonstration: ``python -m app.client --url URL``.
+
+It needs nothing but `requests`, and knows of the service what its HTTP contract says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from numbers import Integral, Real
+from types import TracebackType
+from typing import Any, NotRequired, Self, TypedDict, cast
+from urllib.parse import unquote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import (
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    ReadTimeoutError,
+    ResponseError,
+)
+from urllib3.util import Retry
+
+from app import __version__
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT = (5.0, 30.0)
+DEFAULT_RETRIES = 3
+
+_HEALTH = "/health"
+_BACK_OFF_SECONDS = 0.25
+_LONGEST_WAIT_SECONDS = 30.0
+_JSON = "application/json"
+_PROBLEM_JSON = "application/problem+json"
+_LONGEST_BODY_SHOWN = 200
+
+
+class Health(TypedDict):
+    """How the service stands; ``reason`` says why it is unhealthy."""
+
+    status: str
+    model_loaded: bool
+    model_version: str | None
+    timestamp: str
+    reason: NotRequired[str]
+
+
+class FeatureInfo(TypedDict):
+    """One input of the model; ``minimum`` and ``maximum`` are the range seen in training."""
+
+    name: str
+    description: str
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    nullable: bool
+    example: float | None
+
+
+class ModelInfo(TypedDict):
+    """What is served: the model, its features in order, its classes, and how it was made."""
+
+    name: str
+    model_version: str
+    description: str
+    created_at: str | None
+    model_loaded: bool
+    num_features: int
+    feature_names: list[str]
+    features: list[FeatureInfo]
+    classes: list[str]
+    preprocessing: list[dict[str, Any]]
+    training: dict[str, Any]
+    runtime: str
+    device: str
+    checksum: str
+    loaded_at: str
+
+
+class Prediction(TypedDict):
+    """A class by index and name, and the probability of each as ``{"class_0": p, ...}``."""
+
+    prediction: int
+    label: str
+    probabilities: dict[str, float]
+    model_version: str
+    timestamp: str
+
+
+class BatchPrediction(TypedDict):
+    """Predictions in the order of the samples."""
+
+    predictions: list[Prediction]
+    total_samples: int
+    model_version: str
+
+
+class ClientError(Exception):
+    """What every failure of a call is; its text is one sentence for people."""
+
+
+class ServiceUnreachable(ClientError):
+    """No answer came from ``url``: no connection, a broken one, or none in time."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.url} gave no answer: {self.reason}."
+
+
+class UnexpectedAnswer(ClientError):
+    """What answered at ``url`` is not a Lantern service."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url = url
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.url} gave an answer that is not Lantern's: {self.reason}."
+
+
+class RequestRefused(ClientError):
+    """The service, or something in front of it, answered with a status other than success.
+
+    ``problem`` is the problem document (RFC 9457) of the answer; for an answer without one it is
+    made up from the status, with the type ``about:blank``.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(status, problem)
+        self.status = status
+        self.problem = problem
+
+    @property
+    def detail(self) -> str:
+        """What is wrong, in a sentence."""
+        return str(self.problem.get("detail", ""))
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        """Every fault that was found: ``{"pointer": JSON pointer, "detail": ...}``."""
+        errors = self.problem.get("errors")
+        return errors if isinstance(errors, list) else []
+
+    @property
+    def request_id(self) -> str:
+        """What to quote when asking the service's people; empty when there is none."""
+        return str(self.problem.get("request_id", ""))
+
+    def __str__(self) -> str:
+        title = self.problem.get("title") or _phrase(self.status)
+        quote = f" [request_id {self.request_id}]" if self.request_id else ""
+        return f"{self.status} {title}: {self.detail}{quote}"
+
+
+class ModelClient:
+    """Asks a Lantern service for its health, its model, and predictions.
+
+    ``base_url`` is where the service lives, with the path prefix of a proxy if there is one.
+    ``timeout`` is in seconds: one number, or one to connect and one to wait for each answer.
+    ``retries`` is how often a call is repeated at most, with growing waits or those that
+    ``Retry-After`` asks for (at most 30 s), after 429, 503 or a connection that failed or broke;
+    predictions change nothing, so repeating them is safe. An answer that is late is not asked for
+    again: that would add to the load that made it late.
+
+    Connections are kept open and reused, from any thread; `close` them, or use the client as a
+    context manager. Every method raises `ServiceUnreachable`, `RequestRefused` or
+    `UnexpectedAnswer`, all of them `ClientError`. Raises `ValueError` for arguments that can't be
+    used.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+    ) -> None:
+        seconds = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        if len(seconds) != 2 or not all(0 < value < math.inf for value in seconds):
+            raise ValueError(f"timeout must be one or two positive numbers, not {timeout!r}.")
+        if retries < 0:
+            raise ValueError(f"retries must not be negative, it is {retries}.")
+        self._session = requests.Session()
+        self.base_url, self._session.auth = _split_url(base_url)
+        self._timeout = seconds
+        self._session.headers.update(
+            {
+                "Accept": f"{_JSON}, {_PROBLEM_JSON}",
+                "User-Agent": f"lantern-client/{__version__}",
+            }
+        )
+        adapter = HTTPAdapter(
+            max_retries=_PoliteRetry(
+                total=retries,
+                status_forcelist=_PoliteRetry.RETRY_AFTER_STATUS_CODES,
+                allowed_methods=None,  # a POST too: a prediction changes nothing
+                raise_on_status=False,  # the last answer says more than "too many retries"
+            )
+        )
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def health_check(self) -> Health:
+        """Tell how the service stands, as it is at this moment: a 503 is not asked again.
+
+        An unhealthy service is an answer, not an exception: look at ``status``.
+        """
+        response = self._send("GET", _HEALTH)
+        if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            document = _json_object(response)
+            if document is not None and "model_loaded" in document:
+                return cast(Health, document)
+        return cast(Health, _answer(response))
+
+    def get_model_info(self) -> ModelInfo:
+        """Describe the model that is served."""
+        return cast(ModelInfo, _answer(self._send("GET", "/model/info")))
+
+    def predict(self, features: Mapping[str, float | None]) -> Prediction:
+        """Classify one sample: a number for each feature, None for one that is not known.
+
+        Raises `ValueError` for NaN or infinity, which JSON can't carry, and `TypeError` for what
+        is neither a number nor None.
+        """
+        body = _encode({"features": dict(features)})
+        return cast(Prediction, _answer(self._send("POST", "/predict", body)))
+
+    def predict_batch(self, samples: Sequence[Mapping[str, float | None]]) -> BatchPrediction:
+        """Classify many samples, all or none of them; raises what `predict` raises."""
+        body = _encode({"samples": [dict(sample) for sample in samples]})
+        return cast(BatchPrediction, _answer(self._send("POST", "/predict/batch", body)))
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+        url = self.base_url + path
+        try:
+            return self._session.request(
+                method,
+                url,
+                data=body,
+                headers={"Content-Type": _JSON} if body else None,
+                timeout=self._timeout,
+                allow_redirects=False,  # a POST would arrive as a GET
+            )
+        except (requests.RequestException, HTTPError) as error:
+            raise ServiceUnreachable(url, self._reason(error)) from error
+
+    def _reason(self, error: Exception) -> str:
+        connect, read = self._timeout
+        if isinstance(error, requests.ConnectTimeout):
+            return f"no connection within {connect:g} seconds"
+        if isinstance(error, requests.ReadTimeout):
+            return f"it was silent for {read:g} seconds"
+        root = _root(error)
+        return str(getattr(root, "strerror", None) or root).rstrip(".") or type(root).__name__
+
+
+class _PoliteRetry(Retry):
+    """urllib3's retries for a service that may be overloaded."""
+
+    RETRY_AFTER_STATUS_CODES = frozenset({429, 503})
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        """Count a failure, and give up at once on those that asking again would not mend."""
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        if error is None and url is not None and urlsplit(url).path.endswith(_HEALTH):
+            raise MaxRetryError(_pool, url, ResponseError("its status is the answer"))
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+    def get_retry_after(self, response: Any) -> float | None:
+        """Give the seconds that the service asks for, None for a header that makes no sense."""
+        try:
+            seconds = super().get_retry_after(response)
+        except (InvalidHeader, ValueError, OverflowError):
+            return None
+        return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
+
+    def get_backoff_time(self) -> float:
+        """Give the seconds to wait where the service asks for none.
+
+        They double, and are spread so that clients that failed together don't come back together.
+        A connection that broke is made anew at once: most were kept open too long, no more.
+        """
+        failures = len(self.history)
+        if failures == 1 and self.history[0].error is not None:
+            return 0
+        seconds = _BACK_OFF_SECONDS * 2.0 ** (failures - 1)
+        return min(seconds, _LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+def _root(error: BaseException) -> BaseException:
+    """Give the exception that began it: requests and urllib3 wrap theirs in three ways."""
+    for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
+        if isinstance(inner, BaseException):
+            return _root(inner)
+    return error
+
+
+def _split_url(url: str) -> tuple[str, tuple[str, str] | None]:
+    """Part the credentials from ``url``, so that no message shows them."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port is not None else ""
+    except ValueError as error:
+        raise ValueError(f"base_url {url!r} is not a URL: {error}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"base_url must start with http:// or https:// and a host, not {url!r}.")
+    if parts.query or parts.fragment:
+        raise ValueError(f"base_url must end with its path, without ? and #, not {url!r}.")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}", auth
+
+
+def _encode(payload: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(
+            payload, allow_nan=False, separators=(",", ":"), default=_plain_number
+        ).encode()
+    except ValueError:
+        for sample in payload.get("samples", [payload.get("features")]):
+            for name, value in sample.items():
+                if (
+                    isinstance(value, Real)
+                    and not isinstance(value, Integral)  # one may be too large for a float
+                    and not math.isfinite(value)
+                ):
+                    raise ValueError(
+                        f"The feature {name!r} is {value}, which JSON can't carry; "
+                        "None stands for a value that is not known."
+                    ) from None
+        raise
+
+
+def _plain_number(value: object) -> float:
+    """Make a number of another kind, such as NumPy's, one that `json` knows."""
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    raise TypeError(f"A feature must be a number or None, not {value!r}.")
+
+
+def _answer(response: requests.Response) -> dict[str, Any]:
+    document = _json_object(response)
+    if not 200 <= response.status_code < 300:
+        if document is None or not _is_problem(response):
+            document = _made_up_problem(response)
+        raise RequestRefused(response.status_code, document)
+    if document is None:
+        shown = response.text[:_LONGEST_BODY_SHOWN]
+        raise UnexpectedAnswer(response.url, f"no JSON object but {shown!r}")
+    return document
+
+
+def _json_object(response: requests.Response) -> dict[str, Any] | None:
+    try:
+        document = json.loads(response.content)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _is_problem(response: requests.Response) -> bool:
+    return (
+        response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _PROBLEM_JSON
+    )
+
+
+def _made_up_problem(response: requests.Response) -> dict[str, Any]:
+    if "Location" in response.headers:
+        detail = f"It redirects to {response.headers['Location']}; is base_url right?"
+    else:
+        detail = f"No problem document but {response.text[:_LONGEST_BODY_SHOWN]!r}."
+    return {
+        "type": "about:blank",
+        "title": response.reason or _phrase(response.status_code),
+        "status": response.status_code,
+        "detail": detail,
+        "request_id": response.headers.get("X-Request-ID", ""),
+    }
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown status"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show a service at work; give the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app.client", description="Show what a Lantern service answers."
+    )
+    parser.add_argument("--url", default=DEFAULT_URL, help="where it lives (default: %(default)s)")
+    url = parser.parse_args(arguments).url
+    try:
+        with ModelClient(url) as client:
+            _demonstrate(client)
+    except ClientError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+def _demonstrate(client: ModelClient) -> None:
+    health = client.health_check()
+    print(f"Health      {health['status']}, at {client.base_url}")
+    if health["status"] != "healthy":
+        raise ClientError(
+            f"{client.base_url} is unhealthy: {health.get('reason', 'no reason given')}"
+        )
+    info = client.get_model_info()
+    print(
+        f"Model       {info['name']}, version {info['model_version']}: {info['num_features']} "
+        f"features, {len(info['classes'])} classes, {info['runtime']} on {info['device']}"
+    )
+    sample = {feature["name"]: _typical(feature) for feature in info["features"]}
+    print(f"Sample      {', '.join(f'{name} {_short(value)}' for name, value in sample.items())}")
+    print(f"Prediction  {_summary(client.predict(sample), info['classes'])}")
+
+    varied = info["features"][0]
+    values = _three_values(varied)
+    batch = client.predict_batch([{**sample, varied["name"]: value} for value in values])
+    print(f"Batch       {batch['total_samples']} samples that differ in {varied['name']}")
+    for value, prediction in zip(values, batch["predictions"], strict=True):
+        print(f"{_short(value):>10}  {_summary(prediction, info['classes'])}")
+
+
+def _typical(feature: FeatureInfo) -> float | None:
+    if feature["example"] is None and not feature["nullable"]:
+        return feature["minimum"] or 0.0
+    return feature["example"]
+
+
+def _three_values(feature: FeatureInfo) -> tuple[float, float, float]:
+    low, high = feature["minimum"], feature["maximum"]
+    if low is None or high is None:
+        middle = feature["example"] or 0.0
+        low, high = middle - 1, middle + 1
+    return low, (low + high) / 2, high
+
+
+def _short(value: float | None) -> str:
+    return "null" if value is None else f"{value:.6g}"
+
+
+def _summary(prediction: Prediction, classes: Sequence[str]) -> str:
+    shares = ", ".join(
+        f"{classes[int(key.removeprefix('class_'))]} {probability:.1%}"
+        for key, probability in prediction["probabilities"].items()
+    )
+    return f"{prediction['label']} ({shares})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The client against a real Gunicorn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import ModelClient, RequestRefused
+from tests.conftest import ROOT
+from tests.integration.conftest import Server, free_port
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[ModelClient]:
+    with ModelClient(server.url) as client:
+        yield client
+
+
+def demonstrate(url: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.client", "--url", url]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_health_tells_the_model_that_is_served(
+    client: ModelClient, manifest: dict[str, Any]
+) -> None:
+    health = client.health_check()
+    assert (health["status"], health["model_loaded"]) == ("healthy", True)
+    assert health["model_version"] == manifest["version"]
+
+
+def test_the_models_description_is_the_manifests(
+    client: ModelClient, manifest: dict[str, Any]
+) -> None:
+    info = client.get_model_info()
+    assert info["classes"] == manifest["classes"]
+    assert info["features"] == manifest["features"]
+
+
+def test_a_batch_gives_what_single_predictions_give(
+    client: ModelClient, sample: dict[str, float], manifest: dict[str, Any]
+) -> None:
+    others = [{**sample, "age": age} for age in (20, 40, 60)]
+    batch = client.predict_batch(others)
+    assert batch["total_samples"] == 3
+    for features, together in zip(others, batch["predictions"], strict=True):
+        alone = client.predict(features)
+        assert alone["label"] == together["label"] == manifest["classes"][alone["prediction"]]
+        assert alone["probabilities"] == pytest.approx(together["probabilities"], abs=1e-6)
+
+
+def test_none_is_a_value_that_the_model_imputes(
+    client: ModelClient, sample: dict[str, float]
+) -> None:
+    assert sum(client.predict({**sample, "income": None})["probabilities"].values()) == (
+        pytest.approx(1)
+    )
+
+
+def test_an_empty_batch_has_no_predictions(client: ModelClient) -> None:
+    assert client.predict_batch([])["predictions"] == []
+
+
+def test_a_refused_batch_names_each_fault_by_its_pointer(
+    client: ModelClient, sample: dict[str, float]
+) -> None:
+    with pytest.raises(RequestRefused) as info:
+        client.predict_batch([sample, {**sample, "age": "35"}, {**sample, "income": True}])  # type: ignore[dict-item]
+    assert info.value.status == 422
+    pointers = [fault["pointer"] for fault in info.value.errors]
+    assert pointers == ["/samples/1/age", "/samples/2/income"]
+    assert info.value.request_id
+
+
+def test_a_missing_feature_is_a_mismatch_that_names_it(
+    client: ModelClient, sample: dict[str, float]
+) -> None:
+    del sample["age"]
+    with pytest.raises(RequestRefused, match=r"Missing: \['age'\]") as info:
+        client.predict(sample)
+    assert info.value.status == 400
+    assert info.value.errors[0]["pointer"] == "/features/age"
+
+
+def test_a_client_is_shared_by_threads(client: ModelClient, sample: dict[str, float]) -> None:
+    samples = [{**sample, "age": age} for age in range(20, 70)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(client.predict, samples))
+    batch = client.predict_batch(samples)["predictions"]
+    for answer, expected in zip(answers, batch, strict=True):
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
+
+
+def test_a_service_without_a_model_is_unhealthy_and_refuses(
+    start: Callable[..., Server], tmp_path: Path, sample: dict[str, float]
+) -> None:
+    server = start("-w", "1", MODEL__PATH=str(tmp_path / "nothing"))
+    with ModelClient(server.url, retries=1) as client:
+        health = client.health_check()
+        assert (health["status"], health["model_loaded"]) == ("unhealthy", False)
+        assert health["reason"]
+        with pytest.raises(RequestRefused, match="No model is loaded") as info:
+            client.predict(sample)
+    assert info.value.status == 503
+    calls = [(line["path"], line["status"]) for line in server.lines("request")]
+    assert calls.count(("/health", 503)) == 1
+    assert calls.count(("/predict", 503)) == 2
+
+    shown = demonstrate(server.url)
+    assert shown.returncode == 1
+    assert "unhealthy" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_the_demonstration_shows_health_model_prediction_and_batch(
+    server: Server, manifest: dict[str, Any]
+) -> None:
+    shown = demonstrate(server.url)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    words = [line.split()[0] for line in shown.stdout.splitlines()]
+    assert words[:5] == ["Health", "Model", "Sample", "Prediction", "Batch"]
+    assert len(words) == 8
+    for name in manifest["classes"]:
+        assert name in shown.stdout
+
+
+def test_the_demonstration_without_a_service_is_one_sentence() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    shown = demonstrate(url)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == f"{url}/health gave no answer: Connection refused.\n"
