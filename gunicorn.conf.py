@@ -38,7 +38,8 @@ _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
 workers = _server.workers or int(os.environ.get("WEB_CONCURRENCY") or _usable_cores())
 worker_class = _server.worker_class
-threads = _server.threads
+# Gunicorn turns a sync worker with threads into gthread.
+threads = _server.threads if worker_class == "gthread" else 1
 timeout = _server.timeout_seconds
 graceful_timeout = _server.graceful_timeout_seconds
 keepalive = _server.keepalive_seconds
@@ -52,13 +53,17 @@ preload_app = True
 GunicornLogger.settings = _settings.logging
 logger_class = GunicornLogger
 
-# Set before prometheus-client is imported, which decides then how it keeps its values. A master
-# that takes over by SIGUSR2 inherits the directory, and its files are still in use.
+# Set before prometheus-client is imported, which decides then how it keeps its values. A reload
+# (SIGHUP) runs this again in a master whose workers' files are in use: it must keep the directory.
 if not os.environ.get(_METRICS_VARIABLE):
     os.environ[_METRICS_VARIABLE] = tempfile.mkdtemp(prefix=_METRICS_PREFIX)
-elif "GUNICORN_PID" not in os.environ:
-    for stale in Path(os.environ[_METRICS_VARIABLE]).glob("*.db"):
-        stale.unlink()
+
+
+def on_starting(server):
+    """Remove what an earlier run left in a directory of metrics that the user chose."""
+    if server.master_pid == 0:  # not a new master beside an old one, whose files are in use
+        for stale in Path(os.environ[_METRICS_VARIABLE]).glob("*.db"):
+            stale.unlink()
 
 
 def post_fork(server, worker):
@@ -76,7 +81,7 @@ def child_exit(server, worker):
 
 
 def on_exit(server):
-    """Remove the directory of metrics, unless a new master goes on with it or it is the user's."""
+    """Remove the directory of metrics, unless the user chose it."""
     directory = Path(os.environ[_METRICS_VARIABLE])
-    if directory.name.startswith(_METRICS_PREFIX) and not server.reexec_pid:
+    if directory.name.startswith(_METRICS_PREFIX):
         shutil.rmtree(directory, ignore_errors=True)

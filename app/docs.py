@@ -7,7 +7,6 @@ page asks no other host for anything: its files come from the package ``swagger-
 from __future__ import annotations
 
 import importlib.util
-from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from flask.typing import ResponseReturnValue
 from app import __version__
 from app.errors import PROBLEM_JSON
 from app.extension import lantern
+from app.model.errors import NonFiniteOutput
 from app.model.features import FLOAT32_OVERFLOW, Feature
 from app.model.model import Model
 from app.schemas import (
@@ -46,6 +46,12 @@ _REFUSALS = {
     503: "No model is loaded.",
 }
 _PREDICT_REFUSALS = (400, 408, 413, 415, 422, 500, 503)
+_WARNINGS = {
+    WARNINGS_HEADER: {
+        "description": "The features with a value outside the range seen in training.",
+        "schema": {"type": "string"},
+    }
+}
 
 
 class Documentation(Swagger):  # type: ignore[misc]
@@ -79,7 +85,6 @@ def init_app(app: Flask) -> None:
         return redirect(url_for("flasgger.apidocs"))
 
 
-@lru_cache(maxsize=16)
 def openapi(model: Model | None, max_batch_size: int) -> dict[str, Any]:
     """Build the OpenAPI document of a service with ``model`` (or with none)."""
     spec = APISpec(
@@ -101,19 +106,20 @@ def openapi(model: Model | None, max_batch_size: int) -> dict[str, Any]:
         spec.components.schema(name, schema=schema)
     features = model.manifest.features if model else ()
     spec.components.schema("Features", component=_features_schema(features))
-    for path, method, operation in _operations(features, max_batch_size):
+    for path, method, operation in _operations(model, max_batch_size):
         spec.path(path, operations={method: operation})
     document: dict[str, Any] = spec.to_dict()
     return document
 
 
-def _operations(
-    features: tuple[Feature, ...], max_batch_size: int
-) -> list[tuple[str, str, dict[str, Any]]]:
+def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str, dict[str, Any]]]:
+    features = model.manifest.features if model else ()
     sample = {feature.name: _example(feature) for feature in features}
-    warnings = {
-        "description": "The features with a value outside the range seen in training.",
-        "schema": {"type": "string"},
+    prediction = _example_prediction(model, sample)
+    predictions = prediction and {
+        "predictions": [prediction] * 2,
+        "total_samples": 2,
+        "model_version": prediction["model_version"],
     }
     predict = {
         "summary": "Classify one sample",
@@ -121,13 +127,14 @@ def _operations(
         "operationId": "predict",
         "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
         "responses": {
-            **_answer(200, "The prediction.", "Prediction", headers={WARNINGS_HEADER: warnings}),
+            **_answer(200, "The prediction.", "Prediction", _WARNINGS, prediction),
             **_problems(*_PREDICT_REFUSALS),
         },
     }
     samples = {
         "type": "array",
-        "maxItems": max_batch_size,
+        # In words, not as maxItems: a larger batch is well-formed, and answered 413 for its size.
+        "description": f"At most {max_batch_size:,} samples; more are answered 413.",
         "items": {"$ref": "#/components/schemas/Features"},
     }
     batch = {
@@ -136,12 +143,7 @@ def _operations(
         "operationId": "predict_batch",
         "requestBody": _body("samples", samples, [sample, sample]),
         "responses": {
-            **_answer(
-                200,
-                "The predictions, in order.",
-                "BatchResponse",
-                headers={WARNINGS_HEADER: warnings},
-            ),
+            **_answer(200, "The predictions, in order.", "BatchResponse", _WARNINGS, predictions),
             **_problems(*_PREDICT_REFUSALS),
         },
     }
@@ -199,12 +201,16 @@ def _index() -> dict[str, Any]:
 
 
 def _answer(
-    status: int, description: str, schema: str, headers: dict[str, Any] | None = None
+    status: int,
+    description: str,
+    schema: str,
+    headers: dict[str, Any] | None = None,
+    example: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "description": description,
-        "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-    }
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    if example:
+        content["example"] = example
+    answer: dict[str, Any] = {"description": description, "content": {JSON: content}}
     if headers:
         answer["headers"] = headers
     return {str(status): answer}
@@ -274,6 +280,18 @@ def _feature_schema(feature: Feature) -> dict[str, Any]:
 def _example(feature: Feature) -> float:
     value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
     return int(value) if value == int(value) else value
+
+
+def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
+    """Give the model's real answer for the example, if it has one."""
+    if model is None:
+        return None
+    try:
+        prediction = model.predict(model.encoder.encode(sample))
+    except NonFiniteOutput:
+        return None
+    answer: dict[str, Any] = PREDICTION.dump(prediction)
+    return answer
 
 
 def _description(model: Model | None) -> str:

@@ -47,8 +47,18 @@ class ConsoleFormatter(logging.Formatter):
         )
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        extras = [f"{k}={v}" for k, v in record.__dict__.items() if k not in _STANDARD]
+        extras = [
+            f"{name}={_readable(value)}"
+            for name, value in record.__dict__.items()
+            if name not in _STANDARD and value is not None
+        ]
         return "  ".join([super().formatMessage(record), *extras])
+
+
+def _readable(value: object) -> str:
+    """Quote what would not stand as one word on one line: a caller may have made it up."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 def make_formatter(settings: LoggingSettings) -> logging.Formatter:

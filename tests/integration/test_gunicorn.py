@@ -1,0 +1,384 @@
+"""Real Gunicorns: loading, faults of the model, of workers and of clients, and shutting down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import BUNDLE, ROOT
+from tests.integration.conftest import Server, free_port, wait_for
+from tests.telemetry.test_metrics import samples
+
+Start = Callable[..., Server]
+
+
+def predict(server: Server, sample: dict[str, float], **kwargs: Any) -> requests.Response:
+    """Ask for one prediction on a connection of its own, so that any worker may answer."""
+    return requests.post(f"{server.url}/predict", json={"features": sample}, timeout=20, **kwargs)
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Give what comes until the server closes, or resets, the connection."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionResetError:
+        pass  # it closed with bytes of ours unread
+    return received
+
+
+def exchange(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """Send bytes as they are, as long as the server takes them, and give what it answers."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        except OSError:
+            pass  # it has answered, and reads no more
+        return receive_all(connection)
+
+
+def test_each_of_three_workers_loads_the_model_exactly_once(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start("-w", "3")
+    answered: Counter[int] = Counter()
+
+    def all_have_answered() -> bool:
+        with ThreadPoolExecutor(12) as pool:
+            for response in pool.map(lambda _: predict(server, sample), range(60)):
+                assert response.status_code == 200
+        answered.clear()
+        answered.update(line["pid"] for line in server.lines("prediction"))
+        return len(answered) == 3
+
+    wait_for(all_have_answered)
+    loads = server.lines("model loaded")
+    assert Counter(line["pid"] for line in loads) == dict.fromkeys(answered, 1)
+    for line in loads:
+        assert line["runtime"] == "onnx"
+        assert line["model_version"]
+        assert line["milliseconds"] > 0
+
+
+def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start("-w", "3")
+    sent = 0
+
+    def everyone_took_part() -> bool:
+        nonlocal sent
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(lambda _: predict(server, sample), range(60)))
+        sent += 60
+        return len({line["pid"] for line in server.lines("prediction")}) == 3
+
+    wait_for(everyone_took_part)
+    requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 7}, timeout=20)
+
+    def scrape() -> dict[Any, float]:
+        return samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+
+    def count(got: dict[Any, float], name: str) -> float:
+        return sum(value for key, value in got.items() if key[0] == name)
+
+    before = scrape()
+    assert count(before, "lantern_predicted_rows_total") == sent + 7
+    assert count(before, "lantern_predictions_total") == sent + 7
+    route = (("method", "POST"), ("route", "/predict"), ("status", "200"))
+    assert before[("lantern_http_requests_total", route)] == sent
+    observed = (("route", "/predict"),)
+    assert before[("lantern_http_request_duration_seconds_count", observed)] == sent
+    assert len([key for key in before if key[0] == "lantern_model_load_seconds"]) == 3
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(server.lines("model loaded")) == 4 and victim not in server.workers())
+    after = wait_for(
+        lambda: (
+            (got := scrape())
+            and str(victim) not in str([k for k in got if k[0] == "lantern_model_load_seconds"])
+            and got
+        )
+    )
+    assert count(after, "lantern_predicted_rows_total") == sent + 7
+    assert after[("lantern_http_requests_total", route)] == sent
+    assert after[("lantern_http_request_duration_seconds_count", observed)] == sent
+    assert len([key for key in after if key[0] == "lantern_model_load_seconds"]) == 3
+
+
+def metrics_directory(worker: int) -> Path:
+    """Give the directory in which ``worker`` keeps its metrics."""
+    links = [Path(link).readlink() for link in Path(f"/proc/{worker}/map_files").iterdir()]
+    return next(path.parent for path in links if path.suffix == ".db")
+
+
+def test_the_directory_of_metrics_goes_with_the_server(start: Start) -> None:
+    server = start("-w", "1")
+    directory = metrics_directory(server.workers()[0])
+    assert directory.is_dir()
+    server.stop()
+    assert not directory.exists()
+
+
+def test_a_directory_of_metrics_that_the_user_chose_is_emptied_at_the_start_and_kept(
+    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_1.db").write_bytes(b"left by an earlier run")
+    server = start("-w", "1")
+    assert predict(server, sample).status_code == 200
+    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
+    server.stop()
+    assert "counter_1.db" not in {path.name for path in tmp_path.iterdir()}
+    assert tmp_path.is_dir()
+
+
+def test_a_model_that_can_not_be_loaded_leaves_workers_up_and_unhealthy(
+    start: Start, tmp_path: Path, sample: dict[str, float]
+) -> None:
+    broken = Path(shutil.copytree(BUNDLE, tmp_path / "broken"))
+    (broken / "model.onnx").write_bytes(b"")
+    server = start("-w", "2", MODEL__PATH=str(broken))
+    workers = sorted(wait_for(lambda: len(server.workers()) == 2 and server.workers()))
+    for _ in range(20):
+        assert predict(server, sample).status_code == 503
+    for path in ("/health", "/health/ready", "/model/info"):
+        response = requests.get(server.url + path, timeout=20)
+        assert response.status_code == 503
+        assert "model.onnx has 0 bytes, and the manifest says" in response.text
+    assert requests.get(f"{server.url}/health/live", timeout=20).status_code == 200
+    assert requests.get(f"{server.url}/docs", timeout=20).status_code == 200
+    assert sorted(server.workers()) == workers, "a worker was replaced"
+    assert len(server.lines("model not loaded")) == 2
+
+
+def test_a_killed_worker_costs_at_most_the_requests_it_held(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start("-w", "2", "--threads", "2")
+    stop = threading.Event()
+    failures: list[Exception] = []
+    answered: Counter[int] = Counter()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                response = predict(server, sample)
+                answered[response.status_code] += 1
+            except requests.ConnectionError as error:
+                failures.append(error)
+
+    askers = [threading.Thread(target=ask) for _ in range(6)]
+    for asker in askers:
+        asker.start()
+    wait_for(lambda: answered[200] > 100)
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(server.lines("model loaded")) == 3)
+    newcomer = server.lines("model loaded")[-1]["pid"]
+    wait_for(lambda: newcomer in {line["pid"] for line in server.lines("prediction")})
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert set(answered) == {200}
+    # It held at most the request of each asker.
+    assert len(failures) <= len(askers)
+
+
+def test_a_worker_told_to_stop_answers_what_it_began_and_leaves(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start("-w", "1")
+    body = json.dumps({"features": sample}).encode()
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head + body[:10])
+        time.sleep(0.5)  # until the worker is reading the body
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(body[10:])
+        answer = receive_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert server.process.wait(20) == 0
+
+
+def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start) -> None:
+    """On a connection that was open before, which the worker still serves while it drains."""
+    server = start("-w", "1")
+    head = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as held,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+    ):
+        held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
+        connection.sendall(head)  # not complete yet
+        time.sleep(0.5)
+        os.kill(server.workers()[0], signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(b"\r\n")
+        answer = receive_all(connection)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"about to stop" in answer
+
+
+def test_408_for_a_body_that_does_not_arrive_in_time(start: Start) -> None:
+    server = start("-w", "1", SERVER__BODY_TIMEOUT_SECONDS="0.5")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    stalled = exchange(server.port, head + b"Content-Length: 100\r\n\r\n" + b"{")
+    assert stalled.startswith(b"HTTP/1.1 408 ")
+    assert b"did not arrive within 0.5 seconds" in stalled
+    chunked = exchange(server.port, head + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{")
+    assert chunked.startswith(b"HTTP/1.1 408 ")
+    # Bytes that keep coming, but too slowly, are no excuse.
+    parts = [head + b"Content-Length: 100\r\n\r\n", *[b" "] * 6]
+    assert exchange(server.port, *parts, pause=0.2).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n", b"400"),
+        (b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", b"422"),
+        (b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + b" " * 9_000_000, b"413"),
+        (b"Content-Length: 9000000\r\n\r\n", b"413"),
+    ],
+)
+def test_a_malformed_or_endless_body_gets_a_problem_and_never_a_500(
+    server: Server, rest: bytes, status: bytes
+) -> None:
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Connection: close\r\n"
+    )
+    answer = exchange(server.port, head + rest)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"application/problem+json" in answer
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(
+    server: Server, sample: dict[str, float]
+) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\n\r\n{"
+            )
+    assert predict(server, sample).status_code == 200
+    assert not [line for line in server.lines() if line["level"] == "ERROR"]
+
+
+def test_every_line_of_the_log_is_json_gunicorns_own_included(server: Server) -> None:
+    lines = server.log.read_text().splitlines()
+    loggers = {json.loads(line)["logger"] for line in lines}
+    assert {"gunicorn.error", "lantern.model", "lantern.request"} <= loggers
+
+
+def test_the_log_for_people_names_worker_version_and_runtime(start: Start) -> None:
+    server = start("-w", "1", LOGGING__FORMAT="console")
+    (loaded,) = [line for line in server.log.read_text().splitlines() if "model loaded" in line]
+    assert f"[{server.workers()[0]}]" in loaded
+    assert "runtime=onnx" in loaded
+    assert "milliseconds=" in loaded
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
+def test_each_worker_class_serves(
+    start: Start, sample: dict[str, float], worker_class: str
+) -> None:
+    server = start("-w", "1", SERVER__WORKER_CLASS=worker_class)
+    assert predict(server, sample).status_code == 200
+    using = [line["message"] for line in server.lines() if "Using worker" in line["message"]]
+    assert using == [f"Using worker: {worker_class}"]
+
+
+def test_gunicorns_own_flags_win(start: Start) -> None:
+    server = start("-w", "1", "--access-logfile", "-", SERVER__WORKERS="4", SERVER__PORT="1")
+    requests.get(f"{server.url}/health", timeout=20)
+    assert len(server.workers()) == 1
+    assert '"GET /health HTTP/1.1" 200' in server.log.read_text()
+
+
+def test_a_new_master_takes_over_with_workers_and_metrics_of_its_own(
+    start: Start, sample: dict[str, float]
+) -> None:
+    """SIGUSR2 starts a new master beside the old one; SIGTERM then ends the old one."""
+    server = start("-w", "1")
+    old = metrics_directory(server.workers()[0])
+    server.process.send_signal(signal.SIGUSR2)
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
+    new_worker = server.lines("model loaded")[-1]["pid"]
+    new_master = int(Path(f"/proc/{new_worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    try:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(20)
+        assert not old.exists()
+        assert predict(server, sample).status_code == 200
+        got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+        assert [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"] == [1.0]
+    finally:
+        os.kill(new_master, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{new_worker}").exists())
+
+
+def test_a_reload_replaces_the_workers_and_keeps_what_they_counted(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start("-w", "1")
+    predict(server, sample)
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: (now := server.workers()) and not set(now) & set(before))
+    predict(server, sample)
+    got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+    assert [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"] == [2.0]
+
+
+def test_flasks_development_server_loads_the_model_in_its_process(
+    tmp_path: Path, sample: dict[str, float]
+) -> None:
+    port = free_port()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "run", "--port", str(port)],
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+
+        def answer() -> requests.Response | None:
+            try:
+                return requests.post(
+                    f"http://127.0.0.1:{port}/predict", json={"features": sample}, timeout=20
+                )
+            except requests.ConnectionError:
+                return None
+
+        assert wait_for(answer).status_code == 200
+        assert (tmp_path / "log").read_text().count('"model loaded"') == 1
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,98 @@
+"""Metrics of one process, and the folding of the files of workers that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.telemetry.metrics import DIRECTORY_VARIABLE, worker_exited
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Parse Prometheus's text into values by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_requests_rows_classes_and_ranges_are_counted(
+    make_app: Callable[..., Flask], sample: dict[str, float]
+) -> None:
+    client = make_app().test_client()
+    version = client.get("/health").get_json()["model_version"]
+    answer = client.post("/predict", json={"features": {**sample, "age": 200}}).get_json()
+    client.post("/predict/batch", json={"samples": [sample] * 4})
+    client.post("/predict", json={})
+    client.get("/made/up")
+    client.open("/", method="BREW")
+    response = client.get("/metrics")
+    assert response.content_type.startswith("text/plain; version=")
+    got = samples(response.get_data(as_text=True))
+
+    def requests(method: str, route: str, status: str) -> float:
+        labels = (("method", method), ("route", route), ("status", status))
+        return got[("lantern_http_requests_total", labels)]
+
+    assert requests("POST", "/predict", "200") == 1
+    assert requests("POST", "/predict", "422") == 1
+    assert requests("POST", "/predict/batch", "200") == 1
+    assert requests("GET", "unmatched", "404") == 1
+    assert requests("other", "unmatched", "405") == 1
+    labels = (("version", version),)
+    assert got[("lantern_predicted_rows_total", labels)] == 5
+    by_class = {k[1]: v for k, v in got.items() if k[0] == "lantern_predictions_total"}
+    assert sum(by_class.values()) == 5
+    assert by_class[(("class", answer["label"]), ("version", version))] >= 1
+    outside = (("feature", "age"), ("version", version))
+    assert got[("lantern_features_out_of_range_total", outside)] == 1
+    assert got[("lantern_http_request_duration_seconds_count", (("route", "/predict"),))] == 2
+    assert got[("lantern_model_load_seconds", labels)] > 0
+    info = next(dict(k[1]) for k in got if k[0] == "lantern_model_info")
+    assert info == {
+        "name": "campaign-response", "version": version, "runtime": "onnx", "device": "cpu",
+    }  # fmt: skip
+
+
+def write(directory: Path, kind: str, pid: int, values: dict[str, float]) -> None:
+    """Write a worker's file as prometheus-client does."""
+    file = MmapedDict(str(directory / f"{kind}_{pid}.db"))
+    for name, value in values.items():
+        file.write_value(mmap_key("m_total", name, [], [], "help"), value, 0.0)
+    file.close()
+
+
+def total(directory: Path, name: str) -> float:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(directory))
+    return registry.get_sample_value(name)
+
+
+def test_what_a_departed_worker_counted_stays_and_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    for pid in range(101, 111):
+        write(tmp_path, "counter", pid, {"m_total": pid})
+        (tmp_path / f"gauge_liveall_{pid}.db").write_bytes(b"\0" * 64)
+    for pid in range(101, 110):
+        worker_exited(pid)
+        assert total(tmp_path, "m_total") == sum(range(101, 111))
+    left = {path.name for path in tmp_path.glob("*.db")}
+    assert left == {"counter_departed.db", "counter_110.db", "gauge_liveall_110.db"}
+
+
+def test_a_worker_that_counted_nothing_leaves_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    worker_exited(12345)
+    assert list(tmp_path.glob("*.db")) == []

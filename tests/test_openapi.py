@@ -1,0 +1,71 @@
+"""The OpenAPI document, and schemathesis's checks of the service against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import schemathesis
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
+
+from app import create_app
+from app.settings import load_settings
+
+_APP = create_app(load_settings({}))
+_SCHEMA = schemathesis.openapi.from_wsgi("/openapi.json", _APP)
+
+
+@_SCHEMA.parametrize()
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_service_keeps_what_its_document_promises(case: schemathesis.Case) -> None:
+    """All of schemathesis's checks: statuses, types, schemas, refusals of what is invalid."""
+    case.call_and_validate()
+
+
+def test_the_document_describes_the_models_real_features(
+    client: FlaskClient, manifest: dict[str, Any], sample: dict[str, float]
+) -> None:
+    document = client.get("/openapi.json").get_json()
+    assert document["openapi"] == "3.0.3"
+    features = document["components"]["schemas"]["Features"]
+    assert features["required"] == list(sample)
+    for feature in manifest["features"]:
+        described = features["properties"][feature["name"]]
+        assert feature["description"] in described["description"]
+        assert described.get("nullable", False) == feature["nullable"]
+    content = document["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["example"] == {"features": sample}
+
+
+def test_the_examples_of_the_document_are_accepted(client: FlaskClient) -> None:
+    document = client.get("/openapi.json").get_json()
+    for path in ("/predict", "/predict/batch"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        response = client.post(path, json=body["example"])
+        assert response.status_code == 200
+        promised = document["paths"][path]["post"]["responses"]["200"]["content"]
+        example, answer = promised["application/json"]["example"], response.get_json()
+        assert list(example) == list(answer)
+        for one, other in zip(
+            example.get("predictions", [example]), answer.get("predictions", [answer]), strict=True
+        ):
+            assert one["probabilities"] == other["probabilities"]
+
+
+def test_every_route_is_described_or_belongs_to_the_documentation(client: FlaskClient) -> None:
+    described = set(client.get("/openapi.json").get_json()["paths"])
+    routes = {rule.rule for rule in client.application.url_map.iter_rules()}
+    undescribed = {route for route in routes - described if not route.startswith("/docs")}
+    assert undescribed == {
+        "/static/<path:filename>", "/openapi.json", "/apidocs/", "/apidocs/index.html",
+        "/oauth2-redirect.html",
+    }  # fmt: skip
+    assert described <= routes
+
+
+def test_without_a_model_the_document_still_stands(make_app: Callable[..., Flask]) -> None:
+    client = make_app(MODEL__PATH="/nowhere").test_client()
+    document = client.get("/openapi.json").get_json()
+    assert document["components"]["schemas"]["Features"]["type"] == "object"

@@ -1,0 +1,177 @@
+"""Settings: typed, from three places, refused with a sentence that names the fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from app.settings import DEFAULT_FILE, PROJECT_ROOT, SettingsError, load_settings
+
+
+def refused(**variables: str) -> str:
+    with pytest.raises(SettingsError) as error:
+        load_settings({f"LANTERN_{name}": value for name, value in variables.items()})
+    return error.value.format_message()
+
+
+def test_the_default_file_lists_every_setting_with_a_comment() -> None:
+    lines = DEFAULT_FILE.read_text().splitlines()
+    settings = load_settings({})
+    assert set(settings.origins.values()) == {"default"}
+    assert set(settings.values) == set(settings.origins)
+    previous = ""
+    for line in lines:
+        if " = " in line and not line.startswith("#"):
+            # class_names shares the comment above feature_names.
+            assert previous.startswith("#") or line.startswith("class_names"), line
+        previous = line
+
+
+def test_variables_win_over_the_file_which_wins_over_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[server]\nport = 9000\nthreads = 8\n")
+    settings = load_settings({"LANTERN_CONFIG": str(file), "LANTERN_SERVER__PORT": "9001"})
+    assert settings.server.port == 9001
+    assert settings.server.threads == 8
+    assert settings.server.host == "127.0.0.1"
+    assert settings.origins["server.port"] == "LANTERN_SERVER__PORT"
+    assert settings.origins["server.threads"] == str(file)
+
+
+def test_variables_take_the_type_of_their_setting() -> None:
+    settings = load_settings(
+        {
+            "LANTERN_LOGGING__FEATURES": "True",
+            "LANTERN_SERVER__BODY_TIMEOUT_SECONDS": "0.5",
+            "LANTERN_MODEL__VERSION": "12",
+            "LANTERN_MODEL__FEATURE_NAMES": "age, income",
+            "LANTERN_MODEL__CLASS_NAMES": '["no, never", "yes"]',
+        }
+    )
+    assert settings.logging.features is True
+    assert settings.server.body_timeout_seconds == 0.5
+    assert settings.model.version == "12"
+    assert settings.model.feature_names == ("age", "income")
+    assert settings.model.class_names == ("no, never", "yes")
+
+
+def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays() -> None:
+    assert load_settings({}).model.path == PROJECT_ROOT / "models" / "campaign-response"
+    assert load_settings({"LANTERN_MODEL__PATH": "/srv/m"}).model.path == Path("/srv/m")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"SERVER__PROT": "1"},
+            "Unknown setting server.prot (LANTERN_SERVER__PROT), did you mean 'port'?.",
+        ),
+        ({"SERVR__PORT": "1"}, "Unknown setting section 'servr', did you mean 'server'?"),
+        ({"LOGGING_FORMAT": "json"}, "two underscores"),
+        ({"SERVER__PORT": "http"}, "server.port = 'http' (LANTERN_SERVER__PORT): Not a valid int"),
+        ({"SERVER__PORT": "70000"}, "less than or equal to 65535"),
+        ({"SERVER__PORT": "8000.0"}, "Not a valid integer"),
+        ({"LOGGING__FEATURES": "1"}, "Not a valid boolean"),
+        ({"LOGGING__FORMAT": "xml"}, "Must be one of: json, console"),
+        ({"MODEL__RUNTIME": "tensorflow"}, "Must be one of: auto, torch, onnx"),
+        ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "Must be greater than 0"),
+        ({"CONFIG": "/nowhere.toml"}, "/nowhere.toml can't be read: No such file"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_by_name_and_place(
+    variables: dict[str, str], said: str
+) -> None:
+    assert said in refused(**variables)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('[server]\nport = "8000"\n', "Not a valid integer"),
+        ("[server]\nport = true\n", "Not a valid integer"),
+        ("[logging]\nfeatures = 1\n", "Not a valid boolean"),
+        ('[server]\nbody_timeout_seconds = "3"\n', "Not a valid number"),
+        ("[model]\nfeature_names = [1]\n", "Not a valid string"),
+        ("[extra]\nx = 1\n", "Unknown setting section 'extra': extra.x ("),
+        ("port = 1\n", "must stand in a section"),
+        ("[server\n", "is not TOML"),
+    ],
+)
+def test_a_file_is_read_strictly(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(content)
+    message = refused(CONFIG=str(file))
+    assert said in message
+    assert str(file) in message
+
+
+def test_every_fault_is_told_at_once() -> None:
+    message = refused(SERVER__PORT="x", LIMITS__MAX_BATCH_SIZE="0", LOGGING__COLOUR="1")
+    for name in ("server.port", "limits.max_batch_size", "logging.colour"):
+        assert name in message
+
+
+def test_the_variables_that_kubernetes_adds_for_a_service_are_no_settings() -> None:
+    links = {
+        "LANTERN_SERVICE_HOST": "10.0.0.1",
+        "LANTERN_SERVICE_PORT": "80",
+        "LANTERN_SERVICE_PORT_HTTP": "80",
+        "LANTERN_PORT": "tcp://10.0.0.1:80",
+        "LANTERN_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "LANTERN_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert set(load_settings(links).origins.values()) == {"default"}
+
+
+def test_the_production_example_loads_and_overrides_something() -> None:
+    file = PROJECT_ROOT / "config" / "production.toml"
+    settings = load_settings({"LANTERN_CONFIG": str(file)})
+    named = tomllib.loads(file.read_text())
+    assert settings.server.host == named["server"]["host"] == "0.0.0.0"
+
+
+def run_flask(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *arguments],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_prints_what_is_in_force_and_where_it_came_from() -> None:
+    ran = run_flask("config", LANTERN_SERVER__PORT="9001")
+    assert ran.returncode == 0, ran.stderr
+    rows = {line.split()[0]: line.split() for line in ran.stdout.splitlines()}
+    assert rows["server.port"] == ["server.port", "9001", "LANTERN_SERVER__PORT"]
+    assert rows["limits.max_batch_size"] == ["limits.max_batch_size", "10000", "default"]
+    document = json.loads(run_flask("config", "--json").stdout)
+    assert document["server.port"] == {"value": 8000, "origin": "default"}
+
+
+def test_a_setting_that_can_not_be_used_stops_the_start_with_a_sentence() -> None:
+    ran = run_flask("config", LANTERN_SERVER__PORT="x")
+    assert ran.returncode != 0
+    assert "Setting server.port = 'x' (LANTERN_SERVER__PORT): Not a valid integer." in ran.stderr
+    assert "Traceback" not in ran.stderr
+    gunicorn = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "wsgi:app"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "LANTERN_SERVER__PROT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert gunicorn.returncode != 0
+    assert gunicorn.stderr.startswith("Lantern can't start. Unknown setting server.prot")
+    assert "Traceback" not in gunicorn.stderr
