@@ -27,7 +27,7 @@ serve: $(SERVING)
 
 test: $(DEVELOPMENT) check-chromium lint types
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest --cov --cov-report=
+	$(BIN)/pytest --cov --cov-report=term
 
 lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .

@@ -15,8 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.model.errors import BundleError
-from app.model.manifest import FILE_NAME as MANIFEST
-from app.model.pack import pack
+from app.model.pack import check_replaceable, pack
 from training.card import RELIABILITY_PICTURE, ROC_PICTURE, write_card
 from training.data import CLASSES, Data, DataError, read_data
 from training.describe import describe_features, describe_training, golden_samples
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     recipe = replace(Recipe(), epochs=options.epochs)
     try:
-        _check_out(options.out)
+        check_replaceable(options.out)  # before the minutes of training, not after
         data = read_data(options.data)
         train(data, options.out, recipe, folds=options.folds, seed=options.seed)
     except (DataError, BundleError, OSError) as error:
@@ -133,14 +132,6 @@ def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
     parse.__name__ = "whole number"  # argparse names the type so when int() fails
     return parse
-
-
-def _check_out(out: Path) -> None:
-    """Refuse an ``out`` that `pack` would replace though it never was a bundle."""
-    if out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()):
-        return
-    if out.exists():
-        raise DataError(f"{out} exists and is not a bundle; it is not replaced.")
 
 
 def _command(out: Path, recipe: Recipe, *, folds: int, seed: int) -> str:

@@ -55,8 +55,7 @@ def pack(
     is at ``out`` is replaced. Raises `BundleError` when the exported network answers differently,
     or ``out`` holds something that is no bundle.
     """
-    if out.exists() and any(out.iterdir()) and not (out / manifests.FILE_NAME).is_file():
-        raise BundleError(f"{out} is neither empty nor a bundle; it is not replaced.")
+    check_replaceable(out)
     network = network.eval().requires_grad_(False)
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
     golden = Golden(golden_samples, torch_runtime.run(golden_samples))
@@ -90,6 +89,14 @@ def pack(
             shutil.rmtree(out)
         directory.rename(out)
     return replace(manifest, files=files)
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise `BundleError` when `pack` to ``out`` would destroy what was never a bundle."""
+    if out.is_dir() and (not any(out.iterdir()) or (out / manifests.FILE_NAME).is_file()):
+        return
+    if out.exists():
+        raise BundleError(f"{out} exists and is not a bundle; it is not replaced.")
 
 
 def export_onnx(network: Network, path: Path) -> None:
