@@ -77,7 +77,10 @@ def child_exit(server, worker):
     """Clean up, in the master, the metrics of a worker that is gone."""
     from app.telemetry.metrics import worker_exited
 
-    worker_exited(worker.pid)
+    try:
+        worker_exited(worker.pid)
+    except Exception:  # the master must outlive a full disk or a file that was cut
+        server.log.exception("The metrics of worker %s were not cleaned up", worker.pid)
 
 
 def on_exit(server):

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
 )
 from prometheus_client.mmap_dict import MmapedDict
@@ -117,15 +117,19 @@ class Metrics:
         directory = os.environ.get(DIRECTORY_VARIABLE)
         if not directory:
             return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        _WorkersCollector(registry, path=directory)
         with _locked(Path(directory), fcntl.LOCK_SH):
-            while True:
-                registry = CollectorRegistry()
-                MultiProcessCollector(registry, path=directory)
-                try:
-                    return generate_latest(registry)
-                except (struct.error, FileNotFoundError):
-                    # A worker is just making or removing a file, which is not atomic.
-                    time.sleep(0.01)
+            return generate_latest(registry)
+
+
+class _WorkersCollector(MultiProcessCollector):
+    """Sums the files of all workers but those that a worker is just making, which are empty."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size]
+        metrics: Iterable[Metric] = self.merge(files)
+        return metrics
 
 
 def worker_exited(pid: int) -> None:
@@ -138,8 +142,10 @@ def worker_exited(pid: int) -> None:
         for kind in ("counter", "histogram"):
             file = directory / f"{kind}_{pid}.db"
             if file.exists():
-                _fold(file, directory / f"{kind}_{_DEPARTED}.db")
-                file.unlink()
+                try:
+                    _fold(file, directory / f"{kind}_{_DEPARTED}.db")
+                finally:
+                    file.unlink()  # what can't be read once can't be read by any scrape
 
 
 def _fold(file: Path, into: Path) -> None:

@@ -151,6 +151,22 @@ def test_a_directory_of_metrics_that_the_user_chose_is_emptied_at_the_start_and_
     assert tmp_path.is_dir()
 
 
+def test_a_damaged_file_of_metrics_ends_with_its_worker_and_harms_nobody(
+    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    server = start("-w", "1")
+    predict(server, sample)
+    (victim,) = server.workers()
+    os.kill(victim, signal.SIGSTOP)  # so that it doesn't write while the file is cut
+    os.truncate(tmp_path / f"counter_{victim}.db", 10)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
+    assert predict(server, sample).status_code == 200
+    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
+    assert [line for line in server.lines() if "were not cleaned up" in line["message"]]
+
+
 def test_a_model_that_can_not_be_loaded_leaves_workers_up_and_unhealthy(
     start: Start, tmp_path: Path, sample: dict[str, float]
 ) -> None:

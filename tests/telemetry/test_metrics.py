@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,28 @@ def test_what_a_departed_worker_counted_stays_and_its_files_go(
         assert total(tmp_path, "m_total") == sum(range(101, 111))
     left = {path.name for path in tmp_path.glob("*.db")}
     assert left == {"counter_departed.db", "counter_110.db", "gauge_liveall_110.db"}
+
+
+def test_a_file_that_a_worker_is_just_making_is_no_obstacle(
+    make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "counter", 101, {"m_total": 5})
+    (tmp_path / "counter_102.db").touch()
+    app = make_app()
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    assert samples(app.test_client().get("/metrics").text) == {("m_total", ()): 5.0}
+
+
+def test_a_reader_that_hangs_does_not_hold_up_the_master(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    write(tmp_path, "counter", 101, {"m_total": 5})
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        worker_exited(101)
+    assert total(tmp_path, "m_total") == 5
+    assert (tmp_path / "counter_101.db").exists()
 
 
 def test_a_worker_that_counted_nothing_leaves_quietly(
