@@ -1,9 +1,10 @@
 # The ways of working. `make serve` and `make test` need nothing but Python 3.11 and a network.
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-WORKERS ?= 0
+# Of these, only those that are given override the settings.
+HOST ?=
+PORT ?=
+WORKERS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,15 +16,15 @@ DEVELOPMENT := $(VENV)/.development
 .PHONY: help serve test lint format types check-chromium
 
 help:
-	@echo "make serve   serve the bundled model on $(HOST):$(PORT) (HOST, PORT, WORKERS override)"
+	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make lint    ruff's checks and format"
 	@echo "make types   mypy"
 	@echo "make format  put the code into ruff's format"
 
 serve: $(SERVING)
-	LANTERN_SERVER__HOST=$(HOST) LANTERN_SERVER__PORT=$(PORT) LANTERN_SERVER__WORKERS=$(WORKERS) \
-	    exec $(BIN)/gunicorn wsgi:app
+	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
+	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
 test: $(DEVELOPMENT) check-chromium lint types
 	rm -f .coverage .coverage.*
@@ -42,15 +43,16 @@ types: $(DEVELOPMENT)
 
 # The browser tests drive Debian's chromium. Where it can't be installed they are skipped, and say so.
 check-chromium:
-	@if command -v chromium >/dev/null; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	        apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
-	else \
-	    echo "chromium is not installed, and only root can install it: the browser tests will be skipped."; \
-	fi
+	@command -v chromium >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        chromium fonts-dejavu-core >/dev/null; \
+	} || echo "There is no chromium, and it could not be installed (which takes root and apt-get):" \
+	    "the browser tests will be skipped."
 
 $(SERVING): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Lantern needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	touch $@

@@ -6,11 +6,14 @@ hooks load the model once in each worker, after the fork, and keep the metrics o
 
 import math
 import os
+import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+from app.deadline import serving
 from app.settings import SettingsError, load_settings
 from app.telemetry.logs import GunicornLogger
 
@@ -30,13 +33,21 @@ def _usable_cores():
         return cores
 
 
+def _web_concurrency():
+    """Read the variable by which platforms tell Gunicorn how many workers to start."""
+    text = os.environ.get("WEB_CONCURRENCY", "")
+    if text and not text.isdecimal():
+        sys.exit(f"Lantern can't start. WEB_CONCURRENCY must be a whole number, not {text!r}.")
+    return int(text or 0)
+
+
 _server = _settings.server
 _METRICS_PREFIX = "lantern-metrics-"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
-workers = _server.workers or int(os.environ.get("WEB_CONCURRENCY") or _usable_cores())
+workers = _server.workers or _web_concurrency() or _usable_cores()
 worker_class = _server.worker_class
 # Gunicorn turns a sync worker with threads into gthread.
 threads = _server.threads if worker_class == "gthread" else 1
@@ -44,6 +55,8 @@ timeout = _server.timeout_seconds
 graceful_timeout = _server.graceful_timeout_seconds
 keepalive = _server.keepalive_seconds
 proc_name = "lantern"
+# A header from a proxy that names a prefix the path doesn't have would be answered 500.
+forwarder_headers = ""
 control_socket_disable = True  # nothing here uses it, and it would be left in the home directory
 
 # The application is imported once and shared by all workers; the model is loaded after the fork,
@@ -56,21 +69,39 @@ logger_class = GunicornLogger
 # Set before prometheus-client is imported, which decides then how it keeps its values. A reload
 # (SIGHUP) runs this again in a master whose workers' files are in use: it must keep the directory.
 if not os.environ.get(_METRICS_VARIABLE):
-    os.environ[_METRICS_VARIABLE] = tempfile.mkdtemp(prefix=_METRICS_PREFIX)
+    _name = _METRICS_PREFIX + secrets.token_hex(8)
+    os.environ[_METRICS_VARIABLE] = str(Path(tempfile.gettempdir(), _name))
 
 
-def on_starting(server):
-    """Remove what an earlier run left in a directory of metrics that the user chose."""
+def when_ready(server):
+    """Make the directory of metrics, or empty the one that the user chose of an earlier run.
+
+    Not before the sockets are bound: a start that fails leaves nothing behind.
+    """
+    from app.telemetry.metrics import empty
+
+    directory = Path(os.environ[_METRICS_VARIABLE])
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.stat().st_uid != server.cfg.uid:  # workers give up root for --user after the fork
+        os.chown(directory, server.cfg.uid, server.cfg.gid)
     if server.master_pid == 0:  # not a new master beside an old one, whose files are in use
-        for stale in Path(os.environ[_METRICS_VARIABLE]).glob("*.db"):
-            stale.unlink()
+        empty(directory)
 
 
 def post_fork(server, worker):
     """Load the model in the worker that was just forked."""
+    # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
+    # signal to stop during a long load must end it.
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(ending, signal.SIG_DFL)
     lantern = worker.app.wsgi().extensions["lantern"]
     lantern.draining = lambda: not worker.alive
     lantern.service.load()
+
+
+def pre_request(worker, req):
+    """Tell the application which request its thread serves, so that it can have it closed."""
+    serving(req)
 
 
 def child_exit(server, worker):

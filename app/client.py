@@ -28,8 +28,6 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry
 
-from app import __version__
-
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = (5.0, 30.0)
 DEFAULT_RETRIES = 3
@@ -197,7 +195,7 @@ class ModelClient:
         self._session.headers.update(
             {
                 "Accept": f"{_JSON}, {_PROBLEM_JSON}",
-                "User-Agent": f"lantern-client/{__version__}",
+                "User-Agent": "lantern-client",
             }
         )
         adapter = HTTPAdapter(

@@ -2,7 +2,8 @@
 
 Gunicorn's workers wait for a body as long as its sender likes. One thread a process watches the
 connections that are being read from, and ends the reading (not the connection) of those that are
-overdue: the reader then gets what came so far, and can still answer.
+overdue: the reader then gets what came so far, and can still answer (not under TLS, where the end
+of the stream is the end of the conversation).
 """
 
 from __future__ import annotations
@@ -12,7 +13,24 @@ import socket
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+_served = threading.local()
+
+
+def serving(request: Any) -> None:
+    """Note the request that this thread is about to serve; Gunicorn's ``pre_request`` hook."""
+    _served.request = request
+
+
+def close_after_answer() -> None:
+    """Have the server close the connection of this thread's request once it is answered.
+
+    Gunicorn takes no notice of a ``Connection`` header of ours, so its request is told.
+    """
+    request = getattr(_served, "request", None)
+    if request is not None:
+        request.force_close()
 
 
 class ReadDeadline:
@@ -49,7 +67,8 @@ class ReadDeadline:
         self.passed = True
         assert self._connection is not None
         with contextlib.suppress(OSError):  # it is gone already
-            self._connection.shutdown(socket.SHUT_RD)
+            # Not the method of a TLS socket, which would answer in clear text from then on.
+            socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
 
 class _Watcher:
@@ -67,10 +86,11 @@ class _Watcher:
         with self._lock:
             self._deadlines.add(deadline)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._watch, name="lantern-read-deadlines", daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
         self._any.set()
 
     def remove(self, deadline: ReadDeadline) -> None:

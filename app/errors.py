@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -43,6 +44,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(Draining, _draining)
     app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(InternalServerError, _unexpected)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -54,11 +56,11 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": request.path[:_LONGEST_PART_SHOWN],
         "request_id": g.get("request_id", ""),
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}
-            for fault, _ in zip(faults, range(MAX_FAULTS), strict=False)
+            for fault in islice(faults, MAX_FAULTS)
         ],
     }
     return reply(PROBLEM, document, status, PROBLEM_JSON)
@@ -72,7 +74,7 @@ def json_pointer(path: Sequence[str | int]) -> str:
 
 
 def _validation_error(error: ValidationError) -> Response:
-    faults = list(_faults(error.messages, ()))
+    faults = list(islice(_faults(error.messages, ()), MAX_FAULTS))
     if any(fault.mismatch for fault in faults):
         return problem(400, describe_mismatch(faults), kind="feature-mismatch", faults=faults)
     first = faults[0]
@@ -84,7 +86,7 @@ def _validation_error(error: ValidationError) -> Response:
 def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """Walk through marshmallow's nested messages, whose leaves are ours or sentences of its own."""
     if isinstance(messages, dict):
-        for key, inner in messages.items():
+        for key, inner in sorted(messages.items()):  # marshmallow's order is that of a set
             yield from _faults(inner, path if key == "_schema" else (*path, key))
     else:
         for message in messages:

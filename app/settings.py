@@ -24,8 +24,8 @@ DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
 PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
 
-# Kubernetes adds these to every pod when a Service is called "lantern".
-_SERVICE_LINK = re.compile(r"LANTERN_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
+# Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
+_SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
 
 
 class SettingsError(click.ClickException):
@@ -249,11 +249,10 @@ def _parse_variable(field: Any, text: str) -> Any:
     if isinstance(field, fields.List) and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tomllib.loads(f"value = {text.lower() if isinstance(field, _Boolean) else text}")[
-            "value"
-        ]
+        document = tomllib.loads(f"value = {text.lower() if isinstance(field, _Boolean) else text}")
     except tomllib.TOMLDecodeError:
         return text
+    return document["value"] if len(document) == 1 else text
 
 
 def _explain(
@@ -265,15 +264,14 @@ def _explain(
         if section not in _SECTIONS:
             named = [f"{section}.{key}" for key in values[section]]
             keys = ", ".join(f"{name} ({origins[name]})" for name in named)
-            sentences.append(
-                f"Unknown setting section {section!r}{_hint(section, _SECTIONS)}: {keys}."
-            )
+            hint = _hint(section, _SECTIONS)
+            sentences.append(f"Unknown setting section {section!r}, used by {keys}{hint}")
             continue
         for key, fault in faults.items():
             origin = origins.get(f"{section}.{key}", "missing")
             if key not in _SECTIONS[section].fields:
                 hint = _hint(key, _SECTIONS[section].fields)
-                sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}.")
+                sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}")
             else:
                 value = values.get(section, {}).get(key)
                 sentences.append(f"Setting {section}.{key} = {value!r} ({origin}): {_flat(fault)}")
@@ -287,5 +285,6 @@ def _flat(fault: Any) -> str:
 
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:
+    """End a sentence, with a guess at what was meant if there is one."""
     close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."

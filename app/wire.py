@@ -6,6 +6,7 @@ Reads a body within its limits of size and time, parses it, and writes answers w
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -19,10 +20,12 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from app.deadline import ReadDeadline
+from app.deadline import ReadDeadline, close_after_answer
 from app.extension import lantern
 
 JSON = "application/json"
+_SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
+_LONGEST_ECHO = 200
 
 
 class OrjsonProvider(JSONProvider):
@@ -45,13 +48,14 @@ def read_json() -> Any:
     Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is no JSON to be had.
     """
     mimetype = request.mimetype
-    if mimetype != JSON and not mimetype.endswith("+json"):
-        sent = f"not {mimetype!r}" if mimetype else "and the request names none"
+    if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
+        sent = f"not {mimetype[:_LONGEST_ECHO]!r}" if mimetype else "and the request names none"
         raise UnsupportedMediaType(f"The Content-Type must be application/json, {sent}.")
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding != "identity":
+    encoding = request.headers.get("Content-Encoding", "").lower()
+    if encoding not in ("", "identity"):
         raise UnsupportedMediaType(
-            f"A body with Content-Encoding {encoding!r} is not accepted; send it uncompressed."
+            f"A body with Content-Encoding {encoding[:_LONGEST_ECHO]!r} is not accepted; "
+            "send it uncompressed."
         )
     return parse_json(_read_body())
 
@@ -67,8 +71,9 @@ def parse_json(body: bytes) -> Any:
 
 
 def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSON) -> Response:
-    """Answer with ``answer`` as ``schema`` dumps it."""
-    return Response(orjson.dumps(schema.dump(answer)), status, mimetype=mimetype)
+    """Answer with ``answer`` as ``schema`` dumps it, and a newline for those at a terminal."""
+    body = orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
+    return Response(body, status, mimetype=mimetype)
 
 
 def _read_body() -> bytes:
@@ -92,12 +97,16 @@ def _read_body() -> bytes:
         except Exception as error:
             # Chunks that are malformed or end early: each server has exceptions of its own for
             # that, which PEP 3333 doesn't name.
+            close_after_answer()
             if not deadline.passed:
                 raise BadRequest("The body ended early, or its chunks are malformed.") from error
             body = b""
     if deadline.passed:
+        # What comes of the body after this must not be taken for a request of its own.
+        close_after_answer()
         raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.")
     if length is not None and len(body) < length:
+        close_after_answer()
         raise BadRequest(f"The body ended after {len(body):,} of {length:,} bytes.")
     if len(body) > limit:
         raise RequestEntityTooLarge
@@ -107,9 +116,12 @@ def _read_body() -> bytes:
 def _parse_with_infinity(body: bytes) -> Any:
     """Parse what orjson refuses for a number beyond float64: valid JSON all the same."""
     try:
-        return json.loads(body.decode(), parse_int=float, parse_constant=_refuse_constant)
+        document = json.loads(body.decode(), parse_int=float, parse_constant=_refuse_constant)
+        # A lone surrogate, which orjson refuses, is in no UTF-8 and so in no answer of ours.
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise _not_json(str(error)) from None
+        raise _not_json(str(error)[:_LONGEST_ECHO]) from None
+    return document
 
 
 def _refuse_constant(name: str) -> float:

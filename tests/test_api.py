@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from flask import Flask
@@ -213,6 +214,16 @@ def test_a_value_outside_the_range_of_training_is_served_and_told(
     assert batch.headers[predictions.WARNINGS_HEADER] == "age, tenure_days"
 
 
+def test_the_header_of_warnings_stays_short_however_many_there_are() -> None:
+    names = [f"a name, {i}" for i in range(500)]
+    header = predictions.listed(names)
+    assert len(header) < 1100
+    first, *_, last = header.split(", ")
+    assert unquote(first) == names[0]
+    shown = header.count(", ")
+    assert last == f"and {500 - shown} more"
+
+
 def test_a_sane_request_id_is_kept_and_any_other_replaced(client: FlaskClient) -> None:
     kept = client.get("/health", headers={"X-Request-ID": "order-17/a:b"})
     assert kept.headers["X-Request-ID"] == "order-17/a:b"
@@ -225,7 +236,19 @@ def test_a_sane_request_id_is_kept_and_any_other_replaced(client: FlaskClient) -
 # What is refused: the rows of the table
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"features": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"features": NaN}',
+        b"[" * 100_000,
+        b'{"features": {"age": 1e999, "\\ud800": 1}}',
+        b'{"features": {"age": 1e999}, "\\udfff": 1}',
+        b'{"a": 1e999, "b": ' + b"[" * 100_000,
+    ],
+)
 def test_400_for_a_body_that_is_not_json(post: Post, body: bytes) -> None:
     document = assert_problem(post("/predict", body), 400)
     assert document["detail"].startswith("The body is not JSON: ")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -536,3 +538,13 @@ def test_the_demonstration_tells_how_it_is_used_when_the_url_is_none() -> None:
     with pytest.raises(SystemExit) as info:
         main(["--url", "nonsense"])
     assert info.value.code == 2
+
+
+def test_the_module_works_where_it_is_copied_to(tmp_path: Path) -> None:
+    """Beside it stands nothing of Lantern, as in a project that took the one file."""
+    shutil.copy(ROOT / "app" / "client.py", tmp_path / "lantern_client.py")
+    program = "from lantern_client import ModelClient; print(ModelClient('http://x').base_url)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "http://x\n"

@@ -23,13 +23,15 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which the programs of "Bring your own model" were run, in their order."""
     directory = tmp_path_factory.mktemp("readme")
     section = README.partition("## Bring your own model")[2].partition("\n## ")[0]
-    program = "\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
-    subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
+    programs = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(programs) == 2
+    for program in programs:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
     return directory
 
 

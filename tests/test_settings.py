@@ -71,14 +71,18 @@ def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays()
     [
         (
             {"SERVER__PROT": "1"},
-            "Unknown setting server.prot (LANTERN_SERVER__PROT), did you mean 'port'?.",
+            "Unknown setting server.prot (LANTERN_SERVER__PROT); did you mean 'port'?",
         ),
-        ({"SERVR__PORT": "1"}, "Unknown setting section 'servr', did you mean 'server'?"),
+        (
+            {"SERVR__PORT": "1"},
+            "section 'servr', used by servr.port (LANTERN_SERVR__PORT); did you mean 'server'?",
+        ),
         ({"LOGGING_FORMAT": "json"}, "two underscores"),
         ({"SERVER__PORT": "http"}, "server.port = 'http' (LANTERN_SERVER__PORT): Not a valid int"),
         ({"SERVER__PORT": "70000"}, "less than or equal to 65535"),
         ({"SERVER__PORT": "8000.0"}, "Not a valid integer"),
         ({"LOGGING__FEATURES": "1"}, "Not a valid boolean"),
+        ({"SERVER__PORT": "8000\n[a]\nb = 1"}, "Not a valid integer"),
         ({"LOGGING__FORMAT": "xml"}, "Must be one of: json, console"),
         ({"MODEL__RUNTIME": "tensorflow"}, "Must be one of: auto, torch, onnx"),
         ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "Must be greater than 0"),
@@ -99,7 +103,7 @@ def test_what_can_not_be_used_is_refused_by_name_and_place(
         ("[logging]\nfeatures = 1\n", "Not a valid boolean"),
         ('[server]\nbody_timeout_seconds = "3"\n', "Not a valid number"),
         ("[model]\nfeature_names = [1]\n", "Not a valid string"),
-        ("[extra]\nx = 1\n", "Unknown setting section 'extra': extra.x ("),
+        ("[extra]\nx = 1\n", "Unknown setting section 'extra', used by extra.x ("),
         ("port = 1\n", "must stand in a section"),
         ("[server\n", "is not TOML"),
     ],
@@ -126,6 +130,8 @@ def test_the_variables_that_kubernetes_adds_for_a_service_are_no_settings() -> N
         "LANTERN_PORT": "tcp://10.0.0.1:80",
         "LANTERN_PORT_80_TCP": "tcp://10.0.0.1:80",
         "LANTERN_PORT_80_TCP_ADDR": "10.0.0.1",
+        "LANTERN_CANARY_SERVICE_HOST": "10.0.0.2",
+        "LANTERN_CANARY_PORT": "tcp://10.0.0.2:80",
     }
     assert set(load_settings(links).origins.values()) == {"default"}
 

@@ -58,12 +58,18 @@ def is_bare(path: Path) -> bool:
     return path.is_file() or not (path / manifest_file.FILE_NAME).exists()
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, version: str | None = None) -> Bundle:
     """Read the manifest in directory ``path`` and verify every file against it.
 
-    Raises `BundleError`, which names the file that is missing, altered or malformed.
+    ``version`` is what the directory's name promises, if it does. Raises `BundleError`, which
+    names the file that is missing, altered or malformed, or the version that is another.
     """
     manifest = read_manifest(path / manifest_file.FILE_NAME)
+    if version is not None and manifest.version != version:
+        raise BundleError(
+            f"{path} is named as version {version!r}, and its manifest says {manifest.version!r}; "
+            "rename the directory or pack the bundle again."
+        )
     for name, record in manifest.files.items():
         file = path / name
         try:

@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
@@ -26,6 +26,7 @@ _NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
 _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 80
+_MOST_CANDIDATES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class FeatureEncoder:
         """
         matrix = self._accept([sample])
         if matrix is None:
-            raise _invalid(list(self._faults(sample, ())))
+            raise _invalid(list(islice(self._faults(sample, ()), MAX_FAULTS)))
         return matrix
 
     def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
@@ -91,12 +92,10 @@ class FeatureEncoder:
         """
         matrix = self._accept(samples)
         if matrix is None:
-            faults: list[Fault] = []
-            for index, sample in enumerate(samples):
-                faults.extend(self._faults(sample, (index,)))
-                if len(faults) >= MAX_FAULTS:
-                    break
-            raise _invalid(faults[:MAX_FAULTS])
+            faults = chain.from_iterable(
+                self._faults(sample, (index,)) for index, sample in enumerate(samples)
+            )
+            raise _invalid(list(islice(faults, MAX_FAULTS)))
         return matrix
 
     def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
@@ -144,7 +143,10 @@ class FeatureEncoder:
         return rows if set(map(type, chain.from_iterable(rows))) <= self._types else None
 
     def _faults(self, sample: object, path: tuple[str | int, ...]) -> Iterable[Fault]:
-        """Say everything that is wrong with one sample."""
+        """Say what is wrong with one sample, one thing after the other, as far as it is asked for.
+
+        Guesses at what an unknown name was meant to be are few: each is a search.
+        """
         if not isinstance(sample, dict):
             yield Fault(
                 path, f"must be an object of feature names and numbers, not {_kind(sample)}"
@@ -153,16 +155,22 @@ class FeatureEncoder:
         missing = [name for name in self.names if name not in sample]
         for name in missing:
             yield Fault((*path, name), "is missing", mismatch=True)
+        guesses = _NAMES_SHOWN if len(missing) <= _MOST_CANDIDATES else 0
         for name in sample:
             if name not in self._known:
-                close = difflib.get_close_matches(str(name)[:_NAME_LENGTH_SHOWN], missing, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = _guess(name, missing) if guesses > 0 else ""
+                guesses -= 1
                 yield Fault((*path, name), f"is not a feature of this model{hint}", mismatch=True)
         for feature in self.features:
             if feature.name in sample:
                 problem = _problem(sample[feature.name], feature)
                 if problem:
                     yield Fault((*path, feature.name), problem)
+
+
+def _guess(name: object, candidates: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name)[:_NAME_LENGTH_SHOWN], candidates, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _is_nan(value: float | None) -> bool:

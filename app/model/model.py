@@ -187,7 +187,8 @@ def load_model(
     if bundles.is_bare(found):
         model = _load_bare(found, runtime, threads, feature_names, class_names)
     else:
-        model = _load_bundle(found, runtime, threads)
+        promised = None if found == path else found.name
+        model = _load_bundle(found, promised, runtime, threads)
     model.self_test()
     return model
 
@@ -206,8 +207,8 @@ def runtime_for(path: Path, version: str, runtime: RuntimeChoice) -> str:
     )
 
 
-def _load_bundle(path: Path, choice: RuntimeChoice, threads: int) -> Model:
-    bundle = bundles.open_bundle(path)
+def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads: int) -> Model:
+    bundle = bundles.open_bundle(path, version)
     name = choose_runtime(
         choice, has_onnx=bundle.onnx is not None, has_checkpoint=bundle.checkpoint is not None
     )

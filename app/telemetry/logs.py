@@ -70,10 +70,11 @@ def configure_logging(settings: LoggingSettings) -> None:
     """Point the logger ``lantern`` at standard output; calling it again replaces what it set."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(make_formatter(settings))
-    logger = logging.getLogger("lantern")
-    logger.handlers = [handler]
-    logger.setLevel(settings.level)
-    logger.propagate = False
+    for name in ("lantern", "app"):  # the second is Flask's, for what fails in its own depths
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(settings.level)
+        logger.propagate = False
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types

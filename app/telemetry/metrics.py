@@ -9,11 +9,15 @@ doesn't grow with every worker that is replaced.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache, wraps
 from pathlib import Path
+from typing import ParamSpec
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -34,6 +38,31 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _DEPARTED = "departed"
 _LOCK_WAIT_SECONDS = 0.5
+_FILES = re.compile(r"(counter|gauge_[a-z]+|histogram|summary)_\w+\.db")
+
+P = ParamSpec("P")
+log = logging.getLogger("lantern.metrics")
+
+
+def _harmless(record: Callable[P, None]) -> Callable[P, None]:
+    """Make a failure to record (a full disk, a directory that was removed) one line in the log.
+
+    What is measured matters more than the measure: no prediction fails for it.
+    """
+
+    @wraps(record)
+    def recording(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            record(*args, **kwargs)
+        except Exception as error:
+            _tell_once(type(error).__name__)
+
+    return recording
+
+
+@cache
+def _tell_once(kind: str) -> None:
+    log.error("metrics can't be recorded; told once", exc_info=True)
 
 
 class Metrics:
@@ -87,11 +116,13 @@ class Metrics:
             registry=registry,
         )
 
+    @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    @_harmless
     def predicted(
         self, version: str, classes: Mapping[str, int], outside: Mapping[str, int]
     ) -> None:
@@ -102,6 +133,7 @@ class Metrics:
         for feature, values in outside.items():
             self._outside.labels(version, feature).inc(values)
 
+    @_harmless
     def model_loaded(self, model: Model, seconds: float) -> None:
         """Tell which model this process serves and how long loading it took."""
         self._load_seconds.labels(model.version).set(seconds)
@@ -124,12 +156,31 @@ class Metrics:
 
 
 class _WorkersCollector(MultiProcessCollector):
-    """Sums the files of all workers but those that a worker is just making, which are empty."""
+    """Sums the files of all workers that can be read.
+
+    One that a worker is just making is empty; one that was cut must not hide the others.
+    """
 
     def collect(self) -> Iterable[Metric]:
-        files = [str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size]
+        files = [str(file) for file in Path(self._path).glob("*.db") if _readable(file)]
         metrics: Iterable[Metric] = self.merge(files)
         return metrics
+
+
+def _readable(file: Path) -> bool:
+    try:
+        for _ in MmapedDict.read_all_values_from_file(str(file)):
+            pass
+    except Exception:
+        return False
+    return True
+
+
+def empty(directory: Path) -> None:
+    """Remove what an earlier run left in ``directory``, and nothing that isn't of metrics."""
+    for file in directory.iterdir():
+        if _FILES.fullmatch(file.name):
+            file.unlink()
 
 
 def worker_exited(pid: int) -> None:
@@ -163,6 +214,7 @@ def _locked(directory: Path, how: int) -> Iterator[bool]:
 
     The wait is bounded: a worker that hangs with the lock held must not stop the master.
     """
+    directory.mkdir(mode=0o700, exist_ok=True)  # something may have cleaned it away
     with (directory / "lock").open("w") as file:
         until = time.monotonic() + _LOCK_WAIT_SECONDS
         while True:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from urllib.parse import quote
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.extension import lantern
 from app.model.model import BatchPrediction, Model, Prediction
 
 WARNINGS_HEADER = "X-Feature-Warnings"
+_LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
 log = logging.getLogger("lantern.prediction")
@@ -52,7 +54,17 @@ def _record(
     outside = model.encoder.out_of_range(matrix)
     lantern().metrics.predicted(model.version, classes, outside)
     if outside:
-        # A name may hold what a header can't; a comma would split it.
-        response.headers[WARNINGS_HEADER] = ", ".join(
-            quote(name, safe=_READABLE) for name in outside
-        )
+        response.headers[WARNINGS_HEADER] = listed(outside)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write names for a header: what it can't hold is percent-encoded, a comma too.
+
+    Those that make it too long for common clients and proxies are only counted.
+    """
+    written = [quote(name, safe=_READABLE) for name in names]
+    lengths = accumulate(len(name) + 2 for name in written)
+    fitting = sum(length <= _LONGEST_HEADER for length in lengths)
+    if fitting < len(written):
+        written[fitting:] = [f"and {len(written) - fitting} more"]
+    return ", ".join(written)

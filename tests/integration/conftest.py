@@ -27,7 +27,8 @@ class Server:
 
     def __init__(self, arguments: list[str], settings: dict[str, str], log: Path) -> None:
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        scheme = "https" if "--certfile" in arguments else "http"
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.port = port
         self.log = log
         environ = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
@@ -44,8 +45,8 @@ class Server:
         """Wait for an answer, whatever it says."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(requests.ConnectionError):
-                requests.get(f"{self.url}/health/live", timeout=5)
+            with contextlib.suppress(requests.RequestException):
+                requests.get(f"{self.url}/health/live", timeout=5, verify=False)
                 return
             time.sleep(0.05)
         raise AssertionError(f"the server did not start:\n{self.log.read_text()}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -151,6 +153,27 @@ def test_a_directory_of_metrics_that_the_user_chose_is_emptied_at_the_start_and_
     assert tmp_path.is_dir()
 
 
+def test_a_directory_of_metrics_that_is_cleaned_away_harms_nobody(
+    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
+    server = start("-w", "1")
+    shutil.rmtree(tmp_path / "metrics")
+    os.kill(server.workers()[0], signal.SIGKILL)
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
+    assert predict(server, sample).status_code == 200
+    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
+def test_workers_that_give_up_root_own_the_directory_of_metrics(start: Start) -> None:
+    server = start("-w", "1", "--user", "nobody", "--group", "nogroup")
+    (worker,) = server.workers()
+    owner = Path(f"/proc/{worker}").stat().st_uid
+    assert owner == pwd.getpwnam("nobody").pw_uid
+    assert metrics_directory(worker).stat().st_uid == owner
+
+
 def test_a_damaged_file_of_metrics_ends_with_its_worker_and_harms_nobody(
     start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +222,7 @@ def test_a_killed_worker_costs_at_most_the_requests_it_held(
             try:
                 response = predict(server, sample)
                 answered[response.status_code] += 1
-            except requests.ConnectionError as error:
+            except requests.RequestException as error:  # reset, or cut in the middle
                 failures.append(error)
 
     askers = [threading.Thread(target=ask) for _ in range(6)]
@@ -271,6 +294,47 @@ def test_408_for_a_body_that_does_not_arrive_in_time(start: Start) -> None:
     assert exchange(server.port, *parts, pause=0.2).startswith(b"HTTP/1.1 408 ")
 
 
+def test_what_comes_after_a_408_is_not_taken_for_a_request(start: Start) -> None:
+    server = start("-w", "1", SERVER__BODY_TIMEOUT_SECONDS="0.5")
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    smuggled = b"GET /health/live?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    parts = [head + b"Content-Length: 200000\r\n\r\n", *[smuggled] * 200]
+    answer = exchange(server.port, *parts, pause=0.005)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert not [line for line in server.lines("request") if line["path"] == "/health/live"][1:]
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_under_tls_a_late_body_ends_its_connection_without_a_clear_word(
+    start: Start, tmp_path: Path
+) -> None:
+    """OpenSSL has seen the end of the stream then, and sends an alert instead of an answer."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 "
+        f"-keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+    server = start(
+        "-w", "1", "--keyfile", key, "--certfile", certificate, SERVER__BODY_TIMEOUT_SECONDS="0.5"
+    )
+    context = ssl._create_unverified_context()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        secured.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        with pytest.raises(ssl.SSLError, match="ALERT"):
+            receive_all(secured)
+    assert requests.get(f"{server.url}/health", timeout=20, verify=False).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("rest", "status"),
     [
@@ -334,7 +398,7 @@ def test_gunicorns_own_flags_win(start: Start) -> None:
     server = start("-w", "1", "--access-logfile", "-", SERVER__WORKERS="4", SERVER__PORT="1")
     requests.get(f"{server.url}/health", timeout=20)
     assert len(server.workers()) == 1
-    assert '"GET /health HTTP/1.1" 200' in server.log.read_text()
+    wait_for(lambda: '"GET /health HTTP/1.1" 200' in server.log.read_text())
 
 
 def test_a_new_master_takes_over_with_workers_and_metrics_of_its_own(
@@ -398,3 +462,20 @@ def test_flasks_development_server_loads_the_model_in_its_process(
     finally:
         process.terminate()
         process.wait()
+
+
+def test_a_start_that_fails_leaves_nothing_behind(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+    ran = subprocess.run(
+        [gunicorn, "wsgi:app", "-b", f"127.0.0.1:{server.port}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "Can't connect" in ran.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -126,11 +126,34 @@ def test_the_faults_of_a_batch_are_bounded() -> None:
     assert refusal.value.faults[-1].path[0] == MAX_FAULTS // 2 - 1
 
 
+def test_no_more_faults_are_looked_for_than_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the names of a caller nor the guesses at them cost more than a bounded effort."""
+    searches: list[str] = []
+
+    def search(name: str, *_: Any, **__: Any) -> list[str]:
+        searches.append(name)
+        return []
+
+    monkeypatch.setattr("app.model.features.difflib.get_close_matches", search)
+    sample = {f"name{i}": 1 for i in range(100_000)}
+    for encode, content in ((ENCODER.encode, sample), (ENCODER.encode_batch, [sample])):
+        searches.clear()
+        with pytest.raises(FeatureMismatch) as refusal:
+            encode(content)
+        assert len(refusal.value.faults) == MAX_FAULTS
+        assert 0 < len(searches) <= 10
+    wide = FeatureEncoder([Feature(f"feature{i}") for i in range(2000)])
+    searches.clear()
+    with pytest.raises(FeatureMismatch):
+        wide.encode({f"feature_{i}": 1 for i in range(100)})
+    assert searches == []
+
+
 def test_a_sentence_about_many_long_names_stays_short() -> None:
     with pytest.raises(FeatureMismatch) as refusal:
         ENCODER.encode({str(i) * 1000: 1 for i in range(200)})
     assert len(str(refusal.value)) < 1500
-    assert "and 190 more]" in str(refusal.value)
+    assert f"and {MAX_FAULTS - 2 - 10} more]" in str(refusal.value)
 
 
 def test_a_model_of_one_feature_takes_one_column() -> None:

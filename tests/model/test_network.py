@@ -89,7 +89,7 @@ def test_a_checkpoint_that_hides_code_is_refused_and_the_code_never_runs(
     if how == "torch":
         torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps(content | {"model_state_dict": {}}))
+        path.write_bytes(pickle.dumps(content | {"model_state_dict": {}}, protocol=2))
     with pytest.raises(BundleError, match=r"model\.pt .* refused: loading it could run code"):
         read_checkpoint(path)
     assert not trace.exists()

@@ -193,6 +193,12 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(bundle: Path, pa
     assert "version '1'; the manifest says 3, 3 and '2'" in refusal(bundle, runtime="torch")
 
 
+def test_a_version_that_is_not_its_directorys_is_refused(bundle: Path) -> None:
+    bundle.rename(bundle.with_name("10"))
+    assert "named as version '10', and its manifest says '1'" in refusal(bundle.parent)
+    load(bundle.with_name("10"))  # named itself, not picked by its version
+
+
 def test_an_onnx_file_that_is_none_is_refused(bundle: Path) -> None:
     content = b"not onnx"
     (bundle / "model.onnx").write_bytes(content)

@@ -13,7 +13,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.telemetry.metrics import DIRECTORY_VARIABLE, worker_exited
+from app.telemetry.metrics import DIRECTORY_VARIABLE, empty, worker_exited
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -96,9 +96,30 @@ def test_a_file_that_a_worker_is_just_making_is_no_obstacle(
 ) -> None:
     write(tmp_path, "counter", 101, {"m_total": 5})
     (tmp_path / "counter_102.db").touch()
+    (tmp_path / "counter_103.db").write_bytes(b"cut short")
     app = make_app()
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
     assert samples(app.test_client().get("/metrics").text) == {("m_total", ()): 5.0}
+
+
+def test_metrics_that_can_not_be_written_fail_no_request(
+    make_app: Callable[..., Flask], sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_app().test_client()
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("prometheus_client.metrics.Counter.inc", full)
+    assert client.post("/predict", json={"features": sample}).status_code == 200
+
+
+def test_only_files_of_metrics_are_removed_at_the_start(tmp_path: Path) -> None:
+    ours = ("counter_1.db", "gauge_liveall_1.db", "histogram_departed.db")
+    for name in (*ours, "customers.db", "lock"):
+        (tmp_path / name).touch()
+    empty(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"customers.db", "lock"}
 
 
 def test_a_reader_that_hangs_does_not_hold_up_the_master(
