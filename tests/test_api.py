@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import torch
 from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +20,7 @@ from werkzeug.test import TestResponse
 
 from app.schemas import FaultSchema, ProblemSchema
 from app.telemetry import predictions
+from tests.model.test_network import foreign_checkpoint
 
 Post = Callable[..., TestResponse]
 
@@ -349,6 +352,24 @@ def test_422_for_a_value_that_is_not_a_finite_number(post: Post, sample: dict[st
     response = post("/predict", {"features": {**sample, "age": "35"}})
     document = assert_problem(response, 422)
     assert document["detail"] == "/features/age must be a number, not a string."
+
+
+def test_422_for_values_on_which_the_model_overflows(
+    make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    """A network without preprocessing, trained elsewhere, knows no bounds."""
+    torch.save(foreign_checkpoint(), tmp_path / "model.pt")
+    app = make_app(MODEL__PATH=str(tmp_path), MODEL__FEATURE_NAMES="a,b,c,d")
+    fine = dict.fromkeys("abcd", 1)
+    extreme = {"a": 3.4e38, "b": -3.4e38, "c": 3.4e38, "d": -3.4e38}
+    client = app.test_client()
+    one = client.post("/predict", json={"features": extreme})
+    assert "no finite probabilities" in assert_problem(one, 422)["detail"]
+    assert pointers(one) == ["/features"]
+    many = client.post("/predict/batch", json={"samples": [fine, extreme, fine, extreme]})
+    assert_problem(many, 422)
+    assert pointers(many) == ["/samples/1", "/samples/3"]
+    assert client.get("/openapi.json").status_code == 200
 
 
 def test_a_batch_names_every_fault_with_its_row(post: Post, sample: dict[str, float]) -> None:
