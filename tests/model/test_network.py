@@ -35,6 +35,13 @@ def foreign_checkpoint(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def overflowing_checkpoint() -> dict[str, Any]:
+    """One whose logits are all infinite, and so no probabilities, for the largest of inputs."""
+    content = foreign_checkpoint()
+    state = {name: torch.ones_like(t) for name, t in content["model_state_dict"].items()}
+    return content | {"model_state_dict": state}
+
+
 def test_a_saved_network_answers_the_same_when_it_is_loaded(tmp_path: Path) -> None:
     network = make_network().eval()
     save_checkpoint(network, "3", tmp_path / "model.pt")

@@ -24,7 +24,7 @@ from app.model.service import ModelService, ModelSource
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import CLASSES
 from tests.model.test_bundle import change
-from tests.model.test_network import foreign_checkpoint
+from tests.model.test_network import foreign_checkpoint, overflowing_checkpoint
 
 RUNTIMES = ["onnx", "torch"]
 
@@ -176,10 +176,10 @@ def test_a_bare_checkpoint_without_fitting_names_is_refused(
 
 
 def test_values_on_which_a_network_overflows_are_refused_not_answered(tmp_path: Path) -> None:
-    torch.save(foreign_checkpoint(), tmp_path / "model.pt")
+    torch.save(overflowing_checkpoint(), tmp_path / "model.pt")
     service = load(tmp_path, feature_names=("a", "b", "c", "d"))
     largest = np.finfo(np.float32).max
-    fine, overflow = [0, 0, 0, 0], [largest, -largest, largest, -largest]
+    fine, overflow = [0, 0, 0, 0], [largest] * 4
     with pytest.raises(NonFiniteOutput) as one:
         service.predict(np.array([overflow], dtype=np.float32))
     assert one.value.rows is None
