@@ -122,7 +122,7 @@ class _Server(_Section):
     port = _count(1, 65535)
     workers = _count(0)
     worker_class = _text("gthread", "sync")
-    threads = _count(1)
+    threads = _count(1, 1024)
     timeout_seconds = _count(1)
     graceful_timeout_seconds = _count(1)
     keepalive_seconds = _count(1)
@@ -135,7 +135,7 @@ class _Model(_Section):
     path = _text()
     version = fields.String(required=True)
     runtime = _text(*RUNTIME_CHOICES)
-    threads = _count(1)
+    threads = _count(1, 1024)
     feature_names = fields.List(_text(), required=True)
     class_names = fields.List(_text(), required=True)
 
@@ -220,8 +220,9 @@ def _merge(
     for section, content in document.items():
         if not isinstance(content, dict):
             raise SettingsError(f"{origin}: {section!r} must stand in a section like [server].")
+        values.setdefault(section, {})
         for key, value in content.items():
-            values.setdefault(section, {})[key] = value
+            values[section][key] = value
             origins[f"{section}.{key}"] = origin
 
 
@@ -264,8 +265,10 @@ def _explain(
         if section not in _SECTIONS:
             named = [f"{section}.{key}" for key in values[section]]
             keys = ", ".join(f"{name} ({origins[name]})" for name in named)
-            hint = _hint(section, _SECTIONS)
-            sentences.append(f"Unknown setting section {section!r}, used by {keys}{hint}")
+            used = f", used by {keys}" if keys else ""
+            sentences.append(
+                f"Unknown setting section {section!r}{used}{_hint(section, _SECTIONS)}"
+            )
             continue
         for key, fault in faults.items():
             origin = origins.get(f"{section}.{key}", "missing")

@@ -42,7 +42,7 @@ class Recipe:
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     warm_up: float = 0.1
-    noise: float = 0.2
+    noise: float = 0.3
 
 
 def fit_preprocessing(features: NDArray[np.float32]) -> Preprocessing:

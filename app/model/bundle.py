@@ -15,6 +15,7 @@ from app.model.manifest import Manifest, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
+_NUMBERED = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,47 +33,58 @@ class Bundle:
 def find_bundle(path: Path, version: str = "") -> Path:
     """Give the directory (or checkpoint file) that ``path`` stands for.
 
-    ``path`` is a checkpoint file, a bundle, or a directory of versions; of these ``version`` picks
-    one, or the highest when it is empty. Raises `BundleError` when there is none.
+    ``path`` is a checkpoint file, a bundle, or a directory of versions. Of these ``version`` picks
+    one by the name of its directory; when it is empty, the highest whose name is numbers and dots
+    (a copy named ``2-old`` is never served unasked). Raises `BundleError` when there is none.
     """
-    if not path.exists():
-        raise BundleError(f"There is no model at {path}.")
-    if path.is_file() or _holds_model(path):
-        return path
-    versions = {entry.name: entry for entry in path.iterdir() if _holds_model(entry)}
-    if not versions:
+    try:
+        if path.is_file() or _holds_model(path):
+            return path
+        entries = [entry.name for entry in path.iterdir() if _holds_model(entry)]
+    except FileNotFoundError:
+        raise BundleError(f"There is no model at {path}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path} can't be read: {reason}.") from error
+    if not entries:
         raise BundleError(
             f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
             "or in a directory below it."
         )
-    if version:
-        if version not in versions:
-            known = ", ".join(sorted(versions, key=_natural))
-            raise BundleError(f"{path} has no version {version!r}; it has {known}.")
-        return versions[version]
-    return versions[max(versions, key=_natural)]
+    numbered = [name for name in entries if _NUMBERED.fullmatch(name)]
+    if not version and numbered:
+        return path / max(numbered, key=_by_number)
+    if version in entries:
+        return path / version
+    wanted = f"no version {version!r}" if version else "no version that is a number"
+    raise BundleError(
+        f"{path} has {wanted}; set model.version to one of: {', '.join(sorted(entries))}."
+    )
 
 
 def is_bare(path: Path) -> bool:
     """Tell whether ``path`` is a checkpoint without a manifest."""
-    return path.is_file() or not (path / manifest_file.FILE_NAME).exists()
+    return path.is_file() or not (path / manifest_file.FILE_NAME).is_file()
 
 
 def open_bundle(path: Path, version: str | None = None) -> Bundle:
     """Read the manifest in directory ``path`` and verify every file against it.
 
-    ``version`` is what the directory's name promises, if it does. Raises `BundleError`, which
-    names the file that is missing, altered or malformed, or the version that is another.
+    ``version`` is the one that was asked for, or that the directory's name promises. Raises
+    `BundleError`, which names the file that is missing, altered or malformed, or the version that
+    is another.
     """
     manifest = read_manifest(path / manifest_file.FILE_NAME)
     if version is not None and manifest.version != version:
         raise BundleError(
-            f"{path} is named as version {version!r}, and its manifest says {manifest.version!r}; "
+            f"{path} is wanted as version {version!r}, and its manifest says {manifest.version!r}; "
             "rename the directory or pack the bundle again."
         )
     for name, record in manifest.files.items():
         file = path / name
         try:
+            if not file.is_file():  # a pipe would be read for ever
+                raise BundleError(f"{file} is missing, or not a regular file.")
             if file.stat().st_size != record.size:
                 raise BundleError(
                     f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
@@ -146,9 +158,6 @@ def _holds_model(path: Path) -> bool:
     return (path / manifest_file.FILE_NAME).is_file() or (path / CHECKPOINT).is_file()
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Order names as people do: 10 comes after 9."""
-    return [
-        (1, int(part), "") if part.isdigit() else (0, 0, part)
-        for part in re.split(r"([0-9]+)", name)
-    ]
+def _by_number(name: str) -> list[int]:
+    """Order versions as people do: 10 comes after 9, and 1.2 after 1."""
+    return [int(part) for part in name.split(".")]

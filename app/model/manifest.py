@@ -24,6 +24,10 @@ FORMAT = 1
 """The format of ``manifest.json`` that this code writes, and the only one that it reads."""
 
 FILE_NAME = "manifest.json"
+
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""What a version may be called: it stands in answers, logs, metrics and names of directories."""
+VERSION_FORM = "at most 64 letters, digits and . _ + -, and begin with a letter or digit"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -70,6 +74,8 @@ class Manifest:
 
 def read_manifest(path: Path) -> Manifest:
     """Read ``manifest.json``. Raises `BundleError`, which names the member that is wrong."""
+    if not path.is_file():
+        raise BundleError(f"{path} is missing, or not a regular file.")
     try:
         # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits,
         # none of which an answer that repeats it could hold.
@@ -156,7 +162,7 @@ class _Reader:
 
 def _parse(root: _Reader) -> Manifest:
     written = root.member("format")
-    if written.value != FORMAT:
+    if type(written.value) is not int or written.value != FORMAT:
         raise written.fail(f"{FORMAT} (it is {written.value!r}); pack the bundle again")
     features = tuple(_feature(item) for item in root.member("features").items(least=1))
     classes = tuple(item.string() for item in root.member("classes").items(least=2))
@@ -167,7 +173,7 @@ def _parse(root: _Reader) -> Manifest:
     training = root.member("training")
     return Manifest(
         name=root.member("name").string(),
-        version=root.member("version").string(),
+        version=_version(root.member("version")),
         features=features,
         classes=classes,
         description=root.member("description").string(default=""),
@@ -181,8 +187,14 @@ def _parse(root: _Reader) -> Manifest:
     )
 
 
+def _version(version: _Reader) -> str:
+    if not VERSION.fullmatch(version.string()):
+        raise version.fail(VERSION_FORM)
+    return version.string()
+
+
 def _feature(item: _Reader) -> Feature:
-    return Feature(
+    feature = Feature(
         name=item.member("name").string(),
         description=item.member("description").string(default=""),
         unit=item.member("unit").string(default=""),
@@ -191,6 +203,9 @@ def _feature(item: _Reader) -> Feature:
         nullable=item.member("nullable").boolean(),
         example=item.member("example").number(),
     )
+    if None not in (feature.minimum, feature.maximum) and feature.minimum > feature.maximum:  # type: ignore[operator]
+        raise item.member("minimum").fail("at most the maximum")
+    return feature
 
 
 def _golden(golden: _Reader, features: int, classes: int) -> Golden:

@@ -124,14 +124,9 @@ class Model:
         Raises `BundleError` when an answer is not what was packed.
         """
         golden = self.manifest.golden or self._without_golden()
-        single = np.array([self.predict(row[np.newaxis]).probabilities for row in golden.samples])
-        batch = self.predict_batch(golden.samples).probabilities
-        for answers in (single, batch):
-            if answers.shape != golden.probabilities.shape:
-                raise BundleError(
-                    f"The network gives {answers.shape[1]} probabilities a row, and the manifest "
-                    f"names {len(self._classes)} classes."
-                )
+        batch = self._answers(golden.samples)
+        single = np.concatenate([self._answers(row[np.newaxis]) for row in golden.samples])
+        for answers in (batch, single):
             error = float(np.abs(answers - golden.probabilities).max())
             if not error <= GOLDEN_TOLERANCE:
                 raise BundleError(
@@ -163,10 +158,24 @@ class Model:
 
     def _without_golden(self) -> Golden:
         zeros = np.zeros((1, self.encoder.width), dtype=np.float32)
-        answer = self.runtime.run(zeros)
-        if not np.isclose(answer.sum(), 1.0, atol=1e-4):
-            raise BundleError("The network does not answer a row of zeros with probabilities.")
-        return Golden(zeros, answer)
+        return Golden(zeros, self._answers(zeros))
+
+    def _answers(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network on ``matrix`` and see that what it gives are probabilities."""
+        answers = self.runtime.run(matrix)
+        wanted = (len(matrix), len(self._classes))
+        if answers.shape != wanted:
+            raise BundleError(
+                f"The network answers {wanted[0]} rows in the shape {answers.shape}, not {wanted}: "
+                f"the manifest names {wanted[1]} classes."
+            )
+        # Written so that NaN fails too.
+        if not (answers >= 0).all() or not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
+            raise BundleError(
+                "The network's answers are not probabilities: they must be finite, not negative, "
+                "and sum to 1 (is softmax in the graph?)."
+            )
+        return answers
 
 
 def load_model(
@@ -187,7 +196,7 @@ def load_model(
     if bundles.is_bare(found):
         model = _load_bare(found, runtime, threads, feature_names, class_names)
     else:
-        promised = None if found == path else found.name
+        promised = found.name if found != path else version or None
         model = _load_bundle(found, promised, runtime, threads)
     model.self_test()
     return model
@@ -214,7 +223,13 @@ def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads
     )
     if name == "onnx" and bundle.onnx is not None:
         checksum = bundle.manifest.files[bundles.ONNX].sha256
-        return Model(bundle, OnnxRuntime(bundle.onnx, threads), checksum)
+        runtime = OnnxRuntime(
+            bundle.onnx,
+            threads,
+            width=len(bundle.manifest.features),
+            classes=len(bundle.manifest.classes),
+        )
+        return Model(bundle, runtime, checksum)
     assert bundle.checkpoint is not None  # choose_runtime saw to it
     from app.model.network import build_network, read_checkpoint
 
@@ -243,6 +258,7 @@ def _load_bare(
 
     file = bundles.checkpoint_path(path)
     checkpoint = read_checkpoint(file)
+    network = build_network(checkpoint)  # before anything is made as large as it claims to be
     bundle = bundles.open_bare_checkpoint(
         file,
         input_dim=checkpoint.input_dim,
@@ -251,6 +267,4 @@ def _load_bare(
         feature_names=feature_names,
         class_names=class_names,
     )
-    return Model(
-        bundle, TorchRuntime(build_network(checkpoint), threads), bundles.file_sha256(file)
-    )
+    return Model(bundle, TorchRuntime(network, threads), bundles.file_sha256(file))

@@ -8,6 +8,7 @@ This module imports torch; whoever serves with ONNX Runtime never imports it.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
+from app.model.manifest import VERSION, VERSION_FORM
 
 DROPOUT = 0.3
 CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")
+LARGEST_DIM = 1_000_000
+"""More inputs, units or outputs than any classifier of rows has: a number that is a mistake."""
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 STANDARD_SCORE_LIMIT = 10.0
 """Standard scores are held within this many deviations: no input, however extreme, can drive
 the network beyond what float32 holds, or make it extrapolate without end."""
@@ -160,18 +165,22 @@ def save_checkpoint(network: Network, version: str, path: Path) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint, its weights mapped from the file so that workers share them.
 
-    Only tensors and plain values are read (``weights_only=True``); a file that would run code is
+    They do if they are float32 in torch's zip format; others are converted, a copy a worker. Only
+    tensors and plain values are read (``weights_only=True``); a file that would run code is
     refused. Raises `BundleError`, which names the file and what is wrong with it.
     """
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist, or is not a regular file.")
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _refuse_compressed(path)
     try:
         content = torch.load(
             path,
             map_location="cpu",
             weights_only=True,
-            mmap=zipfile.is_zipfile(path),  # torch maps its zip format, not the one before it
+            mmap=zipped,  # torch maps its zip format, not the one before it
         )
-    except FileNotFoundError:
-        raise BundleError(f"{path} does not exist.") from None
     except pickle.UnpicklingError as error:
         raise BundleError(
             f"{path} is not a checkpoint of tensors and plain values, and is refused: loading it "
@@ -191,16 +200,38 @@ def build_network(checkpoint: Checkpoint) -> Network:
     """
     dims = (checkpoint.input_dim, checkpoint.hidden_dim, checkpoint.output_dim)
     ours = any(name.startswith("preprocessing.") for name in checkpoint.state_dict)
-    with torch.device("meta"):  # no memory is taken for weights about to be replaced
-        network = Network(*dims, preprocess=ours)
     state = checkpoint.state_dict if ours else _linear_layers(checkpoint)
     try:
+        with torch.device("meta"):  # no memory is taken for weights about to be replaced
+            network = Network(*dims, preprocess=ours)
         network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+        network.eval().requires_grad_(False)
+    except (RuntimeError, TypeError) as error:
         raise BundleError(
             f"The checkpoint's tensors don't fit a network of {dims}: {error}"
         ) from error
-    return network.eval().requires_grad_(False)
+    for name, tensor in network.state_dict().items():
+        wanted = torch.bool if name.endswith(".selected") else torch.float32
+        if tensor.dtype is not wanted:
+            raise BundleError(f"The checkpoint's {name} is {tensor.dtype}, not {wanted}.")
+    return network
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a zip that torch would not have written: compressed, it can't be mapped as weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = [
+                entry.filename
+                for entry in archive.infolist()
+                if entry.compress_type != zipfile.ZIP_STORED
+            ]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise BundleError(f"{path} can't be read as a checkpoint: {error}") from error
+    if compressed:
+        raise BundleError(
+            f"{path} is a compressed zip ({compressed[0][:80]}); save it with torch.save."
+        )
 
 
 def _checked(content: Any, path: Path) -> Checkpoint:
@@ -215,21 +246,29 @@ def _checked(content: Any, path: Path) -> Checkpoint:
     dims: dict[str, int] = {}
     for key, least in (("input_dim", 1), ("hidden_dim", 1), ("output_dim", 2)):
         value = content[key]
-        if type(value) is not int or value < least:
+        if type(value) is not int or not least <= value <= LARGEST_DIM:
             raise BundleError(
-                f"{path}: {key} must be an integer of at least {least}, not {value!r}."
+                f"{path}: {key} must be an integer of at least {least} and at most "
+                f"{LARGEST_DIM:,}, not {value!r:.80}."
             )
         dims[key] = value
     version = content["version"]
-    if type(version) not in (str, int, float):
-        raise BundleError(f"{path}: version must be a string or a number.")
+    if type(version) not in (str, int, float) or not VERSION.fullmatch(str(version)):
+        raise BundleError(f"{path}: version must be {VERSION_FORM}.")
     state = content["model_state_dict"]
     if not isinstance(state, Mapping):
         raise BundleError(f"{path}: model_state_dict is not a state dictionary.")
     tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise BundleError(f"{path}: model_state_dict holds {name!r}, which is not a tensor.")
+            raise BundleError(
+                f"{path}: model_state_dict holds {name!r:.80}, which is not a tensor."
+            )
+        if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
+            raise BundleError(
+                f"{path}: {name[:80]} is sparse, complex or quantised; only dense tensors of real "
+                "numbers are served."
+            )
         tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
     return Checkpoint(
         tensors, dims["input_dim"], dims["hidden_dim"], dims["output_dim"], str(version)
@@ -252,5 +291,5 @@ def _linear_layers(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     """Give an error's own first sentence; torch's go on with advice on how to load it unsafely."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    lines = _TERMINAL_CODES.sub("", str(error)).strip().splitlines()
+    return lines[0].partition(" In PyTorch")[0].strip() if lines else type(error).__name__

@@ -6,8 +6,8 @@ with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
 
 from __future__ import annotations
 
+import copy
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +57,7 @@ def pack(
     or ``out`` holds something that is no bundle.
     """
     check_replaceable(out)
-    network = network.eval().requires_grad_(False)
+    network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's stays as it is
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
     golden = Golden(golden_samples, torch_runtime.run(golden_samples))
     manifest = Manifest(
@@ -79,7 +79,7 @@ def pack(
         export_onnx(network, directory / bundles.ONNX)
         check_parity(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
         for file_name, content in (documents or {}).items():
-            (directory / file_name).write_bytes(content)
+            (directory / Path(file_name).name).write_bytes(content)
         files = {
             file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
             for file in directory.iterdir()
@@ -87,7 +87,7 @@ def pack(
         manifests.write_manifest(replace(manifest, files=files), directory / manifests.FILE_NAME)
         bundles.open_bundle(directory)  # what was written can be read
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(scratch) / "replaced")  # never gone before the new one is complete
         directory.rename(out)
     return replace(manifest, files=files)
 
@@ -155,8 +155,9 @@ def check_parity(reference: TorchRuntime, path: Path, samples: NDArray[np.float3
 
     Raises `BundleError` when it is above ``PARITY_TOLERANCE``, or not a number.
     """
-    exported = OnnxRuntime(path, threads=1)
-    answers, expected = exported.run(samples), reference.run(samples)
+    expected = reference.run(samples)
+    width, classes = samples.shape[1], expected.shape[1]
+    answers = OnnxRuntime(path, threads=1, width=width, classes=classes).run(samples)
     # A network without preprocessing may overflow on extremes: then both must.
     both_overflow = np.isnan(answers) & np.isnan(expected)
     error = float(np.where(both_overflow, 0.0, np.abs(answers - expected)).max())

@@ -60,12 +60,17 @@ class TorchRuntime:
 
 
 class OnnxRuntime:
-    """Runs an ONNX file, softmax included, in ONNX Runtime on the CPU."""
+    """Runs an ONNX graph, softmax included, in ONNX Runtime on the CPU.
+
+    The graph takes one float32 matrix ``(rows, width)`` and gives one ``(rows, classes)``. It is
+    read from ``path`` whole, weights and all: a file beside it, which nobody verified, is not.
+    Raises `BundleError` for any other graph.
+    """
 
     name = "onnx"
     device = "cpu"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, *, width: int, classes: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -74,7 +79,7 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors only: its warnings are advice to its developers
         try:
             session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # a pybind exception with no public base
             raise BundleError(f"{path} can't be loaded by ONNX Runtime: {error}") from error
@@ -84,6 +89,14 @@ class OnnxRuntime:
                 f"{path} must have one input and one output; it has {len(inputs)} and "
                 f"{len(outputs)}."
             )
+        for role, tensor, columns in (("input", inputs[0], width), ("output", outputs[0], classes)):
+            rows, *rest = tensor.shape or [None]
+            fits = len(rest) == 1 and (rest[0] == columns or not isinstance(rest[0], int))
+            if tensor.type != "tensor(float)" or not fits or isinstance(rows, int):
+                raise BundleError(
+                    f"{path}: the {role} must be float32 of any number of rows and {columns} "
+                    f"columns; it is {tensor.type} of shape {tensor.shape}."
+                )
         self._session: Any = session
         self._input = inputs[0].name
         self._outputs = [outputs[0].name]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError, ModelError, ModelUnavailable
+from app.model.errors import ModelError, ModelUnavailable
 from app.model.model import BatchPrediction, Model, Prediction, load_model, runtime_for
 from app.model.runtime import RuntimeChoice, import_library
 
@@ -57,7 +57,7 @@ class ModelService:
         """
         try:
             import_library(runtime_for(self.source.path, self.source.version, self.source.runtime))
-        except BundleError as error:
+        except Exception as error:
             log.debug("no library imported ahead: %s", error)
 
     def load(self) -> bool:
@@ -107,7 +107,10 @@ class ModelService:
             },
         )
         if self._on_load is not None:
-            self._on_load(model, seconds)
+            try:
+                self._on_load(model, seconds)
+            except Exception:  # whoever wanted to know can't keep the model from serving
+                log.exception("the news of the model was not taken")
 
     def current(self) -> Model:
         """Give the model; take it once a request, so that one version answers all of it.

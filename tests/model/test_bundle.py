@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_a_file_cut_short_is_refused_with_both_sizes(bundle: Path) -> None:
 
 def test_a_file_that_is_gone_is_named(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
-    with pytest.raises(BundleError, match=r"model\.onnx can't be read: No such file"):
+    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
         open_bundle(bundle)
 
 
@@ -70,7 +71,11 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
     [
         (lambda m: m.update(format=2), "format must be 1"),
         (lambda m: m.pop("name"), "name must be a string that is not empty"),
+        (lambda m: m.update(format=True), "format must be 1"),
         (lambda m: m.update(version=1), "version must be a string"),
+        (lambda m: m.update(version="1\r\n"), "version must be at most 64 letters"),
+        (lambda m: m["features"][0].update(minimum=91), "minimum must be at most the maximum"),
+        (lambda m: m["features"][0].update(maximum=True), r"maximum must be a finite number"),
         (lambda m: m.update(features=[]), "features must be an array of at least 1"),
         (lambda m: m["features"][1].pop("name"), r"features\[1\].name must be"),
         (lambda m: m["features"][0].update(nullable=1), r"features\[0\].nullable must be true"),
@@ -84,6 +89,7 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
         (lambda m: m["golden"]["probabilities"].pop(), "as many rows as golden.samples"),
         (lambda m: m["golden"]["probabilities"][0].__setitem__(0, None), "without null"),
         (lambda m: m["files"].update({"../x": {}}), "must be named like a plain file"),
+        (lambda m: m["files"].update({"a/../../x": {}}), "must be named like a plain file"),
         (lambda m: m["files"]["model.pt"].update(sha256="abc"), "64 lower-case hexadecimal"),
         (lambda m: m["files"]["model.pt"].update(size=-1), "a number of bytes"),
         (lambda m: [m["files"].pop(n) for n in ("model.pt", "model.onnx")], "lists neither"),
@@ -105,17 +111,39 @@ def test_a_manifest_that_is_not_a_json_object_is_refused(bundle: Path, content: 
 
 
 def test_the_highest_version_is_found_by_number_not_by_letter(bundle: Path) -> None:
-    for version in ("2", "9", "10"):
+    for version in ("2", "9", "9.1", "10", "2-old", "10.bak", "1²"):
         shutil.copytree(bundle, bundle.parent / version)
     (bundle.parent / "11").mkdir()  # holds no model
     assert find_bundle(bundle.parent).name == "10"
     assert find_bundle(bundle.parent, "2").name == "2"
+    assert find_bundle(bundle.parent, "2-old").name == "2-old"
     assert find_bundle(bundle.parent / "9") == bundle.parent / "9"
 
 
 def test_a_version_that_is_not_there_is_refused_with_those_that_are(bundle: Path) -> None:
-    with pytest.raises(BundleError, match="no version '7'; it has 1"):
+    with pytest.raises(BundleError, match="no version '7'; set model.version to one of: 1"):
         find_bundle(bundle.parent, "7")
+
+
+def test_of_versions_without_a_number_none_is_served_unasked(bundle: Path) -> None:
+    bundle.rename(bundle.with_name("spring"))
+    with pytest.raises(BundleError, match="set model.version to one of: spring"):
+        find_bundle(bundle.parent)
+    assert find_bundle(bundle.parent, "spring").name == "spring"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_a_pipe_in_place_of_a_file_is_refused_not_waited_for(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError, match=f"{name} is missing, or not a regular file"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 300])
+def test_a_path_that_can_not_be_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(BundleError, match="can't be read"):
+        find_bundle(tmp_path / path)
 
 
 def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:

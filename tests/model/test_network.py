@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,19 @@ def test_a_checkpoint_that_hides_code_is_refused_and_the_code_never_runs(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"input_dim": 0}, "input_dim must be an integer of at least 1, not 0"),
+        (
+            {"input_dim": 0},
+            "of at least 1 and at most 1,000,000, not 0",
+        ),
         ({"input_dim": True}, "input_dim must be an integer"),
         ({"hidden_dim": "64"}, "hidden_dim must be an integer"),
         ({"output_dim": 1}, "output_dim must be an integer of at least 2"),
+        ({"hidden_dim": 2**62}, "at most 1,000,000"),
         ({"version": None}, "version must be"),
+        ({"version": "\ud800"}, "version must be"),
+        ({"version": "x" * 65}, "version must be"),
+        ({"model_state_dict": {"a": torch.eye(2).to_sparse()}}, "sparse, complex or quantised"),
+        ({"model_state_dict": {"a": torch.zeros(2, dtype=torch.cfloat)}}, "sparse, complex"),
         ({"model_state_dict": [1]}, "not a state dictionary"),
         ({"model_state_dict": {"a": 1}}, "holds 'a', which is not a tensor"),
     ],
@@ -164,6 +173,27 @@ def test_another_architecture_is_refused_and_its_tensors_named(
 def test_tensors_of_other_sizes_are_refused(tmp_path: Path) -> None:
     torch.save(foreign_checkpoint(hidden_dim=16), tmp_path / "model.pt")
     with pytest.raises(BundleError, match="don't fit"):
+        build_network(read_checkpoint(tmp_path / "model.pt"))
+
+
+def test_a_compressed_zip_is_refused(tmp_path: Path) -> None:
+    """What torch maps as weights would be the compressed bytes."""
+    torch.save(foreign_checkpoint(), tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as deflated,
+    ):
+        for entry in stored.namelist():
+            deflated.writestr(entry, stored.read(entry))
+    with pytest.raises(BundleError, match="is a compressed zip"):
+        read_checkpoint(tmp_path / "model.pt")
+
+
+def test_preprocessing_buffers_of_another_kind_are_refused(tmp_path: Path) -> None:
+    network = make_network()
+    network.preprocessing.log1p.selected = network.preprocessing.log1p.selected.float()
+    save_checkpoint(network, "1", tmp_path / "model.pt")
+    with pytest.raises(BundleError, match="log1p.selected is torch.float32, not torch.bool"):
         build_network(read_checkpoint(tmp_path / "model.pt"))
 
 

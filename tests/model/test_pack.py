@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from app.model import pack as packing
 from app.model.errors import BundleError
+from app.model.network import Network
 from app.model.runtime import OnnxRuntime, TorchRuntime
 from tests.model.conftest import CLASSES, FEATURES, make_network
 
@@ -61,6 +63,24 @@ def test_the_export_holds_no_path_of_the_machine_that_packed_it(packed: Path) ->
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_the_export_takes_any_number_of_rows(packed: Path, rows: int) -> None:
     matrix = np.repeat(GOLDEN, rows, axis=0)[:rows]
-    answers = OnnxRuntime(packed / "model.onnx", threads=1).run(matrix)
+    answers = OnnxRuntime(packed / "model.onnx", threads=1, width=3, classes=3).run(matrix)
     expected = TorchRuntime(make_network(), threads=1).run(matrix)
     np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+def test_packing_leaves_the_callers_network_as_it_was(tmp_path: Path) -> None:
+    network = make_network().train()
+    arguments = {"name": "x", "version": "1", "features": FEATURES, "classes": CLASSES}
+    packing.pack(network, tmp_path / "1", golden_samples=GOLDEN, **arguments)
+    assert network.training
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_that_overflows_alike_in_both_runtimes_is_packed(tmp_path: Path) -> None:
+    network = Network(3, 8, 3, preprocess=False)
+    for parameter in network.parameters():
+        torch.nn.init.ones_(parameter)
+    arguments = {"name": "x", "version": "1", "features": FEATURES, "classes": CLASSES}
+    golden = np.ones((1, 3), dtype=np.float32)
+    packing.pack(network, tmp_path / "1", golden_samples=golden, **arguments)
+    assert (tmp_path / "1" / "manifest.json").is_file()

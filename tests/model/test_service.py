@@ -10,16 +10,21 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
 from app.model.model import Model
 from app.model.pack import parity_samples
+from app.model.runtime import OnnxRuntime
 from app.model.service import ModelService, ModelSource
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import CLASSES
@@ -33,6 +38,36 @@ def load(path: Path, **source: Any) -> ModelService:
     service = ModelService(ModelSource(path, **source))
     assert service.load(), service.unavailable_reason
     return service
+
+
+def replace_file(bundle: Path, name: str, content: bytes) -> None:
+    """Put another file into a bundle, and its checksum into the manifest."""
+    (bundle / name).write_bytes(content)
+    record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    change(bundle, lambda m: m["files"].update({name: record}))
+
+
+def onnx_graph(
+    width: int = 3,
+    classes: int = 3,
+    kind: int = TensorProto.FLOAT,
+    rows: int | str = "rows",
+    outputs: int = 1,
+) -> bytes:
+    """Make a graph whose probabilities are the softmax of a matrix product."""
+    weights = helper.make_tensor("w", kind, [width, classes], [0.0] * (width * classes))
+    names = [f"p{i}" for i in range(outputs)]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"])]
+    nodes += [helper.make_node("Softmax", ["z"], [name]) for name in names]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", kind, [rows, width])],
+        [helper.make_tensor_value_info(name, kind, [rows, classes]) for name in names],
+        [weights],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
 def refusal(path: Path, **source: Any) -> str:
@@ -117,11 +152,88 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("off", [5e-5, 0.1])
 def test_a_model_that_answers_its_golden_samples_differently_never_serves(
-    bundle: Path, runtime: str
+    bundle: Path, runtime: str, off: float
 ) -> None:
-    change(bundle, lambda m: m["golden"]["probabilities"][1].__setitem__(0, 0.5))
+    def alter(manifest: dict[str, Any]) -> None:
+        manifest["golden"]["probabilities"][1][0] += off
+
+    change(bundle, alter)
     assert "golden samples are answered differently" in refusal(bundle, runtime=runtime)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_golden_samples_are_tried_alone_and_together(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """A runtime that errs with one row, or with many, is found out either way."""
+    run = OnnxRuntime.run
+
+    def errs(self: OnnxRuntime, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        answers = run(self, matrix)
+        return answers[:, ::-1] if len(matrix) == rows else answers
+
+    monkeypatch.setattr(OnnxRuntime, "run", errs)
+    assert "golden samples are answered differently" in refusal(packed)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (lambda n: np.full((n, 3), np.nan), "are not probabilities"),
+        (lambda n: np.full((n, 3), 0.5), "are not probabilities"),
+        (lambda n: np.tile([2.0, -1.0, 0.0], (n, 1)), "are not probabilities"),
+        (lambda n: np.full((n, 2), 0.5), r"in the shape \(3, 2\), not \(3, 3\)"),
+    ],
+)
+def test_a_network_whose_answers_are_no_probabilities_never_serves(
+    packed: Path, monkeypatch: pytest.MonkeyPatch, answers: Any, said: str
+) -> None:
+    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: answers(len(matrix)))
+    assert re.search(said, refusal(packed))
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ({"width": 7}, "input must be float32 of any number of rows and 3 columns"),
+        ({"classes": 2}, "output must be float32 of any number of rows and 3 columns"),
+        ({"kind": TensorProto.DOUBLE}, "it is tensor.double. of shape"),
+        ({"rows": 1}, "any number of rows"),
+        ({"outputs": 2}, "must have one input and one output; it has 1 and 2"),
+    ],
+)
+def test_an_onnx_graph_of_another_form_is_refused_by_its_form(
+    bundle: Path, graph: dict[str, Any], said: str
+) -> None:
+    replace_file(bundle, "model.onnx", onnx_graph(**graph))
+    assert re.search(said, refusal(bundle))
+
+
+def test_weights_in_a_file_that_nobody_verified_are_not_read(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    onnx.save(
+        model,
+        bundle / "model.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    replace_file(bundle, "model.onnx", (bundle / "model.onnx").read_bytes())
+    assert "can't be loaded by ONNX Runtime" in refusal(bundle)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_prediction_uses_as_many_threads_as_the_setting_says(packed: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        load(packed, runtime="torch", threads=threads)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    session = load(packed, runtime="onnx", threads=threads).current().runtime._session
+    assert session.get_session_options().intra_op_num_threads == threads
 
 
 def test_the_info_tells_what_the_model_takes_and_how_it_was_loaded(packed: Path) -> None:
@@ -195,15 +307,13 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(bundle: Path, pa
 
 def test_a_version_that_is_not_its_directorys_is_refused(bundle: Path) -> None:
     bundle.rename(bundle.with_name("10"))
-    assert "named as version '10', and its manifest says '1'" in refusal(bundle.parent)
+    assert "wanted as version '10', and its manifest says '1'" in refusal(bundle.parent)
     load(bundle.with_name("10"))  # named itself, not picked by its version
+    assert "wanted as version '7'" in refusal(bundle.with_name("10"), version="7")
 
 
 def test_an_onnx_file_that_is_none_is_refused(bundle: Path) -> None:
-    content = b"not onnx"
-    (bundle / "model.onnx").write_bytes(content)
-    record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    change(bundle, lambda m: m["files"].update({"model.onnx": record}))
+    replace_file(bundle, "model.onnx", b"not onnx")
     assert "can't be loaded by ONNX Runtime" in refusal(bundle)
 
 
@@ -221,9 +331,18 @@ def test_a_fault_nobody_foresaw_leaves_the_service_up_and_in_the_log(
     assert "a secret detail" in caplog.text
 
 
-def test_a_model_is_loaded_once_whoever_asks_and_however_often(packed: Path) -> None:
+def test_a_model_is_loaded_once_whoever_asks_and_however_often(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads: list[Model] = []
     service = ModelService(ModelSource(packed), on_load=lambda model, _: loads.append(model))
+    self_test = Model.self_test
+
+    def slow(model: Model) -> None:
+        time.sleep(0.2)  # so that all ask while the first still loads
+        self_test(model)
+
+    monkeypatch.setattr(Model, "self_test", slow)
     threads = [threading.Thread(target=service.current) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -232,6 +351,26 @@ def test_a_model_is_loaded_once_whoever_asks_and_however_often(packed: Path) -> 
     assert service.load()
     assert service.loaded is service.current()
     assert len(loads) == 1
+
+
+def test_news_that_can_not_be_taken_do_not_keep_the_model_from_serving(packed: Path) -> None:
+    def broken(model: Model, seconds: float) -> None:
+        raise OSError("No space left on device")
+
+    assert ModelService(ModelSource(packed), on_load=broken).load()
+
+
+def test_a_model_that_can_not_even_be_looked_for_stops_nothing(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    service = ModelService(ModelSource(packed.parent))
+    service.import_libraries()
+    assert not service.load()
+    assert service.unavailable_reason.endswith("example can't be read: Permission denied.")
 
 
 def test_a_load_that_failed_is_not_tried_again(bundle: Path) -> None:
