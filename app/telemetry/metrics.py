@@ -150,8 +150,8 @@ class Metrics:
         if not directory:
             return generate_latest(self._registry)
         registry = CollectorRegistry()
-        _WorkersCollector(registry, path=directory)
         with _locked(Path(directory), fcntl.LOCK_SH):
+            _WorkersCollector(registry, path=directory)
             return generate_latest(registry)
 
 

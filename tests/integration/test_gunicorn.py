@@ -159,6 +159,7 @@ def test_a_directory_of_metrics_that_is_cleaned_away_harms_nobody(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
     server = start("-w", "1")
     shutil.rmtree(tmp_path / "metrics")
+    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
     os.kill(server.workers()[0], signal.SIGKILL)
     wait_for(lambda: len(server.lines("model loaded")) == 2)
     assert predict(server, sample).status_code == 200
