@@ -16,6 +16,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 from werkzeug.test import TestResponse
 
 from app.schemas import FaultSchema, ProblemSchema
@@ -383,6 +384,22 @@ def test_a_batch_names_every_fault_with_its_row(post: Post, sample: dict[str, fl
 def test_of_more_than_a_hundred_faults_a_hundred_are_told(post: Post) -> None:
     response = post("/predict/batch", {"samples": [{}] * 500})
     assert len(assert_problem(response, 400)["errors"]) == 100
+
+
+@pytest.mark.parametrize("refusal", [TooManyRequests, ServiceUnavailable])
+def test_429_and_503_for_too_much_at_once_say_when_to_come_back(
+    make_app: Callable[..., Flask], refusal: type[TooManyRequests | ServiceUnavailable]
+) -> None:
+    """Whatever limits the load, an extension or a view, refuses by raising werkzeug's own."""
+    app = make_app()
+
+    @app.get("/busy")
+    def busy() -> str:
+        raise refusal(retry_after=3)
+
+    response = app.test_client().get("/busy")
+    assert_problem(response, refusal.code)
+    assert response.headers["Retry-After"] == "3"
 
 
 def test_500_shows_nothing_of_the_fault_and_logs_all_of_it(
