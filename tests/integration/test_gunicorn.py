@@ -307,6 +307,7 @@ def test_what_comes_after_a_408_is_not_taken_for_a_request(start: Start) -> None
     assert not [line for line in server.lines("request") if line["path"] == "/health/live"][1:]
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="there is no openssl to make a certificate")
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 def test_under_tls_a_late_body_ends_its_connection_without_a_clear_word(
     start: Start, tmp_path: Path
