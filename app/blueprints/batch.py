@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app.extension import lantern
+from app.extension import current_model, lantern
 from app.schemas import BATCH_RESPONSE, request_schemas
 from app.telemetry import predictions
 from app.wire import read_json, reply
@@ -15,9 +15,8 @@ blueprint = Blueprint("batch", __name__)
 @blueprint.post("/predict/batch")
 def predict_batch() -> Response:
     """Classify every sample, or refuse them all."""
-    parts = lantern()
-    model = parts.service.current()
-    schema = request_schemas(model.encoder, parts.settings.limits.max_batch_size).batch
+    model = current_model()
+    schema = request_schemas(model.encoder, lantern().settings.limits.max_batch_size).batch
     matrix = schema.load(read_json())["samples"]
     batch = model.predict_batch(matrix)
     response = reply(

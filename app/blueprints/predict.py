@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app.extension import lantern
+from app.extension import current_model, lantern
 from app.schemas import PREDICTION, request_schemas
 from app.telemetry import predictions
 from app.wire import read_json, reply
@@ -15,9 +15,8 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/predict")
 def predict() -> Response:
     """Classify one sample."""
-    parts = lantern()
-    model = parts.service.current()
-    schema = request_schemas(model.encoder, parts.settings.limits.max_batch_size).predict
+    model = current_model()
+    schema = request_schemas(model.encoder, lantern().settings.limits.max_batch_size).predict
     row = schema.load(read_json())["features"]
     prediction = model.predict(row)
     response = reply(PREDICTION, prediction)

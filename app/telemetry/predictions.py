@@ -49,7 +49,6 @@ def record_batch(
 def _record(
     response: Response, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
 ) -> None:
-    g.model_version = model.version
     g.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
     lantern().metrics.predicted(model.version, classes, outside)

@@ -66,6 +66,7 @@ def test_a_refused_request_leaves_a_line_too_and_no_value_of_it(
     make_app().test_client().post("/predict", json={"features": sample})
     (line,) = log_lines()
     assert line["status"] == 422
+    assert line["model_version"]
     assert "secret" not in json.dumps(line)
 
 
