@@ -23,11 +23,10 @@ from app.model.errors import (
 )
 from app.model.features import describe_mismatch
 from app.schemas import PROBLEM
-from app.wire import reply
+from app.wire import LONGEST_ECHO, reply
 
 PROBLEM_JSON = "application/problem+json"
 _TYPE = "urn:lantern:problem:"
-_LONGEST_PART_SHOWN = 200
 
 log = logging.getLogger("lantern.errors")
 
@@ -56,7 +55,7 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path[:_LONGEST_PART_SHOWN],
+        "instance": request.path[:LONGEST_ECHO],
         "request_id": g.get("request_id", ""),
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}
@@ -69,7 +68,7 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
 def json_pointer(path: Sequence[str | int]) -> str:
     """Write ``path`` as a JSON pointer (RFC 6901), a part too long to read being cut."""
     return "".join(
-        "/" + str(part)[:_LONGEST_PART_SHOWN].replace("~", "~0").replace("/", "~1") for part in path
+        "/" + str(part)[:LONGEST_ECHO].replace("~", "~0").replace("/", "~1") for part in path
     )
 
 
@@ -128,7 +127,7 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
         limit = lantern().settings.limits.max_body_bytes
         detail = f"The body is larger than the {limit:,} bytes that are accepted."
     elif status == 404:
-        detail = f"There is nothing at {request.path[:_LONGEST_PART_SHOWN]}."
+        detail = f"There is nothing at {request.path[:LONGEST_ECHO]}."
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
         detail = f"{request.method[:20]} is not allowed here; allowed: {allowed}."

@@ -25,7 +25,8 @@ from app.extension import lantern
 
 JSON = "application/json"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
-_LONGEST_ECHO = 200
+LONGEST_ECHO = 200
+"""How many characters of what a caller sent an error repeats at most."""
 
 
 class OrjsonProvider(JSONProvider):
@@ -49,12 +50,12 @@ def read_json() -> Any:
     """
     mimetype = request.mimetype
     if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
-        sent = f"not {mimetype[:_LONGEST_ECHO]!r}" if mimetype else "and the request names none"
+        sent = f"not {mimetype[:LONGEST_ECHO]!r}" if mimetype else "and the request names none"
         raise UnsupportedMediaType(f"The Content-Type must be application/json, {sent}.")
     encoding = request.headers.get("Content-Encoding", "").lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMediaType(
-            f"A body with Content-Encoding {encoding[:_LONGEST_ECHO]!r} is not accepted; "
+            f"A body with Content-Encoding {encoding[:LONGEST_ECHO]!r} is not accepted; "
             "send it uncompressed."
         )
     return parse_json(_read_body())
@@ -120,7 +121,7 @@ def _parse_with_infinity(body: bytes) -> Any:
         # A lone surrogate, which orjson refuses, is in no UTF-8 and so in no answer of ours.
         json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise _not_json(str(error)[:_LONGEST_ECHO]) from None
+        raise _not_json(str(error)[:LONGEST_ECHO]) from None
     return document
 
 

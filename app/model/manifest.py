@@ -188,9 +188,10 @@ def _parse(root: _Reader) -> Manifest:
 
 
 def _version(version: _Reader) -> str:
-    if not VERSION.fullmatch(version.string()):
+    text = version.string()
+    if not VERSION.fullmatch(text):
         raise version.fail(VERSION_FORM)
-    return version.string()
+    return text
 
 
 def _feature(item: _Reader) -> Feature:
@@ -203,7 +204,8 @@ def _feature(item: _Reader) -> Feature:
         nullable=item.member("nullable").boolean(),
         example=item.member("example").number(),
     )
-    if None not in (feature.minimum, feature.maximum) and feature.minimum > feature.maximum:  # type: ignore[operator]
+    low, high = feature.minimum, feature.maximum
+    if low is not None and high is not None and low > high:
         raise item.member("minimum").fail("at most the maximum")
     return feature
 

@@ -218,23 +218,18 @@ def runtime_for(path: Path, version: str, runtime: RuntimeChoice) -> str:
 
 def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads: int) -> Model:
     bundle = bundles.open_bundle(path, version)
+    manifest = bundle.manifest
     name = choose_runtime(
         choice, has_onnx=bundle.onnx is not None, has_checkpoint=bundle.checkpoint is not None
     )
     if name == "onnx" and bundle.onnx is not None:
-        checksum = bundle.manifest.files[bundles.ONNX].sha256
-        runtime = OnnxRuntime(
-            bundle.onnx,
-            threads,
-            width=len(bundle.manifest.features),
-            classes=len(bundle.manifest.classes),
-        )
-        return Model(bundle, runtime, checksum)
+        width, classes = len(manifest.features), len(manifest.classes)
+        runtime = OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
+        return Model(bundle, runtime, manifest.files[bundles.ONNX].sha256)
     assert bundle.checkpoint is not None  # choose_runtime saw to it
     from app.model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)
-    manifest = bundle.manifest
     told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
     if told != (len(manifest.features), len(manifest.classes), manifest.version):
         raise BundleError(

@@ -133,7 +133,6 @@ class Metrics:
         for feature, values in outside.items():
             self._outside.labels(version, feature).inc(values)
 
-    @_harmless
     def model_loaded(self, model: Model, seconds: float) -> None:
         """Tell which model this process serves and how long loading it took."""
         self._load_seconds.labels(model.version).set(seconds)
@@ -156,20 +155,24 @@ class Metrics:
 
 
 class _WorkersCollector(MultiProcessCollector):
-    """Sums the files of all workers that can be read.
+    """Sums the files of all workers, or of those that can be read.
 
     One that a worker is just making is empty; one that was cut must not hide the others.
     """
 
     def collect(self) -> Iterable[Metric]:
-        files = [str(file) for file in Path(self._path).glob("*.db") if _readable(file)]
-        metrics: Iterable[Metric] = self.merge(files)
+        files = [str(file) for file in Path(self._path).glob("*.db")]
+        metrics: Iterable[Metric]
+        try:
+            metrics = self.merge(files)
+        except Exception:
+            metrics = self.merge([file for file in files if _readable(file)])
         return metrics
 
 
-def _readable(file: Path) -> bool:
+def _readable(file: str) -> bool:
     try:
-        for _ in MmapedDict.read_all_values_from_file(str(file)):
+        for _ in MmapedDict.read_all_values_from_file(file):
             pass
     except Exception:
         return False

@@ -34,6 +34,13 @@ def predict(server: Server, sample: dict[str, float], **kwargs: Any) -> requests
     return requests.post(f"{server.url}/predict", json={"features": sample}, timeout=20, **kwargs)
 
 
+def rows_predicted(server: Server) -> float:
+    """Give the one figure of rows predicted that the metrics hold."""
+    got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+    (rows,) = [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"]
+    return rows
+
+
 def receive_all(connection: socket.socket) -> bytes:
     """Give what comes until the server closes, or resets, the connection."""
     received = b""
@@ -418,8 +425,7 @@ def test_a_new_master_takes_over_with_workers_and_metrics_of_its_own(
         server.process.wait(20)
         assert not old.exists()
         assert predict(server, sample).status_code == 200
-        got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
-        assert [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"] == [1.0]
+        assert rows_predicted(server) == 1
     finally:
         os.kill(new_master, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{new_worker}").exists())
@@ -434,8 +440,7 @@ def test_a_reload_replaces_the_workers_and_keeps_what_they_counted(
     server.process.send_signal(signal.SIGHUP)
     wait_for(lambda: (now := server.workers()) and not set(now) & set(before))
     predict(server, sample)
-    got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
-    assert [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"] == [2.0]
+    assert rows_predicted(server) == 2
 
 
 def test_flasks_development_server_loads_the_model_in_its_process(
