@@ -1,0 +1,121 @@
+"""The chunked transfer coding (RFC 9112, section 7.1), decoded as its bytes arrive."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+
+from app.worker.refusal import Refusal
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_VALUE = rb"(?:" + _TOKEN + rb"|" + _QUOTED + rb")"
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]+)((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _VALUE + rb")?)*)"
+)
+
+
+class _Step(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILERS = enum.auto()
+
+
+class ChunkedBody:
+    """A body in chunks: ``data`` is what has arrived of it, without the framing.
+
+    ``limit`` bounds the data, ``line_limit`` a line with the size of a chunk and
+    ``trailers_limit`` the trailer section, all in bytes. ``check_trailers`` raises `Refusal` for a
+    section that is not one.
+    """
+
+    __slots__ = (
+        "_check_trailers",
+        "_left",
+        "_limit",
+        "_line_limit",
+        "_step",
+        "_trailers_limit",
+        "data",
+    )
+
+    def __init__(
+        self,
+        limit: int,
+        line_limit: int,
+        trailers_limit: int,
+        check_trailers: Callable[[bytes], None],
+    ) -> None:
+        self.data = bytearray()
+        self._limit = limit
+        self._line_limit = line_limit
+        self._trailers_limit = trailers_limit
+        self._check_trailers = check_trailers
+        self._step = _Step.SIZE
+        self._left = 0
+
+    def feed(self, buffer: bytearray) -> bool:
+        """Take what belongs to the body from the front of ``buffer``; tell whether that is all.
+
+        Raises `Refusal`: 400 for what is not a chunk, 413 beyond the limit, 431 for trailers that
+        are too large.
+        """
+        at = 0
+        try:
+            while True:
+                if self._step is _Step.SIZE:
+                    end = buffer.find(b"\r\n", at, at + self._line_limit + 2)
+                    if end < 0:
+                        if len(buffer) - at > self._line_limit:
+                            raise Refusal(400, "The line with the size of a chunk is too long.")
+                        return False
+                    self._left = self._size(bytes(buffer[at:end]))
+                    self._step = _Step.DATA if self._left else _Step.TRAILERS
+                    at = end + 2
+                elif self._step is _Step.DATA:
+                    part = buffer[at : at + self._left]
+                    self.data += part
+                    at += len(part)
+                    self._left -= len(part)
+                    if self._left:
+                        return False
+                    self._step = _Step.DATA_END
+                elif self._step is _Step.DATA_END:
+                    ending = buffer[at : at + 2]
+                    if not b"\r\n".startswith(ending):
+                        raise Refusal(400, "A chunk does not end where its size says.")
+                    if len(ending) < 2:
+                        return False
+                    at += 2
+                    self._step = _Step.SIZE
+                else:
+                    end = self._end_of_trailers(buffer, at)
+                    at = max(at, end)
+                    return end >= 0
+        finally:
+            del buffer[:at]
+
+    def _size(self, line: bytes) -> int:
+        matched = _SIZE_LINE.fullmatch(line)
+        if not matched:
+            raise Refusal(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
+        size = int(matched[1], 16)
+        if len(self.data) + size > self._limit:
+            raise Refusal(413, f"The body is larger than {self._limit} bytes.")
+        return size
+
+    def _end_of_trailers(self, buffer: bytearray, at: int) -> int:
+        """Give where the trailer section ends, or -1 if that is not here yet."""
+        if buffer.startswith(b"\r\n", at):
+            return at + 2
+        end = buffer.find(b"\r\n\r\n", at)
+        if end >= 0:
+            self._check_trailers(bytes(buffer[at:end]))
+            return end + 4
+        if len(buffer) - at > self._trailers_limit:
+            raise Refusal(431, f"The trailers are larger than {self._trailers_limit} bytes.")
+        if buffer.count(b"\n", at) != buffer.count(b"\r\n", at):
+            raise Refusal(400, "A line of the trailers ends with LF alone.")
+        return -1

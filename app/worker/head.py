@@ -1,0 +1,368 @@
+"""The head of a request: from its bytes to a WSGI environ.
+
+The rules are RFC 9112's as Gunicorn reads them, and never more lenient: what two servers on the
+way of a request might read differently is refused. A head is parsed once it is here whole, by
+splitting: a parser in C that is fed piece by piece costs more than that, for its callbacks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from typing import Any
+
+from gunicorn.util import split_request_uri, unquote_to_wsgi_str
+
+from app.worker.refusal import Refusal
+
+Environ = dict[str, Any]
+
+_TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""The bytes a head may hold; of CR and LF it may hold no more than its lines end with."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_METHOD = re.compile(r"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
+_NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
+_VERSION = re.compile(r"HTTP/1\.[0-9]")
+
+_SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
+"""Fields whose repetition makes a request ambiguous."""
+
+_FRAMING = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST"})
+"""Fields that the worker itself acts on, and that no look-alike with an underscore may set."""
+
+_NOT_IN_TRAILER = frozenset(
+    {"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"}
+)
+
+_COMMON_NAMES = (
+    *("Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Connection"),
+    *("Content-Type", "Content-Length", "Authorization", "Cookie", "X-Request-Id", "Traceparent"),
+    *("X-Request-ID", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP"),
+)
+
+_CODINGS = frozenset({"chunked", "identity", "compress", "deflate", "gzip"})
+
+_MOST_REMEMBERED = 512
+_LONGEST_REMEMBERED = 128
+
+_LONGEST_ECHO = 80
+
+
+class Request:
+    """A request whose head was read.
+
+    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` says whether
+    the client lets the connection stay open.
+    """
+
+    __slots__ = (
+        "environ",
+        "expects_continue",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "uri",
+        "version",
+    )
+
+    def __init__(self, environ: Environ, method: str, uri: str, path: str, query: str) -> None:
+        self.environ = environ
+        self.method = method
+        self.uri = uri
+        self.path = path
+        self.query = query
+        self.version = (1, 1)
+        self.length: int | None = 0
+        self.keep_alive = True
+        self.expects_continue = False
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The fields as Gunicorn's hooks and access log read them: names in upper case."""
+        return [
+            (key.removeprefix("HTTP_").replace("_", "-"), value)
+            for key, value in self.environ.items()
+            if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        ]
+
+
+class HeadParser:
+    """Parses the heads of peers that are trusted as proxies, or of peers that aren't."""
+
+    def __init__(self, cfg: Any, *, trusted: bool) -> None:
+        self._cfg = cfg
+        self._forwarders: list[str] = cfg.forwarder_headers if trusted else []
+        secure = cfg.secure_scheme_headers if trusted else {}
+        self._schemes = {_key(name.upper()): value for name, value in secure.items()}
+        self._script_name = os.environ.get("SCRIPT_NAME", "")
+        # As Gunicorn reads its own settings: out of range means the default.
+        most = cfg.limit_request_fields
+        self.most_fields = most if 0 < most <= 32768 else 32768
+        self.field_size = cfg.limit_request_field_size or 8190
+        line = cfg.limit_request_line
+        self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
+        self.head_size = (self.line_size or 1 << 20) + self.most_fields * (self.field_size + 2) + 4
+        # What clients send again and again is looked up. Bounded, because they may send anything.
+        self._keys: dict[str, str] = {name: _key(name.upper()) for name in _COMMON_NAMES}
+        self._keys |= {name.lower(): key for name, key in self._keys.items()}
+        self._lines: dict[str, tuple[str, str, str, str, str]] = {}
+
+    def parse(self, head: bytes, template: Environ) -> Request:
+        """Make a request of ``head``, which ends before its empty line; its environ extends a copy
+        of ``template``.
+
+        Raises `Refusal` (400, 414, 417, 431, 501, or 500 where the path lacks the prefix that is
+        configured).
+        """
+        text = head.decode("latin-1")
+        lines = text.split("\r\n")
+        count = len(lines) - 1
+        if head.count(b"\n") != count or head.count(b"\r") != count or head.translate(None, _TEXT):
+            raise _control_character(lines)
+        self._check_sizes(head, lines)
+        known = self._lines.get(lines[0])
+        if known is None:
+            known = self._request_line(lines[0])
+        method, uri, path, query, protocol = known
+        environ = template.copy()
+        environ["REQUEST_METHOD"] = method
+        environ["RAW_URI"] = uri
+        environ["PATH_INFO"] = path
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = protocol
+        request = Request(environ, method, uri, path, query)
+        repeated: dict[str, list[str]] = {}
+        keys = self._keys
+        del lines[0]
+        for line in lines:
+            name, colon, value = line.partition(":")
+            key = keys.get(name) or self._key(name, value, environ)
+            if not colon:
+                raise Refusal(400, f"The field line {_quote(line)} has no colon.")
+            value = value.strip(" \t")
+            if key in environ:
+                if key in _SINGLE:
+                    raise Refusal(400, f"The field {name} occurs more than once.")
+                repeated.setdefault(key, [environ[key]]).append(value)
+            else:
+                environ[key] = value
+        for key, values in repeated.items():
+            environ[key] = ",".join(values)
+        environ.pop(_DROPPED, None)
+        if self._schemes:
+            self._set_scheme(environ, repeated)
+        if "SERVER_NAME" not in environ:
+            _name_server(environ)
+        if self._script_name or environ["SCRIPT_NAME"]:
+            self._split_script_name(environ)
+        _set_framing(request, protocol)
+        return request
+
+    def check_trailers(self, section: bytes) -> None:
+        """Raise `Refusal` if the trailer section of a chunked body isn't one, or is too large."""
+        lines = section.decode("latin-1").split("\r\n")
+        count = len(lines) - 1
+        if section.count(b"\n") != count or section.count(b"\r") != count:
+            raise _control_character(lines)
+        if section.translate(None, _TEXT):
+            raise _control_character(lines)
+        self._check_sizes(section, ["", *lines])
+        seen = set()
+        for line in lines:
+            name, colon, _ = line.partition(":")
+            if not colon:
+                raise Refusal(400, f"The trailer line {_quote(line)} has no colon.")
+            key = self._key(name, "", {})
+            if name.upper() in _NOT_IN_TRAILER or (key in _SINGLE and key in seen):
+                raise Refusal(400, f"The field {name} may not stand in a trailer, or not twice.")
+            seen.add(key)
+
+    def _check_sizes(self, head: bytes, lines: list[str]) -> None:
+        if len(lines) - 1 > self.most_fields:
+            raise Refusal(431, f"The head has more than {self.most_fields} fields.")
+        if len(lines[0]) > self.line_size > 0:
+            raise too_long_line(self.line_size)
+        if len(head) > self.field_size:
+            for line in lines[1:]:
+                if len(line) + 2 > self.field_size:
+                    raise Refusal(431, f"A field is longer than {self.field_size} bytes.")
+
+    def _request_line(self, line: str) -> tuple[str, str, str, str, str]:
+        """Give method, target, path, query and protocol of a request line."""
+        parts = line.split(" ", 2)
+        if len(parts) != 3:
+            raise Refusal(
+                400,
+                f"The request line {_quote(line)} is not a method, a target and a version, "
+                "separated by single spaces.",
+            )
+        method, target, protocol = parts
+        if not _METHOD.fullmatch(method):
+            raise Refusal(400, f"{_quote(method)} is not a method.")
+        if not _VERSION.fullmatch(protocol):
+            raise Refusal(400, f"{_quote(protocol)} is not HTTP/1.0 or HTTP/1.1.")
+        origin = target.startswith("/")
+        asterisk = target == "*" and method == "OPTIONS"
+        authority = method == "CONNECT" and target not in ("", "*")
+        absolute = "://" in target
+        if _NOT_IN_TARGET.search(target) or not (origin or asterisk or authority or absolute):
+            raise Refusal(400, f"{_quote(target)} is not a target that {method} may have.")
+        try:
+            url = split_request_uri(target)
+        except ValueError:
+            raise Refusal(400, f"{_quote(target)} is not a URI.") from None
+        path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
+        parsed = (method, target, path, url.query, protocol)
+        if len(line) <= _LONGEST_REMEMBERED and len(self._lines) < _MOST_REMEMBERED:
+            self._lines[line] = parsed
+        return parsed
+
+    def _key(self, name: str, value: str, environ: Environ) -> str:
+        """Give the key in the environ of a field that is not among the remembered ones."""
+        if not _TOKEN.fullmatch(name):
+            if name[:1] in (" ", "\t"):
+                raise Refusal(400, "A field is folded over several lines.")
+            raise Refusal(400, f"{_quote(name)} is not the name of a field.")
+        key = _key(name.upper())
+        if "_" in name:
+            return self._underscored(name.upper(), key, value, environ)
+        if len(name) <= _LONGEST_REMEMBERED and len(self._keys) < _MOST_REMEMBERED:
+            self._keys[name] = key
+        return key
+
+    def _underscored(self, name: str, key: str, value: str, environ: Environ) -> str:
+        """Give the key of a field whose name the environ can't tell from that of another.
+
+        X-Forwarded-For and X_Forwarded_For have the same key: what a proxy sets in one, a client
+        could forge in the other.
+        """
+        if name in self._forwarders or "*" in self._forwarders:
+            if name == "SCRIPT_NAME":
+                environ["SCRIPT_NAME"] = value.strip(" \t")
+        elif self._cfg.header_map == "drop":
+            return _DROPPED
+        elif self._cfg.header_map != "dangerous":
+            raise Refusal(400, f"The name of the field {_quote(name)} has an underscore.")
+        if key in _FRAMING or key in self._schemes:
+            raise Refusal(400, f"The field {name} must be written with hyphens.")
+        return key
+
+    def _set_scheme(self, environ: Environ, repeated: dict[str, list[str]]) -> None:
+        said = set()
+        for key, secure in self._schemes.items():
+            if key in environ:
+                said |= {value == secure for value in repeated.get(key, [environ[key]])}
+        if len(said) == 2:
+            raise Refusal(400, "The fields of the proxy contradict each other about the scheme.")
+        if said:
+            environ["wsgi.url_scheme"] = "https" if said.pop() else "http"
+
+    def _split_script_name(self, environ: Environ) -> None:
+        prefix = environ["SCRIPT_NAME"] or self._script_name
+        # The path as it was sent, because the prefix is compared before it is decoded.
+        path = split_request_uri(environ["RAW_URI"]).path
+        if not path.startswith(prefix):
+            raise Refusal(500, "The path does not begin with the prefix that is configured.")
+        environ["SCRIPT_NAME"] = prefix
+        environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
+
+
+_DROPPED = "dropped"
+"""Where the fields go that nobody is to see."""
+
+
+def is_trusted(cfg: Any, peer: object) -> bool:
+    """Tell whether a peer may say how its client reached it (``forwarded_allow_ips``).
+
+    ``peer`` is what `socket.accept` gave; whoever may open a Unix socket is trusted.
+    """
+    if not isinstance(peer, tuple) or "*" in cfg.forwarded_allow_ips:
+        return True
+    try:
+        address = ipaddress.ip_address(peer[0])
+    except ValueError:
+        return False
+    return any(address in network for network in cfg.forwarded_allow_networks())
+
+
+def too_long_line(limit: int) -> Refusal:
+    """Make the refusal of a request line longer than ``limit`` bytes."""
+    return Refusal(414, f"The request line is longer than {limit} bytes.")
+
+
+def _key(name: str) -> str:
+    key = name.replace("-", "_")
+    return key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key
+
+
+def _set_framing(request: Request, protocol: str) -> None:
+    """Set what the fields say of the body's length and of the connection."""
+    environ = request.environ
+    if protocol != "HTTP/1.1":
+        request.version = (1, int(protocol[-1]))
+    old = request.version == (1, 0)
+    length = environ.get("CONTENT_LENGTH")
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        if length is not None or old:
+            raise Refusal(400, "Transfer-Encoding may not stand beside Content-Length or HTTP/1.0.")
+        request.keep_alive = _check_codings(coding)
+        request.length = None
+    elif length is not None:
+        # Not what else `int` would take: signs, underscores, other scripts' digits.
+        if not (length.isascii() and length.isdecimal() and len(length) <= 400):
+            raise Refusal(400, f"Content-Length {_quote(length)} is not a number of bytes.")
+        request.length = int(length)
+    expect = environ.get("HTTP_EXPECT")
+    if expect is not None:
+        if expect.lower() != "100-continue":
+            raise Refusal(417, f"The expectation {_quote(expect)} can't be met.")
+        request.expects_continue = not old
+    connection = environ.get("HTTP_CONNECTION")
+    if connection is None:
+        request.keep_alive = request.keep_alive and not old
+    elif connection.lower() != "keep-alive":
+        options = {option.strip(" \t") for option in connection.lower().split(",")}
+        request.keep_alive = request.keep_alive and not old and "close" not in options
+    if request.method == "CONNECT":
+        request.keep_alive = False  # what follows is not HTTP, whatever the answer is
+
+
+def _check_codings(value: str) -> bool:
+    """Raise `Refusal` unless "chunked" stands last and once; tell whether it stands alone.
+
+    A body in another coding is handed over as it came, and the connection closed behind it.
+    """
+    codings = [coding.strip(" \t").lower() for coding in value.split(",")]
+    unknown = [coding for coding in codings if coding not in _CODINGS]
+    if unknown:
+        raise Refusal(501, f"The transfer coding {_quote(unknown[0])} is not supported.")
+    if codings[-1] != "chunked" or codings.count("chunked") > 1:
+        raise Refusal(400, f"Transfer-Encoding {_quote(value)} does not end with one chunked.")
+    return all(coding in ("chunked", "identity") for coding in codings)
+
+
+def _name_server(environ: Environ) -> None:
+    """Name the server as the client did: a Unix socket has neither name nor port."""
+    host, _, port = environ.get("HTTP_HOST", "").partition(":")
+    if host and not port:
+        port = "443" if environ["wsgi.url_scheme"] == "https" else "80"
+    environ["SERVER_NAME"], environ["SERVER_PORT"] = host, port
+
+
+def _control_character(lines: list[str]) -> Refusal:
+    for number, line in enumerate(lines):
+        for character in line:
+            if not (character >= " " or character == "\t") or character == "\x7f":
+                place = f"the field line {number}" if number else "the request line"
+                return Refusal(400, f"The byte {ord(character):#04x} may not stand in {place}.")
+    raise AssertionError(lines)
+
+
+def _quote(text: str) -> str:
+    """Write text of a client so that it stays one short word."""
+    return ascii(text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "...")

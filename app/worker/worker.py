@@ -1,0 +1,252 @@
+"""The loop: one thread that waits for all its connections at once, and serves them in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections import deque
+from select import EPOLLIN
+from time import monotonic
+from typing import Any
+
+from gunicorn.http.wsgi import base_environ
+from gunicorn.workers.base import Worker
+
+from app.worker.answer import Application
+from app.worker.connection import Connection
+from app.worker.head import Environ, HeadParser, is_trusted
+from app.worker.hooks import Hooks
+
+_DRAIN_SECONDS = 2.0
+"""How long a worker that stops still waits for requests on the connections that are open."""
+
+_ELSEWHERE = {
+    "is_ssl": "TLS (certfile, keyfile)",
+    "permit_obsolete_folding": "permit_obsolete_folding",
+    "strip_header_spaces": "strip_header_spaces",
+    "casefold_http_method": "casefold_http_method",
+    "permit_unconventional_http_method": "permit_unconventional_http_method",
+    "permit_unconventional_http_version": "permit_unconventional_http_version",
+}
+"""Settings that this worker does not have: one for a proxy, and those that loosen the rules."""
+
+
+class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
+    """Serves kept connections of HTTP/1 on one thread.
+
+    The attributes of the class are limits that Gunicorn has no setting for; a configuration file
+    sets them: ``KeepAliveWorker.max_body_bytes = 1 << 20``. ``send_timeout_seconds`` and
+    ``keepalive_seconds`` come from Gunicorn's ``timeout`` and ``keepalive``.
+    """
+
+    max_body_bytes = 16 << 20
+    """The largest body of a request; more is answered 413."""
+    headers_timeout_seconds = 10.0
+    """How long the head of a request may take to arrive; later it is answered 408."""
+    body_timeout_seconds = 30.0
+    """How long its body may take."""
+    most_held_bytes = 256 << 20
+    """How many bytes of requests that aren't whole a worker keeps; beyond it, one is refused."""
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has."""
+        faults = [name for setting, name in _ELSEWHERE.items() if getattr(cfg, setting)]
+        if cfg.proxy_protocol != "off":
+            faults.append("proxy_protocol")
+        if faults:
+            raise RuntimeError(
+                f"The keep-alive worker does not have {', '.join(faults)}: use the worker class "
+                "gthread, or a proxy in front of it."
+            )
+
+    alive: bool
+
+    def init_process(self) -> None:
+        self.now = monotonic()
+        self.poller = select.epoll()
+        self.held = 0
+        self.hooks: Hooks | None = None
+        self.wsgi: Application
+        self._connections: dict[int, Connection] = {}
+        self._listeners: dict[int, tuple[socket.socket, Environ]] = {}
+        self._accepting = False
+        self._has_files = True
+        self._turns: deque[Connection] = deque()
+        self.keepalive_seconds: float = self.cfg.keepalive
+        self.send_timeout_seconds: float = self.cfg.timeout or 30
+        # Deadlines are kept to a quarter of the shortest, and to a second.
+        deadlines = (self.headers_timeout_seconds, self.body_timeout_seconds)
+        self._beat_seconds = min(1.0, *(seconds / 4 for seconds in deadlines))
+        if self.cfg.timeout:
+            self._beat_seconds = min(self._beat_seconds, self.cfg.timeout / 4)
+        self._next_beat = 0.0
+        super().init_process()
+
+    # What connections ask of their worker
+
+    def count_request(self, *, is_last: bool) -> bool:
+        """Count a request that is about to be served; tell whether its connection may be kept.
+
+        ``is_last`` says that no other request has arrived on it yet.
+        """
+        now = monotonic()
+        if now >= self._next_beat:
+            self.notify()
+            self._next_beat = now + self._beat_seconds
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        return self.keepalive_seconds > 0 and not (is_last and (self._is_full or not self.alive))
+
+    def queue(self, connection: Connection) -> None:
+        """Advance a connection once more when the others had their turn."""
+        connection.is_queued = True
+        self._turns.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Take a connection that is being closed out of the loop."""
+        del self._connections[connection.fd]
+        self.poller.unregister(connection.fd)
+
+    # The loop
+
+    def run(self) -> None:
+        hooks = Hooks(self)
+        self.hooks = hooks if hooks.are_any else None
+        environ = base_environ(self.cfg)
+        environ["SCRIPT_NAME"] = ""
+        environ["wsgi.url_scheme"] = "http"
+        self._parsers = {
+            trusted: HeadParser(self.cfg, trusted=trusted) for trusted in (False, True)
+        }
+        self._wake = self.PIPE[0]
+        self.poller.register(self._wake, EPOLLIN)
+        for listener in self.sockets:
+            listener.setblocking(False)
+            self._listeners[listener.fileno()] = (listener, environ | _names_of(listener))
+        while self.alive:
+            self._accept_or_not(self._has_files and not self._is_full)
+            self._turn()
+            if self.ppid != os.getppid():
+                self.log.info("Parent changed, shutting down: %s", self)
+                break
+        self._drain()
+
+    def _turn(self) -> None:
+        """Wait for something to happen, and give each connection it happened to its turn."""
+        turns = len(self._turns)
+        events = self.poller.poll(0 if turns else self._beat_seconds)
+        self.now = monotonic()
+        room = len(events)
+        for fd, event in events:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._guarded(connection, connection.on_event, event)
+            elif fd in self._listeners:
+                # As many as others are served: neither may starve the other, and workers that
+                # wait for the same socket share what comes.
+                self._accept(fd, room)
+            else:
+                _empty(self._wake)
+        for _ in range(turns):
+            connection = self._turns.popleft()
+            connection.is_queued = False
+            if self._connections.get(connection.fd) is connection:
+                self._guarded(connection, connection.advance)
+        if self.now >= self._next_beat:
+            self._beat()
+
+    def _guarded(self, connection: Connection, act: Any, *arguments: Any) -> None:
+        """Have a fault of the worker itself cost one connection, not all of them."""
+        try:
+            act(*arguments)
+        except Exception:
+            self.log.exception("Error on a connection; it is closed")
+            if self._connections.get(connection.fd) is connection:
+                connection.close()
+
+    def _beat(self) -> None:
+        """Tell the master that this worker lives, and look for what is overdue."""
+        self.notify()
+        self._next_beat = self.now + self._beat_seconds
+        for connection in list(self._connections.values()):
+            self._guarded(connection, connection.check_deadline, self.now)
+        self._has_files = True
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._connections) >= int(self.cfg.worker_connections)
+
+    # Accepting
+
+    def _accept_or_not(self, accepting: bool) -> None:
+        if accepting == self._accepting:
+            return
+        self._accepting = accepting
+        for fd in self._listeners:
+            if accepting:
+                self.poller.register(fd, EPOLLIN)
+            else:
+                self.poller.unregister(fd)
+
+    def _accept(self, fd: int, most: int) -> None:
+        listener, environ = self._listeners[fd]
+        for _ in range(most):
+            if self._is_full and self.alive:
+                return
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self.log.warning("No connection can be accepted for now: %s", error.strerror)
+                self._has_files = False  # until the next beat
+                return
+            sock.setblocking(False)
+            template = environ.copy()
+            if isinstance(peer, tuple):
+                template["REMOTE_ADDR"], template["REMOTE_PORT"] = peer[0], str(peer[1])
+            else:
+                template["REMOTE_ADDR"] = os.fsdecode(peer)
+            parser = self._parsers[is_trusted(self.cfg, peer)]
+            connection = Connection(self, sock, template, parser)
+            self._connections[connection.fd] = connection
+
+    # Stopping
+
+    def _drain(self) -> None:
+        """Answer what was sent whole, on connections that are open or wait to be accepted."""
+        begun = monotonic()
+        self._accept_or_not(False)
+        for fd, (listener, _) in self._listeners.items():
+            self._accept(fd, self.cfg.backlog)
+            listener.close()
+        while self._connections and self.now < begun + self.cfg.graceful_timeout:
+            self._turn()
+            if self.now >= begun + _DRAIN_SECONDS:
+                for connection in list(self._connections.values()):
+                    self._guarded(connection, connection.leave)
+        for connection in list(self._connections.values()):
+            connection.close()
+        self.poller.close()
+
+
+def _names_of(listener: socket.socket) -> Environ:
+    """Give the server's name and port; a Unix socket has none, the request's Host tells them."""
+    name = listener.getsockname()
+    if isinstance(name, tuple):
+        return {"SERVER_NAME": name[0], "SERVER_PORT": str(name[1])}
+    return {}
+
+
+def _empty(pipe: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(pipe, 4096):
+            pass

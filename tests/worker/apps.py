@@ -1,0 +1,353 @@
+"""WSGI applications that show what a worker gives them and does with what they give.
+
+They run inside Gunicorn, and know nothing of Lantern. `zoo` holds one behaviour for each path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import parse_qs
+from wsgiref.validate import validator
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Callable[[bytes], object]]
+
+recorded: list[str] = []
+"""What happened in this worker, in order; ``/recorded`` of the zoo gives it."""
+
+BLOCK = bytes(range(256)) * 256
+"""64 KiB, of which huge answers are made."""
+
+
+def seen(environ: Environ) -> str:
+    """Write the environ as JSON: values as they are, objects as the names of their types."""
+    return json.dumps(
+        {
+            key: value if isinstance(value, str | bool | tuple) else type(value).__name__
+            for key, value in environ.items()
+            if not key.startswith("test.")
+        },
+        sort_keys=True,
+    )
+
+
+def echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with the environ in the field X-Environ and the body as it came."""
+    body = environ["wsgi.input"].read()
+    headers = [
+        ("X-Environ", seen(environ)),
+        ("X-Method", environ["REQUEST_METHOD"]),
+        ("Content-Type", "application/octet-stream"),
+        ("Content-Length", str(len(body))),
+    ]
+    start_response("200 OK", headers)
+    return [body]
+
+
+class Parts:
+    """An iterable that records each of its steps, and that it was closed."""
+
+    def __init__(self, name: str, parts: Iterable[bytes]) -> None:
+        self.name = name
+        self.parts = iter(parts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        part = next(self.parts)
+        recorded.append(f"{self.name} gave {len(part)}")
+        return part
+
+    def close(self) -> None:
+        recorded.append(f"{self.name} closed")
+
+
+def _argument(environ: Environ, name: str, default: str) -> str:
+    return parse_qs(environ["QUERY_STRING"]).get(name, [default])[0]
+
+
+def _stream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return Parts(_argument(environ, "name", "stream"), [b"one ", b"", b"two ", b"three"])
+
+
+def _sized_stream(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
+    return Parts(_argument(environ, "name", "sized"), [b"one ", b"", b"two ", b"three"])
+
+
+def _too_long(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give more than the length that was promised."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+    return [b"four", b"HTTP/1.1 200 OK\r\n\r\n"]
+
+
+def _too_short(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give less than the length that was promised."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "100")])
+    return [b"four"]
+
+
+def _write(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    write(b"written ")
+    write(b"")
+    write(b"twice ")
+    return [b"and returned"]
+
+
+def _file(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with the part of a file that follows its first 10 bytes."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (the worker closes it)
+    file.write(BLOCK * 3)
+    file.seek(10)
+    start_response("200 OK", [("Content-Length", str(len(BLOCK) * 3 - 10))])
+    wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+    return wrapped
+
+
+def _list(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with one body and no length."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"the whole body"]
+
+
+def _nothing(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    status = _argument(environ, "status", "204 No Content")
+    start_response(status, [("X-Empty", "yes")])
+    return []
+
+
+def _forbidden_body(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give a body with a status that has none."""
+    status = _argument(environ, "status", "204 No Content")
+    start_response(status, [("Content-Length", "5")])
+    return [b"smell"]
+
+
+def _unread(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer without reading the body."""
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+def _lines(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Read the body in all the ways there are, and answer with what each gave."""
+    stream = environ["wsgi.input"]
+    got = [
+        stream.read(3),
+        stream.read(0),
+        stream.readline(),
+        stream.readline(2),
+        next(iter(stream)),
+        *stream.readlines(),
+        stream.read(10),
+        stream.read(),
+        stream.readline(),
+    ]
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([part.decode() for part in got]).encode()]
+
+
+def _slow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    name = _argument(environ, "name", "")
+    # To a file: what a worker that ends has begun must outlive it.
+    if os.environ.get("BEGUN"):
+        with open(os.environ["BEGUN"], "a") as file:  # noqa: PTH123 (one write, appended)
+            file.write(f"{name}\n")
+    time.sleep(float(_argument(environ, "seconds", "0.5")))
+    body = f"{os.getpid()} {name}".encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with many blocks, counted while they are given."""
+    blocks = int(_argument(environ, "blocks", "800"))
+    headers = [("Content-Type", "application/octet-stream")]
+    if "sized" in environ["QUERY_STRING"]:
+        headers.append(("Content-Length", str(blocks * len(BLOCK))))
+    start_response("200 OK", headers)
+    if "whole" in environ["QUERY_STRING"]:
+        return [BLOCK * blocks]
+    return Parts(_argument(environ, "name", "huge"), (BLOCK for _ in range(blocks)))
+
+
+def _raise(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    raise RuntimeError("raised before the start")
+
+
+def _raise_started(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    raise RuntimeError("raised after the start")
+
+
+def _raise_midway(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def parts() -> Iterator[bytes]:
+        yield b"the first part "
+        raise RuntimeError("raised midway")
+
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return Parts("midway", parts())
+
+
+def _raise_midway_sized(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def parts() -> Iterator[bytes]:
+        yield b"the first part "
+        raise RuntimeError("raised midway")
+
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "100")])
+    return Parts("midway", parts())
+
+
+def _raise_in_close(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    class Bad(Parts):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("raised in close")
+
+    start_response("200 OK", [("Content-Length", "4")])
+    return Bad("bad", [b"body"])
+
+
+def _replace(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Start again with exc_info before anything was sent, which replaces the first start."""
+    start_response("200 OK", [("X-First", "yes"), ("Content-Length", "100")])
+    try:
+        raise RuntimeError("replaced")
+    except RuntimeError:
+        start_response("503 Service Unavailable", [("Content-Length", "5")], sys.exc_info())
+    return [b"sorry"]
+
+
+def _start_twice(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+def _no_start(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    return [b"an answer that was never started"]
+
+
+def _split_answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give a field that would end the head of the answer."""
+    start_response("200 OK", [("X-Bad", "a\r\nX-Injected: yes"), ("Content-Length", "0")])
+    return []
+
+
+def _bad_status(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK\r\nX-Injected: yes", [("Content-Length", "0")])
+    return []
+
+
+def _text(environ: Environ, start_response: StartResponse) -> Iterable[Any]:
+    """Give text where bytes are asked for."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return ["text"]
+
+
+def _none(environ: Environ, start_response: StartResponse) -> Any:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+
+
+def _exit(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    raise SystemExit("the application asks to end")
+
+
+def _hop_by_hop(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give fields that belong to the server alone."""
+    start_response(
+        "200 OK",
+        [
+            ("Connection", "keep-alive"),
+            ("Keep-Alive", "timeout=100"),
+            ("Transfer-Encoding", "chunked"),
+            ("Content-Length", "2"),
+        ],
+    )
+    return [b"ok"]
+
+
+def _errors(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    environ["wsgi.errors"].write("a word to the log of errors\n")
+    environ["wsgi.errors"].flush()
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+
+
+def _pid(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    body = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _recorded(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    body = json.dumps(recorded).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+_PATHS = {
+    "/stream": _stream,
+    "/sized-stream": _sized_stream,
+    "/too-long": _too_long,
+    "/too-short": _too_short,
+    "/write": _write,
+    "/file": _file,
+    "/list": _list,
+    "/nothing": _nothing,
+    "/forbidden-body": _forbidden_body,
+    "/unread": _unread,
+    "/lines": _lines,
+    "/slow": _slow,
+    "/huge": _huge,
+    "/raise": _raise,
+    "/raise-started": _raise_started,
+    "/raise-midway": _raise_midway,
+    "/raise-midway-sized": _raise_midway_sized,
+    "/raise-in-close": _raise_in_close,
+    "/replace": _replace,
+    "/start-twice": _start_twice,
+    "/no-start": _no_start,
+    "/split-answer": _split_answer,
+    "/bad-status": _bad_status,
+    "/text": _text,
+    "/none": _none,
+    "/exit": _exit,
+    "/hop-by-hop": _hop_by_hop,
+    "/errors": _errors,
+    "/pid": _pid,
+    "/recorded": _recorded,
+}
+
+
+def zoo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Behave as the path says; echo on all others."""
+    return _PATHS.get(environ["PATH_INFO"], echo)(environ, start_response)
+
+
+def _valid(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Echo, by the letter of PEP 3333, streamed where the path says so."""
+    body = b""
+    while part := environ["wsgi.input"].read(7):
+        body += part
+    environ["wsgi.errors"].write("")
+    environ["wsgi.errors"].flush()
+    headers = [("Content-Type", "application/octet-stream")]
+    if environ["PATH_INFO"] != "/stream":
+        headers.append(("Content-Length", str(len(body))))
+    start_response("200 OK", headers)
+    if environ["REQUEST_METHOD"] == "HEAD":
+        return []
+    return [body[at : at + 5] for at in range(0, len(body), 5)]
+
+
+validated = validator(_valid)

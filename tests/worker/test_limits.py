@@ -1,0 +1,252 @@
+"""What is too large, too slow or not understood is refused with a small problem document."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from tests.worker.conftest import Gunicorn, Serve, limits
+from tests.worker.wire import Answer, Connection, ask, chunked, request
+
+MAX_BODY = 1000
+SECONDS = 0.5
+"""The deadlines of the server of these tests."""
+
+
+@pytest.fixture(scope="module")
+def limited(serve: Serve) -> Gunicorn:
+    return serve(
+        "echo",
+        *("--limit-request-line", "200", "--limit-request-fields", "10"),
+        *("--limit-request-field_size", "300", "--keep-alive", "1"),
+        config=limits(
+            max_body_bytes=MAX_BODY, headers_timeout_seconds=SECONDS, body_timeout_seconds=SECONDS
+        ),
+    )
+
+
+def refusal(gunicorn: Gunicorn, *segments: bytes, end: bool = False) -> Answer:
+    """Send segments, and give the one answer after which the server closed the connection."""
+    with Connection(gunicorn.address) as connection:
+        connection.send(*segments)
+        if end:
+            connection.end()
+        answers = connection.answers()
+    assert len(answers) == 1, f"sent: {segments!r}, received: {answers!r}"
+    return answers[0]
+
+
+def assert_is_problem(answer: Answer, status: int) -> None:
+    assert answer.status == status, answer
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer["Connection"].lower() == "close"
+    assert answer["Date"]
+    document = json.loads(answer.body)
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+
+
+LENGTH = f"Content-Length: {MAX_BODY + 1}"
+CHUNKED = "Transfer-Encoding: chunked"
+
+REFUSED = {
+    "nonsense": (400, b"nonsense\r\n\r\n"),
+    "a field without a colon": (400, request("/", "X")),
+    "a lower-case method": (400, request(method="get")),
+    "a version of two": (400, request(version="2.0")),
+    "two lengths": (400, request("/", "Content-Length: 1", body=b"a")),
+    "a length and a coding": (400, request("/", CHUNKED, body=b"a")),
+    "a chunk without a size": (400, request("/", CHUNKED, method="POST") + b"x\r\n"),
+    "a field folded": (400, request("/", "X: a\r\n b")),
+    "a body over the maximum": (413, request("/", LENGTH, method="POST")),
+    "a body over the maximum, and sent": (
+        413,
+        request("/", LENGTH, method="POST") + b"a" * (MAX_BODY + 1),
+    ),
+    "a much larger body, and sent": (413, request("/", method="POST", body=b"a" * 3_000_000)),
+    "a body over the maximum that expects": (
+        413,
+        request("/", LENGTH, "Expect: 100-continue", method="POST"),
+    ),
+    "chunks over the maximum": (
+        413,
+        request("/", CHUNKED, method="POST") + chunked(b"a" * MAX_BODY, b"a"),
+    ),
+    "a chunk that announces more than the maximum": (
+        413,
+        request("/", CHUNKED, method="POST") + b"%x\r\n" % (MAX_BODY + 1) + b"a" * (MAX_BODY + 1),
+    ),
+    "chunks without an end": (413, request("/", CHUNKED, method="POST") + b"1\r\na\r\n" * 50_000),
+    "a long target": (414, request("/" + "a" * 300)),
+    "a long target without an end": (414, b"GET /" + b"a" * 300),
+    "an endless target": (414, b"GET /" + b"a" * 1_000_000),
+    "an expectation nobody knows": (417, request("/", "Expect: tea")),
+    "a long field": (431, request("/", "X: " + "a" * 400)),
+    "a long name": (431, request("/", "X" * 400 + ": a")),
+    "a field without an end": (431, b"GET / HTTP/1.1\r\nX: " + b"a" * 1_000_000),
+    "many fields": (431, request("/", *["X: 1"] * 10)),
+    "fields without an end": (431, b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * 100_000),
+    "trailers without an end": (
+        431,
+        request("/", CHUNKED, method="POST") + b"0\r\n" + b"X: 1\r\n" * 100_000,
+    ),
+    "a chunk's extension without an end": (
+        400,
+        request("/", CHUNKED, method="POST") + b"1;" + b"a" * 1_000_000,
+    ),
+    "a coding nobody knows": (501, request("/", "Transfer-Encoding: x", method="POST")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_told_why_and_the_connection_closed(
+    name: str, limited: Gunicorn
+) -> None:
+    status, data = REFUSED[name]
+    assert_is_problem(refusal(limited, data), status)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_comes_before_a_refused_request_is_answered_and_nothing_after(
+    name: str, limited: Gunicorn
+) -> None:
+    status, data = REFUSED[name]
+    with Connection(limited.address) as connection:
+        answers = connection.send(request("/before") + data + request("/after")).answers()
+    assert [answer.status for answer in answers] == [200, status]
+
+
+def test_what_just_fits_the_limits_is_served(limited: Gunicorn) -> None:
+    target = "/" + "a" * (200 - len("GET / HTTP/1.1"))
+    fields = ["X: " + "a" * (300 - len("X: \r\n")), *["X: 1"] * 8]
+    assert ask(limited.address, target, *fields).status == 200
+    body = b"a" * MAX_BODY
+    assert ask(limited.address, "/", method="POST", body=body).body == body
+    with Connection(limited.address) as connection:
+        head = request("/", "Transfer-Encoding: chunked", method="POST")
+        answer = connection.send(head + chunked(body[:-1], body[-1:])).answer()
+    assert answer is not None
+    assert answer.body == body
+
+
+def test_a_refused_head_is_answered_without_a_body_that_would_be_taken_for_more(
+    limited: Gunicorn,
+) -> None:
+    """The client may not expect a body; the connection is closed behind it anyway."""
+    with Connection(limited.address) as connection:
+        received = connection.send(request("/", "Expect: tea", method="HEAD")).receive_all()
+    assert received.startswith(b"HTTP/1.1 417 ")
+    assert b"\r\nconnection: close\r\n" in received.lower()
+
+
+def test_a_body_is_asked_for_where_the_client_waits_to_be_asked(limited: Gunicorn) -> None:
+    with Connection(limited.address) as connection:
+        connection.send(request("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+        interim = connection.answer()
+        assert interim is not None
+        assert (interim.status, interim.fields) == (100, ())
+        answer = connection.send(b"abcde").answer()
+    assert answer is not None
+    assert (answer.status, answer.body) == (200, b"abcde")
+
+
+def test_a_body_that_is_there_or_empty_is_not_asked_for_more_than_once(limited: Gunicorn) -> None:
+    for data in (
+        request("/", "Expect: 100-continue", method="POST", body=b"abcde"),
+        request("/", "Expect: 100-continue"),
+        request("/", "Expect: 100-continue", method="POST", body=b""),
+    ):
+        with Connection(limited.address) as connection:
+            statuses = [answer.status for answer in connection.send(data).end().answers()]
+        assert statuses in ([200], [100, 200]), data
+
+
+HALF = {
+    "half a request line": b"GET /a",
+    "half a head": b"GET / HTTP/1.1\r\nHost: a\r\nX",
+    "a head without its end": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "half a body": request("/", "Content-Length: 10", method="POST") + b"abcde",
+    "no body": request("/", "Content-Length: 10", method="POST"),
+    "half a chunk": request("/", CHUNKED, method="POST") + b"a\r\nabcde",
+    "no last chunk": request("/", CHUNKED, method="POST") + b"5\r\nabcde\r\n",
+    "half a trailer": request("/", CHUNKED, method="POST") + b"0\r\nX: 1\r\n",
+}
+
+
+@pytest.mark.parametrize("before", [b"", request()], ids=["alone", "after another"])
+def test_a_request_that_stays_half_is_refused_at_the_deadline(
+    before: bytes, limited: Gunicorn
+) -> None:
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        connections = {
+            name: stack.enter_context(Connection(limited.address)).send(before, data)
+            for name, data in HALF.items()
+        }
+        for name, connection in connections.items():
+            *served, last = connection.answers()
+            assert [answer.status for answer in served] == [200] * bool(before), name
+            assert_is_problem(last, 408)
+            assert time.monotonic() - begun >= SECONDS * 0.9, name
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nX: ",
+        request("/", "Content-Length: 100000", method="POST")[:-2] + b"X: ",
+        request("/", "Content-Length: 900", method="POST"),
+        request("/", CHUNKED, method="POST") + b"300\r\n",
+    ],
+)
+def test_a_request_that_drips_is_refused_at_the_deadline(start: bytes, limited: Gunicorn) -> None:
+    """Each byte that comes doesn't begin the wait anew."""
+    with Connection(limited.address) as connection:
+        connection.send(start)
+        connection.socket.settimeout(0.02)
+        sent = 0
+        received = b""
+        while sent < 250 and not received:
+            connection.send(b"a")
+            sent += 1
+            try:
+                received = connection.socket.recv(65536)
+            except TimeoutError:
+                continue
+    assert received.startswith(b"HTTP/1.1 408 "), f"{sent} bytes dripped; received {received!r}"
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_a_half_request_of_a_client_that_says_no_more_is_not_served(
+    name: str, limited: Gunicorn
+) -> None:
+    with Connection(limited.address) as connection:
+        answers = connection.send(HALF[name]).end().answers()
+    assert [answer.status for answer in answers] in ([], [400], [408])
+
+
+def test_a_connection_that_never_says_anything_is_closed_in_silence(limited: Gunicorn) -> None:
+    with Connection(limited.address) as connection:
+        assert connection.receive_all() == b""
+
+
+def test_an_idle_kept_connection_is_closed_in_silence(limited: Gunicorn) -> None:
+    with Connection(limited.address) as connection:
+        begun = time.monotonic()
+        (answer,) = connection.send(request()).answers()
+        assert time.monotonic() - begun >= 0.9  # --keep-alive 1
+    assert answer["Connection"].lower() == "keep-alive"
+
+
+def test_a_kept_connection_is_served_again_and_again_beyond_any_deadline(limited: Gunicorn) -> None:
+    with Connection(limited.address) as connection:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.5:
+            answer = connection.send(request()).answer()
+            assert answer is not None
+            assert answer.status == 200
+            time.sleep(0.1)
