@@ -16,6 +16,7 @@ from pathlib import Path
 from app.deadline import serving
 from app.settings import SettingsError, load_settings
 from app.telemetry.logs import GunicornLogger
+from app.worker import KeepAliveWorker
 
 try:
     _settings = load_settings()
@@ -48,12 +49,16 @@ _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
 workers = _server.workers or _web_concurrency() or _usable_cores()
-worker_class = _server.worker_class
+worker_class = KeepAliveWorker if _server.worker_class == "keepalive" else _server.worker_class
 # Gunicorn turns a sync worker with threads into gthread.
 threads = _server.threads if worker_class == "gthread" else 1
 timeout = _server.timeout_seconds
 graceful_timeout = _server.graceful_timeout_seconds
 keepalive = _server.keepalive_seconds
+KeepAliveWorker.asks_application = True
+KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
+KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
+KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 proc_name = "lantern"
 # A header from a proxy that names a prefix the path doesn't have would be answered 500.
 forwarder_headers = ""
@@ -94,14 +99,11 @@ def post_fork(server, worker):
     # signal to stop during a long load must end it.
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(ending, signal.SIG_DFL)
+    if not isinstance(worker, KeepAliveWorker):  # which hands over bodies that are here already
+        worker.cfg.set("pre_request", lambda worker, request: serving(request))
     lantern = worker.app.wsgi().extensions["lantern"]
     lantern.draining = lambda: not worker.alive
     lantern.service.load()
-
-
-def pre_request(worker, req):
-    """Tell the application which request its thread serves, so that it can have it closed."""
-    serving(req)
 
 
 def child_exit(server, worker):

@@ -42,6 +42,7 @@ class ServerSettings:
     timeout_seconds: int
     graceful_timeout_seconds: int
     keepalive_seconds: int
+    headers_timeout_seconds: float
     body_timeout_seconds: float
 
 
@@ -112,6 +113,10 @@ def _count(least: int, most: int | None = None) -> _Integer:
     return _Integer(required=True, validate=validate.Range(min=least, max=most))
 
 
+def _seconds() -> _Number:
+    return _Number(required=True, validate=validate.Range(min=0, min_inclusive=False))
+
+
 class _Section(Schema):
     class Meta:
         unknown = RAISE
@@ -121,14 +126,13 @@ class _Server(_Section):
     host = _text()
     port = _count(1, 65535)
     workers = _count(0)
-    worker_class = _text("gthread", "sync")
+    worker_class = _text("keepalive", "gthread", "sync")
     threads = _count(1, 1024)
     timeout_seconds = _count(1)
     graceful_timeout_seconds = _count(1)
     keepalive_seconds = _count(1)
-    body_timeout_seconds = _Number(
-        required=True, validate=validate.Range(min=0, min_inclusive=False)
-    )
+    headers_timeout_seconds = _seconds()
+    body_timeout_seconds = _seconds()
 
 
 class _Model(_Section):

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, abort, g, request
 
 from app.extension import lantern
 
@@ -29,6 +29,9 @@ def _begin() -> None:
     given = request.headers.get("X-Request-ID", "")
     # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
     g.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    refusal = request.environ.get("app.worker.refusal")
+    if refusal is not None:  # its body is too large or too late: the worker has not read it
+        abort(refusal.status, refusal.detail)
 
 
 def _end(response: Response) -> Response:

@@ -103,8 +103,8 @@ class Connection:
                 self._go_on(self._answer)
             elif self._closing:
                 self._linger()
-            elif self._receive():
-                self._serve()
+            elif request := self._receive():
+                self._serve(request)
             elif self._ended:
                 self.close()  # what came is a part of a request at most
             elif not self._out or self._flush():
@@ -117,8 +117,13 @@ class Connection:
         if now < self._deadline or self.is_queued:
             return
         if self._is_receiving:
-            part = "body" if self._request else "head"
-            self._refuse(Refusal(408, f"The {part} of the request took too long to arrive."))
+            worker = self._worker
+            part, seconds = (
+                ("body", worker.body_timeout_seconds)
+                if self._request
+                else ("head", worker.headers_timeout_seconds)
+            )
+            self._refuse(Refusal(408, f"The {part} did not arrive within {seconds:g} seconds."))
         else:
             self.close()
 
@@ -171,17 +176,24 @@ class Connection:
             self._buffer += data
         self.advance()
 
-    def _receive(self) -> bool:
-        """Complete ``_request`` from the buffer; tell whether it is whole."""
+    def _receive(self) -> Request | None:
+        """Take a request from the buffer, if it is whole."""
         request = self._request or self._receive_head()
         if request is None:
-            return False
+            return None
         if request.length == 0:
-            self._complete(request, b"")
-            return True
-        if self._body is None:
-            self._begin_body(request)
-        return self._receive_body(request)
+            body: bytes | None = b""
+        else:
+            if self._body is None:
+                self._begin_body(request)
+            body = self._receive_body(request)
+        if body is None:
+            return None
+        request.environ["wsgi.input"] = io.BytesIO(body)
+        self._request = self._body = None
+        if self._held:
+            self._hold(-self._held)
+        return request
 
     def _receive_head(self) -> Request | None:
         buffer = self._buffer
@@ -230,14 +242,14 @@ class Connection:
         if request.expects_continue and not self._buffer:
             self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _receive_body(self, request: Request) -> bool:
+    def _receive_body(self, request: Request) -> bytes | None:
+        """Give the body once it is whole."""
         body, buffer = self._body, self._buffer
         if isinstance(body, ChunkedBody):
             if isinstance(buffer, bytes):
                 buffer = self._buffer = bytearray(buffer)
             if body.feed(buffer):
-                self._complete(request, bytes(body.data))
-                return True
+                return bytes(body.data)
             arrived = len(body.data) + len(buffer)
         else:
             assert body is not None
@@ -246,18 +258,11 @@ class Connection:
             self._buffer = buffer[missing:]
             if len(buffer) >= missing:
                 last = bytes(buffer[:missing])
-                self._complete(request, bytes(body) + last if body else last)
-                return True
+                return bytes(body) + last if body else last
             body += buffer
             arrived = len(body)
         self._hold(arrived - self._held)
-        return False
-
-    def _complete(self, request: Request, body: bytes) -> None:
-        request.environ["wsgi.input"] = io.BytesIO(body)
-        self._body = None
-        if self._held:
-            self._hold(-self._held)
+        return None
 
     def _hold(self, more: int) -> None:
         """Count what isn't whole: many clients together could fill the memory with it."""
@@ -268,10 +273,7 @@ class Connection:
 
     # Answering
 
-    def _serve(self) -> None:
-        request = self._request
-        assert request is not None
-        self._request = None
+    def _serve(self, request: Request) -> None:
         may_keep = self._worker.count_request(is_last=not self._buffer)
         answer = self._answer = Answer(
             request, self._out, keep_alive=may_keep and request.keep_alive
@@ -315,7 +317,7 @@ class Connection:
     def _end(self, answer: Answer) -> None:
         self._finish(answer)
         self._closing = not answer.keep_alive
-        self._unread = self._closing and bool(self._buffer)
+        self._unread |= self._closing and bool(self._buffer)
         if self._out and not self._flush():
             return
         if self._closing:
@@ -342,10 +344,17 @@ class Connection:
         """Answer ``refusal``, and take up nothing more on this connection."""
         peer = self._template["REMOTE_ADDR"]
         self._worker.log.warning("Invalid request from ip=%s: %s", peer, refusal.detail)
-        self._request = self._body = None
+        request, self._request, self._body = self._request, None, None
         self._buffer = b""
         self._hold(-self._held)
-        self._closing = self._unread = True
+        self._unread = True
+        if request and self._worker.asks_application:
+            request.environ["wsgi.input"] = io.BytesIO()
+            request.environ["app.worker.refusal"] = refusal
+            request.keep_alive = False
+            self._serve(request)
+            return
+        self._closing = True
         self._out.append(refusal_answer(refusal))
         if self._flush():
             self._linger()

@@ -51,6 +51,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     most_held_bytes = 256 << 20
     """How many bytes of requests that aren't whole a worker keeps; beyond it, one is refused."""
 
+    asks_application = False
+    """Whether the application words the refusal of a request whose head was read: it is called
+    with an empty body and finds a `Refusal` under ``app.worker.refusal`` in the environ."""
+
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has."""
@@ -76,6 +80,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._accepting = False
         self._has_files = True
         self._turns: deque[Connection] = deque()
+        self._most_connections: int = self.cfg.worker_connections
         self.keepalive_seconds: float = self.cfg.keepalive
         self.send_timeout_seconds: float = self.cfg.timeout or 30
         # Deadlines are kept to a quarter of the shortest, and to a second.
@@ -180,7 +185,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     @property
     def _is_full(self) -> bool:
-        return len(self._connections) >= int(self.cfg.worker_connections)
+        return len(self._connections) >= self._most_connections
 
     # Accepting
 

@@ -92,13 +92,22 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
     raise AssertionError(f"waited {seconds} s in vain for {condition}")
 
 
+@pytest.fixture(scope="module", params=["keepalive", "gthread", "sync"])
+def worker_class(request: pytest.FixtureRequest) -> str:
+    """Have every test that starts a server run on each of the worker classes."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+def start(
+    worker_class: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Server]]:
     """Start servers: ``start("-w", "3", LIMITS__MAX_BATCH_SIZE="5")``."""
     servers: list[Server] = []
 
     def begin(*arguments: str, **settings: str) -> Server:
         log = tmp_path_factory.mktemp("server") / "log"
+        settings.setdefault("SERVER__WORKER_CLASS", worker_class)
         server = Server(list(arguments), settings, log)
         servers.append(server)
         server.wait_until_up()

@@ -24,6 +24,12 @@ from app.model.network import Network, save_checkpoint
 from tests.conftest import BUNDLE, ROOT
 from tests.integration.conftest import Server
 
+
+@pytest.fixture(scope="module")
+def worker_class() -> str:
+    return "keepalive"  # what is tested here doesn't know the worker
+
+
 CHROMIUM = shutil.which("chromium")
 ARTIFACTS = ROOT / "artifacts"
 BROWSER_ACCEPTS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"

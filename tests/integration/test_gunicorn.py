@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 import requests
 
+from app.settings import load_settings
 from tests.conftest import BUNDLE, ROOT
 from tests.integration.conftest import Server, free_port, wait_for
 from tests.telemetry.test_metrics import samples
@@ -270,8 +272,10 @@ def test_a_worker_told_to_stop_answers_what_it_began_and_leaves(
     assert server.process.wait(20) == 0
 
 
-def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start) -> None:
+def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start, worker_class: str) -> None:
     """On a connection that was open before, which the worker still serves while it drains."""
+    if worker_class == "sync":
+        pytest.skip("a sync worker serves one connection at a time, and it is held")
     server = start("-w", "1")
     head = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n"
     with (
@@ -302,6 +306,18 @@ def test_408_for_a_body_that_does_not_arrive_in_time(start: Start) -> None:
     assert exchange(server.port, *parts, pause=0.2).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_body_that_was_refused_unread_is_logged_and_counted(server: Server) -> None:
+    """Whoever reads it, the worker or the application."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    answer = exchange(server.port, head + b"X-Request-ID: mine\r\nContent-Length: 9000001\r\n\r\n")
+    assert b"X-Request-ID: mine\r\n" in answer
+    assert b"urn:lantern:problem:" in answer
+    (line,) = [line for line in server.lines("request") if line["request_id"] == "mine"]
+    assert (line["status"], line["path"]) == (413, "/predict")
+    metrics = requests.get(f"{server.url}/metrics", timeout=20).text
+    assert re.search(r'requests_total\{[^}]*route="/predict",status="413"\} ', metrics), metrics
+
+
 def test_what_comes_after_a_408_is_not_taken_for_a_request(start: Start) -> None:
     server = start("-w", "1", SERVER__BODY_TIMEOUT_SECONDS="0.5")
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -328,7 +344,9 @@ def test_under_tls_a_late_body_ends_its_connection_without_a_clear_word(
         capture_output=True,
     )
     server = start(
-        "-w", "1", "--keyfile", key, "--certfile", certificate, SERVER__BODY_TIMEOUT_SECONDS="0.5"
+        *("-w", "1", "--keyfile", key, "--certfile", certificate),
+        SERVER__BODY_TIMEOUT_SECONDS="0.5",
+        SERVER__WORKER_CLASS="gthread",
     )
     context = ssl._create_unverified_context()
     with (
@@ -393,14 +411,14 @@ def test_the_log_for_people_names_worker_version_and_runtime(start: Start) -> No
     assert "milliseconds=" in loaded
 
 
-@pytest.mark.parametrize("worker_class", ["gthread", "sync"])
-def test_each_worker_class_serves(
-    start: Start, sample: dict[str, float], worker_class: str
-) -> None:
-    server = start("-w", "1", SERVER__WORKER_CLASS=worker_class)
-    assert predict(server, sample).status_code == 200
-    using = [line["message"] for line in server.lines() if "Using worker" in line["message"]]
-    assert using == [f"Using worker: {worker_class}"]
+def test_the_worker_class_is_that_of_the_settings(server: Server, worker_class: str) -> None:
+    (using,) = [line["message"] for line in server.lines() if "Using worker" in line["message"]]
+    named = {"keepalive": "KeepAliveWorker"}.get(worker_class, worker_class)
+    assert using == f"Using worker: {named}"
+
+
+def test_the_keep_alive_worker_is_the_default() -> None:
+    assert load_settings({}).server.worker_class == "keepalive"
 
 
 def test_gunicorns_own_flags_win(start: Start) -> None:

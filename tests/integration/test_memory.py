@@ -11,6 +11,12 @@ import requests
 from app.model.network import Network, save_checkpoint
 from tests.integration.conftest import Server, wait_for
 
+
+@pytest.fixture(scope="module")
+def worker_class() -> str:
+    return "keepalive"  # what is tested here doesn't know the worker
+
+
 HIDDEN = 8192
 MIB = 1024 * 1024
 
