@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -65,6 +66,7 @@ class FeatureEncoder:
             if self.width > 1
             else lambda sample: (sample[self.names[0]],)  # itemgetter of one name gives no tuple
         )
+        self._row = struct.Struct(f"={self.width}f")
         unbounded = float("inf")
         self._minimum = np.array(
             [-unbounded if f.minimum is None else f.minimum for f in features], dtype=np.float32
@@ -79,10 +81,10 @@ class FeatureEncoder:
         Raises `FeatureMismatch` when the names aren't exactly the features', and
         `InvalidFeatures` when a value isn't a number that is finite as float32.
         """
-        matrix = self._accept([sample])
-        if matrix is None:
+        row = self.accept(sample)
+        if row is None:
             raise _invalid(list(islice(self._faults(sample, ()), MAX_FAULTS)))
-        return matrix
+        return row
 
     def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
         """Give the rows of many samples: float32, shape ``(len(samples), width)``.
@@ -90,13 +92,53 @@ class FeatureEncoder:
         Raises as `encode` does, with the faults of all rows (at most ``MAX_FAULTS``), the path of
         each starting with the index of its row.
         """
-        matrix = self._accept(samples)
+        matrix = self.accept_batch(samples)
         if matrix is None:
             faults = chain.from_iterable(
                 self._faults(sample, (index,)) for index, sample in enumerate(samples)
             )
             raise _invalid(list(islice(faults, MAX_FAULTS)))
         return matrix
+
+    def accept(self, sample: object) -> NDArray[np.float32] | None:
+        """Give the row of one sample as `encode` does, or None when it has a fault."""
+        if type(sample) is not dict or len(sample) != self.width:
+            return None
+        try:
+            values = self._columns(sample)
+            if not set(map(type, values)) <= _NUMBERS:
+                return self.accept_batch([sample])  # null, perhaps
+            # Packing rounds to float32 as numpy does, and refuses what rounds to infinity.
+            packed = bytearray(self._row.pack(*values))
+        except (KeyError, OverflowError, struct.error):  # the last: an int beyond float64
+            return None
+        if not math.isfinite(sum(values)):  # any infinity or NaN makes the sum one
+            return None
+        return np.frombuffer(packed, dtype=np.float32).reshape(1, self.width)
+
+    def accept_batch(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
+        """Give the matrix of many samples as `encode_batch` does, or None when any has a fault."""
+        if not samples:
+            return np.empty((0, self.width), dtype=np.float32)
+        values = self._values(samples)
+        if values is None:
+            return None
+        try:
+            # float64 first: it holds every JSON number, and the cast to float32 rounds once.
+            wide = np.array(values, dtype=np.float64).reshape(len(samples), self.width)
+        except OverflowError:  # a Python int beyond float64
+            return None
+        magnitude = np.abs(wide)
+        if magnitude.max() < FLOAT32_OVERFLOW:  # written so that NaN fails
+            return wide.astype(np.float32)
+        null = np.isnan(wide)
+        if (
+            (null & ~self._nullable).any()
+            or any(map(_is_nan, values))  # a NaN that was sent as a number
+            or (magnitude >= FLOAT32_OVERFLOW).any()
+        ):
+            return None
+        return wide.astype(np.float32)
 
     def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
         """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
@@ -109,38 +151,18 @@ class FeatureEncoder:
         counts = outside.sum(axis=0).tolist()
         return {name: n for name, n in zip(self.names, counts, strict=True) if n}
 
-    def _accept(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
-        """Give the matrix of ``samples``, or None when any of them has a fault."""
-        if not samples:
-            return np.empty((0, self.width), dtype=np.float32)
-        rows = self._rows(samples)
-        if rows is None:
-            return None
-        try:
-            # float64 first: it holds every JSON number, and the cast to float32 rounds once.
-            wide = np.array(rows, dtype=np.float64)
-        except OverflowError:  # a Python int beyond float64
-            return None
-        null = np.isnan(wide)
-        if null.any() and (
-            (null & ~self._nullable).any()
-            or any(map(_is_nan, chain.from_iterable(rows)))  # a NaN that was sent as a number
-        ):
-            return None
-        if (np.abs(wide) >= FLOAT32_OVERFLOW).any():
-            return None
-        return wide.astype(np.float32)
-
-    def _rows(self, samples: Sequence[object]) -> list[tuple[Any, ...]] | None:
-        """Give the values in the order of the features, if names and types are all right."""
+    def _values(self, samples: Sequence[object]) -> list[Any] | None:
+        """Give the values, sample by sample in the order of the features, if names and types are
+        all right.
+        """
         if set(map(type, samples)) != {dict} or set(map(len, samples)) != {self.width}:  # type: ignore[arg-type]
             return None
         try:
-            rows = list(map(self._columns, samples))
+            values = list(chain.from_iterable(map(self._columns, samples)))
         except KeyError:
             return None
         # Exact types: bool is an int to isinstance, but not a number to our callers.
-        return rows if set(map(type, chain.from_iterable(rows))) <= self._types else None
+        return values if set(map(type, values)) <= self._types else None
 
     def _faults(self, sample: object, path: tuple[str | int, ...]) -> Iterable[Fault]:
         """Say what is wrong with one sample, one thing after the other, as far as it is asked for.
