@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import orjson
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flasgger import Swagger
@@ -290,7 +291,7 @@ def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[s
         prediction = model.predict(model.encoder.encode(sample))
     except NonFiniteOutput:
         return None
-    answer: dict[str, Any] = PREDICTION.dump(prediction)
+    answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
     return answer
 
 

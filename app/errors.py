@@ -56,13 +56,17 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
         "status": status,
         "detail": detail,
         "instance": request.path[:LONGEST_ECHO],
-        "request_id": g.get("request_id", ""),
+        "request_id": _request_id(),
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}
             for fault in islice(faults, MAX_FAULTS)
         ],
     }
     return reply(PROBLEM, document, status, PROBLEM_JSON)
+
+
+def _request_id() -> str:
+    return g.call.request_id if "call" in g else ""
 
 
 def json_pointer(path: Sequence[str | int]) -> str:
@@ -143,7 +147,7 @@ def _unexpected(error: Exception) -> Response:
     log.error(
         "unexpected error",
         exc_info=original or error,
-        extra={"request_id": g.get("request_id", ""), "path": request.path},
+        extra={"request_id": _request_id(), "path": request.path},
     )
     return problem(
         500, "An error on our side, not in your request. Quote the request_id to report it."

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from flask import Flask, current_app, g
+from flask import Flask, current_app
 
-from app.model.model import Model
 from app.model.service import ModelService, ModelSource
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -42,16 +41,6 @@ class Lantern:
         self = cls(settings, ModelService(source, on_load=metrics.model_loaded), metrics)
         app.extensions["lantern"] = self
         return self
-
-
-def current_model() -> Model:
-    """Give the model that serves the current request, from start to end, and note its version.
-
-    Raises `ModelUnavailable` when there is none.
-    """
-    model = lantern().service.current()
-    g.model_version = model.version
-    return model
 
 
 def lantern() -> Lantern:

@@ -6,18 +6,22 @@ row is one field, which gives a float32 matrix, so nothing behind it handles nam
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, cast
 
 import numpy as np
+import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields
 from numpy.typing import NDArray
 
 from app.model.errors import BatchTooLarge, InvalidFeatures
 from app.model.features import FeatureEncoder
-from app.model.model import BatchPrediction
+from app.model.model import BatchPrediction, Prediction
 
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
@@ -27,6 +31,9 @@ class FeaturesField(fields.Field[NDArray[np.float32]]):
     def __init__(self, encoder: FeatureEncoder, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
         self.encoder = encoder
+
+    def accept(self, value: Any) -> NDArray[np.float32] | None:
+        return self.encoder.accept(value)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, **kwargs: Any
@@ -46,6 +53,11 @@ class SamplesField(fields.Field[NDArray[np.float32]]):
         self.encoder = encoder
         self.max_rows = max_rows
 
+    def accept(self, value: Any) -> NDArray[np.float32] | None:
+        if type(value) is not list or len(value) > self.max_rows:
+            return None
+        return self.encoder.accept_batch(value)
+
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, **kwargs: Any
     ) -> NDArray[np.float32]:
@@ -64,6 +76,18 @@ class _Request(Schema):
 
     class Meta:
         unknown = RAISE
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Load as every schema does; what its one field accepts as it is, without a second look.
+
+        Only what isn't accepted is walked through to say what is wrong with it.
+        """
+        if type(data) is dict and data.keys() == self.fields.keys() and not kwargs:
+            ((name, field),) = self.fields.items()
+            value = cast(FeaturesField | SamplesField, field).accept(data[name])
+            if value is not None:
+                return {name: value}
+        return super().load(data, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +110,12 @@ class ProbabilitiesField(fields.Dict):
     """Probabilities by position: ``{"class_0": p, "class_1": p, ...}``."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return {f"class_{index}": p for index, p in enumerate(value)}
+        return dict(zip(_class_keys(len(value)), value, strict=True))
+
+
+@lru_cache(maxsize=16)
+def _class_keys(classes: int) -> tuple[str, ...]:
+    return tuple(f"class_{index}" for index in range(classes))
 
 
 def _said(description: str, **more: Any) -> dict[str, Any]:
@@ -107,32 +136,61 @@ class PredictionSchema(Schema):
     model_version = fields.String(required=True)
     timestamp = fields.DateTime(required=True, format="iso", **_said("UTC, with its offset."))
 
+    def encode(self, prediction: Prediction) -> bytes:
+        """Write what `dump` gives as JSON, and a newline for those at a terminal.
 
-class PredictionsField(fields.List[PredictionSchema]):
-    """The predictions of a batch, written straight from its matrix."""
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any]:
-        assert isinstance(value, BatchPrediction)
-        keys = [f"class_{index}" for index in range(len(value.classes))]
-        timestamp = value.timestamp.isoformat()
-        return [
-            {
-                "prediction": index,
-                "label": value.classes[index],
-                "probabilities": dict(zip(keys, row, strict=True)),
-                "model_version": value.model_version,
-                "timestamp": timestamp,
-            }
-            for index, row in zip(
-                value.class_indices.tolist(), value.probabilities.tolist(), strict=True
-            )
-        ]
+        Probabilities are written with the digits that tell a float32 from its neighbours.
+        """
+        document = {
+            "prediction": prediction.class_index,
+            "label": prediction.label,
+            "probabilities": dict(
+                zip(
+                    _class_keys(len(prediction.probabilities)),
+                    map(np.float32, prediction.probabilities),
+                    strict=True,
+                )
+            ),
+            "model_version": prediction.model_version,
+            "timestamp": prediction.timestamp.isoformat(),
+        }
+        return orjson.dumps(document, option=_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
 
 class BatchResponseSchema(Schema):
-    predictions = PredictionsField(fields.Nested(PredictionSchema), required=True)
+    predictions = fields.List(fields.Nested(PredictionSchema), required=True)
     total_samples = fields.Integer(required=True)
     model_version = fields.String(required=True)
+
+    def encode(self, batch: BatchPrediction) -> bytes:
+        """Write what `dump` gives as JSON, and a newline.
+
+        No row becomes an object of Python's: what rows share is written once, and the numbers of
+        a column are written together.
+        """
+        version = orjson.dumps(batch.model_version)
+        heads = [
+            b'{"prediction":%d,"label":%b,"probabilities":{"class_0":'
+            % (index, orjson.dumps(label))
+            for index, label in enumerate(batch.classes)
+        ]
+        end = b'},"model_version":%b,"timestamp":"%b"},' % (
+            version,
+            batch.timestamp.isoformat().encode(),
+        )
+        pieces: list[Iterable[bytes]] = [map(heads.__getitem__, batch.class_indices.tolist())]
+        for column in range(len(batch.classes)):
+            if column:
+                pieces.append(repeat(b',"class_%d":' % column))
+            numbers = np.ascontiguousarray(batch.probabilities[:, column])
+            pieces.append(orjson.dumps(numbers, option=_NUMPY)[1:-1].split(b","))
+        pieces.append(repeat(end))
+        rows = b"".join(chain.from_iterable(zip(*pieces, strict=False)))[:-1]
+        return b'{"predictions":[%b],"total_samples":%d,"model_version":%b}\n' % (
+            rows,
+            len(batch),
+            version,
+        )
 
 
 class LinksSchema(Schema):

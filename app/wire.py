@@ -42,11 +42,10 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype=JSON)
 
 
-def read_json() -> Any:
-    """Give the request's body as Python objects.
+def read_json_body() -> bytes:
+    """Give the body of the request that Flask is handling, which says that it is JSON.
 
-    A number too large for float64 becomes infinity, so that validation can name its place.
-    Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is no JSON to be had.
+    Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is none to be had.
     """
     mimetype = request.mimetype
     if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
@@ -58,11 +57,14 @@ def read_json() -> Any:
             f"A body with Content-Encoding {encoding[:LONGEST_ECHO]!r} is not accepted; "
             "send it uncompressed."
         )
-    return parse_json(_read_body())
+    return _read_body()
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON. Raises 400 with the place (line, column) where it stops being JSON."""
+    """Parse JSON; a number too large for float64 becomes infinity, so that its place can be named.
+
+    Raises 400 with the place (line, column) where it stops being JSON.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -75,6 +77,13 @@ def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSO
     """Answer with ``answer`` as ``schema`` dumps it, and a newline for those at a terminal."""
     body = orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
     return Response(body, status, mimetype=mimetype)
+
+
+def reply_encoded(body: bytes, headers: list[tuple[str, str]]) -> Response:
+    """Answer with JSON that is written already."""
+    response = Response(body, mimetype=JSON)
+    response.headers.extend(headers)
+    return response
 
 
 def _read_body() -> bytes:

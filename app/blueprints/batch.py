@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app.extension import current_model, lantern
-from app.schemas import BATCH_RESPONSE, request_schemas
-from app.telemetry import predictions
-from app.wire import read_json, reply
+from app import predicting
+from app.extension import lantern
+from app.telemetry.requests import current_call
+from app.wire import read_json_body, reply_encoded
 
 blueprint = Blueprint("batch", __name__)
 
@@ -15,17 +15,4 @@ blueprint = Blueprint("batch", __name__)
 @blueprint.post("/predict/batch")
 def predict_batch() -> Response:
     """Classify every sample, or refuse them all."""
-    model = current_model()
-    schema = request_schemas(model.encoder, lantern().settings.limits.max_batch_size).batch
-    matrix = schema.load(read_json())["samples"]
-    batch = model.predict_batch(matrix)
-    response = reply(
-        BATCH_RESPONSE,
-        {
-            "predictions": batch,
-            "total_samples": len(batch),
-            "model_version": batch.model_version,
-        },
-    )
-    predictions.record_batch(response, model, matrix, batch)
-    return response
+    return reply_encoded(*predicting.predict_batch(lantern(), current_call(), read_json_body))

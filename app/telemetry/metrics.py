@@ -70,6 +70,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        # The children of the labels that were met: finding one takes longer than counting with it.
+        self._served: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._predicted: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._requests = Counter(
             "lantern_http_requests_total",
             "Requests answered, by method, route and status.",
@@ -119,8 +122,16 @@ class Metrics:
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        key = (method, route, status)
+        found = self._served.get(key)
+        if found is None:
+            found = self._served[key] = (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(route),
+            )
+        requests, duration = found
+        requests.inc()
+        duration.observe(seconds)
 
     @_harmless
     def predicted(
@@ -128,8 +139,14 @@ class Metrics:
     ) -> None:
         """Count predicted rows by class, and values outside the range by feature."""
         for label, rows in classes.items():
-            self._rows.labels(version).inc(rows)
-            self._classes.labels(version, label).inc(rows)
+            found = self._predicted.get((version, label))
+            if found is None:
+                found = self._predicted[version, label] = (
+                    self._rows.labels(version),
+                    self._classes.labels(version, label),
+                )
+            for counter in found:
+                counter.inc(rows)
         for feature, values in outside.items():
             self._outside.labels(version, feature).inc(values)
 

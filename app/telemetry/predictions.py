@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from flask import Response, g
 from numpy.typing import NDArray
 
-from app.extension import lantern
+from app.extension import Lantern
 from app.model.model import BatchPrediction, Model, Prediction
+from app.telemetry.logs import EventLog
+from app.telemetry.requests import Call
 
 WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
-log = logging.getLogger("lantern.prediction")
+_log = EventLog("lantern.prediction")
 
 
 def record_one(
-    response: Response, model: Model, row: NDArray[np.float32], prediction: Prediction
-) -> None:
-    """Record one prediction: its log line, its metrics, its warnings."""
-    _record(response, model, row, {prediction.label: 1})
-    extra = {
-        "request_id": g.request_id,
+    parts: Lantern, call: Call, model: Model, row: NDArray[np.float32], prediction: Prediction
+) -> list[tuple[str, str]]:
+    """Record one prediction in the log and the metrics; give its warnings as headers."""
+    headers = _record(parts, call, model, row, {prediction.label: 1})
+    fields: dict[str, Any] = {
+        "request_id": call.request_id,
         "model_version": prediction.model_version,
         "prediction": prediction.label,
         "confidence": round(prediction.confidence, 6),
     }
-    if lantern().settings.logging.features:
+    if parts.settings.logging.features:
         values = [None if math.isnan(value) else value for value in row[0].tolist()]
-        extra["features"] = dict(zip(model.encoder.names, values, strict=True))
-    log.info("prediction", extra=extra)
+        fields["features"] = dict(zip(model.encoder.names, values, strict=True))
+    _log.info("prediction", fields, more_follows=True)
+    return headers
 
 
 def record_batch(
-    response: Response, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
-) -> None:
-    """Record the predictions of a batch: their metrics, their warnings."""
-    _record(response, model, matrix, batch.class_counts())
+    parts: Lantern, call: Call, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
+) -> list[tuple[str, str]]:
+    """Record the predictions of a batch in the metrics; give their warnings as headers."""
+    return _record(parts, call, model, matrix, batch.class_counts())
 
 
 def _record(
-    response: Response, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
-) -> None:
-    g.rows = len(matrix)
+    parts: Lantern,
+    call: Call,
+    model: Model,
+    matrix: NDArray[np.float32],
+    classes: Mapping[str, int],
+) -> list[tuple[str, str]]:
+    call.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
-    lantern().metrics.predicted(model.version, classes, outside)
-    if outside:
-        response.headers[WARNINGS_HEADER] = listed(outside)
+    parts.metrics.predicted(model.version, classes, outside)
+    return [(WARNINGS_HEADER, listed(outside))] if outside else []
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,57 +1,111 @@
-"""One log line and one observation for each request, and the id that ties them together."""
+"""One log line and one observation for each request, and the id that ties them together.
+
+A `Call` is what is known of a request while it is served. Flask's views find theirs in `g`; what
+answers in front of Flask makes its own.
+"""
 
 from __future__ import annotations
 
-import logging
+import itertools
+import os
 import re
-import time
-import uuid
+from time import perf_counter
 
 from flask import Flask, Response, abort, g, request
 
 from app.extension import lantern
+from app.telemetry.logs import EventLog
+from app.telemetry.metrics import Metrics
 
-log = logging.getLogger("lantern.request")
+_log = EventLog("lantern.request")
 
+ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
 
 
+class Call:
+    """A request from its start to its end: ``started`` is a reading of `perf_counter`.
+
+    Who serves it notes the ``route`` it matched, the ``model_version`` that answers, and the
+    ``rows`` that were predicted.
+    """
+
+    __slots__ = ("method", "model_version", "path", "request_id", "route", "rows", "started")
+
+    def __init__(self, method: str, path: str, given_id: str) -> None:
+        self.started = perf_counter()
+        self.method = method
+        self.path = path
+        # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
+        self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
+        self.route = "unmatched"
+        self.model_version: str | None = None
+        self.rows: int | None = None
+
+    def end(self, status: int, metrics: Metrics) -> None:
+        """Log and count the request, which is answered with ``status``."""
+        seconds = perf_counter() - self.started
+        # Labels are bounded: neither a path nor a method that someone made up becomes one.
+        method = self.method if self.method in _METHODS else "other"
+        metrics.request_served(method, self.route, status, seconds)
+        _log.info(
+            "request",
+            {
+                "request_id": self.request_id,
+                "method": self.method,
+                "path": self.path[:_LONGEST_PATH_SHOWN],
+                "status": status,
+                "milliseconds": round(seconds * 1000, 3),
+                "model_version": self.model_version,
+                "rows": self.rows,
+            },
+        )
+
+
 def init_app(app: Flask) -> None:
-    """Have every request begin with an id and a clock, and end with a line and an observation."""
+    """Have every request begin with a `Call`, and end it."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
+def current_call() -> Call:
+    """Give the call that Flask is handling."""
+    call: Call = g.call
+    return call
+
+
 def _begin() -> None:
-    g.started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
-    # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
-    g.request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-    refusal = request.environ.get("app.worker.refusal")
+    environ = request.environ
+    call = g.call = Call(request.method, request.path, environ.get("HTTP_X_REQUEST_ID", ""))
+    if request.url_rule:
+        call.route = request.url_rule.rule
+    refusal = environ.get("app.worker.refusal")
     if refusal is not None:  # its body is too large or too late: the worker has not read it
         abort(refusal.status, refusal.detail)
 
 
 def _end(response: Response) -> Response:
-    seconds = time.perf_counter() - g.started
-    response.headers["X-Request-ID"] = g.request_id
-    parts = lantern()
-    # Labels are bounded: neither a path nor a method that someone made up becomes one.
-    route = request.url_rule.rule if request.url_rule else "unmatched"
-    method = request.method if request.method in _METHODS else "other"
-    parts.metrics.request_served(method, route, response.status_code, seconds)
-    log.info(
-        "request",
-        extra={
-            "request_id": g.request_id,
-            "method": request.method,
-            "path": request.path[:_LONGEST_PATH_SHOWN],
-            "status": response.status_code,
-            "milliseconds": round(seconds * 1000, 3),
-            "model_version": g.get("model_version"),
-            "rows": g.get("rows"),
-        },
-    )
+    call = current_call()
+    response.headers[ID_HEADER] = call.request_id
+    call.end(response.status_code, lantern().metrics)
     return response
+
+
+_process = b""
+_numbers = itertools.count()
+
+
+def _renew() -> None:
+    global _process, _numbers
+    _process, _numbers = os.urandom(8), itertools.count()
+
+
+_renew()
+os.register_at_fork(after_in_child=_renew)
+
+
+def _new_id() -> str:
+    """Give an id that no other request has: the process's own random half, and a number."""
+    return f"{_process.hex()}{next(_numbers):016x}"

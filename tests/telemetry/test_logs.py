@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from app.settings import load_settings
-from app.telemetry.logs import configure_logging
+from app.telemetry.logs import EventLog, configure_logging
+from tests.conftest import ROOT
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -92,6 +98,62 @@ def test_lines_are_for_programs_or_for_people(
     else:
         assert "INFO" in line
         assert "it works  rows=3  path='/a b\\nc'" in line
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_event_is_written_as_any_record_is(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(load_settings({"LANTERN_LOGGING__FORMAT": form}).logging)
+    fields = {"request_id": "r-1", "path": "/a b\nc", "rows": None, "milliseconds": 0.5}
+    EventLog("lantern.x").info("it works", fields, more_follows=True)
+    logging.getLogger("lantern.x").info("it works", extra=fields)
+    event, record = capsys.readouterr().out.splitlines()
+    if form == "json":
+        events, records = json.loads(event), json.loads(record)
+        assert abs(
+            datetime.fromisoformat(events.pop("time")) - datetime.fromisoformat(records.pop("time"))
+        ) < timedelta(seconds=60)
+        assert events == records
+    else:
+        assert event.partition("[")[2] == record.partition("[")[2]
+
+
+def test_a_line_that_another_follows_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
+    configure_logging(load_settings({}).logging)
+    events = EventLog("lantern.x")
+    events.info("first", {}, more_follows=True)
+    assert written.getvalue() == b""
+    events.info("second", {})
+    assert written.getvalue().count(b"\n") == 2
+
+
+def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(load_settings({"LANTERN_LOGGING__LEVEL": "WARNING"}).logging)
+    EventLog("lantern.x").info("hidden", {})
+    assert capsys.readouterr().out == ""
+
+
+def test_no_two_requests_get_the_same_id_in_whatever_process() -> None:
+    program = """
+import os
+from app.telemetry.requests import Call
+ids = lambda: [Call("GET", "/", "").request_id for _ in range(3)]
+print(*ids(), flush=True)
+if not os.fork():
+    print(*ids(), flush=True)
+    os._exit(0)
+os.wait()
+print(*ids())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    ids = ran.stdout.split()
+    assert len(ids) == len(set(ids)) == 9
+    assert all(re.fullmatch("[0-9a-f]{32}", id) for id in ids)
 
 
 def test_the_level_hides_what_is_less_severe(capsys: pytest.CaptureFixture[str]) -> None:
