@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Make the application: settings -> extensions -> blueprints -> errors -> documentation.
+    """Make the application: settings -> extensions -> blueprints -> errors -> documentation,
+    and the short path of predictions in front of it.
 
     The model is not loaded here but in each worker, after the fork (see ``gunicorn.conf.py``); a
     process that is not one of Gunicorn's loads it when it is first asked for. Raises
@@ -25,6 +26,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from app import blueprints, cli, docs, errors
     from app.extension import Lantern
     from app.settings import load_settings
+    from app.short_path import ShortPath
     from app.telemetry import logs, requests
     from app.wire import OrjsonProvider
 
@@ -33,11 +35,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json = OrjsonProvider(app)
 
     logs.configure_logging(settings.logging)
-    Lantern.install(app, settings).service.import_libraries()
+    parts = Lantern.install(app, settings)
+    parts.service.import_libraries()
 
     requests.init_app(app)
     blueprints.init_app(app)
     errors.init_app(app)
     docs.init_app(app)
     cli.init_app(app)
+    if settings.server.short_path:
+        app.wsgi_app = ShortPath(app.wsgi_app, parts)  # type: ignore[method-assign]
     return app

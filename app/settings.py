@@ -44,6 +44,7 @@ class ServerSettings:
     keepalive_seconds: int
     headers_timeout_seconds: float
     body_timeout_seconds: float
+    short_path: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class _Server(_Section):
     keepalive_seconds = _count(1)
     headers_timeout_seconds = _seconds()
     body_timeout_seconds = _seconds()
+    short_path = _Boolean(required=True)
 
 
 class _Model(_Section):
