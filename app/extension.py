@@ -36,6 +36,7 @@ class Lantern:
             threads=model.threads,
             feature_names=model.feature_names,
             class_names=model.class_names,
+            cache_size=settings.cache.size,
         )
         metrics = Metrics()
         self = cls(settings, ModelService(source, on_load=metrics.model_loaded), metrics)

@@ -58,6 +58,11 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSettings:
     max_body_bytes: int
     max_batch_size: int
@@ -76,6 +81,7 @@ class Settings:
 
     server: ServerSettings
     model: ModelSettings
+    cache: CacheSettings
     limits: LimitSettings
     logging: LoggingSettings
     values: Mapping[str, Any]
@@ -146,6 +152,10 @@ class _Model(_Section):
     class_names = fields.List(_text(), required=True)
 
 
+class _Cache(_Section):
+    size = _count(0)
+
+
 class _Limits(_Section):
     max_body_bytes = _count(1)
     max_batch_size = _count(1)
@@ -160,6 +170,7 @@ class _Logging(_Section):
 class _Settings(_Section):
     server = fields.Nested(_Server, required=True)
     model = fields.Nested(_Model, required=True)
+    cache = fields.Nested(_Cache, required=True)
     limits = fields.Nested(_Limits, required=True)
     logging = fields.Nested(_Logging, required=True)
 
@@ -200,6 +211,7 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     return Settings(
         server=ServerSettings(**checked["server"]),
         model=ModelSettings(**model),
+        cache=CacheSettings(**checked["cache"]),
         limits=LimitSettings(**checked["limits"]),
         logging=LoggingSettings(**checked["logging"]),
         values={

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from app.model import bundle as bundles
 from app.model.bundle import Bundle
+from app.model.cache import AnswerCache
 from app.model.errors import BundleError, NonFiniteOutput
 from app.model.features import FeatureEncoder
 from app.model.manifest import Golden
@@ -29,13 +30,17 @@ GOLDEN_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one sample; ``probabilities`` has one value a class, in their order."""
+    """The answer for one sample; ``probabilities`` has one value a class, in their order.
+
+    ``was_cached`` tells whether it was remembered; None where nothing is.
+    """
 
     class_index: int
     label: str
     probabilities: tuple[float, ...]
     model_version: str
     timestamp: datetime
+    was_cached: bool | None = None
 
     @property
     def confidence(self) -> float:
@@ -73,15 +78,21 @@ class BatchPrediction:
 
 
 class Model:
-    """One version of a classifier, loaded into a runtime."""
+    """One version of a classifier, loaded into a runtime.
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, checksum: str) -> None:
+    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, checksum: str, *, cache_size: int = 0
+    ) -> None:
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
         self.encoder = FeatureEncoder(bundle.manifest.features)
         self.loaded_at = datetime.now(UTC)
         self.version = bundle.manifest.version
+        self.cache = AnswerCache(cache_size) if cache_size else None
         self._classes = bundle.manifest.classes
 
     def predict(self, row: NDArray[np.float32]) -> Prediction:
@@ -89,13 +100,27 @@ class Model:
 
         Raises `NonFiniteOutput` when the network overflows on these values.
         """
+        cache = self.cache
+        was_cached: bool | None = None
+        if cache is None:
+            probabilities = self._run_one(row)
+        else:
+            key = row.tobytes()
+            found = cache.get(key)
+            was_cached = found is not None
+            probabilities = found or self._run_one(row)
+            if not was_cached:
+                cache.put(key, probabilities)
+        index = probabilities.index(max(probabilities))
+        return Prediction(
+            index, self._classes[index], probabilities, self.version, datetime.now(UTC), was_cached
+        )
+
+    def _run_one(self, row: NDArray[np.float32]) -> tuple[float, ...]:
         probabilities = tuple(self.runtime.run(row)[0].tolist())
         if not math.isfinite(sum(probabilities)):  # any NaN makes the sum NaN
             raise NonFiniteOutput
-        index = probabilities.index(max(probabilities))
-        return Prediction(
-            index, self._classes[index], probabilities, self.version, datetime.now(UTC)
-        )
+        return probabilities
 
     def predict_batch(self, matrix: NDArray[np.float32]) -> BatchPrediction:
         """Classify ``(n, width)`` float32 rows, ``n`` may be 0, in one pass of the network.
@@ -186,18 +211,21 @@ def load_model(
     threads: int = 1,
     feature_names: tuple[str, ...] = (),
     class_names: tuple[str, ...] = (),
+    cache_size: int = 0,
 ) -> Model:
     """Load, verify and self-test the model that ``path`` (and ``version``) stands for.
 
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest; a bundle's
-    manifest holds its own. Raises `BundleError` when it can't be served.
+    manifest holds its own. ``cache_size`` is the number of rows whose answers are remembered.
+    Raises `BundleError` when it can't be served.
     """
     found = bundles.find_bundle(path, version)
     if bundles.is_bare(found):
-        model = _load_bare(found, runtime, threads, feature_names, class_names)
+        loaded = _load_bare(found, runtime, threads, feature_names, class_names)
     else:
         promised = found.name if found != path else version or None
-        model = _load_bundle(found, promised, runtime, threads)
+        loaded = _load_bundle(found, promised, runtime, threads)
+    model = Model(*loaded, cache_size=cache_size)
     model.self_test()
     return model
 
@@ -216,7 +244,11 @@ def runtime_for(path: Path, version: str, runtime: RuntimeChoice) -> str:
     )
 
 
-def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads: int) -> Model:
+_Loaded = tuple[Bundle, Runtime, str]
+"""A bundle, its network in a runtime, and the SHA-256 of the network's file."""
+
+
+def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads: int) -> _Loaded:
     bundle = bundles.open_bundle(path, version)
     manifest = bundle.manifest
     name = choose_runtime(
@@ -225,7 +257,7 @@ def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads
     if name == "onnx" and bundle.onnx is not None:
         width, classes = len(manifest.features), len(manifest.classes)
         runtime = OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
-        return Model(bundle, runtime, manifest.files[bundles.ONNX].sha256)
+        return bundle, runtime, manifest.files[bundles.ONNX].sha256
     assert bundle.checkpoint is not None  # choose_runtime saw to it
     from app.model.network import build_network, read_checkpoint
 
@@ -238,7 +270,7 @@ def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads
             f"and {manifest.version!r}."
         )
     checksum = manifest.files[bundles.CHECKPOINT].sha256
-    return Model(bundle, TorchRuntime(build_network(checkpoint), threads), checksum)
+    return bundle, TorchRuntime(build_network(checkpoint), threads), checksum
 
 
 def _load_bare(
@@ -247,7 +279,7 @@ def _load_bare(
     threads: int,
     feature_names: tuple[str, ...],
     class_names: tuple[str, ...],
-) -> Model:
+) -> _Loaded:
     choose_runtime(choice, has_onnx=False, has_checkpoint=True)
     from app.model.network import build_network, read_checkpoint
 
@@ -262,4 +294,4 @@ def _load_bare(
         feature_names=feature_names,
         class_names=class_names,
     )
-    return Model(bundle, TorchRuntime(network, threads), bundles.file_sha256(file))
+    return bundle, TorchRuntime(network, threads), bundles.file_sha256(file)

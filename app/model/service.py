@@ -34,6 +34,7 @@ class ModelSource:
     threads: int = 1
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    cache_size: int = 0
 
 
 class ModelService:
@@ -83,6 +84,7 @@ class ModelService:
                 threads=source.threads,
                 feature_names=source.feature_names,
                 class_names=source.class_names,
+                cache_size=source.cache_size,
             )
         except ModelError as error:
             self._unavailable = str(error)

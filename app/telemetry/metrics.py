@@ -70,68 +70,90 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        # The children of the labels that were met: finding one takes longer than counting with it.
-        self._served: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._predicted: dict[tuple[str, str], tuple[Counter, Counter]] = {}
-        self._requests = Counter(
-            "lantern_http_requests_total",
-            "Requests answered, by method, route and status.",
-            ["method", "route", "status"],
-            registry=registry,
+        # What is kept of each metric is how to find its child for some labels, and that remembers:
+        # finding one takes longer than counting with it. Labels have few values.
+        self._requests = cache(
+            Counter(
+                "lantern_http_requests_total",
+                "Requests answered, by method, route and status.",
+                ["method", "route", "status"],
+                registry=registry,
+            ).labels
         )
-        self._seconds = Histogram(
-            "lantern_http_request_duration_seconds",
-            "Seconds from the start of a request's handling to its answer, by route.",
-            ["route"],
-            buckets=_BUCKETS,
-            registry=registry,
+        self._seconds = cache(
+            Histogram(
+                "lantern_http_request_duration_seconds",
+                "Seconds from the start of a request's handling to its answer, by route.",
+                ["route"],
+                buckets=_BUCKETS,
+                registry=registry,
+            ).labels
         )
-        self._rows = Counter(
-            "lantern_predicted_rows_total",
-            "Rows predicted, by model version.",
-            ["version"],
-            registry=registry,
+        self._rows = cache(
+            Counter(
+                "lantern_predicted_rows_total",
+                "Rows predicted, by model version.",
+                ["version"],
+                registry=registry,
+            ).labels
         )
-        self._classes = Counter(
-            "lantern_predictions_total",
-            "Rows predicted, by model version and predicted class.",
-            ["version", "class"],
-            registry=registry,
+        self._classes = cache(
+            Counter(
+                "lantern_predictions_total",
+                "Rows predicted, by model version and predicted class.",
+                ["version", "class"],
+                registry=registry,
+            ).labels
         )
-        self._outside = Counter(
-            "lantern_features_out_of_range_total",
-            "Feature values outside the range seen in training, by model version and feature.",
-            ["version", "feature"],
-            registry=registry,
+        self._outside = cache(
+            Counter(
+                "lantern_features_out_of_range_total",
+                "Feature values outside the range seen in training, by model version and feature.",
+                ["version", "feature"],
+                registry=registry,
+            ).labels
         )
-        self._load_seconds = Gauge(
-            "lantern_model_load_seconds",
-            "Seconds that loading the model took, by worker and model version.",
-            ["version"],  # a gauge without labels would show a value for the master, too
-            multiprocess_mode="liveall",
-            registry=registry,
+        self._lookups = cache(
+            Counter(
+                "lantern_cache_lookups_total",
+                "Rows looked up in the cache of answers, by model version and result.",
+                ["version", "result"],
+                registry=registry,
+            ).labels
         )
-        self._info = Gauge(
-            "lantern_model_info",
-            "The model that is served: 1 for each name, version, runtime and device.",
-            ["name", "version", "runtime", "device"],
-            multiprocess_mode="livemax",
-            registry=registry,
+        self._remembered = cache(
+            Gauge(
+                "lantern_cache_rows",
+                "Rows whose answers are remembered, by model version, summed over the workers.",
+                ["version"],
+                multiprocess_mode="livesum",
+                registry=registry,
+            ).labels
+        )
+        self._load_seconds = cache(
+            Gauge(
+                "lantern_model_load_seconds",
+                "Seconds that loading the model took, by worker and model version.",
+                ["version"],  # a gauge without labels would show a value for the master, too
+                multiprocess_mode="liveall",
+                registry=registry,
+            ).labels
+        )
+        self._info = cache(
+            Gauge(
+                "lantern_model_info",
+                "The model that is served: 1 for each name, version, runtime and device.",
+                ["name", "version", "runtime", "device"],
+                multiprocess_mode="livemax",
+                registry=registry,
+            ).labels
         )
 
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        key = (method, route, status)
-        found = self._served.get(key)
-        if found is None:
-            found = self._served[key] = (
-                self._requests.labels(method, route, str(status)),
-                self._seconds.labels(route),
-            )
-        requests, duration = found
-        requests.inc()
-        duration.observe(seconds)
+        self._requests(method, route, status).inc()
+        self._seconds(route).observe(seconds)
 
     @_harmless
     def predicted(
@@ -139,21 +161,22 @@ class Metrics:
     ) -> None:
         """Count predicted rows by class, and values outside the range by feature."""
         for label, rows in classes.items():
-            found = self._predicted.get((version, label))
-            if found is None:
-                found = self._predicted[version, label] = (
-                    self._rows.labels(version),
-                    self._classes.labels(version, label),
-                )
-            for counter in found:
-                counter.inc(rows)
+            self._rows(version).inc(rows)
+            self._classes(version, label).inc(rows)
         for feature, values in outside.items():
-            self._outside.labels(version, feature).inc(values)
+            self._outside(version, feature).inc(values)
+
+    @_harmless
+    def cache_asked(self, version: str, *, hit: bool, rows: int) -> None:
+        """Count a look into the cache of answers, which now holds ``rows``."""
+        self._lookups(version, "hit" if hit else "miss").inc()
+        if not hit:
+            self._remembered(version).set(rows)
 
     def model_loaded(self, model: Model, seconds: float) -> None:
         """Tell which model this process serves and how long loading it took."""
-        self._load_seconds.labels(model.version).set(seconds)
-        self._info.labels(
+        self._load_seconds(model.version).set(seconds)
+        self._info(
             model.manifest.name, model.version, model.runtime.name, model.runtime.device
         ).set(1)
 

@@ -28,6 +28,9 @@ def record_one(
 ) -> list[tuple[str, str]]:
     """Record one prediction in the log and the metrics; give its warnings as headers."""
     headers = _record(parts, call, model, row, {prediction.label: 1})
+    if prediction.was_cached is not None and model.cache is not None:
+        hit = prediction.was_cached
+        parts.metrics.cache_asked(model.version, hit=hit, rows=len(model.cache))
     fields: dict[str, Any] = {
         "request_id": call.request_id,
         "model_version": prediction.model_version,

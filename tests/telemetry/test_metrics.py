@@ -63,6 +63,29 @@ def test_requests_rows_classes_and_ranges_are_counted(
     }  # fmt: skip
 
 
+def test_looks_into_the_cache_are_counted_and_its_rows_are_shown(
+    make_app: Callable[..., Flask], sample: dict[str, float]
+) -> None:
+    client = make_app(CACHE__SIZE="2").test_client()
+    for age in (30, 30, 40, 50, 50, 30):
+        client.post("/predict", json={"features": {**sample, "age": age}})
+    got = samples(client.get("/metrics").get_data(as_text=True))
+
+    def lookups(result: str) -> float:
+        return got[("lantern_cache_lookups_total", (("result", result), ("version", "1")))]
+
+    assert (lookups("hit"), lookups("miss")) == (2, 4)
+    assert got[("lantern_cache_rows", (("version", "1"),))] == 2
+
+
+def test_without_a_cache_nothing_is_told_of_one(
+    make_app: Callable[..., Flask], sample: dict[str, float]
+) -> None:
+    client = make_app().test_client()
+    client.post("/predict", json={"features": sample})
+    assert "lantern_cache_lookups_total{" not in client.get("/metrics").get_data(as_text=True)
+
+
 def write(directory: Path, kind: str, pid: int, values: dict[str, float]) -> None:
     """Write a worker's file as prometheus-client does."""
     file = MmapedDict(str(directory / f"{kind}_{pid}.db"))
