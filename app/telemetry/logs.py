@@ -12,7 +12,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 from gunicorn.glogging import Logger
@@ -125,15 +125,29 @@ def make_formatter(settings: LoggingSettings) -> logging.Formatter:
 
 
 class _LineHandler(logging.StreamHandler[Any]):
-    """Writes lines, and flushes all but those that another line follows at once."""
+    """Writes lines; one that another follows at once is held, and written with it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._held = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.stream.write(self.format(record) + self.terminator)
+            self._held += self.format(record) + self.terminator
             if not record.__dict__.get("more_follows"):
                 self.flush()
         except Exception:
             self.handleError(record)
+
+    def flush(self) -> None:
+        self.acquire()  # `logging.shutdown` calls this without it
+        try:
+            held, self._held = self._held, ""
+            if held:
+                self.stream.write(held)
+            super().flush()
+        finally:
+            self.release()
 
 
 def configure_logging(settings: LoggingSettings) -> None:

@@ -163,3 +163,12 @@ def test_a_model_of_one_feature_takes_one_column() -> None:
 def test_values_outside_the_range_of_training_are_counted_by_feature() -> None:
     matrix = ENCODER.encode_batch([{"a": -1, "b": 9e9}, {"a": 11, "b": None}, {"a": 10, "b": 0}])
     assert ENCODER.out_of_range(matrix) == {"a": 2}
+
+
+@given(st.lists(st.floats(width=32), min_size=2, max_size=2))
+def test_one_row_is_counted_as_it_is_among_others(values: list[float]) -> None:
+    row = np.array([values], dtype=np.float32)
+    counts = ENCODER.out_of_range(row)
+    twice = ENCODER.out_of_range(np.concatenate([row, row]))
+    assert twice == dict.fromkeys(counts, 2)
+    assert counts == ({"a": 1} if values[0] < 0 or values[0] > 10 else {})
