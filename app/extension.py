@@ -34,6 +34,7 @@ class Lantern:
             version=model.version,
             runtime=model.runtime,
             threads=model.threads,
+            batch_rows=model.batch_rows,
             feature_names=model.feature_names,
             class_names=model.class_names,
             cache_size=settings.cache.size,

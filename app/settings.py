@@ -53,6 +53,7 @@ class ModelSettings:
     version: str
     runtime: RuntimeChoice
     threads: int
+    batch_rows: int
     feature_names: tuple[str, ...]
     class_names: tuple[str, ...]
 
@@ -148,6 +149,7 @@ class _Model(_Section):
     version = fields.String(required=True)
     runtime = _text(*RUNTIME_CHOICES)
     threads = _count(1, 1024)
+    batch_rows = _count(0)
     feature_names = fields.List(_text(), required=True)
     class_names = fields.List(_text(), required=True)
 

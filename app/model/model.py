@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.model import bundle as bundles
+from app.model.batching import BatchingRuntime
 from app.model.bundle import Bundle
 from app.model.cache import AnswerCache
 from app.model.errors import BundleError, NonFiniteOutput
@@ -209,6 +210,7 @@ def load_model(
     version: str = "",
     runtime: RuntimeChoice = "auto",
     threads: int = 1,
+    batch_rows: int = 0,
     feature_names: tuple[str, ...] = (),
     class_names: tuple[str, ...] = (),
     cache_size: int = 0,
@@ -216,7 +218,8 @@ def load_model(
     """Load, verify and self-test the model that ``path`` (and ``version``) stands for.
 
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest; a bundle's
-    manifest holds its own. ``cache_size`` is the number of rows whose answers are remembered.
+    manifest holds its own. With ``batch_rows`` the rows of several threads run together, at most so
+    many (see `BatchingRuntime`); ``cache_size`` is the number of rows whose answers are remembered.
     Raises `BundleError` when it can't be served.
     """
     found = bundles.find_bundle(path, version)
@@ -225,7 +228,10 @@ def load_model(
     else:
         promised = found.name if found != path else version or None
         loaded = _load_bundle(found, promised, runtime, threads)
-    model = Model(*loaded, cache_size=cache_size)
+    bundle, executing, checksum = loaded
+    if batch_rows:
+        executing = BatchingRuntime(executing, batch_rows)
+    model = Model(bundle, executing, checksum, cache_size=cache_size)
     model.self_test()
     return model
 
@@ -245,7 +251,7 @@ def runtime_for(path: Path, version: str, runtime: RuntimeChoice) -> str:
 
 
 _Loaded = tuple[Bundle, Runtime, str]
-"""A bundle, its network in a runtime, and the SHA-256 of the network's file."""
+"""A bundle, what executes it, and the checksum of the file that is executed."""
 
 
 def _load_bundle(path: Path, version: str | None, choice: RuntimeChoice, threads: int) -> _Loaded:

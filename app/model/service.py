@@ -32,6 +32,7 @@ class ModelSource:
     version: str = ""
     runtime: RuntimeChoice = "auto"
     threads: int = 1
+    batch_rows: int = 0
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
@@ -82,6 +83,7 @@ class ModelService:
                 version=source.version,
                 runtime=source.runtime,
                 threads=source.threads,
+                batch_rows=source.batch_rows,
                 feature_names=source.feature_names,
                 class_names=source.class_names,
                 cache_size=source.cache_size,

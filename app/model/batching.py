@@ -1,0 +1,156 @@
+"""Dynamic batching: rows that wait for the network run through it together.
+
+For an expensive network, whose forward pass takes much longer than handing a row to another
+thread. No thread and no timer of its own: what waits, waits for the pass before it and nothing
+else. It knows a runtime and threads that call it, and no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Event, Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.model.runtime import Runtime
+
+Matrix = NDArray[np.float32]
+
+
+class _Call:
+    """Rows that wait. Its caller is woken to find the answer, or to lead the next pass."""
+
+    __slots__ = ("alone", "answer", "left", "matrix", "woken")
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+        self.woken = Event()
+        self.answer: Matrix | None = None
+        self.alone = False
+        self.left = False
+
+
+class BatchingRuntime:
+    """Has another runtime execute the rows of several callers in one forward pass.
+
+    One pass runs at a time. Who finds the runtime free runs its rows at once. Who doesn't, waits in
+    line; when the pass before ends, the first in line leads the next: its own rows and those of the
+    calls behind it, whole calls in order, ``max_rows`` in all. Then it hands over, so nobody works
+    for others twice. A call of more than ``max_rows`` rows runs alone.
+
+    When a pass of several calls fails, each of them runs alone and meets its own outcome.
+
+    Rows that run together may be answered with other last bits than alone (a product of matrices
+    sums in another order than one of a matrix and a vector), as in every batch.
+
+    ``on_run``, where it is set, is told the rows of each pass; it must not raise.
+    """
+
+    def __init__(self, runtime: Runtime, max_rows: int) -> None:
+        self.name = runtime.name
+        self.device = runtime.device
+        self.max_rows = max_rows
+        self.on_run: Callable[[int], None] | None = None
+        self._runtime = runtime
+        self._lock = Lock()  # of what follows, and of every call in line
+        self._busy = False
+        self._line: deque[_Call] = deque()
+
+    def run(self, matrix: Matrix) -> Matrix:
+        """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32.
+
+        The answer may be a part of a larger array and must not be written to. Raises what the
+        runtime raises for these rows.
+        """
+        call = self._enter(matrix)
+        if call is None:
+            try:
+                return self._pass(matrix)
+            finally:
+                self._hand_over()
+        try:
+            call.woken.wait()
+            return self._lead(call) if call.answer is None else call.answer
+        finally:  # also when this thread is stopped while it waits
+            self._leave(call)
+
+    def _enter(self, matrix: Matrix) -> _Call | None:
+        """Take the runtime if it is free, and give None; else give the call that now waits."""
+        with self._lock:
+            if not self._busy:
+                self._busy = True
+                return None
+            call = _Call(matrix)
+            self._line.append(call)
+            return call
+
+    def _hand_over(self) -> None:
+        """Wake the first in line, which then has the runtime; with nobody there it is free."""
+        with self._lock:
+            if self._line:
+                self._line[0].woken.set()
+            else:
+                self._busy = False
+
+    def _lead(self, call: _Call) -> Matrix:
+        """Run ``call``, the first in line, and with it what may join."""
+        followers = self._take()
+        if not followers:
+            return self._pass(call.matrix)
+        try:
+            answers = self._pass(np.concatenate([call.matrix, *(f.matrix for f in followers)]))
+            answers.setflags(write=False)  # every caller has a view of it
+            end = len(call.matrix)
+            for follower in followers:
+                start, end = end, end + len(follower.matrix)
+                follower.answer = answers[start:end]
+                follower.woken.set()
+            return answers[: len(call.matrix)]
+        except Exception:
+            self._return(followers, alone=True)
+        except BaseException:  # this thread is being stopped, which is no fault of these rows
+            self._return(followers, alone=False)
+            raise
+        return self._pass(call.matrix)
+
+    def _take(self) -> list[_Call]:
+        """Take the leader out of the line, and those behind it that fit; give the latter."""
+        with self._lock:
+            leader = self._line.popleft()
+            followers: list[_Call] = []
+            rows = len(leader.matrix)
+            while self._line and not leader.alone and not self._line[0].alone:
+                rows += len(self._line[0].matrix)
+                if rows > self.max_rows:
+                    break
+                followers.append(self._line.popleft())
+            return followers
+
+    def _return(self, followers: list[_Call], *, alone: bool) -> None:
+        """Put calls that got no answer back to the head of the line, in their order."""
+        with self._lock:
+            for follower in reversed(followers):
+                if follower.answer is None and not follower.left:
+                    follower.alone = alone
+                    self._line.appendleft(follower)
+
+    def _leave(self, call: _Call) -> None:
+        """Have nobody wait for ``call``, whose caller goes; if it had the runtime, hand that over.
+
+        To be woken without an answer is to have it.
+        """
+        with self._lock:
+            call.left = True
+            if call in self._line:
+                self._line.remove(call)
+            had_runtime = call.woken.is_set() and call.answer is None
+        if had_runtime:
+            self._hand_over()
+
+    def _pass(self, matrix: Matrix) -> Matrix:
+        answers = self._runtime.run(matrix)
+        if self.on_run is not None:
+            self.on_run(len(matrix))
+        return answers
