@@ -31,11 +31,13 @@ from prometheus_client import (
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from app.model.batching import BatchingRuntime
 from app.model.model import Model
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 _DEPARTED = "departed"
 _LOCK_WAIT_SECONDS = 0.5
 _FILES = re.compile(r"(counter|gauge_[a-z]+|histogram|summary)_\w+\.db")
@@ -148,6 +150,15 @@ class Metrics:
                 registry=registry,
             ).labels
         )
+        self._batch_rows = cache(
+            Histogram(
+                "lantern_batch_rows",
+                "Rows of each forward pass, where requests may share one, by model version.",
+                ["version"],
+                buckets=_BATCH_BUCKETS,
+                registry=registry,
+            ).labels
+        )
 
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -179,6 +190,8 @@ class Metrics:
         self._info(
             model.manifest.name, model.version, model.runtime.name, model.runtime.device
         ).set(1)
+        if isinstance(model.runtime, BatchingRuntime):
+            model.runtime.on_run = _harmless(self._batch_rows(model.version).observe)
 
     def exposition(self) -> bytes:
         """Give all metrics in Prometheus's text format, summed over the workers if there are any.

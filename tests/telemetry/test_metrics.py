@@ -86,6 +86,20 @@ def test_without_a_cache_nothing_is_told_of_one(
     assert "lantern_cache_lookups_total{" not in client.get("/metrics").get_data(as_text=True)
 
 
+def test_rows_of_forward_passes_are_counted_where_requests_may_share_one(
+    make_app: Callable[..., Flask], sample: dict[str, float]
+) -> None:
+    for setting, passes in (("0", None), ("8", 2)):
+        client = make_app(MODEL__BATCH_ROWS=setting).test_client()
+        version = client.get("/health").get_json()["model_version"]
+        client.post("/predict", json={"features": sample})
+        client.post("/predict/batch", json={"samples": [sample] * 4})
+        got = samples(client.get("/metrics").text)
+        labels = (("version", version),)
+        assert got.get(("lantern_batch_rows_count", labels)) == passes
+        assert got.get(("lantern_batch_rows_sum", labels)) == (passes and 5)
+
+
 def write(directory: Path, kind: str, pid: int, values: dict[str, float]) -> None:
     """Write a worker's file as prometheus-client does."""
     file = MmapedDict(str(directory / f"{kind}_{pid}.db"))
