@@ -33,6 +33,7 @@ class Lantern:
             path=model.path,
             version=model.version,
             runtime=model.runtime,
+            device=model.device,
             threads=model.threads,
             batch_rows=model.batch_rows,
             feature_names=model.feature_names,

@@ -52,6 +52,7 @@ class ModelSettings:
     path: Path
     version: str
     runtime: RuntimeChoice
+    device: str
     threads: int
     batch_rows: int
     feature_names: tuple[str, ...]
@@ -125,6 +126,9 @@ def _seconds() -> _Number:
     return _Number(required=True, validate=validate.Range(min=0, min_inclusive=False))
 
 
+_DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
+
+
 class _Section(Schema):
     class Meta:
         unknown = RAISE
@@ -148,6 +152,7 @@ class _Model(_Section):
     path = _text()
     version = fields.String(required=True)
     runtime = _text(*RUNTIME_CHOICES)
+    device = fields.String(required=True, validate=_DEVICE)
     threads = _count(1, 1024)
     batch_rows = _count(0)
     feature_names = fields.List(_text(), required=True)

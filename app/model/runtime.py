@@ -39,23 +39,30 @@ class Runtime(Protocol):
 
 
 class TorchRuntime:
-    """Runs a network in PyTorch, in inference mode."""
+    """Runs a network in PyTorch, in inference mode, on ``device``: "cpu", "cuda" or "cuda:N".
+
+    The network is moved there once, here: make it after the fork, which CUDA doesn't survive.
+    Products of matrices are computed in float32 and not in TF32, so that a GPU answers as a CPU
+    does. Raises `BundleError` when torch can't use the device, or the network doesn't fit there.
+    """
 
     name = "torch"
-    device = "cpu"
 
-    def __init__(self, network: Network, threads: int) -> None:
+    def __init__(self, network: Network, threads: int, device: str = "cpu") -> None:
         import torch
 
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("highest")
         self._torch = torch
-        self._network = network.eval()
+        network = network.eval()
+        self._network = network if device == "cpu" else _moved(network, device)
+        self.device = device
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(matrix))
-            probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+            logits = self._network(torch.from_numpy(matrix).to(self.device))
+            probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
 
 
@@ -108,12 +115,21 @@ class OnnxRuntime:
         return probabilities
 
 
-def choose_runtime(choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool) -> str:
+def choose_runtime(
+    choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool, device: str = "cpu"
+) -> str:
     """Give the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
 
-    Raises `BundleError` when the bundle lacks what the wanted runtime executes.
+    It can on a CPU. Raises `BundleError` when the bundle lacks what the wanted runtime executes, or
+    the runtime can't use ``device``.
     """
-    name = choice if choice != "auto" else "onnx" if has_onnx else "torch"
+    on_cpu = device == "cpu"
+    name = choice if choice != "auto" else "onnx" if has_onnx and on_cpu else "torch"
+    if name == "onnx" and not on_cpu:
+        raise BundleError(
+            f"model.runtime is 'onnx', which runs on the CPU, but model.device is {device!r}; set "
+            "model.runtime to 'auto' or 'torch', or model.device to 'cpu'."
+        )
     if name == "onnx" and not has_onnx:
         raise BundleError(
             "model.runtime is 'onnx', but this model has no model.onnx; use 'auto' or 'torch'."
@@ -121,6 +137,9 @@ def choose_runtime(choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: boo
     if name == "torch" and not has_checkpoint:
         raise BundleError(
             "model.runtime is 'torch', but this model has no model.pt; use 'auto' or 'onnx'."
+            if on_cpu
+            else f"model.device is {device!r}, which takes torch, but this model has no model.pt; "
+            "pack it with one, or set model.device to 'cpu'."
         )
     return name
 
@@ -128,3 +147,43 @@ def choose_runtime(choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: boo
 def import_library(runtime: str) -> None:
     """Import what ``runtime`` needs, starting no thread: safe before a fork, and then shared."""
     importlib.import_module({"torch": "app.model.network", "onnx": "onnxruntime"}[runtime])
+
+
+def _moved(network: Network, device: str) -> Network:
+    """Move ``network`` to ``device`` and run it there once: what the device can't do shows then."""
+    import torch
+
+    try:
+        network = network.to(device)
+        network(torch.zeros(1, network.dims[0], device=device))
+    # An AssertionError is how a torch without CUDA says so.
+    except (RuntimeError, AssertionError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(
+            f"model.device is {device!r}, and torch {torch.__version__} says: "
+            f"{said.rstrip('.')}. {_remedy(device, error)}, or set model.device to 'cpu'."
+        ) from error
+    return network
+
+
+def _remedy(device: str, error: BaseException) -> str:
+    """Say what to do about ``error``, with which torch refused ``device``."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "Every worker has its own copy of the network there: set server.workers lower, or free "
+            "memory of the device"
+        )
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "This is a build of torch without CUDA: install one with it"
+    devices = torch.cuda.device_count()
+    if not devices:
+        return (
+            "Install the driver and let this process see a device (CUDA_VISIBLE_DEVICES, a "
+            "container's --gpus)"
+        )
+    if int(device.partition(":")[2] or 0) >= devices:
+        there = ", ".join(f"'cuda:{index}'" for index in range(devices))
+        return f"Set it to one that torch sees here ({there})"
+    return "Install a build of torch that supports this device and its driver"

@@ -31,6 +31,7 @@ class ModelSource:
     path: Path
     version: str = ""
     runtime: RuntimeChoice = "auto"
+    device: str = "cpu"
     threads: int = 1
     batch_rows: int = 0
     feature_names: tuple[str, ...] = ()
@@ -57,8 +58,10 @@ class ModelService:
 
         Never raises: what is wrong with the model is told by `load`.
         """
+        source = self.source
         try:
-            import_library(runtime_for(self.source.path, self.source.version, self.source.runtime))
+            runtime = runtime_for(source.path, source.version, source.runtime, source.device)
+            import_library(runtime)
         except Exception as error:
             log.debug("no library imported ahead: %s", error)
 
@@ -82,6 +85,7 @@ class ModelService:
                 source.path,
                 version=source.version,
                 runtime=source.runtime,
+                device=source.device,
                 threads=source.threads,
                 batch_rows=source.batch_rows,
                 feature_names=source.feature_names,
@@ -107,6 +111,7 @@ class ModelService:
                 "model": model.manifest.name,
                 "model_version": model.version,
                 "runtime": model.runtime.name,
+                "device": model.runtime.device,
                 "milliseconds": round(seconds * 1000, 1),
             },
         )
