@@ -49,7 +49,9 @@ _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
 workers = _server.workers or _web_concurrency() or _usable_cores()
-worker_class = KeepAliveWorker if _server.worker_class == "keepalive" else _server.worker_class
+worker_class = _settings.worker_class
+if worker_class == "keepalive":
+    worker_class = KeepAliveWorker
 # Gunicorn turns a sync worker with threads into gthread.
 threads = _server.threads if worker_class == "gthread" else 1
 timeout = _server.timeout_seconds
@@ -79,10 +81,22 @@ if not os.environ.get(_METRICS_VARIABLE):
 
 
 def when_ready(server):
-    """Make the directory of metrics, or empty the one that the user chose of an earlier run.
+    """Prepare the directory of metrics, and warn of settings that don't go together.
 
     Not before the sockets are bound: a start that fails leaves nothing behind.
     """
+    _prepare_metrics(server)
+    # What is in force, not what the settings say: Gunicorn's own flags win over them.
+    several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
+    if _settings.model.batch_rows and not several_threads:
+        server.log.warning(
+            "model.batch_rows does nothing here: a worker with one thread has one request at a "
+            "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or more."
+        )
+
+
+def _prepare_metrics(server):
+    """Make the directory of metrics, or empty the one that the user chose of an earlier run."""
     from app.telemetry.metrics import empty
 
     directory = Path(os.environ[_METRICS_VARIABLE])

@@ -89,6 +89,14 @@ class Settings:
     values: Mapping[str, Any]
     origins: Mapping[str, str]
 
+    @property
+    def worker_class(self) -> str:
+        """The worker class in force: "auto" is "gthread" for a model that needs several threads."""
+        if self.server.worker_class != "auto":
+            return self.server.worker_class
+        needs_threads = self.model.device != "cpu" or self.model.batch_rows > 0
+        return "gthread" if needs_threads else "keepalive"
+
 
 class _Integer(fields.Integer):
     """An integer that is written as one: neither ``"1"`` nor ``true`` nor ``1.0``."""
@@ -138,7 +146,7 @@ class _Server(_Section):
     host = _text()
     port = _count(1, 65535)
     workers = _count(0)
-    worker_class = _text("keepalive", "gthread", "sync")
+    worker_class = _text("auto", "keepalive", "gthread", "sync")
     threads = _count(1, 1024)
     timeout_seconds = _count(1)
     graceful_timeout_seconds = _count(1)

@@ -169,6 +169,37 @@ def test_the_command_prints_what_is_in_force_and_where_it_came_from() -> None:
     assert document["server.port"] == {"value": 8000, "origin": "default"}
 
 
+@pytest.mark.parametrize(
+    ("variables", "worker_class", "threads"),
+    [
+        ({}, "keepalive", 1),
+        ({"MODEL__DEVICE": "cuda:1"}, "gthread", 4),
+        ({"MODEL__BATCH_ROWS": "32", "SERVER__THREADS": "16"}, "gthread", 16),
+        ({"MODEL__BATCH_ROWS": "32", "SERVER__WORKER_CLASS": "keepalive"}, "keepalive", 1),
+        ({"SERVER__WORKER_CLASS": "gthread"}, "gthread", 4),
+        ({"SERVER__WORKER_CLASS": "sync", "MODEL__DEVICE": "cuda"}, "sync", 1),
+    ],
+)
+def test_a_model_that_needs_threads_gets_a_worker_that_has_them(
+    variables: dict[str, str], worker_class: str, threads: int
+) -> None:
+    environ = {f"LANTERN_{name}": value for name, value in variables.items()}
+    assert load_settings(environ).worker_class == worker_class
+    ran = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--print-config", "wsgi:app"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = dict(line.split("=", 1) for line in ran.stdout.splitlines() if "=" in line)
+    printed = {name.strip(): value.strip() for name, value in printed.items()}
+    named = {"keepalive": "<KeepAliveWorker()>"}
+    assert printed["worker_class"] == named.get(worker_class, worker_class)
+    assert printed["threads"] == str(threads)
+
+
 def test_a_setting_that_can_not_be_used_stops_the_start_with_a_sentence() -> None:
     ran = run_flask("config", LANTERN_SERVER__PORT="x")
     assert ran.returncode != 0

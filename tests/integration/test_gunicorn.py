@@ -418,7 +418,19 @@ def test_the_worker_class_is_that_of_the_settings(server: Server, worker_class: 
 
 
 def test_the_keep_alive_worker_is_the_default() -> None:
-    assert load_settings({}).server.worker_class == "keepalive"
+    assert load_settings({}).worker_class == "keepalive"
+
+
+@pytest.mark.parametrize(("threads", "warned"), [("1", True), ("2", False)])
+def test_batching_that_can_not_happen_is_warned_of_once(
+    start: Start, worker_class: str, threads: str, warned: bool
+) -> None:
+    """Whatever the settings say: Gunicorn's flags decide how many threads there are."""
+    server = start("-w", "2", "--threads", threads, MODEL__BATCH_ROWS="8")
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
+    said = [line for line in server.lines() if "model.batch_rows does nothing" in line["message"]]
+    assert len(said) == (warned or worker_class == "keepalive")
+    assert all(line["level"] == "WARNING" for line in said)
 
 
 def test_gunicorns_own_flags_win(start: Start) -> None:
