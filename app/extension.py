@@ -11,7 +11,8 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from app.model.service import ModelService, ModelSource
+from app.model.loading import ModelSource
+from app.model.service import ModelService
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.service import ModelService, ModelSource
+from app.model.loading import ModelSource
+from app.model.service import ModelService
 from app.settings import load_settings
 from tests.conftest import ROOT
 

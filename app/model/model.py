@@ -10,20 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model import bundle as bundles
-from app.model.batching import BatchingRuntime
 from app.model.bundle import Bundle
 from app.model.cache import AnswerCache
 from app.model.errors import BundleError, NonFiniteOutput
 from app.model.features import FeatureEncoder
 from app.model.manifest import Golden
-from app.model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+from app.model.runtime import Runtime
 
 GOLDEN_TOLERANCE = 1e-5
 """How far a probability may lie from the one that was packed, absolutely."""
@@ -204,114 +201,3 @@ class Model:
                 "and sum to 1 (is softmax in the graph?)."
             )
         return answers
-
-
-def load_model(
-    path: Path,
-    *,
-    version: str = "",
-    runtime: RuntimeChoice = "auto",
-    device: str = "cpu",
-    threads: int = 1,
-    batch_rows: int = 0,
-    feature_names: tuple[str, ...] = (),
-    class_names: tuple[str, ...] = (),
-    cache_size: int = 0,
-) -> Model:
-    """Load, verify and self-test the model that ``path`` (and ``version``) stands for.
-
-    ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest; a bundle's
-    manifest holds its own. ``runtime``, ``device`` and ``threads`` say what executes it; with
-    ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`);
-    ``cache_size`` is the number of rows whose answers are remembered.
-    Raises `BundleError` when it can't be served.
-    """
-    found = bundles.find_bundle(path, version)
-    if bundles.is_bare(found):
-        loaded = _load_bare(
-            found, runtime, device, threads, feature_names=feature_names, class_names=class_names
-        )
-    else:
-        promised = found.name if found != path else version or None
-        loaded = _load_bundle(found, promised, runtime, device, threads)
-    bundle, executing, checksum = loaded
-    if batch_rows:
-        executing = BatchingRuntime(executing, batch_rows)
-    model = Model(bundle, executing, checksum, cache_size=cache_size)
-    model.self_test()
-    return model
-
-
-def runtime_for(path: Path, version: str, runtime: RuntimeChoice, device: str = "cpu") -> str:
-    """Tell which runtime `load_model` will use, without loading anything.
-
-    Raises `BundleError` as it would.
-    """
-    found = bundles.find_bundle(path, version)
-    bare = bundles.is_bare(found)
-    return choose_runtime(
-        runtime,
-        has_onnx=not bare and (found / bundles.ONNX).is_file(),
-        has_checkpoint=bare or (found / bundles.CHECKPOINT).is_file(),
-        device=device,
-    )
-
-
-_Loaded = tuple[Bundle, Runtime, str]
-"""A bundle, what executes it, and the checksum of the file that is executed."""
-
-
-def _load_bundle(
-    path: Path, version: str | None, choice: RuntimeChoice, device: str, threads: int
-) -> _Loaded:
-    bundle = bundles.open_bundle(path, version)
-    manifest = bundle.manifest
-    name = choose_runtime(
-        choice,
-        has_onnx=bundle.onnx is not None,
-        has_checkpoint=bundle.checkpoint is not None,
-        device=device,
-    )
-    if name == "onnx" and bundle.onnx is not None:
-        width, classes = len(manifest.features), len(manifest.classes)
-        runtime = OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
-        return bundle, runtime, manifest.files[bundles.ONNX].sha256
-    assert bundle.checkpoint is not None  # choose_runtime saw to it
-    from app.model.network import build_network, read_checkpoint
-
-    checkpoint = read_checkpoint(bundle.checkpoint)
-    told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
-    if told != (len(manifest.features), len(manifest.classes), manifest.version):
-        raise BundleError(
-            f"{bundle.checkpoint} has {told[0]} inputs, {told[1]} outputs and version "
-            f"{told[2]!r}; the manifest says {len(manifest.features)}, {len(manifest.classes)} "
-            f"and {manifest.version!r}."
-        )
-    checksum = manifest.files[bundles.CHECKPOINT].sha256
-    return bundle, TorchRuntime(build_network(checkpoint), threads, device), checksum
-
-
-def _load_bare(
-    path: Path,
-    choice: RuntimeChoice,
-    device: str,
-    threads: int,
-    *,
-    feature_names: tuple[str, ...],
-    class_names: tuple[str, ...],
-) -> _Loaded:
-    choose_runtime(choice, has_onnx=False, has_checkpoint=True, device=device)
-    from app.model.network import build_network, read_checkpoint
-
-    file = bundles.checkpoint_path(path)
-    checkpoint = read_checkpoint(file)
-    network = build_network(checkpoint)  # before anything is made as large as it claims to be
-    bundle = bundles.open_bare_checkpoint(
-        file,
-        input_dim=checkpoint.input_dim,
-        output_dim=checkpoint.output_dim,
-        version=checkpoint.version,
-        feature_names=feature_names,
-        class_names=class_names,
-    )
-    return bundle, TorchRuntime(network, threads, device), bundles.file_sha256(file)

@@ -10,33 +10,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.model.errors import ModelError, ModelUnavailable
-from app.model.model import BatchPrediction, Model, Prediction, load_model, runtime_for
-from app.model.runtime import RuntimeChoice, import_library
+from app.model.loading import ModelSource, load_model, runtime_for
+from app.model.model import BatchPrediction, Model, Prediction
+from app.model.runtime import import_library
 
 log = logging.getLogger("lantern.model")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where the model is and how to run it; see ``[model]`` in ``config/default.toml``."""
-
-    path: Path
-    version: str = ""
-    runtime: RuntimeChoice = "auto"
-    device: str = "cpu"
-    threads: int = 1
-    batch_rows: int = 0
-    feature_names: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()
-    cache_size: int = 0
 
 
 class ModelService:
@@ -58,10 +42,8 @@ class ModelService:
 
         Never raises: what is wrong with the model is told by `load`.
         """
-        source = self.source
         try:
-            runtime = runtime_for(source.path, source.version, source.runtime, source.device)
-            import_library(runtime)
+            import_library(runtime_for(self.source))
         except Exception as error:
             log.debug("no library imported ahead: %s", error)
 
@@ -79,19 +61,8 @@ class ModelService:
 
     def _load(self) -> None:
         started = time.perf_counter()
-        source = self.source
         try:
-            model = load_model(
-                source.path,
-                version=source.version,
-                runtime=source.runtime,
-                device=source.device,
-                threads=source.threads,
-                batch_rows=source.batch_rows,
-                feature_names=source.feature_names,
-                class_names=source.class_names,
-                cache_size=source.cache_size,
-            )
+            model = load_model(self.source)
         except ModelError as error:
             self._unavailable = str(error)
             log.error("model not loaded", extra={"reason": str(error)})

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.model.batching import BatchingRuntime
-from app.model.model import Model, load_model
+from app.model.loading import ModelSource, load_model
+from app.model.model import Model
 from app.model.pack import parity_samples
 from tests.conftest import BUNDLE
 
@@ -331,8 +332,8 @@ def answers_of(runtime: Any, matrices: list[Matrix], threads: int) -> list[Matri
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_the_bundled_model_answers_sixteen_threads_as_it_answers_one(runtime: Any) -> None:
-    plain = load_model(BUNDLE, runtime=runtime)
-    batching = load_model(BUNDLE, runtime=runtime, batch_rows=64)
+    plain = load_model(ModelSource(BUNDLE, runtime=runtime))
+    batching = load_model(ModelSource(BUNDLE, runtime=runtime, batch_rows=64))
     assert isinstance(batching.runtime, BatchingRuntime)
     passes: list[int] = []
     batching.runtime.on_run = passes.append
@@ -345,10 +346,10 @@ def test_the_bundled_model_answers_sixteen_threads_as_it_answers_one(runtime: An
 
 
 def test_a_model_that_may_batch_tells_runtime_and_device_and_passes_its_self_test() -> None:
-    model: Model = load_model(BUNDLE, batch_rows=8)
+    model: Model = load_model(ModelSource(BUNDLE, batch_rows=8))
     model.self_test()
     assert (model.info()["runtime"], model.info()["device"]) == ("onnx", "cpu")
 
 
 def test_without_the_setting_nothing_stands_before_the_runtime() -> None:
-    assert not isinstance(load_model(BUNDLE).runtime, BatchingRuntime)
+    assert not isinstance(load_model(ModelSource(BUNDLE)).runtime, BatchingRuntime)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from app.model.cache import AnswerCache
 from app.model.errors import NonFiniteOutput
-from app.model.model import Model, load_model
+from app.model.loading import ModelSource, load_model
+from app.model.model import Model
 from tests.model.test_network import overflowing_checkpoint
 
 
@@ -32,7 +33,7 @@ class Counting:
 
 
 def counted(path: Path, cache_size: int) -> tuple[Model, Counting]:
-    model = load_model(path, cache_size=cache_size)
+    model = load_model(ModelSource(path, cache_size=cache_size))
     model.runtime = runtime = Counting(model.runtime)
     return model, runtime
 
@@ -53,7 +54,7 @@ def test_the_same_row_is_answered_without_the_network(packed: Path) -> None:
 
 def test_rows_that_differ_in_anything_do_not_share_an_answer(packed: Path) -> None:
     model, _ = counted(packed, 100)
-    plain = load_model(packed)
+    plain = load_model(ModelSource(packed))
     rows = [
         row(30, 1, 0),
         row(30, 0, 1),
@@ -83,7 +84,7 @@ def test_a_batch_is_computed_and_leaves_the_cache_alone(packed: Path) -> None:
 def test_what_could_not_be_answered_is_not_remembered(tmp_path: Path) -> None:
     torch.save(overflowing_checkpoint(), tmp_path / "model.pt")
     names = ("a", "b", "c", "d")
-    model = load_model(tmp_path / "model.pt", feature_names=names, cache_size=10)
+    model = load_model(ModelSource(tmp_path / "model.pt", feature_names=names, cache_size=10))
     for _ in range(2):
         with pytest.raises(NonFiniteOutput):
             model.predict(row(3e38, 3e38, 3e38, 3e38))
@@ -108,7 +109,7 @@ def test_those_asked_for_last_are_kept(size: int, asked: list[int]) -> None:
 
 def test_threads_that_share_it_get_right_answers(packed: Path) -> None:
     model, _ = counted(packed, 3)
-    plain = load_model(packed)
+    plain = load_model(ModelSource(packed))
     rows = [row(age, 1000, 1) for age in range(20, 30)]
     right = [plain.predict(values).probabilities for values in rows]
     wrong: list[int] = []

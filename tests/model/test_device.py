@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
-from app.model.model import load_model
+from app.model.loading import ModelSource, load_model
 from app.model.pack import parity_samples
 from app.model.runtime import TorchRuntime
 from tests.conftest import BUNDLE, ROOT
@@ -38,8 +38,8 @@ DEVICES = [
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("batch_rows", [0, 64])
 def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: int) -> None:
-    cpu = load_model(BUNDLE)
-    there = load_model(BUNDLE, device=device, batch_rows=batch_rows)
+    cpu = load_model(ModelSource(BUNDLE))
+    there = load_model(ModelSource(BUNDLE, device=device, batch_rows=batch_rows))
     assert there.info()["runtime"] == "torch"  # which "auto" means beside the CPU
     assert there.info()["device"] == device
     assert cpu.manifest.golden is not None

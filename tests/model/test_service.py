@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
+from app.model.loading import ModelSource
 from app.model.model import Model
 from app.model.pack import parity_samples
 from app.model.runtime import OnnxRuntime
-from app.model.service import ModelService, ModelSource
+from app.model.service import ModelService
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import CLASSES
 from tests.model.test_bundle import change
@@ -139,7 +140,8 @@ def test_a_bundle_of_onnx_alone_serves_without_torch(bundle: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from app.model.service import ModelService, ModelSource
+from app.model.loading import ModelSource
+from app.model.service import ModelService
 service = ModelService(ModelSource(Path({str(bundle)!r})))
 service.import_libraries()
 assert service.load(), service.unavailable_reason

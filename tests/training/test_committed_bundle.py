@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.model.loading import ModelSource, load_model
 from app.model.manifest import read_manifest
-from app.model.model import Model, load_model
+from app.model.model import Model
 
 BUNDLE = Path(__file__).resolve().parents[2] / "models" / "campaign-response" / "1"
 
@@ -16,7 +17,9 @@ BUNDLE = Path(__file__).resolve().parents[2] / "models" / "campaign-response" / 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, Model]:
     """Give the bundle loaded in torch and in ONNX Runtime; loading runs the golden samples."""
-    return load_model(BUNDLE, runtime="torch"), load_model(BUNDLE, runtime="onnx")
+    return load_model(ModelSource(BUNDLE, runtime="torch")), load_model(
+        ModelSource(BUNDLE, runtime="onnx")
+    )
 
 
 def test_its_figures_meet_the_aims() -> None:

@@ -1,0 +1,116 @@
+"""Loading: from where a model is, and how it is to run, to a `Model` that passed its self-test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.model import bundle as bundles
+from app.model.batching import BatchingRuntime
+from app.model.bundle import Bundle
+from app.model.errors import BundleError
+from app.model.model import Model
+from app.model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
+
+    ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
+    ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
+    ``cache_size`` is the number of rows whose answers are remembered.
+    """
+
+    path: Path
+    version: str = ""
+    runtime: RuntimeChoice = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    batch_rows: int = 0
+    feature_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    cache_size: int = 0
+
+
+def load_model(source: ModelSource) -> Model:
+    """Load, verify and self-test the model that ``source`` stands for.
+
+    Raises `BundleError` when it can't be served.
+    """
+    found = bundles.find_bundle(source.path, source.version)
+    load = _load_bare if bundles.is_bare(found) else _load_bundle
+    bundle, runtime, checksum = load(source, found)
+    if source.batch_rows:
+        runtime = BatchingRuntime(runtime, source.batch_rows)
+    model = Model(bundle, runtime, checksum, cache_size=source.cache_size)
+    model.self_test()
+    return model
+
+
+def runtime_for(source: ModelSource) -> str:
+    """Tell which runtime `load_model` will use, without loading anything.
+
+    Raises `BundleError` as it would.
+    """
+    found = bundles.find_bundle(source.path, source.version)
+    bare = bundles.is_bare(found)
+    return choose_runtime(
+        source.runtime,
+        has_onnx=not bare and (found / bundles.ONNX).is_file(),
+        has_checkpoint=bare or (found / bundles.CHECKPOINT).is_file(),
+        device=source.device,
+    )
+
+
+_Loaded = tuple[Bundle, Runtime, str]
+"""A bundle, what executes it, and the checksum of the file that is executed."""
+
+
+def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
+    promised = path.name if path != source.path else source.version or None
+    bundle = bundles.open_bundle(path, promised)
+    manifest = bundle.manifest
+    name = choose_runtime(
+        source.runtime,
+        has_onnx=bundle.onnx is not None,
+        has_checkpoint=bundle.checkpoint is not None,
+        device=source.device,
+    )
+    if name == "onnx" and bundle.onnx is not None:
+        width, classes = len(manifest.features), len(manifest.classes)
+        runtime = OnnxRuntime(bundle.onnx, source.threads, width=width, classes=classes)
+        return bundle, runtime, manifest.files[bundles.ONNX].sha256
+    assert bundle.checkpoint is not None  # choose_runtime saw to it
+    from app.model.network import build_network, read_checkpoint
+
+    checkpoint = read_checkpoint(bundle.checkpoint)
+    told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
+    if told != (len(manifest.features), len(manifest.classes), manifest.version):
+        raise BundleError(
+            f"{bundle.checkpoint} has {told[0]} inputs, {told[1]} outputs and version "
+            f"{told[2]!r}; the manifest says {len(manifest.features)}, {len(manifest.classes)} "
+            f"and {manifest.version!r}."
+        )
+    checksum = manifest.files[bundles.CHECKPOINT].sha256
+    network = build_network(checkpoint)
+    return bundle, TorchRuntime(network, source.threads, source.device), checksum
+
+
+def _load_bare(source: ModelSource, path: Path) -> _Loaded:
+    choose_runtime(source.runtime, has_onnx=False, has_checkpoint=True, device=source.device)
+    from app.model.network import build_network, read_checkpoint
+
+    file = bundles.checkpoint_path(path)
+    checkpoint = read_checkpoint(file)
+    network = build_network(checkpoint)  # before anything is made as large as it claims to be
+    bundle = bundles.open_bare_checkpoint(
+        file,
+        input_dim=checkpoint.input_dim,
+        output_dim=checkpoint.output_dim,
+        version=checkpoint.version,
+        feature_names=source.feature_names,
+        class_names=source.class_names,
+    )
+    runtime = TorchRuntime(network, source.threads, source.device)
+    return bundle, runtime, bundles.file_sha256(file)
