@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.extension import Lantern
-from app.schemas import BATCH_RESPONSE, PREDICTION, request_schemas
+from app.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
 from app.telemetry import predictions
 from app.telemetry.requests import Call
-from app.wire import parse_json
 
 Answer = tuple[bytes, list[tuple[str, str]]]
 """The JSON of an answer, and the headers that it alone has."""
@@ -29,8 +28,8 @@ def predict(parts: Lantern, call: Call, read_body: Callable[[], bytes]) -> Answe
     """
     model = parts.service.current()
     call.model_version = model.version
-    schema = request_schemas(model.encoder, parts.settings.limits.max_batch_size).predict
-    row = schema.load(parse_json(read_body()))["features"]
+    bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
+    row = bodies.predict.load(read_body())
     prediction = model.predict(row)
     body = PREDICTION.encode(prediction)
     return body, predictions.record_one(parts, call, model, row, prediction)
@@ -42,8 +41,8 @@ def predict_batch(parts: Lantern, call: Call, read_body: Callable[[], bytes]) ->
     """
     model = parts.service.current()
     call.model_version = model.version
-    schema = request_schemas(model.encoder, parts.settings.limits.max_batch_size).batch
-    matrix = schema.load(parse_json(read_body()))["samples"]
+    bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
+    matrix = bodies.batch.load(read_body())
     batch = model.predict_batch(matrix)
     body = BATCH_RESPONSE.encode(batch)
     return body, predictions.record_batch(parts, call, model, matrix, batch)

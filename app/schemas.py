@@ -1,25 +1,27 @@
 """The schemas of every request and response: they validate, serialise and describe the API.
 
-Features have no fixed schema: `request_schemas` builds one from the model that is loaded. A whole
+Features have no fixed schema: `request_bodies` builds one from the model that is loaded. A whole
 row is one field, which gives a float32 matrix, so nothing behind it handles names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields
 from numpy.typing import NDArray
 
+from app.acceptance import Acceptance
 from app.model.errors import BatchTooLarge, InvalidFeatures
 from app.model.features import FeatureEncoder
 from app.model.model import BatchPrediction, Prediction
+from app.wire import parse_json
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
@@ -31,9 +33,6 @@ class FeaturesField(fields.Field[NDArray[np.float32]]):
     def __init__(self, encoder: FeatureEncoder, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
         self.encoder = encoder
-
-    def accept(self, value: Any) -> NDArray[np.float32] | None:
-        return self.encoder.accept(value)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, **kwargs: Any
@@ -52,11 +51,6 @@ class SamplesField(fields.Field[NDArray[np.float32]]):
         super().__init__(required=True, error_messages=messages, **kwargs)
         self.encoder = encoder
         self.max_rows = max_rows
-
-    def accept(self, value: Any) -> NDArray[np.float32] | None:
-        if type(value) is not list or len(value) > self.max_rows:
-            return None
-        return self.encoder.accept_batch(value)
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, **kwargs: Any
@@ -77,33 +71,42 @@ class _Request(Schema):
     class Meta:
         unknown = RAISE
 
-    def load(self, data: Any, **kwargs: Any) -> Any:
-        """Load as every schema does; what its one field accepts as it is, without a second look.
 
-        Only what isn't accepted is walked through to say what is wrong with it.
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A kind of body that a model is sent: how to accept it fast, and a schema for the rest."""
+
+    accept: Callable[[bytes], NDArray[np.float32] | None]
+    schema: Schema
+
+    def load(self, body: bytes) -> NDArray[np.float32]:
+        """Give the rows in ``body``: float32, shape ``(n, width)``, NaN where it says null.
+
+        Raises 400 for what isn't JSON, `ValidationError`, and `BatchTooLarge`.
         """
-        if type(data) is dict and data.keys() == self.fields.keys() and not kwargs:
-            ((name, field),) = self.fields.items()
-            value = cast(FeaturesField | SamplesField, field).accept(data[name])
-            if value is not None:
-                return {name: value}
-        return super().load(data, **kwargs)
+        rows = self.accept(body)
+        if rows is None:
+            (rows,) = self.schema.load(parse_json(body)).values()
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSchemas:
-    """The schemas of the bodies that a model's encoder accepts."""
+class RequestBodies:
+    """The kinds of bodies that a model's encoder accepts."""
 
-    predict: Schema
-    batch: Schema
+    predict: RequestBody
+    batch: RequestBody
 
 
 @lru_cache(maxsize=16)
-def request_schemas(encoder: FeatureEncoder, max_rows: int) -> RequestSchemas:
-    """Build, once for each model, the schemas of what it is sent."""
+def request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
+    """Build, once for each model, what reads the bodies it is sent."""
+    acceptance = Acceptance(encoder, max_rows)
     predict = _Request.from_dict({"features": FeaturesField(encoder)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(encoder, max_rows)}, name="BatchRequest")
-    return RequestSchemas(predict(), batch())
+    return RequestBodies(
+        RequestBody(acceptance.row, predict()), RequestBody(acceptance.matrix, batch())
+    )
 
 
 class ProbabilitiesField(fields.Dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -66,7 +65,6 @@ class FeatureEncoder:
             if self.width > 1
             else lambda sample: (sample[self.names[0]],)  # itemgetter of one name gives no tuple
         )
-        self._row = struct.Struct(f"={self.width}f")
         unbounded = float("inf")
         self._minimum = np.array(
             [-unbounded if f.minimum is None else f.minimum for f in features], dtype=np.float32
@@ -82,10 +80,10 @@ class FeatureEncoder:
         Raises `FeatureMismatch` when the names aren't exactly the features', and
         `InvalidFeatures` when a value isn't a number that is finite as float32.
         """
-        row = self.accept(sample)
-        if row is None:
+        matrix = self._accept([sample])
+        if matrix is None:
             raise _invalid(list(islice(self._faults(sample, ()), MAX_FAULTS)))
-        return row
+        return matrix
 
     def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
         """Give the rows of many samples: float32, shape ``(len(samples), width)``.
@@ -93,7 +91,7 @@ class FeatureEncoder:
         Raises as `encode` does, with the faults of all rows (at most ``MAX_FAULTS``), the path of
         each starting with the index of its row.
         """
-        matrix = self.accept_batch(samples)
+        matrix = self._accept(samples)
         if matrix is None:
             faults = chain.from_iterable(
                 self._faults(sample, (index,)) for index, sample in enumerate(samples)
@@ -101,24 +99,21 @@ class FeatureEncoder:
             raise _invalid(list(islice(faults, MAX_FAULTS)))
         return matrix
 
-    def accept(self, sample: object) -> NDArray[np.float32] | None:
-        """Give the row of one sample as `encode` does, or None when it has a fault."""
-        if type(sample) is not dict or len(sample) != self.width:
-            return None
-        try:
-            values = self._columns(sample)
-            if not set(map(type, values)) <= _NUMBERS:
-                return self.accept_batch([sample])  # null, perhaps
-            # Packing rounds to float32 as numpy does, and refuses what rounds to infinity.
-            packed = bytearray(self._row.pack(*values))
-        except (KeyError, OverflowError, struct.error):  # the last: an int beyond float64
-            return None
-        if not math.isfinite(sum(values)):  # any infinity or NaN makes the sum one
-            return None
-        return np.frombuffer(packed, dtype=np.float32).reshape(1, self.width)
+    def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
+        """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
 
-    def accept_batch(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
-        """Give the matrix of many samples as `encode_batch` does, or None when any has a fault."""
+        Gives only the features that have any. NaN (a null) is inside every range.
+        """
+        if len(matrix) == 1 and self._is_inside(matrix[0].tolist()):
+            return {}
+        outside = (matrix < self._minimum) | (matrix > self._maximum)
+        if not outside.any():
+            return {}
+        counts = outside.sum(axis=0).tolist()
+        return {name: n for name, n in zip(self.names, counts, strict=True) if n}
+
+    def _accept(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
+        """Give the matrix of ``samples``, or None when any of them has a fault."""
         if not samples:
             return np.empty((0, self.width), dtype=np.float32)
         values = self._values(samples)
@@ -140,19 +135,6 @@ class FeatureEncoder:
         ):
             return None
         return wide.astype(np.float32)
-
-    def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
-        """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
-
-        Gives only the features that have any. NaN (a null) is inside every range.
-        """
-        if len(matrix) == 1 and self._is_inside(matrix[0].tolist()):
-            return {}
-        outside = (matrix < self._minimum) | (matrix > self._maximum)
-        if not outside.any():
-            return {}
-        counts = outside.sum(axis=0).tolist()
-        return {name: n for name, n in zip(self.names, counts, strict=True) if n}
 
     def _is_inside(self, row: list[float]) -> bool:
         """Tell whether a row without nulls is: for few values this is faster than numpy."""
