@@ -1,0 +1,151 @@
+"""Load: wrk for small requests, a few connections of our own for batches, and what came of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from benchmarks.servers import BenchmarkError, Server
+
+CONNECTIONS = 16
+BATCH_CONNECTIONS = 2
+_LUA = Path(__file__).with_name("wrk.lua")
+_JSON = {"Content-Type": "application/json"}
+_SETTLE_SECONDS = 0.05
+"""After the last answer: what a server still does for it (its log, its metrics) counts, too."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a load saw; latencies in milliseconds, and every fault in words."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    faults: tuple[str, ...] = ()
+
+    @property
+    def requests_per_second(self) -> float:
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A load, and the processor time that the server took for each of its requests, in µs."""
+
+    load: Load
+    cpu_us: float
+
+
+def parse_wrk(output: str) -> Load:
+    """Read what ``wrk.lua`` printed at the end. Raises `BenchmarkError` when it is not there."""
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    if not lines:
+        raise BenchmarkError(f"wrk said nothing of what it measured:\n{output[-2000:]}")
+    said = json.loads(lines[-1])
+    kinds = {
+        "status": "answers that were not 2xx",
+        "connect": "connections refused",
+        "read": "reads failed",
+        "write": "writes failed",
+        "timeout": "requests timed out",
+    }
+    faults = [f"{said[kind]:,} {words}" for kind, words in kinds.items() if said[kind]]
+    if not said["requests"]:
+        faults.append("no request was answered")
+    return Load(
+        said["requests"],
+        said["duration_us"] / 1e6,
+        said["p50_us"] / 1e3,
+        said["p99_us"] / 1e3,
+        tuple(faults),
+    )
+
+
+def wrk(
+    server: Server,
+    path: str,
+    seconds: float,
+    *,
+    bodies: Path | None = None,
+    connections: int = CONNECTIONS,
+) -> Load:
+    """Load ``path`` from one thread of wrk: POSTs of the lines of ``bodies``, or GETs.
+
+    wrk counts an answer of 400 and above as a fault; that the path answers 200 and does not
+    redirect is looked at before.
+    """
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
+    command += ["-s", str(_LUA), f"{server.url}{path}"]
+    if bodies:
+        command += ["--", str(bodies)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise BenchmarkError(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
+    return parse_wrk(ran.stdout)
+
+
+def exchange(server: Server, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Send one request on a connection of its own; give the status and the body of the answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("POST" if body else "GET", path, body, _JSON if body else {})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def batches(server: Server, path: str, seconds: float, bodies: Sequence[bytes]) -> Load:
+    """Send large bodies on a few connections, and wait for every answer.
+
+    wrk drops what is under way when its time is up; with batches that take a second each, that
+    would be processor time without a request to show for it.
+    """
+    times: list[float] = []
+    faults: list[str] = []
+    started = time.monotonic()
+
+    def send(first: int) -> None:
+        try:
+            with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as kept:
+                for body in islice(cycle(bodies), first, None):
+                    began = time.monotonic()
+                    if began - started >= seconds:
+                        return
+                    kept.request("POST", path, body, _JSON)
+                    response = kept.getresponse()
+                    response.read()
+                    times.append(time.monotonic() - began)
+                    if response.status != 200:
+                        faults.append(f"an answer of {response.status}")
+        except (OSError, http.client.HTTPException) as error:
+            faults.append(f"a connection failed: {error!r}")
+
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(BATCH_CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    elapsed = time.monotonic() - started
+    if not times:
+        return Load(0, elapsed, 0, 0, (*faults, "no request was answered"))
+    times.sort()
+    p50, p99 = (times[min(len(times) - 1, int(len(times) * p))] * 1e3 for p in (0.5, 0.99))
+    return Load(len(times), elapsed, p50, p99, tuple(faults))
+
+
+def measured(server: Server, load: Callable[[], Load]) -> Measured:
+    """Run a load, and see what processor time the server, workers and all, took for it."""
+    before = server.cpu_seconds()
+    seen = load()
+    time.sleep(_SETTLE_SECONDS)
+    used = server.cpu_seconds() - before
+    return Measured(seen, used * 1e6 / seen.requests if seen.requests else math.nan)

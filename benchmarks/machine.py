@@ -1,0 +1,69 @@
+"""Where and of what the figures were taken: the machine, the versions, the commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import parse_pins, pins
+from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
+
+
+def describe() -> dict[str, Any]:
+    """Give the processor, its cores, memory, kernel, Python, wrk and every library's version."""
+    ours = parse_pins((ROOT / "requirements.txt").read_text())
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "wrk": _first_line("wrk", "-v"),
+        "libraries": {
+            LANTERN: {name: version(name) for name in ours},
+            **{name: pins(name) for name in PEER_NAMES},
+        },
+    }
+
+
+def commit() -> str:
+    """Give the commit that is checked out, with ``-dirty`` when files differ from it.
+
+    Earlier results don't count: they change by measuring.
+    """
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}-dirty" if changed else head
+
+
+def load_average() -> float:
+    """Give the load of the last minute: what others did on this machine."""
+    return os.getloadavg()[0]
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def _first_line(*command: str) -> str:
+    """Give the first line that a program prints; wrk says its version and exits with 1."""
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (ran.stdout or ran.stderr).partition("\n")[0].partition(" Copyright")[0]
+
+
+def _field(path: str, name: str) -> str:
+    """Give the value of the first line ``name : value`` of a file in /proc."""
+    for line in Path(path).read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return "unknown"

@@ -1,0 +1,80 @@
+"""What the servers are sent: made-up customers of the bundled model, the same for every server."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.servers import ROOT
+
+BUNDLE = ROOT / "models" / "campaign-response" / "1"
+NULLS = 0.05
+"""The share of nulls in the features that may be null."""
+
+Sample = dict[str, float | None]
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    """Give the bundle's description of itself."""
+    content: dict[str, Any] = json.loads((BUNDLE / "manifest.json").read_text())
+    return content
+
+
+def feature_names() -> list[str]:
+    """Give the names of the features in order."""
+    return [feature["name"] for feature in manifest()["features"]]
+
+
+def classes() -> list[str]:
+    """Give the labels of the classes in order."""
+    names: list[str] = manifest()["classes"]
+    return names
+
+
+def golden_samples() -> list[Sample]:
+    """Give the bundle's own samples, some at the edges, one with nulls."""
+    names = feature_names()
+    return [dict(zip(names, row, strict=True)) for row in manifest()["golden"]["samples"]]
+
+
+def samples(count: int, seed: int = 0) -> list[Sample]:
+    """Make samples within the ranges of training, whole numbers but for the money spent."""
+    random = np.random.default_rng(seed)
+    columns: dict[str, list[float | None]] = {}
+    for feature in manifest()["features"]:
+        low, high = feature["minimum"], feature["maximum"]
+        values: list[float | None]
+        if feature["name"] == "avg_transaction_value":
+            values = np.round(random.uniform(low, high, count), 2).tolist()
+        else:
+            values = random.integers(int(low), int(high), count, endpoint=True).tolist()
+        if feature["nullable"]:
+            nulls = random.random(count) < NULLS
+            values = [None if null else v for v, null in zip(values, nulls, strict=True)]
+        columns[feature["name"]] = values
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def write_bodies(path: Path, count: int) -> Path:
+    """Write the bodies of ``count`` single predictions, a line each, for wrk."""
+    path.write_bytes(b"\n".join(single(sample) for sample in samples(count)) + b"\n")
+    return path
+
+
+def single(sample: Sample) -> bytes:
+    """Write the body of ``POST /predict``."""
+    return _compact({"features": sample})
+
+
+def batch(rows: list[Sample]) -> bytes:
+    """Write the body of ``POST /predict/batch``."""
+    return _compact({"samples": rows})
+
+
+def _compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,42 @@
+"""The peers' virtual environments: made once, and made anew when a peer's pins change."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.servers import PEER_NAMES, PEERS, VENVS
+
+
+def make_environments() -> None:
+    """Make the environment of each peer that lacks one that fits its requirements.txt."""
+    for name in PEER_NAMES:
+        requirements = PEERS / name / "requirements.txt"
+        directory = VENVS / name
+        stamp = directory / ".made-from"  # written last, so half an environment has none
+        wanted = f"{sys.version}\n{requirements.read_text()}"
+        if stamp.is_file() and stamp.read_text() == wanted:
+            continue
+        print(f"Making the environment of the {name} peer", flush=True)
+        shutil.rmtree(directory, ignore_errors=True)
+        _run(sys.executable, "-m", "venv", str(directory))
+        pip = ("pip", "--disable-pip-version-check", "install", "--quiet")
+        _run(str(directory / "bin" / "python"), "-m", *pip, "-r", str(requirements))
+        stamp.write_text(wanted)
+
+
+def pins(name: str) -> dict[str, str]:
+    """Give the versions of a peer's libraries."""
+    return parse_pins((PEERS / name / "requirements.txt").read_text())
+
+
+def parse_pins(requirements: str) -> dict[str, str]:
+    """Give ``{name: version}`` of lines like ``orjson==3.13.0``."""
+    lines = [line.partition("#")[0].strip() for line in requirements.splitlines()]
+    return dict(line.split("==") for line in lines if line)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True)

@@ -1,0 +1,101 @@
+"""The report: the table for people, and everything, round by round, for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figures
+from benchmarks.targets import Bound, Result, Unit
+
+_HEADER = ("what", "measured", "lowest to highest", "of what", "target", "stretch", "met")
+
+
+def table(results: Sequence[Result]) -> str:
+    """Write the results as a table in Markdown, its columns aligned."""
+    rows = [_HEADER, *(_row(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def write(
+    directory: Path, results: Sequence[Result], figures: Figures, about: dict[str, Any]
+) -> None:
+    """Write ``table.md`` and ``results.json`` into ``directory``."""
+    text = (
+        f"{table(results)}\n\n"
+        "A ratio is taken within a round and turned so that more is better; the table gives the\n"
+        "median over the rounds, and what was divided by what.\n\n"
+        f"{caption(about)}\n"
+    )
+    (directory / "table.md").write_text(text)
+    document = {
+        **about,
+        "rows": [
+            {
+                "what": result.target.what,
+                "unit": result.target.unit,
+                "median": result.measured.median,
+                "lowest": result.measured.lowest,
+                "highest": result.measured.highest,
+                "target": _bound(result.target.target, result.target.unit),
+                "stretch": _bound(result.target.stretch, result.target.unit),
+                "met": result.verdict,
+            }
+            for result in results
+        ],
+        "figures": figures,
+    }
+    (directory / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def caption(about: dict[str, Any]) -> str:
+    """Say in a line where and how the figures were taken."""
+    machine = about["machine"]
+    return (
+        f"{about['rounds']} rounds of {about['seconds']:g} s, at commit {about['commit'][:12]}"
+        f"{'-dirty' if about['commit'].endswith('-dirty') else ''}, on {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
+        f"Python {machine['python']}"
+    )
+
+
+def quantity(value: float, figure: str) -> str:
+    """Write a figure with its unit: ``quantity(116.2, "cpu_us")`` is ``116 µs``."""
+    unit = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "rps": "/s"}[
+        figure.rsplit("_", maxsplit=1)[-1]
+    ]
+    if unit == "µs" and value >= 10_000:
+        value, unit = value / 1000, "ms"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f} {unit}".replace(" /s", "/s")
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    target, spread = result.target, result.measured
+    sides = [quantity(side, target.figure) for side in (result.of, result.to) if side is not None]
+    return (
+        target.what,
+        _value(spread.median, target.unit),
+        f"{_value(spread.lowest, target.unit)} to {_value(spread.highest, target.unit)}",
+        " : ".join(sides),
+        _bound(target.target, target.unit),
+        _bound(target.stretch, target.unit),
+        result.verdict,
+    )
+
+
+def _value(value: float, unit: Unit) -> str:
+    return f"{value:.2f}x" if unit == "x" else quantity(value, unit.lower())
+
+
+def _bound(bound: Bound | None, unit: Unit) -> str:
+    if bound is None:
+        return ""
+    return f"{bound.sign} {bound.value:g}{'x' if unit == 'x' else ' ' + unit}"

@@ -1,0 +1,176 @@
+"""Servers under test: how each is started, when it is ready, and that it ends with the harness."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.processes import cpu_seconds
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = Path(__file__).resolve().parent / "peers"
+VENVS = Path(__file__).resolve().parent / ".venvs"
+LANTERN = "Lantern"
+PEER_NAMES = ("plain", "tuned", "handtuned")
+READY = "/health/ready"
+_START_SECONDS = 120
+_POLL_SECONDS = 0.003
+_IDLE_SECONDS = 0.5
+_IDLE_CPU_SECONDS = 0.015
+"""One tick of the clock, and not two: what an idle server may use in that time."""
+
+
+class BenchmarkError(Exception):
+    """A measurement that can't be made, or can't be trusted; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """How a server is started: its name in the tables, its command but the port, its settings."""
+
+    name: str
+    gunicorn: Path
+    arguments: tuple[str, ...]
+    directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def lantern(
+    name: str = LANTERN, settings: Mapping[str, str] | None = None, workers: int = 2
+) -> Program:
+    """Describe Lantern as users start it: ``gunicorn wsgi:app``, in this interpreter's venv."""
+    gunicorn = Path(sys.executable).with_name("gunicorn")
+    return Program(name, gunicorn, ("wsgi:app", "-w", str(workers)), ROOT, settings or {})
+
+
+def peer(name: str) -> Program:
+    """Describe a peer: two Uvicorn workers under Gunicorn, in a venv of its own."""
+    worker = "uvicorn_worker.UvicornWorker"  # with uvloop and httptools, as they are installed
+    # A control socket is a thread of its own, which Lantern's configuration turns off, too.
+    arguments = ("app:app", "-w", "2", "-k", worker, "--no-control-socket")
+    return Program(name, VENVS / name / "bin" / "gunicorn", arguments, PEERS / name)
+
+
+@dataclass
+class Server:
+    """A server that runs: its address, its master's pid, where its output goes."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+    seconds_to_ready: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.process.pid)
+
+    def forget_log(self) -> None:
+        """Empty the log, which grows by megabytes a second under load."""
+        os.truncate(self.log, 0)
+
+    def wait_until_idle(self) -> None:
+        """Wait until the server uses no processor time: all its workers have loaded.
+
+        Raises `BenchmarkError` for one that never rests: it would disturb the others' slots.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(_IDLE_SECONDS)
+            if self.cpu_seconds() - before <= _IDLE_CPU_SECONDS:
+                return
+        raise BenchmarkError(f"{self.name} uses processor time although nobody asks it anything.")
+
+
+@contextmanager
+def running(program: Program, directory: Path) -> Iterator[Server]:
+    """Start a server on a free port of loopback, give it when it is ready, and stop it."""
+    port = _free_port()
+    log = directory / f"{program.name.replace(' ', '-')}-{port}.log"
+    command = [str(program.gunicorn), *program.arguments, "-b", f"127.0.0.1:{port}"]
+    # The kernel tells the server to stop when the harness is gone, however that came about.
+    command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
+    with log.open("ab") as output:  # appended to, so that it can be emptied in between
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=program.directory,
+            env=_environment(program.settings),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is the harness's to handle
+        )
+    server = Server(program.name, port, process, log)
+    try:
+        _wait_until_ready(server)
+        server.seconds_to_ready = time.monotonic() - started
+        yield server
+    finally:
+        _stop(process)
+        log.unlink()
+
+
+@contextmanager
+def all_running(programs: list[Program], directory: Path) -> Iterator[list[Server]]:
+    """Start several servers, and give them when none of them uses processor time any more."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(program, directory)) for program in programs]
+        for server in servers:
+            server.wait_until_idle()
+        yield servers
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment without what would change a server's settings, and with ``settings``."""
+    others = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PROMETHEUS_MULTIPROC_DIR", "PYTHONPATH")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LANTERN_") and name not in others
+    }
+    return {**kept, **settings}
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+            with contextlib.closing(connection):
+                connection.request("GET", READY)
+                if connection.getresponse().status == 200:
+                    return
+        time.sleep(_POLL_SECONDS)
+    tail = server.log.read_text(errors="replace")[-2000:]
+    raise BenchmarkError(f"{server.name} did not start:\n{tail}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a master and its workers: politely, then all of its session."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the group is ours: it began with this process
+    process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
