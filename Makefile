@@ -13,11 +13,12 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format types check-chromium
+.PHONY: help serve test bench lint format types check-chromium check-wrk
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
+	@echo "make bench   measure it beside three FastAPI programs, and draw the picture (15 minutes)"
 	@echo "make lint    ruff's checks and format"
 	@echo "make types   mypy"
 	@echo "make format  put the code into ruff's format"
@@ -29,6 +30,9 @@ serve: $(SERVING)
 test: $(DEVELOPMENT) check-chromium lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
+
+bench: $(DEVELOPMENT) check-wrk
+	$(BIN)/python -m benchmarks
 
 lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .
@@ -49,6 +53,14 @@ check-chromium:
 	        chromium fonts-dejavu-core >/dev/null; \
 	} || echo "There is no chromium, and it could not be installed (which takes root and apt-get):" \
 	    "the browser tests will be skipped."
+
+# The benchmarks load the servers with wrk, and can't do without.
+check-wrk:
+	@command -v wrk >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk >/dev/null; \
+	} || { echo "There is no wrk, and it could not be installed (which takes root and apt-get):" \
+	    "install it, then run make bench again."; exit 1; }
 
 $(SERVING): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

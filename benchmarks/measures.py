@@ -34,8 +34,8 @@ _LEAST_OPEN = 0.98
 """Some may be on their way from a connection that the server gave up to the next."""
 LARGE_WIDTH = 11_500
 """Units of a hidden layer, so that the weights of the network are 505 MiB."""
-SLOW_WIDTH = 6_000
-"""Units of a hidden layer, so that a row takes well over 5 ms: it reads 144 MB of weights."""
+SLOW_WIDTH = 7_000
+"""Units of a hidden layer, so that a row takes more than 5 ms: it reads 196 MB of weights."""
 _ASK_SECONDS = 120
 VARIED, REPEATED = "varied rows", "a repeated row"
 
