@@ -108,4 +108,9 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchmarkError as error:
+        sys.exit(f"Nothing was measured. {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -72,5 +72,6 @@ class Bench:
         print(f"  {part}, {who}: {told}", flush=True)
 
     def fault(self, part: str, what: str) -> None:
-        print(f"  FAULT in {part}, {what}", flush=True)
-        self.faults.append(f"{part}, {what}")
+        """Note that a measurement went wrong, which fails the run."""
+        self.faults.append(f"{part}, {what.strip()}")
+        print(f"  FAULT: {self.faults[-1]}", flush=True)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LABELS = {
-    LANTERN: "Lantern",
+    LANTERN: "Lantern\nFlask, with\nlogs and\nmetrics",
     "plain": "plain\nFastAPI,\nPydantic,\neager torch",
-    "tuned": "tuned\nFastAPI,\nONNX Runtime,\norjson",
-    "handtuned": "hand-tuned\nStarlette,\nmsgspec,\nONNX Runtime",
+    "tuned": "tuned\nFastAPI,\nONNX Rt.,\norjson",
+    "handtuned": "hand-tuned\nStarlette,\nmsgspec,\nONNX Rt.",
 }
 _NAMES = (LANTERN, *PEER_NAMES)
 _OURS, _OTHERS = "#c2570c", "#8b95a1"
@@ -60,7 +60,9 @@ def draw(path: Path, figures: Figures, caption: str) -> None:
         frameon=False,
     )
     drawing.suptitle("The same network behind four servers, two workers each")
-    drawing.supxlabel(caption, fontsize=8, color="#555555")
+    drawing.supxlabel(
+        f"Bars: medians; whiskers: lowest to highest. {caption}.", fontsize=8, color="#555555"
+    )
     drawing.savefig(path, dpi=150)
     pyplot.close(drawing)
 
@@ -96,6 +98,7 @@ def _bars(axes: Axes, groups: Sequence[Sequence[Sequence[float]]], form: str) ->
                 ha="center",
             )
     axes.set_xticks(range(len(_NAMES)), [_LABELS[name] for name in _NAMES])
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.1)
+    highest = max(max(values) for group in groups for values in group)
+    axes.set_ylim(0, highest * 1.12)  # room for the value above the tallest
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)

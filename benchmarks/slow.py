@@ -5,19 +5,23 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+import time
 
 from benchmarks import payloads
 from benchmarks.servers import BenchmarkError, Server
 
 _POLL_SECONDS = 0.05
+_RENEWAL_SECONDS = 7.0
+"""How long a half-sent request is left: less than the ten seconds that a head may take."""
 
 
 class SlowConnections:
     """Keeps ``count`` connections open: half idle after an answer, half with half a request.
 
-    Of the latter one half stops within the head, the other within the body. One that the server
-    closes or refuses, which it does after its time limits, is opened anew at once; ``fewest`` is
-    how many were open when there were fewest, ``reopened`` how many were replaced.
+    Of the latter one half stops within the head, the other within the body. Before the server's
+    time limits end one, another takes its place. One that the server ends all the same is opened
+    anew; ``fewest`` is how many were open when there were fewest, ``reopened`` how many were
+    replaced for either reason.
     """
 
     def __init__(self, server: Server, count: int) -> None:
@@ -54,7 +58,7 @@ class SlowConnections:
         connection.sendall(sent)
         if sent is self._whole and not connection.recv(65536).startswith(b"HTTP/1.1 200"):
             raise BenchmarkError("A connection that was to idle was not answered 200 before.")
-        self._selector.register(connection, selectors.EVENT_READ, sent)
+        self._selector.register(connection, selectors.EVENT_READ, (sent, time.monotonic()))
 
     def _close(self, key: selectors.SelectorKey) -> None:
         connection = key.fileobj
@@ -63,11 +67,19 @@ class SlowConnections:
         connection.close()
 
     def _tend(self) -> None:
-        """Replace what the server closed: nothing else makes these connections readable."""
+        """Renew what is half-sent, and replace what the server ended: only that is readable."""
         while not self._stopping.is_set():
-            ended = self._selector.select(_POLL_SECONDS)
+            ended = [key for key, _ in self._selector.select(_POLL_SECONDS)]
             self.fewest = min(self.fewest, len(self._sent) - len(ended))
-            for key, _ in ended:
+            for key in ended:
                 self._close(key)
-                self._open(key.data)
-                self.reopened += 1
+                self._open(key.data[0])
+            old = [key for key in self._selector.get_map().values() if self._is_old(key)]
+            for key in old:
+                self._open(key.data[0])  # before the other is closed: there are never fewer
+                self._close(key)
+            self.reopened += len(ended) + len(old)
+
+    def _is_old(self, key: selectors.SelectorKey) -> bool:
+        sent, opened = key.data
+        return sent is not self._whole and time.monotonic() - opened > _RENEWAL_SECONDS
