@@ -37,6 +37,11 @@ class Bench:
         return payloads.write_bodies(self.directory / "varied.jsonl", _DISTINCT_BODIES)
 
     @cached_property
+    def complete(self) -> Path:
+        """The same without nulls, which a bare checkpoint has no answer to."""
+        return payloads.write_bodies(self.directory / "complete.jsonl", _DISTINCT_BODIES, nulls=0)
+
+    @cached_property
     def repeated(self) -> Path:
         """A file of one such body."""
         return payloads.write_bodies(self.directory / "repeated.jsonl", 1)
@@ -57,6 +62,7 @@ class Bench:
             part,
             who,
             cpu_us=seen.cpu_us,
+            busiest_share=seen.busiest_share,
             rps=seen.load.requests_per_second,
             p50_ms=seen.load.p50_ms,
             p99_ms=seen.load.p99_ms,

@@ -41,10 +41,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """A load, and the processor time that the server took for each of its requests, in µs."""
+    """A load, and the processor time that the server took for each of its requests, in µs.
+
+    ``busiest_share`` is the busiest worker's part of it. The kernel hands a new connection to
+    whichever worker accepts it first, so now and then one worker has all of them: such a slot has
+    half the throughput and the same processor time a request. It happens to every server.
+    """
 
     load: Load
     cpu_us: float
+    busiest_share: float
 
 
 def parse_wrk(output: str) -> Load:
@@ -144,8 +150,12 @@ def batches(server: Server, path: str, seconds: float, bodies: Sequence[bytes]) 
 
 def measured(server: Server, load: Callable[[], Load]) -> Measured:
     """Run a load, and see what processor time the server, workers and all, took for it."""
-    before = server.cpu_seconds()
+    before, of_workers = server.cpu_seconds(), server.cpu_seconds_of_workers()
     seen = load()
     time.sleep(_SETTLE_SECONDS)
     used = server.cpu_seconds() - before
-    return Measured(seen, used * 1e6 / seen.requests if seen.requests else math.nan)
+    later = server.cpu_seconds_of_workers()
+    busiest = max(later[pid] - of_workers.get(pid, 0.0) for pid in later)
+    if not (seen.requests and used):
+        return Measured(seen, math.nan, math.nan)
+    return Measured(seen, used * 1e6 / seen.requests, busiest / used)

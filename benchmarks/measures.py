@@ -170,7 +170,7 @@ def batching(bench: Bench) -> None:
     programs = [lantern(name, common | more) for name, more in BATCHING_VARIANTS.items()]
     with all_running(programs, bench.directory) as servers:
         for server in interleaved(servers, bench.rounds):
-            bench.slot("batching", server, _posting(bench.varied))
+            bench.slot("batching", server, _posting(bench.complete))
     path.unlink()
 
 

@@ -13,7 +13,7 @@ from benchmarks.servers import ROOT
 
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
 NULLS = 0.05
-"""The share of nulls in the features that may be null."""
+"""The share of nulls in the features that may be null, unless told otherwise."""
 
 Sample = dict[str, float | None]
 
@@ -42,7 +42,7 @@ def golden_samples() -> list[Sample]:
     return [dict(zip(names, row, strict=True)) for row in manifest()["golden"]["samples"]]
 
 
-def samples(count: int, seed: int = 0) -> list[Sample]:
+def samples(count: int, seed: int = 0, nulls: float = NULLS) -> list[Sample]:
     """Make samples within the ranges of training, whole numbers but for the money spent."""
     random = np.random.default_rng(seed)
     columns: dict[str, list[float | None]] = {}
@@ -54,15 +54,15 @@ def samples(count: int, seed: int = 0) -> list[Sample]:
         else:
             values = random.integers(int(low), int(high), count, endpoint=True).tolist()
         if feature["nullable"]:
-            nulls = random.random(count) < NULLS
-            values = [None if null else v for v, null in zip(values, nulls, strict=True)]
+            missing = random.random(count) < nulls
+            values = [None if gone else v for v, gone in zip(values, missing, strict=True)]
         columns[feature["name"]] = values
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def write_bodies(path: Path, count: int) -> Path:
+def write_bodies(path: Path, count: int, nulls: float = NULLS) -> Path:
     """Write the bodies of ``count`` single predictions, a line each, for wrk."""
-    path.write_bytes(b"\n".join(single(sample) for sample in samples(count)) + b"\n")
+    path.write_bytes(b"\n".join(single(sample) for sample in samples(count, nulls=nulls)) + b"\n")
     return path
 
 

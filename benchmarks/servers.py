@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import children, cpu_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -76,7 +76,12 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_seconds(self) -> float:
+        """Give the processor time of the master and all its workers so far."""
         return cpu_seconds(self.process.pid)
+
+    def cpu_seconds_of_workers(self) -> dict[int, float]:
+        """Give that of each worker, by its pid."""
+        return {pid: cpu_seconds(pid) for pid in children(self.process.pid)}
 
     def forget_log(self) -> None:
         """Empty the log, which grows by megabytes a second under load."""
