@@ -12,12 +12,13 @@ import re
 from time import perf_counter
 
 from flask import Flask, Response, abort, g, request
+from werkzeug.exceptions import ServiceUnavailable
 
 from app.extension import lantern
 from app.telemetry.logs import EventLog
 from app.telemetry.metrics import Metrics
 
-_log = EventLog("lantern.request")
+events = EventLog("lantern.request")
 
 ID_HEADER = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -50,7 +51,7 @@ class Call:
         # Labels are bounded: neither a path nor a method that someone made up becomes one.
         method = self.method if self.method in _METHODS else "other"
         metrics.request_served(method, self.route, status, seconds)
-        _log.info(
+        events.info(
             "request",
             {
                 "request_id": self.request_id,
@@ -82,7 +83,9 @@ def _begin() -> None:
     if request.url_rule:
         call.route = request.url_rule.rule
     refusal = environ.get("app.worker.refusal")
-    if refusal is not None:  # its body is too large or too late: the worker has not read it
+    if refusal is not None:  # too large, too late or malformed: the worker has not read it
+        if refusal.retry_after is not None:
+            raise ServiceUnavailable(refusal.detail, retry_after=refusal.retry_after)
         abort(refusal.status, refusal.detail)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from types import TracebackType
 
@@ -52,11 +53,12 @@ class Answer:
 
     __slots__ = (
         "_chunked",
-        "_code",
+        "_is_bodiless",
         "_iterable",
         "_iterator",
         "_lines",
         "_omits_body",
+        "_only",
         "_out",
         "headers",
         "headers_sent",
@@ -68,7 +70,7 @@ class Answer:
         "status",
     )
 
-    def __init__(self, request: Request, out: list[Part], *, keep_alive: bool) -> None:
+    def __init__(self, request: Request, out: deque[Part], *, keep_alive: bool) -> None:
         self.request = request
         self._out = out
         self.keep_alive = keep_alive
@@ -78,10 +80,10 @@ class Answer:
         self.response_length: int | None = None
         self.sent = 0
         self.started = 0.0
-        self._code = 0
         self._chunked = False
-        self._omits_body = False
+        self._is_bodiless = self._omits_body = False
         self._lines = ""
+        self._only: int | None = None
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] | None = None
 
@@ -89,8 +91,8 @@ class Answer:
         """Have the application answer; `take` gives what it returned. Raises what it raises."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one piece has a length, which costs the client less than a chunk.
-        if self.response_length is None and isinstance(iterable, list | tuple):
-            self._promise_length(iterable)
+        if isinstance(iterable, list | tuple) and len(iterable) == 1:
+            self._only = len(iterable[0])
         self._iterator = iter(iterable)
 
     def start(
@@ -109,11 +111,10 @@ class Answer:
                 exc_info = None  # it would keep its traceback's frames, and this one, alive
         elif self.status is not None:
             raise AssertionError("start_response: the headers are already set")
-        code = self._code = _checked_statuses.get(status) or _check_status(status)
+        code = _checked_statuses.get(status) or _check_status(status)
         forbids_length = code == 204 or code < 200
-        self._omits_body = forbids_length or code == 304 or self.request.method == "HEAD"
-        self.response_length = None
-        self.headers = []
+        length: int | None = None
+        kept: list[tuple[str, str]] = []
         lines = ""
         for name, value in headers:
             lowered = _checked_names.get(name) or _check_name(name)
@@ -126,12 +127,19 @@ class Answer:
                     continue
                 if not value.isdecimal():
                     raise ValueError(f"{value!r} is not a length")
-                self.response_length = int(value)
+                if length is not None:
+                    raise ValueError("there are two lengths")
+                length = int(value)
             stripped = value.strip(" \t")
-            self.headers.append((name, stripped))
+            kept.append((name, stripped))
             lines += f"{name}: {stripped}\r\n"
-        self._lines = lines
+        # All at once: an application may go on after a start that failed.
+        self._is_bodiless = forbids_length or code == 304
+        self._omits_body = self._is_bodiless or self.request.method == "HEAD"
+        self._lines, self.headers, self.response_length = lines, kept, length
         self.status = status
+        if code < 200:
+            self.keep_alive = False  # the client waits for the final answer
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -166,11 +174,6 @@ class Answer:
             return True
         return False
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all the bytes that were promised have been framed."""
-        return self.sent == self.response_length
-
     def end(self) -> None:
         """Frame the end, once `take` has given nothing more.
 
@@ -201,12 +204,6 @@ class Answer:
         if close is not None:
             close()
 
-    def _promise_length(self, parts: Sequence[bytes]) -> None:
-        forbidden = self.status is None or self._code == 204 or self._code < 200
-        if len(parts) == 1 and not (forbidden or self.headers_sent):
-            self.response_length = len(parts[0])
-            self._lines += f"Content-Length: {self.response_length}\r\n"
-
     def _head(self) -> bytes:
         """Give the status line and the fields, and settle how the body is framed."""
         self.headers_sent = True
@@ -214,7 +211,13 @@ class Answer:
         framing = ""
         if self.request.version == (1, 0):
             protocol = "HTTP/1.0"
-        if self.response_length is None and not self._omits_body:
+        if self.response_length is None and self._only is not None and not self._is_bodiless:
+            # HEAD answered with an empty body doesn't tell what GET would be answered with.
+            if self._only or self.request.method != "HEAD":
+                self.response_length = self._only
+                self.headers.append(("Content-Length", str(self._only)))
+                framing = f"Content-Length: {self._only}\r\n"
+        elif self.response_length is None and not self._omits_body:
             if protocol == "HTTP/1.1":
                 self._chunked = True
                 framing = "Transfer-Encoding: chunked\r\n"
@@ -246,7 +249,9 @@ def _fields_of(refusal: Refusal) -> list[tuple[str, str]]:
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(refusal.body))),
     ]
-    return [*fields, ("Retry-After", "1")] if refusal.status == 503 else fields
+    if refusal.retry_after is not None:
+        fields.append(("Retry-After", str(refusal.retry_after)))
+    return fields
 
 
 def _check_status(status: str) -> int:
@@ -255,8 +260,9 @@ def _check_status(status: str) -> int:
     if not _STATUS.fullmatch(status):
         raise ValueError(f"{status!r} is not a status")
     code = int(status[:3])
-    if len(_checked_statuses) < _MOST_CHECKED:
-        _checked_statuses[status] = code
+    if len(_checked_statuses) >= _MOST_CHECKED:
+        _checked_statuses.clear()
+    _checked_statuses[status] = code
     return code
 
 
@@ -266,8 +272,9 @@ def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a field")
     lowered = name.lower()
-    if len(_checked_names) < _MOST_CHECKED:
-        _checked_names[name] = lowered
+    if len(_checked_names) >= _MOST_CHECKED:
+        _checked_names.clear()
+    _checked_names[name] = lowered
     return lowered
 
 

@@ -16,7 +16,10 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+from collections import deque
+from itertools import islice
 from select import EPOLLIN, EPOLLOUT
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from app.worker.answer import Answer, Part, refusal_answer
@@ -29,13 +32,20 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 65536
 _TURN_BYTES = 1 << 20
-"""After so many bytes of a long answer, the other connections have their turn."""
+_TURN_SECONDS = 0.01
+"""After so much of a long answer, or so long, the other connections have their turn. As much of a
+body is read at once: one that comes fast shall not wait for its turn again and again."""
 _LINGER_SECONDS = 2.0
 _TRAILERS_LIMIT = 32768
+_EMPTY_LINE = b"\r\n"
 
 
 class Connection:
-    """The connection of a client, in the care of ``worker``; ``template`` begins its environs."""
+    """The connection of a client, in the care of ``worker``; ``template`` begins its environs.
+
+    ``held`` is how many bytes it keeps of a request that isn't whole, ``idle_since`` when it was
+    last opened or had its last answer, by the monotonic clock.
+    """
 
     __slots__ = (
         "_answer",
@@ -44,7 +54,6 @@ class Connection:
         "_closing",
         "_deadline",
         "_ended",
-        "_held",
         "_interest",
         "_lingering",
         "_out",
@@ -53,9 +62,11 @@ class Connection:
         "_scanned",
         "_sock",
         "_template",
-        "_unread",
         "_worker",
         "fd",
+        "held",
+        "idle_since",
+        "is_closed",
         "is_queued",
     )
 
@@ -63,6 +74,9 @@ class Connection:
         self, worker: KeepAliveWorker, sock: socket.socket, template: Environ, parser: HeadParser
     ) -> None:
         self.fd = sock.fileno()
+        self.held = 0
+        self.idle_since = monotonic()
+        self.is_closed = False
         self.is_queued = False
         self._sock = sock
         self._worker = worker
@@ -72,16 +86,29 @@ class Connection:
         self._scanned = 0  # up to here the buffer is known to end no head
         self._request: Request | None = None
         self._body: bytearray | ChunkedBody | None = None
-        self._held = 0  # the bytes that count in the worker's sum of what isn't whole
         self._answer: Answer | None = None
-        self._out: list[Part] = []
+        self._out: deque[Part] = deque()
         self._ended = False  # the client sends no more
         self._closing = False  # no request is taken up any more
-        self._unread = False  # the client may be sending what nobody reads
         self._lingering = False
         self._interest = EPOLLIN
-        self._deadline = worker.now + worker.keepalive_seconds
+        self._deadline = self.idle_since + worker.headers_timeout_seconds
         worker.poller.register(self.fd, EPOLLIN)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client has everything it asked for, and asks for nothing."""
+        return not (self._buffer or self._request or self._is_busy)
+
+    @property
+    def _is_receiving(self) -> bool:
+        # An empty line before a request is ignored, be there a request or not.
+        begun = self._request or self._buffer not in (b"", _EMPTY_LINE)
+        return bool(begun) and not self._is_busy
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._answer or self._out or self._lingering or self.is_queued)
 
     def on_event(self, events: int) -> None:
         """Do what the socket is ready for."""
@@ -108,14 +135,18 @@ class Connection:
             elif self._ended:
                 self.close()  # what came is a part of a request at most
             elif not self._out or self._flush():
-                self._want(EPOLLIN)
+                self._await_bytes()
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
 
     def check_deadline(self, now: float) -> None:
         """Close, or refuse what arrives too slowly, if the deadline has passed."""
-        if now < self._deadline or self.is_queued:
+        if self._is_in_time(now):
             return
+        if self._interest == EPOLLIN and not self._lingering:
+            self._read()  # what came while the worker was busy is not late
+            if self._is_in_time(now):
+                return
         if self._is_receiving:
             worker = self._worker
             part, seconds = (
@@ -123,38 +154,58 @@ class Connection:
                 if self._request
                 else ("head", worker.headers_timeout_seconds)
             )
-            self._refuse(Refusal(408, f"The {part} did not arrive within {seconds:g} seconds."))
+            self.refuse(Refusal(408, f"The {part} did not arrive within {seconds:g} seconds."))
         else:
             self.close()
+
+    def _is_in_time(self, now: float) -> bool:
+        return now < self._deadline or self.is_queued or self.is_closed
 
     def leave(self) -> None:
         """End the connection unless a whole request is being answered: the worker stops."""
         if self._is_receiving:
-            self._refuse(Refusal(503, "The server is stopping; send the request again."))
-        elif not (self._answer or self._out or self._lingering or self.is_queued):
+            self.refuse(Refusal(503, "The server is stopping; send the request again."))
+        elif not self._is_busy:
             self.close()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer ``refusal``, and take up nothing more on this connection."""
+        peer = self._template["REMOTE_ADDR"]
+        self._worker.log.warning("Invalid request from ip=%s: %s", peer, refusal.detail)
+        request = self._request or self._parser.unread(self._template)
+        self._drop()
+        if self._worker.asks_application:
+            request.environ["wsgi.input"] = io.BytesIO()
+            request.environ["app.worker.refusal"] = refusal
+            request.keep_alive = False
+            self._serve(request)
+            return
+        self._closing = True
+        self._out.append(refusal_answer(refusal))
+        if self._flush():
+            self._linger()
 
     def close(self) -> None:
         """Close the connection as it stands; what is left of an answer is given up."""
-        self._hold(-self._held)
+        self.is_closed = True
+        self._drop()
         self._worker.forget(self)
         self._sock.close()
         self._out.clear()
-        self._buffer = b""
         if self._answer:
             self._finish(self._answer)
 
-    @property
-    def _is_receiving(self) -> bool:
-        return bool(self._buffer or self._request) and not (
-            self._answer or self._out or self._lingering or self.is_queued
-        )
+    def _drop(self) -> None:
+        """Forget what has arrived of a request."""
+        self._request = self._body = None
+        self._buffer = b""
+        self._hold(-self.held)
 
     # Reading
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._sock.recv(_TURN_BYTES if self._request else _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # reset by the client
@@ -191,14 +242,14 @@ class Connection:
             return None
         request.environ["wsgi.input"] = io.BytesIO(body)
         self._request = self._body = None
-        if self._held:
-            self._hold(-self._held)
+        if self.held:
+            self._hold(-self.held)
         return request
 
     def _receive_head(self) -> Request | None:
         buffer = self._buffer
         # One empty line before a request is ignored (RFC 9112, section 2.2).
-        start = 2 if buffer.startswith(b"\r\n") else 0
+        start = 2 if buffer.startswith(_EMPTY_LINE) else 0
         end = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3))
         if end < 0:
             if buffer:
@@ -214,7 +265,7 @@ class Connection:
         """Raise `Refusal` if the buffer can't become a head, whatever follows."""
         buffer, parser = self._buffer, self._parser
         if self._scanned == 0:
-            self._deadline = self._worker.now + self._worker.headers_timeout_seconds
+            self._deadline = monotonic() + self._worker.headers_timeout_seconds
         is_long = len(buffer) - start - 2 > parser.line_size > 0
         if is_long and buffer.find(b"\r\n", start, start + parser.line_size + 2) < 0:
             raise too_long_line(parser.line_size)
@@ -226,7 +277,7 @@ class Connection:
                 raise Refusal(400, "A line of the head ends with LF alone.")
             at = buffer.find(b"\n", at + 1)
         self._scanned = len(buffer)
-        self._hold(len(buffer) - self._held)
+        self._hold(len(buffer) - self.held)
 
     def _begin_body(self, request: Request) -> None:
         worker, parser = self._worker, self._parser
@@ -238,7 +289,7 @@ class Connection:
             raise Refusal(413, f"The body is larger than {worker.max_body_bytes} bytes.")
         else:
             self._body = bytearray()
-        self._deadline = worker.now + worker.body_timeout_seconds
+        self._deadline = monotonic() + worker.body_timeout_seconds
         if request.expects_continue and not self._buffer:
             self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -257,19 +308,33 @@ class Connection:
             missing = request.length - len(body)
             self._buffer = buffer[missing:]
             if len(buffer) >= missing:
-                last = bytes(buffer[:missing])
-                return bytes(body) + last if body else last
+                last = buffer[:missing]
+                if not body:
+                    return bytes(last)
+                body += last
+                return bytes(body)
             body += buffer
             arrived = len(body)
-        self._hold(arrived - self._held)
+        self._hold(arrived - self.held)
         return None
 
     def _hold(self, more: int) -> None:
         """Count what isn't whole: many clients together could fill the memory with it."""
-        self._held += more
-        self._worker.held += more
-        if more > 0 and self._worker.held > self._worker.most_held_bytes:
-            raise Refusal(503, "Too many requests are arriving at once; send it again later.")
+        self.held += more
+        self._worker.hold(self, more)
+
+    def _await_bytes(self) -> None:
+        """Wait for more, which has as long as it had before the socket was waited for to send."""
+        if self._interest == EPOLLIN:
+            return
+        worker = self._worker
+        if self._request:
+            seconds = worker.body_timeout_seconds
+        elif self._buffer:
+            seconds = worker.headers_timeout_seconds
+        else:
+            seconds = worker.keepalive_seconds
+        self._await(EPOLLIN, seconds)
 
     # Answering
 
@@ -282,31 +347,36 @@ class Connection:
             if self._worker.hooks:
                 self._worker.hooks.before(answer)
             answer.call(self._worker.wsgi)
-        except Exception:
-            self._fail(answer)
+        except BaseException as error:
+            self._fail(answer, error)
         else:
             self._go_on(answer)
 
     def _go_on(self, answer: Answer) -> None:
         """Take parts of the answer for as long as the socket takes them."""
-        before = answer.sent
+        begun, before = monotonic(), answer.sent
         try:
             while answer.take():
                 # A part may not wait for the next, which may be long in the making.
-                if self._out and not answer.is_whole:
-                    if not self._flush():
-                        return
-                    if answer.sent - before > _TURN_BYTES:
-                        self._worker.queue(self)
-                        return
+                if self._out and not self._flush():
+                    return
+                if answer.sent - before > _TURN_BYTES or monotonic() - begun > _TURN_SECONDS:
+                    self._worker.queue(self)
+                    return
             answer.end()
-        except Exception:
-            self._fail(answer)
+        except BaseException as error:
+            self._fail(answer, error)
         else:
             self._end(answer)
 
-    def _fail(self, answer: Answer) -> None:
-        """Answer 500 for an application that raised, or break off what was begun."""
+    def _fail(self, answer: Answer, error: BaseException) -> None:
+        """Answer 500 for an application that raised, or break off what was begun.
+
+        Whatever it raised, even `SystemExit`: others are served here, too. Raises again what the
+        worker itself raised to end.
+        """
+        if self._worker.is_ending:
+            raise error
         request = answer.request
         self._worker.log.exception("Error handling request %s %s", request.method, request.uri)
         answer.keep_alive = False
@@ -315,10 +385,13 @@ class Connection:
         self._end(answer)
 
     def _end(self, answer: Answer) -> None:
-        self._finish(answer)
         self._closing = not answer.keep_alive
-        self._unread |= self._closing and bool(self._buffer)
-        if self._out and not self._flush():
+        if self._out:
+            self._flush()  # before the application does what it has to do after its answer
+        if self.is_closed:
+            return
+        self._finish(answer)
+        if self._out:
             return
         if self._closing:
             self._linger()
@@ -327,51 +400,35 @@ class Connection:
         elif self._ended:
             self.close()
         else:
-            self._deadline = self._worker.now + self._worker.keepalive_seconds
-            if self._interest != EPOLLIN:
-                self._want(EPOLLIN)
+            self._await(EPOLLIN, self._worker.keepalive_seconds)
 
     def _finish(self, answer: Answer) -> None:
         self._answer = None
         try:
             answer.close()
-        except Exception:
+        except BaseException:
+            if self._worker.is_ending:
+                raise
             self._worker.log.exception("Error closing the answer to %s", answer.request.uri)
         if self._worker.hooks:
             self._worker.hooks.after(answer)
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer ``refusal``, and take up nothing more on this connection."""
-        peer = self._template["REMOTE_ADDR"]
-        self._worker.log.warning("Invalid request from ip=%s: %s", peer, refusal.detail)
-        request, self._request, self._body = self._request, None, None
-        self._buffer = b""
-        self._hold(-self._held)
-        self._unread = True
-        if request and self._worker.asks_application:
-            request.environ["wsgi.input"] = io.BytesIO()
-            request.environ["app.worker.refusal"] = refusal
-            request.keep_alive = False
-            self._serve(request)
-            return
-        self._closing = True
-        self._out.append(refusal_answer(refusal))
-        if self._flush():
-            self._linger()
+        self.idle_since = monotonic()
 
     def _flush(self) -> bool:
         """Send what waits, as far as the socket takes it; tell whether that was all."""
         out = self._out
         try:
             while out:
-                sent = self._sock.send(out[0]) if len(out) == 1 else self._sock.sendmsg(out[:64])
+                if len(out) == 1:
+                    sent = self._sock.send(out[0])
+                else:
+                    sent = self._sock.sendmsg(list(islice(out, 64)))
                 while out and sent >= len(out[0]):
-                    sent -= len(out.pop(0))
+                    sent -= len(out.popleft())
                 if sent:
                     out[0] = memoryview(out[0])[sent:]
         except BlockingIOError:
-            self._deadline = self._worker.now + self._worker.send_timeout_seconds
-            self._want(EPOLLOUT)
+            self._await(EPOLLOUT, self._worker.send_timeout_seconds)
             return False
         except OSError:  # the client is gone
             self.close()
@@ -379,16 +436,20 @@ class Connection:
         return True
 
     def _linger(self) -> None:
-        """Close; where bytes of the client are unread, only once it has closed, or soon."""
-        if self._ended or not self._unread:
+        """Close once the client has, or soon."""
+        if self._ended:
             self.close()
             return
         self._lingering = True
         self._buffer = b""
-        self._deadline = self._worker.now + _LINGER_SECONDS
-        self._want(EPOLLIN)
+        self._await(EPOLLIN, _LINGER_SECONDS)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def _await(self, interest: int, seconds: float) -> None:
+        """Wait until the socket is ready for ``interest``, for ``seconds`` at most."""
+        self._deadline = monotonic() + seconds
+        self._want(interest)
 
     def _want(self, interest: int) -> None:
         if self._ended and interest == EPOLLIN:

@@ -109,8 +109,7 @@ class HeadParser:
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
         self.head_size = (self.line_size or 1 << 20) + self.most_fields * (self.field_size + 2) + 4
         # What clients send again and again is looked up. Bounded, because they may send anything.
-        self._keys: dict[str, str] = {name: _key(name.upper()) for name in _COMMON_NAMES}
-        self._keys |= {name.lower(): key for name, key in self._keys.items()}
+        self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
 
     def parse(self, head: bytes, template: Environ) -> Request:
@@ -163,6 +162,19 @@ class HeadParser:
             self._split_script_name(environ)
         _set_framing(request, protocol)
         return request
+
+    def unread(self, template: Environ) -> Request:
+        """Make what stands for a request whose head was not read, or not to its end."""
+        environ = template | {
+            "REQUEST_METHOD": "UNREAD",
+            "RAW_URI": "",
+            "PATH_INFO": "/",
+            "QUERY_STRING": "",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+        }
+        environ.setdefault("SERVER_NAME", "")
+        environ.setdefault("SERVER_PORT", "")
+        return Request(environ, "UNREAD", "", "/", "")
 
     def check_trailers(self, section: bytes) -> None:
         """Raise `Refusal` if the trailer section of a chunked body isn't one, or is too large."""
@@ -219,7 +231,9 @@ class HeadParser:
             raise Refusal(400, f"{_quote(target)} is not a URI.") from None
         path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
         parsed = (method, target, path, url.query, protocol)
-        if len(line) <= _LONGEST_REMEMBERED and len(self._lines) < _MOST_REMEMBERED:
+        if len(line) <= _LONGEST_REMEMBERED:
+            if len(self._lines) >= _MOST_REMEMBERED:
+                self._lines.clear()
             self._lines[line] = parsed
         return parsed
 
@@ -232,7 +246,9 @@ class HeadParser:
         key = _key(name.upper())
         if "_" in name:
             return self._underscored(name.upper(), key, value, environ)
-        if len(name) <= _LONGEST_REMEMBERED and len(self._keys) < _MOST_REMEMBERED:
+        if len(name) <= _LONGEST_REMEMBERED:
+            if len(self._keys) >= _MOST_REMEMBERED:
+                self._keys = _COMMON_KEYS.copy()
             self._keys[name] = key
         return key
 
@@ -299,6 +315,10 @@ def too_long_line(limit: int) -> Refusal:
 def _key(name: str) -> str:
     key = name.replace("-", "_")
     return key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key
+
+
+_COMMON_KEYS = {name: _key(name.upper()) for name in _COMMON_NAMES}
+_COMMON_KEYS |= {name.lower(): key for name, key in _COMMON_KEYS.items()}
 
 
 def _set_framing(request: Request, protocol: str) -> None:

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from gunicorn.config import PostRequest, PreRequest
+from gunicorn.glogging import Logger
 
 from app.worker.answer import Answer
 
@@ -24,7 +25,10 @@ class Hooks:
         is_default = (
             cfg.pre_request is PreRequest.default and cfg.post_request is PostRequest.default
         )
-        return self._worker.log.access_log_enabled or not is_default
+        log = self._worker.log
+        # A logger of another class may do with it what it likes: count it in StatsD, for instance.
+        takes_all = type(log).access is not Logger.access
+        return log.access_log_enabled or takes_all or not is_default
 
     def before(self, answer: Answer) -> None:
         """Call before the application is; raises what a hook raises."""

@@ -13,6 +13,8 @@ class Refusal(Exception):
         super().__init__(detail)
         self.status = HTTPStatus(status)
         self.detail = detail
+        self.retry_after = 1 if status == 503 else None
+        """After how many seconds the same request may be served, where it may."""
 
     @property
     def body(self) -> bytes:

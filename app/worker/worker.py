@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
 from collections import deque
+from operator import attrgetter
 from select import EPOLLIN
 from time import monotonic
+from types import FrameType
 from typing import Any
 
 from gunicorn.http.wsgi import base_environ
@@ -19,9 +20,17 @@ from app.worker.answer import Application
 from app.worker.connection import Connection
 from app.worker.head import Environ, HeadParser, is_trusted
 from app.worker.hooks import Hooks
+from app.worker.refusal import Refusal
+from app.worker.shares import Shares
 
 _DRAIN_SECONDS = 2.0
 """How long a worker that stops still waits for requests on the connections that are open."""
+_FULL_SECONDS = 0.05
+"""How long a worker that is full, and could make no room, leaves new connections to wait."""
+_YIELDED_SECONDS = 0.05
+"""So soon after it has left a connection to others, and nobody took it, a worker accepts one."""
+_SURELY_IDLE_SECONDS = 1.0
+"""One that is idle for less may have its next request under way."""
 
 _ELSEWHERE = {
     "is_ssl": "TLS (certfile, keyfile)",
@@ -32,10 +41,15 @@ _ELSEWHERE = {
     "permit_unconventional_http_version": "permit_unconventional_http_version",
 }
 """Settings that this worker does not have: one for a proxy, and those that loosen the rules."""
+_HTTP_1 = {"proxy_protocol": "off", "protocol": "http", "http2_cleartext": "off"}
+"""Settings that must have these values, because it speaks nothing but HTTP/1."""
 
 
 class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """Serves kept connections of HTTP/1 on one thread.
+
+    What gthread has beside that, TLS first of all, `check_config` refuses by name; the environ has
+    no ``wsgi.early_hints``.
 
     The attributes of the class are limits that Gunicorn has no setting for; a configuration file
     sets them: ``KeepAliveWorker.max_body_bytes = 1 << 20``. ``send_timeout_seconds`` and
@@ -49,18 +63,22 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     body_timeout_seconds = 30.0
     """How long its body may take."""
     most_held_bytes = 256 << 20
-    """How many bytes of requests that aren't whole a worker keeps; beyond it, one is refused."""
+    """How many bytes of requests that aren't whole a worker keeps; beyond it, the largest is
+    refused with 503."""
+    yield_seconds = 0.002
+    """How long a worker leaves a new connection to those that have fewer than it."""
 
     asks_application = False
-    """Whether the application words the refusal of a request whose head was read: it is called
-    with an empty body and finds a `Refusal` under ``app.worker.refusal`` in the environ."""
+    """Whether the application words refusals: it is called with an empty body and finds a `Refusal`
+    under ``app.worker.refusal`` in the environ. The method is UNREAD where the head wasn't read."""
+
+    _shares = Shares()  # made in the master, which imports this before it forks
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has."""
         faults = [name for setting, name in _ELSEWHERE.items() if getattr(cfg, setting)]
-        if cfg.proxy_protocol != "off":
-            faults.append("proxy_protocol")
+        faults += [name for name, only in _HTTP_1.items() if getattr(cfg, name, only) != only]
         if faults:
             raise RuntimeError(
                 f"The keep-alive worker does not have {', '.join(faults)}: use the worker class "
@@ -70,15 +88,15 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     alive: bool
 
     def init_process(self) -> None:
-        self.now = monotonic()
         self.poller = select.epoll()
-        self.held = 0
         self.hooks: Hooks | None = None
+        self.is_ending = False
         self.wsgi: Application
         self._connections: dict[int, Connection] = {}
         self._listeners: dict[int, tuple[socket.socket, Environ]] = {}
         self._accepting = False
-        self._has_files = True
+        self._accept_at = 0.0
+        self._held = 0
         self._turns: deque[Connection] = deque()
         self._most_connections: int = self.cfg.worker_connections
         self.keepalive_seconds: float = self.cfg.keepalive
@@ -88,7 +106,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._beat_seconds = min(1.0, *(seconds / 4 for seconds in deadlines))
         if self.cfg.timeout:
             self._beat_seconds = min(self._beat_seconds, self.cfg.timeout / 4)
-        self._next_beat = 0.0
+        self._next_beat = self._next_notice = 0.0
         super().init_process()
 
     # What connections ask of their worker
@@ -99,9 +117,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         ``is_last`` says that no other request has arrived on it yet.
         """
         now = monotonic()
-        if now >= self._next_beat:
-            self.notify()
-            self._next_beat = now + self._beat_seconds
+        if now >= self._next_notice:
+            self._tell_that_it_lives(now)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
@@ -113,10 +130,35 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         connection.is_queued = True
         self._turns.append(connection)
 
+    def hold(self, connection: Connection, more: int) -> None:
+        """Count ``more`` bytes (or less, where negative) of a request that isn't whole.
+
+        Where it is too much in all, whoever holds the most is refused: a client that sends little
+        isn't to blame. Raises `Refusal` when that is ``connection`` itself.
+        """
+        self._held += more
+        if more > 0 and self._held > self.most_held_bytes:
+            refusal = Refusal(503, "Too many requests are arriving at once; send it again later.")
+            largest = max(self._connections.values(), key=attrgetter("held"))
+            if largest is connection:
+                raise refusal
+            self._guarded(largest, largest.refuse, refusal)
+
     def forget(self, connection: Connection) -> None:
         """Take a connection that is being closed out of the loop."""
         del self._connections[connection.fd]
         self.poller.unregister(connection.fd)
+        self._tell_share()
+
+    # What the master asks
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        self.is_ending = True  # what this raises is not the application's
+        super().handle_quit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:
+        self.is_ending = True
+        super().handle_abort(sig, frame)
 
     # The loop
 
@@ -135,7 +177,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             listener.setblocking(False)
             self._listeners[listener.fileno()] = (listener, environ | _names_of(listener))
         while self.alive:
-            self._accept_or_not(self._has_files and not self._is_full)
+            self._accept_or_not(monotonic() >= self._accept_at)
             self._turn()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
@@ -145,8 +187,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _turn(self) -> None:
         """Wait for something to happen, and give each connection it happened to its turn."""
         turns = len(self._turns)
-        events = self.poller.poll(0 if turns else self._beat_seconds)
-        self.now = monotonic()
+        events = self.poller.poll(0 if turns else self._seconds_to_wait())
         room = len(events)
         for fd, event in events:
             connection = self._connections.get(fd)
@@ -161,10 +202,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for _ in range(turns):
             connection = self._turns.popleft()
             connection.is_queued = False
-            if self._connections.get(connection.fd) is connection:
+            if not connection.is_closed:
                 self._guarded(connection, connection.advance)
-        if self.now >= self._next_beat:
-            self._beat()
+        now = monotonic()
+        if now >= self._next_beat:
+            self._beat(now)
+
+    def _seconds_to_wait(self) -> float:
+        if self._accepting or not self.alive:
+            return self._beat_seconds
+        return min(self._beat_seconds, max(0.0, self._accept_at - monotonic()))
 
     def _guarded(self, connection: Connection, act: Any, *arguments: Any) -> None:
         """Have a fault of the worker itself cost one connection, not all of them."""
@@ -172,16 +219,25 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             act(*arguments)
         except Exception:
             self.log.exception("Error on a connection; it is closed")
-            if self._connections.get(connection.fd) is connection:
+            if not connection.is_closed:
                 connection.close()
 
-    def _beat(self) -> None:
-        """Tell the master that this worker lives, and look for what is overdue."""
-        self.notify()
-        self._next_beat = self.now + self._beat_seconds
+    def _beat(self, now: float) -> None:
+        """Tell that this worker lives, and look for what is overdue."""
+        self._next_beat = now + self._beat_seconds
+        self._tell_that_it_lives(now)
         for connection in list(self._connections.values()):
-            self._guarded(connection, connection.check_deadline, self.now)
-        self._has_files = True
+            self._guarded(connection, connection.check_deadline, now)
+
+    def _tell_that_it_lives(self, now: float) -> None:
+        """Tell the master, which replaces a worker that doesn't, and the other workers."""
+        self._next_notice = now + self._beat_seconds
+        self.notify()
+        self._tell_share()
+
+    def _tell_share(self) -> None:
+        if self.alive:
+            self._shares.tell(self.age, len(self._connections))
 
     @property
     def _is_full(self) -> bool:
@@ -200,20 +256,47 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.poller.unregister(fd)
 
     def _accept(self, fd: int, most: int) -> None:
-        listener, environ = self._listeners[fd]
-        for _ in range(most):
-            if self._is_full and self.alive:
+        for number in range(most):
+            if self.alive and not self._may_accept(is_first=number == 0):
                 return
-            try:
-                sock, peer = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            if not self._accept_one(*self._listeners[fd]):
                 return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                self.log.warning("No connection can be accepted for now: %s", error.strerror)
-                self._has_files = False  # until the next beat
-                return
+
+    def _may_accept(self, *, is_first: bool) -> bool:
+        """Tell whether to accept a connection now; if not, when to look again is settled."""
+        if self._is_full and not self._make_room():
+            self._accept_at = monotonic() + _FULL_SECONDS
+            return False
+        if self._shares.has_more(self.age, len(self._connections)):
+            if not is_first:
+                return False
+            now = monotonic()
+            if not 0 <= now - self._accept_at < _YIELDED_SECONDS:
+                self._accept_at = now + self.yield_seconds
+                return False
+        self._accept_at = 0.0
+        return True
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, if it has been for long enough."""
+        idle = [connection for connection in self._connections.values() if connection.is_idle]
+        oldest = min(idle, key=attrgetter("idle_since"), default=None)
+        if oldest is None or monotonic() - oldest.idle_since < _SURELY_IDLE_SECONDS:
+            return False
+        oldest.close()
+        return True
+
+    def _accept_one(self, listener: socket.socket, environ: Environ) -> bool:
+        """Accept a connection; tell whether there was one."""
+        try:
+            sock, peer = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            self.log.warning("No connection can be accepted for now: %s", error.strerror)
+            self._accept_at = monotonic() + self._beat_seconds
+            return False
+        try:
             sock.setblocking(False)
             template = environ.copy()
             if isinstance(peer, tuple):
@@ -222,20 +305,27 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 template["REMOTE_ADDR"] = os.fsdecode(peer)
             parser = self._parsers[is_trusted(self.cfg, peer)]
             connection = Connection(self, sock, template, parser)
-            self._connections[connection.fd] = connection
+        except Exception:
+            self.log.exception("Error on a new connection; it is closed")
+            sock.close()
+            return False
+        self._connections[connection.fd] = connection
+        self._tell_share()
+        return True
 
     # Stopping
 
     def _drain(self) -> None:
         """Answer what was sent whole, on connections that are open or wait to be accepted."""
         begun = monotonic()
+        self._shares.leave(self.age)
         self._accept_or_not(False)
         for fd, (listener, _) in self._listeners.items():
             self._accept(fd, self.cfg.backlog)
             listener.close()
-        while self._connections and self.now < begun + self.cfg.graceful_timeout:
+        while self._connections and monotonic() < begun + self.cfg.graceful_timeout:
             self._turn()
-            if self.now >= begun + _DRAIN_SECONDS:
+            if monotonic() >= begun + _DRAIN_SECONDS:
                 for connection in list(self._connections.values()):
                     self._guarded(connection, connection.leave)
         for connection in list(self._connections.values()):
