@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
@@ -125,6 +126,10 @@ def _said(description: str, **more: Any) -> dict[str, Any]:
     return {"metadata": {"description": description, **more}}
 
 
+def _time(timestamp: datetime) -> str:
+    return timestamp.isoformat(timespec="microseconds")  # of one length, a round second, too
+
+
 class PredictionSchema(Schema):
     prediction = fields.Integer(
         required=True, attribute="class_index", **_said("The index of the most probable class.")
@@ -155,7 +160,7 @@ class PredictionSchema(Schema):
                 )
             ),
             "model_version": prediction.model_version,
-            "timestamp": prediction.timestamp.isoformat(),
+            "timestamp": _time(prediction.timestamp),
         }
         return orjson.dumps(document, option=_NUMPY | orjson.OPT_APPEND_NEWLINE)
 
@@ -179,7 +184,7 @@ class BatchResponseSchema(Schema):
         ]
         end = b'},"model_version":%b,"timestamp":"%b"},' % (
             version,
-            batch.timestamp.isoformat().encode(),
+            _time(batch.timestamp).encode(),
         )
         pieces: list[Iterable[bytes]] = [map(heads.__getitem__, batch.class_indices.tolist())]
         for column in range(len(batch.classes)):

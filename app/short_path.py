@@ -8,7 +8,9 @@ share `app.predicting`, the log and the metrics; ``[server] short_path = false``
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from app import predicting
@@ -21,6 +23,8 @@ _ROUTES: dict[str, predicting.Predict] = {
     "/predict/batch": predicting.predict_batch,
 }
 
+_PLAIN_HOST = re.compile(r"[0-9A-Za-z-]{1,63}(\.[0-9A-Za-z-]{1,63}){0,9}(:[0-9]{1,5})?")
+
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -32,11 +36,12 @@ class ShortPath:
         self._parts = parts
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        predict = _ROUTES.get(environ["PATH_INFO"])
+        predict = _ROUTES.get(environ.get("PATH_INFO", ""))
         if (
             predict is None
             or environ["REQUEST_METHOD"] != "POST"
             or environ.get("CONTENT_TYPE") != JSON
+            or not _is_plain_host(environ.get("HTTP_HOST", ""))
             or "HTTP_CONTENT_ENCODING" in environ
             or "HTTP_TRANSFER_ENCODING" in environ
         ):
@@ -70,3 +75,9 @@ class ShortPath:
         )
         call.end(200, parts.metrics)
         return [answer]
+
+
+@lru_cache(maxsize=256)
+def _is_plain_host(host: str) -> bool:
+    """Tell whether Flask surely takes ``host``; clients send the same again and again."""
+    return _PLAIN_HOST.fullmatch(host) is not None

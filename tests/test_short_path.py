@@ -125,6 +125,11 @@ padded = good.map(lambda case: (case[0], case[1] + b" " * 3001))
 cases = st.one_of(
     good, good, padded, st.tuples(st.sampled_from(["/predict", "/predict/batch"]), bodies)
 )
+hosts = st.one_of(
+    st.sampled_from(["", "a b", "[::1", "[::1]:80", "x:y", "a..b", "a.", ".", "a" * 64, "a_b:80"]),
+    st.text("aA0.-_:[]é@/?#%\x7f ", max_size=12),
+    st.from_regex(r"\A[a-z0-9-]{1,3}(\.[a-z0-9-]{1,3}){0,12}(:[0-9]{1,7})?\Z"),
+)
 ids = st.sampled_from(["r-1", "", "a b", "x" * 128, "x" * 129, "\xe9"])
 
 
@@ -184,7 +189,7 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
             ),
             st.fixed_dictionaries({"QUERY_STRING": st.sampled_from(["a=b", "%ff", "&&"])}),
             st.just({"SCRIPT_NAME": "/prefix"}),
-            st.fixed_dictionaries({"HTTP_HOST": st.sampled_from(["", "a b", "[::1", "x:y"])}),
+            st.fixed_dictionaries({"HTTP_HOST": hosts}),
             st.just({"HTTP_EXPECT": "100-continue"}),
         )
     )

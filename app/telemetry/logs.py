@@ -35,10 +35,14 @@ class EventLog:
         self._logger = logging.getLogger(name)
         self._blank = _BLANK | {"name": name}
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether `info` writes anything."""
+        return self._logger.isEnabledFor(logging.INFO)
+
     def info(self, message: str, fields: dict[str, Any], *, more_follows: bool = False) -> None:
-        """Log an event with its fields; ``more_follows`` lets the next one flush both."""
-        logger = self._logger
-        if not logger.isEnabledFor(logging.INFO):
+        """Log an event with its fields; ``more_follows`` lets the next one be written with it."""
+        if not self.is_enabled:
             return
         created = time.time()
         record = logging.LogRecord.__new__(logging.LogRecord)
@@ -51,7 +55,7 @@ class EventLog:
         content["process"] = os.getpid()
         content["event"] = fields
         content["more_follows"] = more_follows
-        logger.handle(record)
+        self._logger.handle(record)
 
 
 class JsonFormatter(OrjsonFormatter):
@@ -124,6 +128,10 @@ def make_formatter(settings: LoggingSettings) -> logging.Formatter:
     return JsonFormatter() if settings.format == "json" else ConsoleFormatter()
 
 
+_MOST_HELD = 65536
+"""Characters of lines that are held: those that follow may have been turned off meanwhile."""
+
+
 class _LineHandler(logging.StreamHandler[Any]):
     """Writes lines; one that another follows at once is held, and written with it."""
 
@@ -134,7 +142,7 @@ class _LineHandler(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._held += self.format(record) + self.terminator
-            if not record.__dict__.get("more_follows"):
+            if not record.__dict__.get("more_follows") or len(self._held) > _MOST_HELD:
                 self.flush()
         except Exception:
             self.handleError(record)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.extension import Lantern
 from app.model.model import BatchPrediction, Model, Prediction
+from app.telemetry import requests
 from app.telemetry.logs import EventLog
 from app.telemetry.requests import Call
 
@@ -40,7 +41,7 @@ def record_one(
     if parts.settings.logging.features:
         values = [None if math.isnan(value) else value for value in row[0].tolist()]
         fields["features"] = dict(zip(model.encoder.names, values, strict=True))
-    _log.info("prediction", fields, more_follows=True)
+    _log.info("prediction", fields, more_follows=requests.events.is_enabled)
     return headers
 
 
@@ -60,8 +61,9 @@ def _record(
 ) -> list[tuple[str, str]]:
     call.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
+    headers = [(WARNINGS_HEADER, listed(outside))] if outside else []
     parts.metrics.predicted(model.version, classes, outside)
-    return [(WARNINGS_HEADER, listed(outside))] if outside else []
+    return headers
 
 
 def listed(names: Iterable[str]) -> str:
