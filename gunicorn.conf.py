@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from app.deadline import serving
+from app.memory import keep_freed_memory
 from app.settings import SettingsError, load_settings
 from app.telemetry.logs import GunicornLogger
 from app.worker import KeepAliveWorker
@@ -115,6 +116,7 @@ def post_fork(server, worker):
         signal.signal(ending, signal.SIG_DFL)
     if not isinstance(worker, KeepAliveWorker):  # which hands over bodies that are here already
         worker.cfg.set("pre_request", lambda worker, request: serving(request))
+    keep_freed_memory()
     lantern = worker.app.wsgi().extensions["lantern"]
     lantern.draining = lambda: not worker.alive
     lantern.service.load()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -73,13 +74,17 @@ def parse_json(body: bytes) -> Any:
         raise _not_json(str(error) if body else "it is empty") from None
 
 
+def encode(schema: Schema, answer: object) -> bytes:
+    """Write ``answer`` as ``schema`` dumps it, and a newline for those at a terminal."""
+    return orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
+
+
 def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSON) -> Response:
-    """Answer with ``answer`` as ``schema`` dumps it, and a newline for those at a terminal."""
-    body = orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
-    return Response(body, status, mimetype=mimetype)
+    """Answer with ``answer`` as ``schema`` dumps it."""
+    return Response(encode(schema, answer), status, mimetype=mimetype)
 
 
-def reply_encoded(body: bytes, headers: list[tuple[str, str]]) -> Response:
+def reply_encoded(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """Answer with JSON that is written already."""
     response = Response(body, mimetype=JSON)
     response.headers.extend(headers)

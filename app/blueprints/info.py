@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from flask import Blueprint, Response, make_response, render_template, request
 
 from app import __version__
 from app.extension import lantern
+from app.model.model import Model
 from app.schemas import LINKS, MODEL_INFO
-from app.wire import JSON, reply
+from app.wire import JSON, encode, reply, reply_encoded
 
 blueprint = Blueprint("info", __name__)
 
@@ -51,7 +54,14 @@ def index() -> Response:
     return response
 
 
+_described: WeakKeyDictionary[Model, bytes] = WeakKeyDictionary()
+
+
 @blueprint.get("/model/info")
 def model_info() -> Response:
     """Describe the model that is loaded."""
-    return reply(MODEL_INFO, lantern().service.info())
+    model = lantern().service.current()
+    body = _described.get(model)
+    if body is None:  # a model never changes
+        body = _described[model] = encode(MODEL_INFO, model.info())
+    return reply_encoded(body)

@@ -1,0 +1,22 @@
+"""Memory that a worker frees: kept for the next request, instead of given back to the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEPT_BYTES = 32 << 20
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 32 MiB of what is freed (mallopt(3)); does nothing on another libc.
+
+    A batch of 10,000 rows takes some 10 MiB for a moment. By default glibc returns most of them to
+    the kernel each time, and getting them back, page by page, was a third of the batch's time.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
