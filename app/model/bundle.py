@@ -40,26 +40,55 @@ def find_bundle(path: Path, version: str = "") -> Path:
     try:
         if path.is_file() or _holds_model(path):
             return path
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        raise _unreadable(path, error) from error
+    if not version:
+        return path / highest_version(path)
+    entries = versions(path)
+    if version not in entries:
+        raise BundleError(
+            f"{path} has no version {version!r}; set model.version to one of: {', '.join(entries)}."
+        )
+    return path / version
+
+
+def versions(path: Path) -> list[str]:
+    """Give the versions in a directory of them: those that are numbers first, in their order.
+
+    Raises `BundleError` when there is none.
+    """
+    try:
         entries = [entry.name for entry in path.iterdir() if _holds_model(entry)]
     except FileNotFoundError:
         raise BundleError(f"There is no model at {path}.") from None
-    except (OSError, ValueError) as error:  # ValueError: a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise BundleError(f"{path} can't be read: {reason}.") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
     if not entries:
         raise BundleError(
             f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
             "or in a directory below it."
         )
+    numbered = sorted(filter(_NUMBERED.fullmatch, entries), key=_by_number)
+    return [*numbered, *sorted(set(entries) - set(numbered))]
+
+
+def highest_version(path: Path) -> str:
+    """Give the highest version in a directory of them, of those that are numbers and dots.
+
+    Raises `BundleError` when there is none.
+    """
+    entries = versions(path)
     numbered = [name for name in entries if _NUMBERED.fullmatch(name)]
-    if not version and numbered:
-        return path / max(numbered, key=_by_number)
-    if version in entries:
-        return path / version
-    wanted = f"no version {version!r}" if version else "no version that is a number"
-    raise BundleError(
-        f"{path} has {wanted}; set model.version to one of: {', '.join(sorted(entries))}."
-    )
+    if not numbered:
+        raise BundleError(
+            f"{path} has no version that is a number; set model.version to one of: "
+            f"{', '.join(entries)}."
+        )
+    return numbered[-1]
+
+
+def _unreadable(path: Path, error: Exception) -> BundleError:
+    return BundleError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.")
 
 
 def is_bare(path: Path) -> bool:
