@@ -5,12 +5,15 @@ They run inside Gunicorn, and know nothing of Lantern. `zoo` holds one behaviour
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
@@ -174,9 +177,12 @@ def _huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     headers = [("Content-Type", "application/octet-stream")]
     if "sized" in environ["QUERY_STRING"]:
         headers.append(("Content-Length", str(blocks * len(BLOCK))))
-    start_response("200 OK", headers)
+    write = start_response("200 OK", headers)
     if "whole" in environ["QUERY_STRING"]:
         return [BLOCK * blocks]
+    if "written" in environ["QUERY_STRING"]:
+        write(BLOCK * blocks)
+        return []
     return Parts(_argument(environ, "name", "huge"), (BLOCK for _ in range(blocks)))
 
 
@@ -262,6 +268,118 @@ def _exit(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     raise SystemExit("the application asks to end")
 
 
+def _raise_to_end(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Raise an exception that is none of `Exception`, where the query says so."""
+    what, where = _argument(environ, "what", ""), _argument(environ, "where", "call")
+    kind = asyncio.CancelledError if what == "CancelledError" else getattr(builtins, what)
+
+    class Bad(Parts):
+        def close(self) -> None:
+            super().close()
+            if where == "close":
+                raise kind
+
+    def parts() -> Iterator[bytes]:
+        yield b"body"
+        if where == "iteration":
+            raise kind
+
+    if where == "call":
+        raise kind
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return Bad("ended", parts())
+
+
+def _wait_for_file(path: str) -> str:
+    """Wait until somebody makes the file ``path``, or long enough to say that nobody will."""
+    begun = time.monotonic()
+    while not Path(path).exists():
+        if time.monotonic() - begun > 10:
+            return "gave up"
+        time.sleep(0.01)
+    return "went on"
+
+
+def _work_after(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer, and then work on until there is the file that the query names."""
+    name, path = _argument(environ, "name", "after"), _argument(environ, "path", "")
+
+    def parts() -> Iterator[bytes]:
+        yield b"body"
+        if "in-the-iterable" in environ["QUERY_STRING"]:
+            recorded.append(f"{name} {_wait_for_file(path)}")
+
+    class Late(Parts):
+        def close(self) -> None:
+            if "in-close" in environ["QUERY_STRING"]:
+                recorded.append(f"{name} {_wait_for_file(path)}")
+            super().close()
+
+    is_stream = "stream" in environ["QUERY_STRING"]
+    start_response("200 OK", [] if is_stream else [("Content-Length", "4")])
+    return Late(name, parts())
+
+
+_released: set[str] = set()
+
+
+def _until_released(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Give parts until another request releases this one, or until none is served meanwhile."""
+    name = _argument(environ, "name", "")
+    part = BLOCK if "blocks" in environ["QUERY_STRING"] else b""
+
+    def parts() -> Iterator[bytes]:
+        begun = time.monotonic()
+        while name not in _released:
+            if time.monotonic() - begun > 10:
+                recorded.append(f"{name} gave up")
+                return
+            yield part
+        recorded.append(f"{name} was released")
+        yield b"released"
+
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return parts()
+
+
+def _release(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    _released.add(_argument(environ, "name", ""))
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+
+
+def _writes(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Write many small parts."""
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    for number in range(int(_argument(environ, "count", "5000"))):
+        write(b"%06d" % number)
+    return []
+
+
+def _empty_part(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response(_argument(environ, "status", "200 OK"), [("X-Empty", "yes")])
+    return [b""]
+
+
+def _two_lengths(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "2"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+def _swallow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Start again with what can't be sent, and go on as if nothing had happened."""
+    start_response("200 OK", [("X-First", "yes")])
+    try:
+        raise RuntimeError("replaced")
+    except RuntimeError:
+        fields = [("X-Second", "yes"), ("Content-Length", "100"), ("X-Bad", "a\r\nb")]
+        try:
+            start_response("304 Not Modified", fields, sys.exc_info())
+        except Exception:
+            recorded.append("swallow swallowed")
+    return [b"sorry", b", but here I am"]
+
+
 def _hop_by_hop(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Give fields that belong to the server alone."""
     start_response(
@@ -322,6 +440,14 @@ _PATHS = {
     "/text": _text,
     "/none": _none,
     "/exit": _exit,
+    "/raise-to-end": _raise_to_end,
+    "/work-after": _work_after,
+    "/until-released": _until_released,
+    "/release": _release,
+    "/writes": _writes,
+    "/empty-part": _empty_part,
+    "/two-lengths": _two_lengths,
+    "/swallow": _swallow,
     "/hop-by-hop": _hop_by_hop,
     "/errors": _errors,
     "/pid": _pid,
