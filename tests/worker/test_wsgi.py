@@ -316,11 +316,58 @@ def test_the_environ_says_what_a_worker_with_one_process_and_one_thread_is(
     assert json.loads(ask(two.address)["X-Environ"])["wsgi.multiprocess"] is True
 
 
-def test_an_application_that_exits_is_answered_for_by_another_worker(
-    worker: str, serve: Serve
-) -> None:
+def test_an_application_that_exits_leaves_the_others_served(worker: str, serve: Serve) -> None:
     gunicorn = serve("zoo", worker=worker)
     with Connection(gunicorn.address) as connection:
         received = connection.send(request("/exit")).receive_all()
     assert not received.startswith(b"HTTP/1.1 200")
     assert ask(gunicorn.address).status == 200
+
+
+def test_an_empty_part_tells_no_length_where_the_body_is_left_out(zoo: Gunicorn) -> None:
+    """It would be taken for the length of what was left out."""
+    not_modified, after = exchange(zoo, "/empty-part?status=304%20Not%20Modified")
+    assert not_modified.status == 304
+    assert not not_modified.all("Content-Length")
+    assert after is not None
+    head, after = exchange(zoo, "/empty-part", method="HEAD")
+    assert not head.all("Content-Length")
+    assert after is not None
+    get, _ = exchange(zoo, "/empty-part")
+    assert get.body == b""
+
+
+def test_a_start_that_failed_leaves_nothing_of_itself(worker: str, zoo: Gunicorn) -> None:
+    if worker == "gthread":
+        pytest.skip("gthread keeps what it had taken of the second start")
+    answer, after = exchange(zoo, "/swallow")
+    assert "swallow swallowed" in ask(zoo.address, "/recorded").json()
+    assert answer.status == 200
+    assert answer["X-First"] == "yes"
+    assert not answer.all("X-Second")
+    assert answer.body == b"sorry, but here I am"
+    assert after is not None
+    assert after.body.isdigit()
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "101 Switching", "103 Early Hints"])
+def test_a_status_that_is_not_final_ends_the_connection(
+    status: str, worker: str, zoo: Gunicorn
+) -> None:
+    """The client waits for the final one, and would take the next answer for it."""
+    if worker == "gthread":
+        pytest.skip("gthread keeps the connection")
+    target = f"/nothing?status={status.replace(' ', '%20')}"
+    with Connection(zoo.address) as connection:
+        (answer,) = connection.send(request(target) + request("/pid")).answers()
+    assert answer.status == int(status[:3])
+    assert answer["Connection"].lower() == "close"
+
+
+def test_two_lengths_are_a_fault_of_the_application(worker: str, zoo: Gunicorn) -> None:
+    if worker == "gthread":
+        pytest.skip("gthread sends both")
+    with Connection(zoo.address) as connection:
+        (answer,) = connection.send(request("/two-lengths")).answers()
+    assert answer.status == 500
+    assert len(answer.all("Content-Length")) == 1
