@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -458,6 +459,20 @@ _PATHS = {
 def zoo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Behave as the path says; echo on all others."""
     return _PATHS.get(environ["PATH_INFO"], echo)(environ, start_response)
+
+
+def wording(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Echo, and word what the worker refuses."""
+    refusal = environ.get("app.worker.refusal")
+    if refusal is None:
+        return echo(environ, start_response)
+    body = json.dumps(
+        [environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["wsgi.input"].read().decode()]
+    ).encode()
+    status = HTTPStatus(refusal.status)
+    fields = [("Content-Length", str(len(body))), ("X-Detail", refusal.detail)]
+    start_response(f"{status.value} {status.phrase}", fields)
+    return [body]
 
 
 def _valid(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

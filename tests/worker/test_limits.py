@@ -250,3 +250,132 @@ def test_a_kept_connection_is_served_again_and_again_beyond_any_deadline(limited
             assert answer is not None
             assert answer.status == 200
             time.sleep(0.1)
+
+
+def test_an_empty_line_after_a_request_is_no_request_that_is_late(limited: Gunicorn) -> None:
+    """Old clients send one after a body; it is ignored, and the connection is idle."""
+    post = request("/", method="POST", body=b"a") + b"\r\n"
+    with Connection(limited.address) as connection, Connection(limited.address) as other:
+        assert other.send(post).answer() is not None
+        answers = connection.send(post).answers()
+        assert [answer.status for answer in answers] == [200]
+        assert [answer.status for answer in other.answers()] == []
+    with Connection(limited.address) as connection:
+        for _ in range(3):
+            answer = connection.send(post).answer()
+            assert answer is not None
+            assert answer.status == 200
+
+
+@pytest.fixture(scope="module")
+def holding(serve: Serve) -> Gunicorn:
+    """A worker that keeps no more than 4 MB of what isn't whole."""
+    return serve("zoo", config=limits(most_held_bytes=4_000_000, max_body_bytes=3_990_000))
+
+
+def upload(size: int) -> bytes:
+    return request("/unread", f"Content-Length: {size}", method="POST")
+
+
+def let_it_read(gunicorn: Gunicorn) -> None:
+    """Give the worker turns enough to have read what was sent before."""
+    for _ in range(20):
+        assert ask(gunicorn.address).status == 200
+
+
+def assert_holds_nothing(gunicorn: Gunicorn) -> None:
+    """Bodies fit that would not if a tenth of a megabyte were still counted."""
+    for _ in range(3):
+        with Connection(gunicorn.address) as connection:
+            connection.send(upload(3_990_000) + b"a" * 3_900_000)
+            let_it_read(gunicorn)
+            answer = connection.send(b"a" * 90_000).answer()
+        assert answer is not None
+        assert answer.status == 200
+
+
+def test_the_largest_of_what_is_held_is_refused_and_the_others_are_served(
+    holding: Gunicorn,
+) -> None:
+    with ExitStack() as stack:
+        large, *medium = (stack.enter_context(Connection(holding.address)) for _ in range(3))
+        large.send(upload(2_000_000) + b"a" * 1_900_000)
+        for connection in medium:
+            connection.send(upload(2_000_000) + b"a" * 900_000)
+        let_it_read(holding)
+        small = [stack.enter_context(Connection(holding.address)) for _ in range(10)]
+        for connection in small:
+            connection.send(upload(100_000) + b"a" * 60_000)
+        let_it_read(holding)
+        assert_is_problem(refused := large.answers()[0], 503)
+        assert refused["Retry-After"].isdigit()
+        for connection in small:
+            answer = connection.send(b"a" * 40_000).answer()
+            assert answer is not None
+            assert answer.status == 200
+        for connection in medium:
+            answer = connection.send(b"a" * 1_100_000).answer()
+            assert answer is not None
+            assert answer.status == 200
+    assert_holds_nothing(holding)
+
+
+def test_whoever_holds_the_most_itself_is_refused(holding: Gunicorn) -> None:
+    with Connection(holding.address) as other, Connection(holding.address) as connection:
+        other.send(upload(2_000_000) + b"a" * 1_000_000)
+        let_it_read(holding)
+        (answer,) = connection.send(upload(3_900_000) + b"a" * 3_800_000).answers()
+        assert_is_problem(answer, 503)
+        answers = other.send(b"a" * 1_000_000).end().answers()
+        assert [answer.status for answer in answers] == [200]
+    assert_holds_nothing(holding)
+
+
+def test_nothing_is_held_of_clients_that_left_or_were_refused_or_served(
+    holding: Gunicorn,
+) -> None:
+    chunks = request("/unread", CHUNKED, method="POST") + b"100000\r\n" + b"a" * 0x100000
+    for data in (
+        upload(2_000_000) + b"a" * 1_500_000,
+        b"GET / HTTP/1.1\r\n" + b"X: %s\r\n" % (b"a" * 8000) * 60,
+        chunks,
+    ):
+        with Connection(holding.address) as left:
+            left.send(data)
+            let_it_read(holding)
+        left = Connection(holding.address).send(data)
+        let_it_read(holding)
+        left.reset()
+    with Connection(holding.address) as connection:
+        connection.send(chunks)
+        let_it_read(holding)
+        assert_is_problem(connection.send(b"nonsense\r\n").answers()[0], 400)
+    with Connection(holding.address) as connection:
+        connection.send(chunks)
+        let_it_read(holding)
+        answer = connection.send(b"\r\n0\r\n\r\n").answer()
+        assert answer is not None
+        assert answer.status == 200
+    assert_holds_nothing(holding)
+
+
+@pytest.fixture(scope="module")
+def worded(serve: Serve) -> Gunicorn:
+    config = limits(asks_application=True, max_body_bytes=MAX_BODY, body_timeout_seconds=SECONDS)
+    return serve("wording", config=config)
+
+
+def test_an_application_that_is_asked_words_the_refusals(worded: Gunicorn) -> None:
+    for data, status, method, path in (
+        (b"nonsense\r\n\r\n", 400, "UNREAD", "/"),
+        (request("/a", "X"), 400, "UNREAD", "/"),
+        (b"GET /" + b"a" * 100_000, 414, "UNREAD", "/"),
+        (request("/a", LENGTH, method="POST"), 413, "POST", "/a"),
+        (request("/a", CHUNKED, method="PUT") + b"x\r\n", 400, "PUT", "/a"),
+        (request("/a", "Content-Length: 10", method="POST") + b"abc", 408, "POST", "/a"),
+    ):
+        answer = refusal(worded, data)
+        assert answer.status == status
+        assert answer.json() == [method, path, ""]
+        assert answer["X-Detail"]
+        assert answer["Connection"].lower() == "close"
