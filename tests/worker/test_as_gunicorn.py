@@ -286,3 +286,115 @@ def test_the_proxy_protocol_is_understood_or_refused(worker: str, tmp_path: Path
             assert "Traceback" not in gunicorn.text, gunicorn.text
     finally:
         gunicorn.stop()
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (["--protocol", "uwsgi"], "protocol"),
+        (["--http2-cleartext", "prior-knowledge"], "http2_cleartext"),
+        (["--permit-obsolete-folding"], "permit_obsolete_folding"),
+        (["--strip-header-spaces"], "strip_header_spaces"),
+    ],
+)
+def test_what_the_worker_does_not_have_is_refused_by_name(
+    flags: list[str], name: str, tmp_path: Path
+) -> None:
+    gunicorn = Gunicorn("echo", *flags, worker="keepalive", directory=tmp_path)
+    try:
+        assert gunicorn.process.wait(30) != 0
+    finally:
+        gunicorn.stop()
+    assert re.search(rf"does not have {name}: use .* gthread", gunicorn.text), gunicorn.text
+    assert "Traceback" not in gunicorn.text, gunicorn.text
+
+
+def test_statsd_is_told_of_each_request(worker: str, serve: Serve) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(30)
+        gunicorn = serve(
+            "echo", "--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}", worker=worker
+        )
+        assert ask(gunicorn.address).status == 200
+        expected = {"gunicorn.requests", "gunicorn.request.duration", "gunicorn.request.status.200"}
+        while expected:
+            expected.discard(statsd.recv(1000).decode().partition(":")[0])
+
+
+LOGGER = """
+from gunicorn.glogging import Logger
+
+class Custom(Logger):
+    def access(self, resp, req, environ, request_time):
+        self.info("CUSTOM %s %s", environ["PATH_INFO"], resp.status)
+
+logger_class = Custom
+"""
+
+
+def test_a_logger_of_another_class_gets_each_request(worker: str, serve: Serve) -> None:
+    gunicorn = serve("echo", worker=worker, config=LOGGER)
+    ask(gunicorn.address, "/custom")
+    gunicorn.wait_for_log("CUSTOM /custom 200 OK")
+
+
+@pytest.mark.parametrize("field", ["Transfer_Encoding: chunked", "X_Forwarded_Proto: https"])
+def test_no_field_with_an_underscore_says_what_the_worker_acts_on(
+    field: str, dangerous: Gunicorn
+) -> None:
+    """What stands before it would not have seen what it says; gthread lets it pass."""
+    assert ask(dangerous.address, "/", field, method="POST").status == 400
+
+
+@pytest.fixture(scope="module")
+def dangerous(serve: Serve) -> Gunicorn:
+    gunicorn = serve("echo", "--header-map", "dangerous")
+    assert environ(gunicorn, "X_Other: a")["HTTP_X_OTHER"] == "a"
+    return gunicorn
+
+
+def test_any_forwarder_may_be_trusted_with_any_field(worker: str, serve: Serve) -> None:
+    gunicorn = serve("echo", "--forwarder-headers", "*", worker=worker)
+    seen = environ(gunicorn, "X_User: me")
+    assert seen["HTTP_X_USER"] == "me"
+    answer = ask(gunicorn.address, "/prefix/a", "Script_Name: /prefix")
+    seen = json.loads(answer["X-Environ"])
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/prefix", "/a")
+
+
+def test_the_prefix_comes_from_the_environment_where_no_proxy_tells_it(
+    worker: str, serve: Serve
+) -> None:
+    gunicorn = serve(
+        "echo", "--forwarder-headers", "SCRIPT_NAME", worker=worker, environ={"SCRIPT_NAME": "/a"}
+    )
+    seen = json.loads(ask(gunicorn.address, "/a/b%20c")["X-Environ"])
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/a", "/b c")
+    seen = json.loads(ask(gunicorn.address, "/b/c", "Script_Name: /b")["X-Environ"])
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/b", "/c")
+    assert ask(gunicorn.address, "/c").status == 500
+
+
+BAD_HOOK = """
+def post_request(worker, req, environ, resp):
+    if req.path == "/bad":
+        raise RuntimeError("raised in the hook")
+"""
+
+
+def test_a_hook_that_raises_costs_one_connection_at_most(worker: str, serve: Serve) -> None:
+    gunicorn = serve("echo", worker=worker, config=BAD_HOOK)
+    before = gunicorn.worker()
+    with Connection(gunicorn.address) as idle, Connection(gunicorn.address) as half:
+        assert idle.send(request()).answer() is not None
+        half.send(request()[:-2])
+        for _ in range(3):
+            answer = ask(gunicorn.address, "/bad")
+            assert answer.status == 200
+        for connection, rest in ((idle, request()), (half, b"\r\n")):
+            answer = connection.send(rest).answer()
+            assert answer is not None
+            assert answer.status == 200
+    gunicorn.wait_for_log("raised in the hook")
+    assert gunicorn.worker() == before
