@@ -1,0 +1,110 @@
+"""What is remembered of requests and answers is bounded, and what is common is remembered."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+
+from app.worker import answer
+from app.worker.answer import Answer
+from app.worker.head import HeadParser
+from app.worker.refusal import Refusal
+from tests.worker.wire import request
+
+MANY = 10_000
+MOST = 1000
+"""More than is remembered of any kind."""
+
+COMMON = request(
+    "/v1/predictions",
+    *("User-Agent: a", "Accept: */*", "content-type: application/json", "x-request-id: a"),
+    *("X-Forwarded-For: 1.2.3.4", "X-Forwarded-Proto: https", "Connection: keep-alive"),
+)[:-4]
+
+
+@pytest.fixture
+def parser() -> HeadParser:
+    return HeadParser(Config(), trusted=False)
+
+
+def calls(act: Callable[[], object]) -> Counter[str]:
+    """Count the functions of the worker that are called while ``act`` runs."""
+    counted: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            counted[frame.f_code.co_name] += 1
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+def environ() -> dict[str, Any]:
+    return {"SCRIPT_NAME": "", "SERVER_NAME": "a", "wsgi.url_scheme": "http"}
+
+
+def parse(parser: HeadParser, head: bytes) -> dict[str, Any]:
+    return parser.parse(head, environ()).environ
+
+
+def remembered(of: object) -> int:
+    """Give the size of the largest dictionary that ``of`` holds."""
+    return max(len(value) for value in vars(of).values() if isinstance(value, dict))
+
+
+def test_request_lines_are_remembered_within_bounds(parser: HeadParser) -> None:
+    for number in range(MANY):
+        head = b"GET /%d?a=%d HTTP/1.1\r\nHost: a" % (number, number)
+        assert parse(parser, head)["PATH_INFO"] == f"/{number}"
+    assert remembered(parser) < MOST
+    parse(parser, COMMON)
+    assert "_request_line" not in calls(lambda: parse(parser, COMMON))
+    long = request("/" + "a" * 2000)[:-4]
+    parse(parser, long)
+    assert "_request_line" in calls(lambda: parse(parser, long)), "as much as a client likes"
+
+
+def test_names_of_fields_are_remembered_within_bounds(parser: HeadParser) -> None:
+    for number in range(MANY):
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nX-%d: 1" % number
+        assert parse(parser, head)[f"HTTP_X_{number}"] == "1"
+    assert remembered(parser) < MOST
+    assert "_key" not in calls(lambda: parse(parser, COMMON))
+    own = b"GET / HTTP/1.1\r\nHost: a\r\nX-Own: 1"
+    parse(parser, own)
+    assert "_key" not in calls(lambda: parse(parser, own)), "one that came after the others"
+
+
+def test_what_was_refused_or_dropped_once_is_so_again(parser: HeadParser) -> None:
+    for _ in range(2):
+        with pytest.raises(Refusal):
+            parse(parser, b"GET / HTTP/1.1\r\nHost: a\r\nX(: 1")
+        assert "HTTP_X_Y" not in parse(parser, b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: 1")
+        with pytest.raises(Refusal):
+            parse(parser, b"GET /\xff HTTP/1.1\r\nHost: a")
+
+
+def start(parser: HeadParser, status: str, name: str) -> Answer:
+    made = Answer(parser.parse(COMMON, environ()), deque(), keep_alive=True)
+    made.start(status, [(name, "a"), ("Content-Length", "2")])
+    return made
+
+
+def test_names_and_statuses_of_answers_are_remembered_within_bounds(parser: HeadParser) -> None:
+    for number in range(MANY):
+        made = start(parser, f"200 OK {number}", f"X-{number}")
+        assert made.headers == [(f"X-{number}", "a"), ("Content-Length", "2")]
+    assert remembered(answer) < MOST
+    start(parser, "200 OK", "X-Common")
+    counted = calls(lambda: start(parser, "200 OK", "X-Common"))
+    assert not counted.keys() & {"_check_name", "_check_status"}, counted

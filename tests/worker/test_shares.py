@@ -1,0 +1,113 @@
+"""Workers share what comes: whoever has more leaves new connections to the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import ExitStack
+from time import monotonic
+
+import pytest
+
+from app.worker import shares
+from app.worker.shares import Shares
+from tests.worker.conftest import Serve, limits, wait_for
+from tests.worker.wire import Connection, ask, request
+
+
+@pytest.fixture
+def table() -> Shares:
+    return Shares()
+
+
+def test_a_worker_has_more_than_another_that_told_fewer(table: Shares) -> None:
+    table.tell(1, 3)
+    table.tell(2, 5)
+    assert not table.has_more(1, 3)
+    assert table.has_more(2, 5)
+    assert not table.has_more(2, 3), "as many is not more"
+    assert table.has_more(3, 4), "one that has not told its own"
+
+
+def test_a_worker_that_is_alone_never_has_more(table: Shares) -> None:
+    assert not table.has_more(1, 1000)
+    table.tell(1, 0)
+    assert not table.has_more(1, 1000), "its own number doesn't count"
+
+
+def test_a_worker_that_left_counts_no_more(table: Shares) -> None:
+    table.tell(1, 0)
+    assert table.has_more(2, 1)
+    table.leave(1)
+    assert not table.has_more(2, 1)
+    table.tell(1, 0)
+    assert table.has_more(2, 1)
+
+
+def test_a_number_that_was_told_long_ago_counts_no_more(
+    table: Shares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.tell(1, 0)
+    assert table.has_more(2, 1)
+    monkeypatch.setattr(shares, "monotonic", lambda: monotonic() + 10)
+    assert not table.has_more(2, 1)
+    table.tell(1, 0)
+    assert table.has_more(2, 1)
+
+
+def test_workers_whose_numbers_are_far_apart_may_share_a_slot(table: Shares) -> None:
+    """Numbers grow with each worker that is replaced, and the table doesn't."""
+    for worker in range(1, 1000):
+        table.tell(worker, 5)
+    assert not table.has_more(1000, 5)
+    table.tell(1, 0)
+    assert table.has_more(2, 1)
+    assert not table.has_more(65, 1), "65 has the slot of 1, which it takes for its own"
+    table.tell(65, 7)
+    assert not table.has_more(2, 1)
+
+
+def test_what_is_told_after_a_fork_is_seen_by_the_other(table: Shares) -> None:
+    child = os.fork()
+    if child == 0:
+        table.tell(1, 0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert table.has_more(2, 1)
+
+
+def test_connections_that_come_together_are_shared(serve: Serve) -> None:
+    gunicorn = serve("zoo", "-w", "2", "--keep-alive", "60", config=limits(yield_seconds=1.0))
+    wait_for(lambda: len(gunicorn.workers()) == 2)
+    wait_for(lambda: len({ask(gunicorn.address, "/pid").body for _ in range(10)}) == 2)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(gunicorn.address)) for _ in range(16)]
+        for connection in connections:
+            connection.send(request("/pid"))
+        answers = [connection.answer() for connection in connections]
+        pids = Counter(answer.body for answer in answers if answer)
+    assert sum(pids.values()) == 16
+    assert min(pids.values()) >= 5, pids
+    assert len(pids) == 2, pids
+
+
+def test_a_worker_that_hangs_does_not_keep_the_others_from_accepting(serve: Serve) -> None:
+    """Each connection would wait for three seconds to be left to it."""
+    gunicorn = serve("zoo", "-w", "2", "--keep-alive", "60", config=limits(yield_seconds=3.0))
+    wait_for(lambda: len(gunicorn.workers()) == 2)
+    wait_for(lambda: len({ask(gunicorn.address, "/pid").body for _ in range(10)}) == 2)
+    stopped, other = gunicorn.workers()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with ExitStack() as stack:
+            begun = monotonic()
+            for _ in range(12):
+                connection = stack.enter_context(Connection(gunicorn.address))
+                connection.send(request("/pid"))
+                answer = connection.answer()
+                assert answer is not None
+                assert answer.body == str(other).encode()
+            assert monotonic() - begun < 20
+    finally:
+        os.kill(stopped, signal.SIGCONT)
