@@ -119,7 +119,7 @@ def post_fork(server, worker):
     keep_freed_memory()
     lantern = worker.app.wsgi().extensions["lantern"]
     lantern.draining = lambda: not worker.alive
-    lantern.service.load()
+    lantern.start()
 
 
 def child_exit(server, worker):

@@ -36,7 +36,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     logs.configure_logging(settings.logging)
     parts = Lantern.install(app, settings)
-    parts.service.import_libraries()
+    for service in parts.services.values():
+        service.import_libraries()
 
     requests.init_app(app)
     blueprints.init_app(app)

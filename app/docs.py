@@ -7,6 +7,7 @@ page asks no other host for anything: its files come from the package ``swagger-
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from app.extension import lantern
 from app.model.errors import NonFiniteOutput
 from app.model.features import FLOAT32_OVERFLOW, Feature
 from app.model.model import Model
+from app.predicting import VERSION_HEADER
 from app.schemas import (
     BATCH_RESPONSE,
     HEALTH,
     LINKS,
     MODEL_INFO,
+    MODELS,
     PREDICTION,
     PROBE,
     PROBLEM,
@@ -39,6 +42,7 @@ from app.wire import JSON
 
 _REFUSALS = {
     400: "The body isn't JSON, or the features aren't exactly the model's.",
+    404: "No such model, or the version that was asked for is not loaded.",
     408: "The body did not arrive in time.",
     413: "The body, or the batch, is too large.",
     415: "The body isn't declared as JSON.",
@@ -46,12 +50,26 @@ _REFUSALS = {
     500: "A fault of ours.",
     503: "No model is loaded.",
 }
-_PREDICT_REFUSALS = (400, 408, 413, 415, 422, 500, 503)
+_PREDICT_REFUSALS = (400, 404, 408, 413, 415, 422, 500, 503)
 _WARNINGS = {
     WARNINGS_HEADER: {
         "description": "The features with a value outside the range seen in training.",
         "schema": {"type": "string"},
     }
+}
+
+
+_VERSION = {
+    "name": VERSION_HEADER,
+    "in": "header",
+    "description": "Ask for a version that is loaded; 404 for any other.",
+    "schema": {"type": "string"},
+}
+_ROUTING = {
+    "name": "X-Routing-Key",
+    "in": "header",
+    "description": "Which caller this is: one caller stays on one side of a canary.",
+    "schema": {"type": "string"},
 }
 
 
@@ -61,7 +79,8 @@ class Documentation(Swagger):  # type: ignore[misc]
     def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
         """Give the OpenAPI document for the model that is loaded now."""
         parts = lantern()
-        return openapi(parts.service.loaded, parts.settings.limits.max_batch_size)
+        models = {name: service.loaded for name, service in parts.services.items()}
+        return openapi(models, parts.settings.limits.max_batch_size)
 
 
 def init_app(app: Flask) -> None:
@@ -86,8 +105,12 @@ def init_app(app: Flask) -> None:
         return redirect(url_for("flasgger.apidocs"))
 
 
-def openapi(model: Model | None, max_batch_size: int) -> dict[str, Any]:
-    """Build the OpenAPI document of a service with ``model`` (or with none)."""
+def openapi(models: Mapping[str, Model | None], max_batch_size: int) -> dict[str, Any]:
+    """Build the OpenAPI document of a service with ``models``, None being one that isn't loaded.
+
+    The first is the one that calls without a name are for.
+    """
+    (model, *others) = models.values()
     spec = APISpec(
         title="Lantern",
         version=__version__,
@@ -102,15 +125,62 @@ def openapi(model: Model | None, max_batch_size: int) -> dict[str, Any]:
         ("Health", HEALTH),
         ("Probe", PROBE),
         ("ModelInfo", MODEL_INFO),
+        ("Models", MODELS),
         ("Problem", PROBLEM),
     ):
         spec.components.schema(name, schema=schema)
-    features = model.manifest.features if model else ()
-    spec.components.schema("Features", component=_features_schema(features))
-    for path, method, operation in _operations(model, max_batch_size):
+    for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
+        features = each.manifest.features if each else ()
+        spec.components.schema(_features_name(name), component=_features_schema(features))
+    for path, method, operation in [
+        *_operations(model, max_batch_size),
+        *_operations_by_name(list(models), model, max_batch_size),
+    ]:
         spec.path(path, operations={method: operation})
     document: dict[str, Any] = spec.to_dict()
     return document
+
+
+def _features_name(model: str) -> str:
+    return f"Features-{model}" if model else "Features"
+
+
+def _operations_by_name(
+    names: list[str], model: Model | None, max_batch_size: int
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Describe the calls that name a model: those without a name, for each of them."""
+    parameter = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": names},
+    }
+    features = {
+        "oneOf": [
+            {"$ref": f"#/components/schemas/{_features_name(name)}"} for name in ("", *names[1:])
+        ]
+    }
+    calls = {path: operation for path, _, operation in _operations(model, max_batch_size)}
+    described = []
+    for path, like, method in (
+        ("/models/{name}/predict", "/predict", "post"),
+        ("/models/{name}/batch", "/predict/batch", "post"),
+        ("/models/{name}/info", "/model/info", "get"),
+    ):
+        operation = calls[like]
+        operation["operationId"] += "_by_name"
+        operation["parameters"] = [parameter, *operation["parameters"]]
+        operation["summary"] += ", by the model of that name"
+        if len(names) > 1 and "requestBody" in operation:
+            content = operation["requestBody"]["content"][JSON]
+            content.pop("example")
+            members = content["schema"]["properties"]
+            if "features" in members:
+                members["features"] = features
+            else:
+                members["samples"]["items"] = features
+        described.append((path, method, operation))
+    return described
 
 
 def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str, dict[str, Any]]]:
@@ -126,6 +196,7 @@ def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str
         "summary": "Classify one sample",
         "tags": ["Prediction"],
         "operationId": "predict",
+        "parameters": [_VERSION, _ROUTING],
         "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
         "responses": {
             **_answer(200, "The prediction.", "Prediction", _WARNINGS, prediction),
@@ -142,20 +213,21 @@ def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str
         "summary": "Classify many samples, all or nothing",
         "tags": ["Prediction"],
         "operationId": "predict_batch",
+        "parameters": [_VERSION, _ROUTING],
         "requestBody": _body("samples", samples, [sample, sample]),
         "responses": {
             **_answer(200, "The predictions, in order.", "BatchResponse", _WARNINGS, predictions),
             **_problems(*_PREDICT_REFUSALS),
         },
     }
+    info = _get("model_info", "Describe the model", "Model", "ModelInfo", unavailable=True)
+    info["parameters"] = [_VERSION]
+    info["responses"].update(_problems(404))
     return [
         ("/predict", "post", predict),
         ("/predict/batch", "post", batch),
-        (
-            "/model/info",
-            "get",
-            _get("model_info", "Describe the model", "Model", "ModelInfo", unavailable=True),
-        ),
+        ("/model/info", "get", info),
+        ("/models", "get", _get("models", "List the models", "Model", "Models")),
         ("/health", "get", _health()),
         ("/health/live", "get", _get("live", "Whether the worker answers", "Health", "Probe")),
         (

@@ -20,6 +20,8 @@ from app.model.errors import (
     Fault,
     ModelUnavailable,
     NonFiniteOutput,
+    UnknownModel,
+    VersionNotLoaded,
 )
 from app.model.features import describe_mismatch
 from app.schemas import PROBLEM
@@ -41,6 +43,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
+    app.register_error_handler(UnknownModel, _not_there)
+    app.register_error_handler(VersionNotLoaded, _not_there)
     app.register_error_handler(Draining, _draining)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(InternalServerError, _unexpected)
@@ -114,6 +118,11 @@ def _non_finite_output(error: NonFiniteOutput) -> Response:
 
 def _model_unavailable(error: ModelUnavailable) -> Response:
     return problem(503, f"No model is loaded. {error}", kind="model-unavailable")
+
+
+def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
+    kind = "unknown-model" if isinstance(error, UnknownModel) else "version-not-loaded"
+    return problem(404, str(error), kind=kind)
 
 
 def _draining(error: Draining) -> Response:

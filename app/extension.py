@@ -1,50 +1,86 @@
-"""What the application holds beside Flask: settings, the model service and the metrics.
+"""What the application holds beside Flask: settings, the models' services and the metrics.
 
 One object, kept in ``app.extensions["lantern"]``; views reach it by `lantern()`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 from flask import Flask, current_app
 
+from app.model.errors import UnknownModel
 from app.model.loading import ModelSource
 from app.model.service import ModelService
+from app.model.shadow import Shadow
+from app.model.watcher import Watcher
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
 
 @dataclass(slots=True)
 class Lantern:
-    """The parts that requests share. ``draining`` tells whether this worker is about to stop."""
+    """The parts that requests share.
+
+    ``services`` has one for each model by its name, and ``service`` is that of the first, which
+    calls without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
+    by which a canary's callers are told apart. ``draining`` tells whether this worker is about to
+    stop.
+    """
 
     settings: Settings
-    service: ModelService
+    services: Mapping[str, ModelService]
     metrics: Metrics
+    shadow: Shadow
     draining: Callable[[], bool] = field(default=lambda: False)
+    service: ModelService = field(init=False)
+    routing_variable: str = field(init=False)
 
     @classmethod
     def install(cls, app: Flask, settings: Settings) -> Lantern:
         """Make the parts from ``settings`` and hang them on ``app``."""
         model = settings.model
-        source = ModelSource(
-            path=model.path,
-            version=model.version,
-            runtime=model.runtime,
-            device=model.device,
-            threads=model.threads,
-            batch_rows=model.batch_rows,
-            feature_names=model.feature_names,
-            class_names=model.class_names,
-            cache_size=settings.cache.size,
-        )
         metrics = Metrics()
-        self = cls(settings, ModelService(source, on_load=metrics.model_loaded), metrics)
+        services = {
+            name: ModelService(
+                ModelSource(
+                    path=path,
+                    name=name,
+                    version=model.version,
+                    runtime=model.runtime,
+                    device=model.device,
+                    threads=model.threads,
+                    batch_rows=model.batch_rows,
+                    feature_names=model.feature_names,
+                    class_names=model.class_names,
+                    cache_size=settings.cache.size,
+                ),
+                metrics,
+            )
+            for name, path in settings.models.items()
+        }
+        self = cls(settings, services, metrics, Shadow(metrics.compared))
         app.extensions["lantern"] = self
         return self
+
+    def __post_init__(self) -> None:
+        self.service = next(iter(self.services.values()))
+        header = self.settings.release.routing_header
+        self.routing_variable = "HTTP_" + header.upper().replace("-", "_")
+
+    def named(self, name: str) -> ModelService:
+        """Give the service of the model ``name``. Raises `UnknownModel`."""
+        if name not in self.services:
+            raise UnknownModel(name[:80], tuple(self.services))
+        return self.services[name]
+
+    def start(self) -> None:
+        """Load the models and follow their releases; in each worker, after the fork."""
+        for service in self.services.values():
+            service.load()
+        Watcher(tuple(self.services.values()), self.settings.release.poll_seconds).start()
 
 
 def lantern() -> Lantern:

@@ -8,8 +8,14 @@ request nor its response.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
 
 from app.extension import Lantern
+from app.model.model import Model
+from app.model.service import ModelService
+from app.model.serving import Serving
 from app.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
 from app.telemetry import predictions
 from app.telemetry.requests import Call
@@ -17,32 +23,66 @@ from app.telemetry.requests import Call
 Answer = tuple[bytes, list[tuple[str, str]]]
 """The JSON of an answer, and the headers that it alone has."""
 
-Predict = Callable[[Lantern, Call, Callable[[], bytes]], Answer]
+Predict = Callable[[Lantern, ModelService, Call, Callable[[], bytes]], Answer]
+
+VERSION_HEADER = "X-Model-Version"
 
 
-def predict(parts: Lantern, call: Call, read_body: Callable[[], bytes]) -> Answer:
+def predict(
+    parts: Lantern, service: ModelService, call: Call, read_body: Callable[[], bytes]
+) -> Answer:
     """Classify the one sample in the body.
 
-    Raises `ModelUnavailable`, what ``read_body`` raises, 400 for what isn't JSON, marshmallow's
-    `ValidationError`, and `NonFiniteOutput`; nothing is logged or counted before all is well.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, 400 for what isn't
+    JSON, marshmallow's `ValidationError`, and `NonFiniteOutput`; nothing is logged or counted
+    before all is well.
     """
-    model = parts.service.current()
-    call.model_version = model.version
+    serving = service.serving
+    model = choose(parts, serving, call)
     bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
     row = bodies.predict.load(read_body())
+    started = perf_counter()
     prediction = model.predict(row)
+    seconds = perf_counter() - started
     body = PREDICTION.encode(prediction)
-    return body, predictions.record_one(parts, call, model, row, prediction)
+    headers = predictions.record_one(parts, call, model, row, prediction)
+    if serving.candidate is not None:
+        parts.metrics.predicted_beside(model, seconds)
+        if serving.mode == "shadow" and model is serving.stable:
+            answer = np.array([prediction.probabilities], dtype=np.float32)
+            parts.shadow.offer(model, serving.candidate, row, answer)
+    return body, headers
 
 
-def predict_batch(parts: Lantern, call: Call, read_body: Callable[[], bytes]) -> Answer:
+def predict_batch(
+    parts: Lantern, service: ModelService, call: Call, read_body: Callable[[], bytes]
+) -> Answer:
     """Classify every sample in the body, or refuse them all; raises as `predict` does, and
     `BatchTooLarge`.
     """
-    model = parts.service.current()
-    call.model_version = model.version
+    serving = service.serving
+    model = choose(parts, serving, call)
     bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
     matrix = bodies.batch.load(read_body())
     batch = model.predict_batch(matrix)
     body = BATCH_RESPONSE.encode(batch)
-    return body, predictions.record_batch(parts, call, model, matrix, batch)
+    headers = predictions.record_batch(parts, call, model, matrix, batch)
+    if serving.candidate is not None and serving.mode == "shadow" and model is serving.stable:
+        parts.shadow.offer(model, serving.candidate, matrix, batch.probabilities)
+    return body, headers
+
+
+def choose(parts: Lantern, serving: Serving, call: Call) -> Model:
+    """Give the model that answers ``call``: the one it pins, or that its routing key falls to.
+
+    Raises `VersionNotLoaded`.
+    """
+    pin = call.environ.get("HTTP_X_MODEL_VERSION")
+    if pin is not None:
+        model = serving.pinned(pin)
+    elif serving.candidate is None:
+        model = serving.stable
+    else:
+        model = serving.choose(call.environ.get(parts.routing_variable) or call.request_id)
+    call.model, call.model_version = model.name, model.version
+    return model

@@ -208,6 +208,7 @@ class LinksSchema(Schema):
     openapi = fields.String(required=True)
     health = fields.String(required=True)
     model = fields.String(required=True)
+    models = fields.String(required=True)
     predict = fields.String(required=True)
     batch = fields.String(required=True)
     metrics = fields.String(required=True)
@@ -257,6 +258,30 @@ class ModelInfoSchema(Schema):
         required=True, **_said("Of the network's file: the algorithm, a colon, hexadecimal.")
     )
     loaded_at = fields.DateTime(required=True, format="iso")
+    release = fields.Nested("ReleaseSchema", required=True)
+
+
+class ReleaseSchema(Schema):
+    stable = fields.String(required=True, allow_none=True, **_said("The version that serves."))
+    candidate = fields.String(required=True, allow_none=True, **_said("The one beside it."))
+    mode = fields.String(
+        required=True, allow_none=True, metadata={"enum": ["canary", "shadow", None]}
+    )
+    share = fields.Float(
+        required=True, allow_none=True, **_said("Of the requests, how many a canary answers.")
+    )
+    fault = fields.String(
+        required=True, allow_none=True, **_said("Why the release is not served as it stands.")
+    )
+
+
+class ListedModelSchema(Schema):
+    name = fields.String(required=True)
+    release = fields.Nested(ReleaseSchema, required=True)
+
+
+class ModelsSchema(Schema):
+    models = fields.List(fields.Nested(ListedModelSchema), required=True)
 
 
 class FaultSchema(Schema):
@@ -282,4 +307,5 @@ LINKS = LinksSchema()
 HEALTH = HealthSchema()
 PROBE = ProbeSchema()
 MODEL_INFO = ModelInfoSchema()
+MODELS = ModelsSchema()
 PROBLEM = ProblemSchema()

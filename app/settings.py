@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
@@ -60,6 +60,12 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseSettings:
+    poll_seconds: float
+    routing_header: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSettings:
     size: int
 
@@ -83,6 +89,8 @@ class Settings:
 
     server: ServerSettings
     model: ModelSettings
+    models: Mapping[str, Path]
+    release: ReleaseSettings
     cache: CacheSettings
     limits: LimitSettings
     logging: LoggingSettings
@@ -134,6 +142,11 @@ def _seconds() -> _Number:
     return _Number(required=True, validate=validate.Range(min=0, min_inclusive=False))
 
 
+_HEADER = validate.Regexp(r"[A-Za-z0-9-]{1,64}\Z", error="Must be the name of a header.")
+_MODEL_NAME = validate.Regexp(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+    error="A model's name must be letters, digits and . _ - (it stands in paths).",
+)
 _DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
 
 
@@ -167,6 +180,11 @@ class _Model(_Section):
     class_names = fields.List(_text(), required=True)
 
 
+class _Release(_Section):
+    poll_seconds = _seconds()
+    routing_header = fields.String(required=True, validate=_HEADER)
+
+
 class _Cache(_Section):
     size = _count(0)
 
@@ -185,15 +203,19 @@ class _Logging(_Section):
 class _Settings(_Section):
     server = fields.Nested(_Server, required=True)
     model = fields.Nested(_Model, required=True)
+    models = fields.Dict(keys=fields.String(validate=_MODEL_NAME), values=_text(), required=True)
+    release = fields.Nested(_Release, required=True)
     cache = fields.Nested(_Cache, required=True)
     limits = fields.Nested(_Limits, required=True)
     logging = fields.Nested(_Logging, required=True)
 
 
 _SCHEMA = _Settings()
-_SECTIONS: dict[str, Schema] = {
-    name: cast(fields.Nested, field).schema for name, field in _SCHEMA.fields.items()
+_SECTIONS: dict[str, Mapping[str, Any]] = {
+    name: field.schema.fields if isinstance(field, fields.Nested) else {}
+    for name, field in _SCHEMA.fields.items()
 }
+"""The fields of each section; [models] has keys of the user's own."""
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -226,6 +248,8 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     return Settings(
         server=ServerSettings(**checked["server"]),
         model=ModelSettings(**model),
+        models=_models(checked["models"], model["path"]),
+        release=ReleaseSettings(**checked["release"]),
         cache=CacheSettings(**checked["cache"]),
         limits=LimitSettings(**checked["limits"]),
         logging=LoggingSettings(**checked["logging"]),
@@ -236,6 +260,14 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         },
         origins=origins,
     )
+
+
+def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
+    """Give the models to serve by their names; without any, the one at ``path``."""
+    if named:
+        return {name: PROJECT_ROOT / relative for name, relative in named.items()}
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem if path.suffix == ".pt" else path.name)
+    return {name or "model": path}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -270,8 +302,7 @@ def _merge_variable(
             f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
             "underscores between section and key."
         )
-    schema = _SECTIONS.get(section)
-    field = schema.fields.get(key) if schema else None
+    field = _SECTIONS.get(section, {}).get(key)
     values.setdefault(section, {})[key] = _parse_variable(field, text)
     origins[f"{section}.{key}"] = variable
 
@@ -303,10 +334,10 @@ def _explain(
                 f"Unknown setting section {section!r}{used}{_hint(section, _SECTIONS)}"
             )
             continue
-        for key, fault in faults.items():
+        for key, fault in faults.items() if isinstance(faults, dict) else ():
             origin = origins.get(f"{section}.{key}", "missing")
-            if key not in _SECTIONS[section].fields:
-                hint = _hint(key, _SECTIONS[section].fields)
+            if section != "models" and key not in _SECTIONS[section]:
+                hint = _hint(key, _SECTIONS[section])
                 sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}")
             else:
                 value = values.get(section, {}).get(key)

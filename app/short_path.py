@@ -15,14 +15,14 @@ from typing import Any
 
 from app import predicting
 from app.extension import Lantern
+from app.model.service import ModelService
 from app.telemetry.requests import ID_HEADER, Call
 from app.wire import JSON
 
-_ROUTES: dict[str, predicting.Predict] = {
-    "/predict": predicting.predict,
-    "/predict/batch": predicting.predict_batch,
+_VERBS: dict[str, predicting.Predict] = {
+    "predict": predicting.predict,
+    "batch": predicting.predict_batch,
 }
-
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z-]{1,63}(\.[0-9A-Za-z-]{1,63}){0,9}(:[0-9]{1,5})?")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -34,11 +34,19 @@ class ShortPath:
     def __init__(self, application: Application, parts: Lantern) -> None:
         self._application = application
         self._parts = parts
+        self._routes: dict[str, tuple[predicting.Predict, ModelService, str]] = {
+            "/predict": (predicting.predict, parts.service, "/predict"),
+            "/predict/batch": (predicting.predict_batch, parts.service, "/predict/batch"),
+        }
+        for name, service in parts.services.items():
+            for verb, predict in _VERBS.items():
+                route = predict, service, f"/models/<name>/{verb}"
+                self._routes[f"/models/{name}/{verb}"] = route
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        predict = _ROUTES.get(environ.get("PATH_INFO", ""))
+        found = self._routes.get(environ.get("PATH_INFO", ""))
         if (
-            predict is None
+            found is None
             or environ["REQUEST_METHOD"] != "POST"
             or environ.get("CONTENT_TYPE") != JSON
             or not _is_plain_host(environ.get("HTTP_HOST", ""))
@@ -58,10 +66,11 @@ class ShortPath:
             or size > parts.settings.limits.max_body_bytes
         ):
             return self._application(environ, start_response)
-        call = Call("POST", environ["PATH_INFO"], environ.get("HTTP_X_REQUEST_ID", ""))
-        call.route = call.path
+        predict, service, route = found
+        call = Call("POST", environ["PATH_INFO"], environ)
+        call.route = route
         try:
-            answer, headers = predict(parts, call, lambda: body)
+            answer, headers = predict(parts, service, call, lambda: body)
         except Exception:
             return self._application(environ, start_response)
         start_response(

@@ -57,7 +57,7 @@ def test_a_model_of_ones_own_serves_after_following_the_readme(followed: Path, w
             class_names=settings.class_names,
         )
     )
-    assert service.load(), service.unavailable_reason
+    assert service.load(), service.fault
     info = service.info()
     assert info["classes"] == ["stays", "leaves"]
     row = np.ones((1, info["num_features"]), dtype=np.float32)

@@ -236,7 +236,9 @@ def test_both_ways_count_the_same(sample: dict[str, float]) -> None:
         b'lantern_http_requests_total{method="POST",route="/predict",status="200"} 4.0'
         in (expositions[0])
     )
-    assert b'lantern_predicted_rows_total{version="1"} 6.0' in expositions[0]
+    assert (
+        b'lantern_predicted_rows_total{model="campaign-response",version="1"} 6.0' in expositions[0]
+    )
     strip = re.compile(rb"(?m)^\w+_created.*\n")  # the time at which a metric was made
     assert strip.sub(b"", expositions[0]) == strip.sub(b"", expositions[1])
 

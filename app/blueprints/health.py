@@ -16,18 +16,19 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/health")
 def health() -> Response:
-    """Tell whether the worker has a model that serves; 503 when it hasn't."""
-    service = lantern().service
-    model = service.loaded
+    """Tell whether every model of the worker serves; 503 when one doesn't."""
+    parts = lantern()
+    model = parts.service.loaded
+    missing = [service.fault for service in parts.services.values() if service.loaded is None]
     document = {
-        "status": "healthy" if model else "unhealthy",
+        "status": "unhealthy" if missing else "healthy",
         "model_loaded": model is not None,
         "model_version": model.version if model else None,
         "timestamp": datetime.now(UTC),
     }
-    if model is None:
-        document["reason"] = service.unavailable_reason
-    return reply(HEALTH, document, 200 if model else 503)
+    if missing:
+        document["reason"] = " ".join(missing)
+    return reply(HEALTH, document, 503 if missing else 200)
 
 
 @blueprint.get("/health/live")
@@ -42,5 +43,6 @@ def ready() -> Response:
     parts = lantern()
     if parts.draining():
         raise Draining
-    parts.service.current()
+    for service in parts.services.values():
+        service.current()
     return reply(PROBE, {"status": "ready"})

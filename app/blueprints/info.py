@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Response, make_response, render_template, request
 
 from app import __version__
 from app.extension import lantern
-from app.model.model import Model
-from app.schemas import LINKS, MODEL_INFO
+from app.model.service import ModelService
+from app.model.serving import Serving
+from app.predicting import VERSION_HEADER
+from app.schemas import LINKS, MODEL_INFO, MODELS
 from app.wire import JSON, encode, reply, reply_encoded
 
 blueprint = Blueprint("info", __name__)
@@ -21,6 +24,7 @@ _LINKS = {
     "openapi": "/openapi.json",
     "health": "/health",
     "model": "/model/info",
+    "models": "/models",
     "predict": "/predict",
     "batch": "/predict/batch",
     "metrics": "/metrics",
@@ -43,7 +47,7 @@ def index() -> Response:
             render_template(
                 "page.html",
                 model=model and model.info(),
-                reason=service.unavailable_reason,
+                reason=service.fault,
                 version=__version__,
             )
         )
@@ -54,14 +58,52 @@ def index() -> Response:
     return response
 
 
-_described: WeakKeyDictionary[Model, bytes] = WeakKeyDictionary()
+_described: WeakKeyDictionary[Serving, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()
 
 
 @blueprint.get("/model/info")
 def model_info() -> Response:
     """Describe the model that is loaded."""
-    model = lantern().service.current()
-    body = _described.get(model)
-    if body is None:  # a model never changes
-        body = _described[model] = encode(MODEL_INFO, model.info())
+    return _describe(lantern().service)
+
+
+@blueprint.get("/models/<name>/info")
+def model_info_by(name: str) -> Response:
+    """Describe the model of that name."""
+    return _describe(lantern().named(name))
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    """List the models of this service, and which of their versions serve."""
+    services = lantern().services
+    return reply(MODELS, {"models": [_listed(name, each) for name, each in services.items()]})
+
+
+def _describe(service: ModelService) -> Response:
+    serving = service.serving
+    version = request.headers.get(VERSION_HEADER)
+    model = serving.stable if version is None else serving.pinned(version)
+    # What serves never changes, it is replaced; so it is described once.
+    key = model.version, service.fault
+    known, body = _described.get(serving, (None, b""))
+    if known != key:
+        body = encode(MODEL_INFO, model.info() | {"release": _release(service, serving)})
+        _described[serving] = key, body
     return reply_encoded(body)
+
+
+def _listed(name: str, service: ModelService) -> dict[str, Any]:
+    loaded = service.loaded
+    return {"name": name, "release": _release(service, service.serving if loaded else None)}
+
+
+def _release(service: ModelService, serving: Serving | None) -> dict[str, Any]:
+    candidate = serving and serving.candidate
+    return {
+        "stable": serving and serving.stable.version,
+        "candidate": candidate and candidate.version,
+        "mode": serving and serving.mode,
+        "share": serving.share if serving and serving.mode == "canary" else None,
+        "fault": service.fault or None,
+    }

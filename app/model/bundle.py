@@ -52,6 +52,19 @@ def find_bundle(path: Path, version: str = "") -> Path:
     return path / version
 
 
+def holds_versions(path: Path) -> bool:
+    """Tell whether ``path`` is (or may become) a directory of versions: no bundle, no file."""
+    return not (path.is_file() or _holds_model(path))
+
+
+def description_file(path: Path) -> Path:
+    """Give the file of a bundle that changes when anything in it does: its manifest, which holds
+    the SHA-256 of all others, or the checkpoint that stands alone.
+    """
+    manifest = path / manifest_file.FILE_NAME
+    return manifest if manifest.is_file() else path / CHECKPOINT
+
+
 def versions(path: Path) -> list[str]:
     """Give the versions in a directory of them: those that are numbers first, in their order.
 

@@ -37,6 +37,17 @@ class ModelUnavailable(ModelError):
     """No model is loaded in this process; the message says why."""
 
 
+class UnknownModel(ModelError):
+    """A name that no model of this process has; ``known`` are the names that there are."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"There is no model {name!r} here; there is: {', '.join(known)}.")
+
+
+class VersionNotLoaded(ModelError):
+    """A version that a caller asks for by name, and that this process has not loaded."""
+
+
 class InvalidFeatures(ModelError):
     """Feature values that can't become a row; ``faults`` lists at most ``MAX_FAULTS`` of them."""
 

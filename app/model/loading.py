@@ -17,12 +17,14 @@ from app.model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime,
 class ModelSource:
     """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
 
+    ``name`` is what it is called where several are served; the manifest's own if empty.
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
     ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered.
     """
 
     path: Path
+    name: str = ""
     version: str = ""
     runtime: RuntimeChoice = "auto"
     device: str = "cpu"
@@ -43,7 +45,7 @@ def load_model(source: ModelSource) -> Model:
     bundle, runtime, checksum = load(source, found)
     if source.batch_rows:
         runtime = BatchingRuntime(runtime, source.batch_rows)
-    model = Model(bundle, runtime, checksum, cache_size=source.cache_size)
+    model = Model(bundle, runtime, checksum, name=source.name, cache_size=source.cache_size)
     model.self_test()
     return model
 

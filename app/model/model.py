@@ -84,16 +84,23 @@ class Model:
     """
 
     def __init__(
-        self, bundle: Bundle, runtime: Runtime, checksum: str, *, cache_size: int = 0
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        checksum: str,
+        *,
+        name: str = "",
+        cache_size: int = 0,
     ) -> None:
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
         self.encoder = FeatureEncoder(bundle.manifest.features)
         self.loaded_at = datetime.now(UTC)
+        self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
+        self.classes = bundle.manifest.classes
         self.cache = AnswerCache(cache_size) if cache_size else None
-        self._classes = bundle.manifest.classes
 
     def predict(self, row: NDArray[np.float32]) -> Prediction:
         """Classify one row: raw features, float32, shape ``(1, width)``, NaN for null.
@@ -113,7 +120,7 @@ class Model:
                 cache.put(key, probabilities)
         index = probabilities.index(max(probabilities))
         return Prediction(
-            index, self._classes[index], probabilities, self.version, datetime.now(UTC), was_cached
+            index, self.classes[index], probabilities, self.version, datetime.now(UTC), was_cached
         )
 
     def _run_one(self, row: NDArray[np.float32]) -> tuple[float, ...]:
@@ -130,14 +137,14 @@ class Model:
         if len(matrix):
             probabilities = self.runtime.run(matrix)
         else:  # not every exported graph takes an empty batch
-            probabilities = np.empty((0, len(self._classes)), dtype=np.float32)
+            probabilities = np.empty((0, len(self.classes)), dtype=np.float32)
         finite = np.isfinite(probabilities).all(axis=1)
         if not finite.all():
             raise NonFiniteOutput(np.flatnonzero(~finite).tolist())
         return BatchPrediction(
             probabilities.argmax(axis=1),
             probabilities,
-            self._classes,
+            self.classes,
             self.version,
             datetime.now(UTC),
         )
@@ -188,7 +195,7 @@ class Model:
     def _answers(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on ``matrix`` and see that what it gives are probabilities."""
         answers = self.runtime.run(matrix)
-        wanted = (len(matrix), len(self._classes))
+        wanted = (len(matrix), len(self.classes))
         if answers.shape != wanted:
             raise BundleError(
                 f"The network answers {wanted[0]} rows in the shape {answers.shape}, not {wanted}: "

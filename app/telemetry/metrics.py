@@ -33,6 +33,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from app.model.batching import BatchingRuntime
 from app.model.model import Model
+from app.model.service import Observer
+from app.model.serving import Serving
+from app.model.shadow import Comparison
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -67,11 +70,12 @@ def _tell_once(kind: str) -> None:
     log.error("metrics can't be recorded; told once", exc_info=True)
 
 
-class Metrics:
+class Metrics(Observer):
     """The metrics of one application in one process."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._shown: dict[str, list[Gauge]] = {}
         # What is kept of each metric is how to find its child for some labels, and that remembers:
         # finding one takes longer than counting with it. Labels have few values.
         self._requests = cache(
@@ -95,7 +99,7 @@ class Metrics:
             Counter(
                 "lantern_predicted_rows_total",
                 "Rows predicted, by model version.",
-                ["version"],
+                ["model", "version"],
                 registry=registry,
             ).labels
         )
@@ -103,7 +107,7 @@ class Metrics:
             Counter(
                 "lantern_predictions_total",
                 "Rows predicted, by model version and predicted class.",
-                ["version", "class"],
+                ["model", "version", "class"],
                 registry=registry,
             ).labels
         )
@@ -111,7 +115,7 @@ class Metrics:
             Counter(
                 "lantern_features_out_of_range_total",
                 "Feature values outside the range seen in training, by model version and feature.",
-                ["version", "feature"],
+                ["model", "version", "feature"],
                 registry=registry,
             ).labels
         )
@@ -119,7 +123,7 @@ class Metrics:
             Counter(
                 "lantern_cache_lookups_total",
                 "Rows looked up in the cache of answers, by model version and result.",
-                ["version", "result"],
+                ["model", "version", "result"],
                 registry=registry,
             ).labels
         )
@@ -127,7 +131,7 @@ class Metrics:
             Gauge(
                 "lantern_cache_rows",
                 "Rows whose answers are remembered, by model version, summed over the workers.",
-                ["version"],
+                ["model", "version"],
                 multiprocess_mode="livesum",
                 registry=registry,
             ).labels
@@ -136,7 +140,10 @@ class Metrics:
             Gauge(
                 "lantern_model_load_seconds",
                 "Seconds that loading the model took, by worker and model version.",
-                ["version"],  # a gauge without labels would show a value for the master, too
+                [
+                    "model",
+                    "version",
+                ],  # a gauge without labels would show a value for the master, too
                 multiprocess_mode="liveall",
                 registry=registry,
             ).labels
@@ -144,9 +151,51 @@ class Metrics:
         self._info = cache(
             Gauge(
                 "lantern_model_info",
-                "The model that is served: 1 for each name, version, runtime and device.",
-                ["name", "version", "runtime", "device"],
+                "The versions that are loaded: 1 for each that serves, 0 for one that did.",
+                ["model", "version", "runtime", "device", "role"],
                 multiprocess_mode="livemax",
+                registry=registry,
+            ).labels
+        )
+        self._swaps = cache(
+            Counter(
+                "lantern_release_changes_total",
+                "How often a worker has begun to serve a release, its first one included.",
+                ["model"],
+                registry=registry,
+            ).labels
+        )
+        self._refused = cache(
+            Gauge(
+                "lantern_release_refused",
+                "1 where a worker can't serve the release as it stands, by model.",
+                ["model"],
+                multiprocess_mode="livemax",
+                registry=registry,
+            ).labels
+        )
+        self._beside = cache(
+            Histogram(
+                "lantern_prediction_duration_seconds",
+                "Seconds of one prediction, where a candidate is beside the stable version.",
+                ["model", "version"],
+                buckets=_BUCKETS,
+                registry=registry,
+            ).labels
+        )
+        self._shadowed = cache(
+            Counter(
+                "lantern_shadow_rows_total",
+                "Rows given to the shadow, by whether it agreed, differed, failed or was too busy.",
+                ["model", "stable", "candidate", "result"],
+                registry=registry,
+            ).labels
+        )
+        self._difference = cache(
+            Counter(
+                "lantern_shadow_difference_total",
+                "Sum over compared rows of the mean absolute difference of probabilities.",
+                ["model", "stable", "candidate"],
                 registry=registry,
             ).labels
         )
@@ -154,7 +203,7 @@ class Metrics:
             Histogram(
                 "lantern_batch_rows",
                 "Rows of each forward pass, where requests may share one, by model version.",
-                ["version"],
+                ["model", "version"],
                 buckets=_BATCH_BUCKETS,
                 registry=registry,
             ).labels
@@ -168,30 +217,67 @@ class Metrics:
 
     @_harmless
     def predicted(
-        self, version: str, classes: Mapping[str, int], outside: Mapping[str, int]
+        self, model: Model, classes: Mapping[str, int], outside: Mapping[str, int]
     ) -> None:
         """Count predicted rows by class, and values outside the range by feature."""
+        name, version = model.name, model.version
         for label, rows in classes.items():
-            self._rows(version).inc(rows)
-            self._classes(version, label).inc(rows)
+            self._rows(name, version).inc(rows)
+            self._classes(name, version, label).inc(rows)
         for feature, values in outside.items():
-            self._outside(version, feature).inc(values)
+            self._outside(name, version, feature).inc(values)
 
     @_harmless
-    def cache_asked(self, version: str, *, hit: bool, rows: int) -> None:
-        """Count a look into the cache of answers, which now holds ``rows``."""
-        self._lookups(version, "hit" if hit else "miss").inc()
-        if not hit:
-            self._remembered(version).set(rows)
+    def predicted_beside(self, model: Model, seconds: float) -> None:
+        """Note how long one prediction took, to compare the stable version and a candidate."""
+        self._beside(model.name, model.version).observe(seconds)
 
-    def model_loaded(self, model: Model, seconds: float) -> None:
-        """Tell which model this process serves and how long loading it took."""
-        self._load_seconds(model.version).set(seconds)
-        self._info(
-            model.manifest.name, model.version, model.runtime.name, model.runtime.device
-        ).set(1)
+    @_harmless
+    def compared(self, comparison: Comparison) -> None:
+        """Count what a shadow answered beside the stable version."""
+        stable, candidate = comparison.stable, comparison.candidate
+        labels = stable.name, stable.version, candidate.version
+        for result, rows in (
+            ("agreed", comparison.agreed),
+            ("differed", comparison.compared - comparison.agreed),
+            ("dropped", comparison.dropped),
+            ("failed", comparison.failed),
+        ):
+            if rows:
+                self._shadowed(*labels, result).inc(rows)
+        if comparison.compared:
+            self._difference(*labels).inc(comparison.difference)
+        if comparison.compared == 1:  # as long as one that a caller waits for
+            self._beside(candidate.name, candidate.version).observe(comparison.seconds)
+
+    @_harmless
+    def cache_asked(self, model: Model, *, hit: bool, rows: int) -> None:
+        """Count a look into the cache of answers, which now holds ``rows``."""
+        self._lookups(model.name, model.version, "hit" if hit else "miss").inc()
+        if not hit:
+            self._remembered(model.name, model.version).set(rows)
+
+    # What a service tells
+
+    def loaded(self, model: Model, seconds: float) -> None:
+        self._load_seconds(model.name, model.version).set(seconds)
         if isinstance(model.runtime, BatchingRuntime):
-            model.runtime.on_run = _harmless(self._batch_rows(model.version).observe)
+            model.runtime.on_run = _harmless(self._batch_rows(model.name, model.version).observe)
+
+    def served(self, serving: Serving) -> None:
+        name = serving.stable.name
+        for gauge in self._shown.pop(name, ()):
+            gauge.set(0)
+        self._shown[name] = [
+            self._info(name, model.version, model.runtime.name, model.runtime.device, role)
+            for role, model in zip(("stable", "candidate"), serving.models, strict=False)
+        ]
+        for gauge in self._shown[name]:
+            gauge.set(1)
+        self._swaps(name).inc()
+
+    def refused(self, name: str, fault: str) -> None:
+        self._refused(name).set(1 if fault else 0)
 
     def exposition(self) -> bytes:
         """Give all metrics in Prometheus's text format, summed over the workers if there are any.

@@ -31,9 +31,10 @@ def record_one(
     headers = _record(parts, call, model, row, {prediction.label: 1})
     if prediction.was_cached is not None and model.cache is not None:
         hit = prediction.was_cached
-        parts.metrics.cache_asked(model.version, hit=hit, rows=len(model.cache))
+        parts.metrics.cache_asked(model, hit=hit, rows=len(model.cache))
     fields: dict[str, Any] = {
         "request_id": call.request_id,
+        "model": model.name,
         "model_version": prediction.model_version,
         "prediction": prediction.label,
         "confidence": round(prediction.confidence, 6),
@@ -62,7 +63,7 @@ def _record(
     call.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
     headers = [(WARNINGS_HEADER, listed(outside))] if outside else []
-    parts.metrics.predicted(model.version, classes, outside)
+    parts.metrics.predicted(model, classes, outside)
     return headers
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from flask import Flask, Response, abort, g, request
 from werkzeug.exceptions import ServiceUnavailable
@@ -29,19 +31,32 @@ _LONGEST_PATH_SHOWN = 200
 class Call:
     """A request from its start to its end: ``started`` is a reading of `perf_counter`.
 
-    Who serves it notes the ``route`` it matched, the ``model_version`` that answers, and the
-    ``rows`` that were predicted.
+    Who serves it notes the ``route`` it matched, the ``model`` and ``model_version`` that answer,
+    and the ``rows`` that were predicted. ``environ`` is WSGI's, for the headers.
     """
 
-    __slots__ = ("method", "model_version", "path", "request_id", "route", "rows", "started")
+    __slots__ = (
+        "environ",
+        "method",
+        "model",
+        "model_version",
+        "path",
+        "request_id",
+        "route",
+        "rows",
+        "started",
+    )
 
-    def __init__(self, method: str, path: str, given_id: str) -> None:
+    def __init__(self, method: str, path: str, environ: Mapping[str, Any]) -> None:
         self.started = perf_counter()
         self.method = method
         self.path = path
+        self.environ = environ
+        given_id = environ.get("HTTP_X_REQUEST_ID")
         # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
         self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
         self.route = "unmatched"
+        self.model: str | None = None
         self.model_version: str | None = None
         self.rows: int | None = None
 
@@ -59,6 +74,7 @@ class Call:
                 "path": self.path[:_LONGEST_PATH_SHOWN],
                 "status": status,
                 "milliseconds": round(seconds * 1000, 3),
+                "model": self.model,
                 "model_version": self.model_version,
                 "rows": self.rows,
             },
@@ -79,7 +95,7 @@ def current_call() -> Call:
 
 def _begin() -> None:
     environ = request.environ
-    call = g.call = Call(request.method, request.path, environ.get("HTTP_X_REQUEST_ID", ""))
+    call = g.call = Call(request.method, request.path, environ)
     if request.url_rule:
         call.route = request.url_rule.rule
     refusal = environ.get("app.worker.refusal")

@@ -26,7 +26,7 @@ from app.model.loading import ModelSource
 from app.model.model import Model
 from app.model.pack import parity_samples
 from app.model.runtime import OnnxRuntime
-from app.model.service import ModelService
+from app.model.service import ModelService, Observer
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import CLASSES
 from tests.model.test_bundle import change
@@ -37,7 +37,7 @@ RUNTIMES = ["onnx", "torch"]
 
 def load(path: Path, **source: Any) -> ModelService:
     service = ModelService(ModelSource(path, **source))
-    assert service.load(), service.unavailable_reason
+    assert service.load(), service.fault
     return service
 
 
@@ -77,8 +77,8 @@ def refusal(path: Path, **source: Any) -> str:
     assert not service.load()
     with pytest.raises(ModelUnavailable) as error:
         service.current()
-    assert str(error.value) == service.unavailable_reason
-    return service.unavailable_reason
+    assert str(error.value) == service.fault
+    return service.fault
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -144,7 +144,7 @@ from app.model.loading import ModelSource
 from app.model.service import ModelService
 service = ModelService(ModelSource(Path({str(bundle)!r})))
 service.import_libraries()
-assert service.load(), service.unavailable_reason
+assert service.load(), service.fault
 print("torch" in sys.modules)
 """
     ran = subprocess.run(
@@ -337,7 +337,12 @@ def test_a_model_is_loaded_once_whoever_asks_and_however_often(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Model] = []
-    service = ModelService(ModelSource(packed), on_load=lambda model, _: loads.append(model))
+
+    class Loads(Observer):
+        def loaded(self, model: Model, seconds: float) -> None:
+            loads.append(model)
+
+    service = ModelService(ModelSource(packed), Loads())
     self_test = Model.self_test
 
     def slow(model: Model) -> None:
@@ -356,10 +361,13 @@ def test_a_model_is_loaded_once_whoever_asks_and_however_often(
 
 
 def test_news_that_can_not_be_taken_do_not_keep_the_model_from_serving(packed: Path) -> None:
-    def broken(model: Model, seconds: float) -> None:
-        raise OSError("No space left on device")
+    class Broken(Observer):
+        def loaded(self, *_: object) -> None:
+            raise OSError("No space left on device")
 
-    assert ModelService(ModelSource(packed), on_load=broken).load()
+        served = refused = loaded
+
+    assert ModelService(ModelSource(packed), Broken()).load()
 
 
 def test_a_model_that_can_not_even_be_looked_for_stops_nothing(
@@ -372,7 +380,7 @@ def test_a_model_that_can_not_even_be_looked_for_stops_nothing(
     service = ModelService(ModelSource(packed.parent))
     service.import_libraries()
     assert not service.load()
-    assert service.unavailable_reason.endswith("example can't be read: Permission denied.")
+    assert service.fault.endswith("example can't be read: Permission denied.")
 
 
 def test_a_load_that_failed_is_not_tried_again(bundle: Path) -> None:
@@ -382,4 +390,4 @@ def test_a_load_that_failed_is_not_tried_again(bundle: Path) -> None:
     assert not service.load()
     shutil.move(kept, bundle)
     assert service.loaded is None
-    assert "There is no model at" in service.unavailable_reason
+    assert "There is no model at" in service.fault

@@ -140,7 +140,7 @@ def test_no_two_requests_get_the_same_id_in_whatever_process() -> None:
     program = """
 import os
 from app.telemetry.requests import Call
-ids = lambda: [Call("GET", "/", "").request_id for _ in range(3)]
+ids = lambda: [Call("GET", "/", {}).request_id for _ in range(3)]
 print(*ids(), flush=True)
 if not os.fork():
     print(*ids(), flush=True)

@@ -48,18 +48,22 @@ def test_requests_rows_classes_and_ranges_are_counted(
     assert requests("POST", "/predict/batch", "200") == 1
     assert requests("GET", "unmatched", "404") == 1
     assert requests("other", "unmatched", "405") == 1
-    labels = (("version", version),)
+    labels = (("model", "campaign-response"), ("version", version))
     assert got[("lantern_predicted_rows_total", labels)] == 5
     by_class = {k[1]: v for k, v in got.items() if k[0] == "lantern_predictions_total"}
     assert sum(by_class.values()) == 5
-    assert by_class[(("class", answer["label"]), ("version", version))] >= 1
-    outside = (("feature", "age"), ("version", version))
+    assert (
+        by_class[(("class", answer["label"]), ("model", "campaign-response"), ("version", version))]
+        >= 1
+    )
+    outside = (("feature", "age"), ("model", "campaign-response"), ("version", version))
     assert got[("lantern_features_out_of_range_total", outside)] == 1
     assert got[("lantern_http_request_duration_seconds_count", (("route", "/predict"),))] == 2
     assert got[("lantern_model_load_seconds", labels)] > 0
     info = next(dict(k[1]) for k in got if k[0] == "lantern_model_info")
     assert info == {
-        "name": "campaign-response", "version": version, "runtime": "onnx", "device": "cpu",
+        "model": "campaign-response", "version": version, "runtime": "onnx", "device": "cpu",
+        "role": "stable",
     }  # fmt: skip
 
 
@@ -72,10 +76,11 @@ def test_looks_into_the_cache_are_counted_and_its_rows_are_shown(
     got = samples(client.get("/metrics").get_data(as_text=True))
 
     def lookups(result: str) -> float:
-        return got[("lantern_cache_lookups_total", (("result", result), ("version", "1")))]
+        labels = (("model", "campaign-response"), ("result", result), ("version", "1"))
+        return got[("lantern_cache_lookups_total", labels)]
 
     assert (lookups("hit"), lookups("miss")) == (2, 4)
-    assert got[("lantern_cache_rows", (("version", "1"),))] == 2
+    assert got[("lantern_cache_rows", (("model", "campaign-response"), ("version", "1")))] == 2
 
 
 def test_without_a_cache_nothing_is_told_of_one(
@@ -95,7 +100,7 @@ def test_rows_of_forward_passes_are_counted_where_requests_may_share_one(
         client.post("/predict", json={"features": sample})
         client.post("/predict/batch", json={"samples": [sample] * 4})
         got = samples(client.get("/metrics").text)
-        labels = (("version", version),)
+        labels = (("model", "campaign-response"), ("version", version))
         assert got.get(("lantern_batch_rows_count", labels)) == passes
         assert got.get(("lantern_batch_rows_sum", labels)) == (passes and 5)
 

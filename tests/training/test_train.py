@@ -32,7 +32,7 @@ def test_the_trained_bundle_serves_under_both_runtimes(customers_csv: Path, tmp_
     runtimes: tuple[RuntimeChoice, ...] = ("torch", "onnx")
     for runtime in runtimes:
         service = ModelService(ModelSource(bundle, runtime=runtime))
-        assert service.load(), service.unavailable_reason
+        assert service.load(), service.fault
         row = np.array([[40, np.nan, 300, 10, 30, 20]], dtype=np.float32)
         answers.append(service.predict(row).probabilities)
         info = service.info()

@@ -1,0 +1,53 @@
+"""What serves of one model at one moment: a stable version, and maybe a candidate beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from app.model.errors import VersionNotLoaded
+from app.model.model import Model
+from app.model.release import Mode
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Serving:
+    """The versions that are loaded and how they share the work; it is replaced as a whole.
+
+    Whoever took one reference is served by it from start to end, whatever is promoted meanwhile.
+    """
+
+    stable: Model
+    candidate: Model | None = None
+    mode: Mode | None = None
+    share: float = 0.0
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models that are loaded, the stable one first."""
+        return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
+
+    def choose(self, key: str) -> Model:
+        """Give the model that answers a caller: for the same ``key`` the same, in every process.
+
+        As a canary, the candidate gets the share of all keys; which keys, differs from candidate to
+        candidate, so that it isn't always the same callers who try what is new.
+        """
+        candidate = self.candidate
+        if candidate is None or self.mode != "canary":
+            return self.stable
+        digest = blake2b(f"{candidate.version}\n{key}".encode(), digest_size=8).digest()
+        return candidate if int.from_bytes(digest) < self.share * 2**64 else self.stable
+
+    def pinned(self, version: str) -> Model:
+        """Give the model that a caller asks for by its version.
+
+        Raises `VersionNotLoaded`.
+        """
+        for model in self.models:
+            if model.version == version:
+                return model
+        raise VersionNotLoaded(
+            f"Version {version[:64]!r} of {self.stable.name} is not loaded; loaded: "
+            f"{', '.join(model.version for model in self.models)}."
+        )
