@@ -1,0 +1,356 @@
+"""The service follows the release: what is new proves itself beside what serves, or stays out."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.model.errors import ModelUnavailable, VersionNotLoaded
+from app.model.loading import ModelSource
+from app.model.model import Model
+from app.model.pack import pack
+from app.model.release import FILE_NAME, Release, write_release
+from app.model.service import ModelService, Observer
+from app.model.serving import Serving
+from app.model.watcher import Watcher
+from tests.integration.conftest import wait_for
+from tests.model.conftest import CLASSES, FEATURES, make_network
+from tests.model.test_bundle import change
+
+ROW = np.array([[30, 20_000, 1]], dtype=np.float32)
+RUNTIMES = ["onnx", "torch"]
+
+
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three versions with different answers; don't change them."""
+    directory = tmp_path_factory.mktemp("models") / "example"
+    for number in (1, 2, 3):
+        network = make_network()
+        with torch.no_grad():
+            network.classifier[-1].bias += torch.arange(3) * number
+        pack(
+            network,
+            directory / str(number),
+            name="example",
+            version=str(number),
+            features=FEATURES,
+            classes=CLASSES,
+            golden_samples=ROW,
+        )
+    return directory
+
+
+@pytest.fixture
+def models(versions: Path, tmp_path: Path) -> Path:
+    """A copy of them, in a directory of their own."""
+    return Path(shutil.copytree(versions, tmp_path / "example"))
+
+
+class News(Observer):
+    """What a service told."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+        self.servings: list[Serving] = []
+        self.faults: list[str] = []
+
+    def loaded(self, model: Model, seconds: float) -> None:
+        self.models.append(model.version)
+
+    def served(self, serving: Serving) -> None:
+        self.servings.append(serving)
+
+    def refused(self, name: str, fault: str) -> None:
+        self.faults.append(fault)
+
+
+def answer(service: ModelService) -> tuple[str, tuple[float, ...]]:
+    prediction = service.predict(ROW)
+    return prediction.model_version, prediction.probabilities
+
+
+def test_without_a_release_the_highest_version_serves(models: Path) -> None:
+    service = ModelService(ModelSource(models))
+    assert answer(service)[0] == "3"
+    change(models / "2", lambda manifest: manifest.update(version="10"))
+    (models / "2").rename(models / "10")
+    service.refresh()
+    assert answer(service)[0] == "10"
+    shutil.rmtree(models / "10")
+    service.refresh()
+    assert answer(service)[0] == "3"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_promotion_is_followed_and_each_version_gives_its_own_answers(
+    models: Path, runtime: str
+) -> None:
+    news = News()
+    service = ModelService(ModelSource(models, runtime=runtime), news)
+    own = {}
+    for version in ("1", "2", "3", "1"):
+        write_release(models, Release(version))
+        service.refresh()
+        told, probabilities = answer(service)
+        assert told == version
+        assert own.setdefault(version, probabilities) == probabilities
+    assert len(set(own.values())) == 3
+    assert news.models == ["1", "2", "3", "1"]
+    assert not any(news.faults)
+
+
+def test_what_was_taken_before_a_swap_serves_to_its_end(models: Path) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    before = service.serving
+    write_release(models, Release("2"))
+    service.refresh()
+    assert before.stable.predict(ROW).model_version == "1"
+    assert service.serving.stable.version == "2"
+
+
+def test_nothing_is_loaded_again_while_nothing_changes(models: Path) -> None:
+    write_release(models, Release("1"))
+    news = News()
+    service = ModelService(ModelSource(models), news)
+    service.load()
+    for _ in range(5):
+        service.refresh()
+    write_release(models, Release("1", "2", "canary", 0.5))
+    service.refresh()
+    write_release(models, Release("2"))
+    service.refresh()
+    assert news.models == ["1", "2"]  # the candidate becomes stable as it is
+
+
+def test_a_bundle_that_is_replaced_under_its_version_is_loaded_again(
+    models: Path, versions: Path
+) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    before = answer(service)[1]
+    (models / "1").rename(models / "old-1")
+    shutil.copytree(versions / "2", models / "1-new")
+    change(models / "1-new", lambda manifest: manifest.update(version="1"))
+    (models / "1-new").rename(models / "1")
+    service.refresh()
+    assert answer(service) != ("1", before)
+
+
+@pytest.fixture
+def logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """What the service logs."""
+    monkeypatch.setattr(logging.getLogger("lantern"), "propagate", True)
+    return caplog
+
+
+def corrupt(bundle: Path) -> None:
+    file = bundle / "model.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(bundle: Path) -> None:
+    file = bundle / "model.onnx"
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def other_answers(bundle: Path) -> None:
+    def alter(manifest: dict) -> None:
+        row = manifest["golden"]["probabilities"][0]
+        manifest["golden"]["probabilities"][0] = row[1:] + row[:1]
+
+    change(bundle, alter)
+
+
+def other_format(bundle: Path) -> None:
+    change(bundle, lambda manifest: manifest.update(format=99))
+
+
+def wrong_checksum(bundle: Path) -> None:
+    change(bundle, lambda m: m["files"]["model.onnx"].update(sha256="0" * 64))
+
+
+def removed(bundle: Path) -> None:
+    shutil.rmtree(bundle)
+
+
+def half_a_release(bundle: Path) -> None:
+    file = bundle.parent / FILE_NAME
+    os.truncate(file, file.stat().st_size // 2 + 30)
+
+
+FAULTS: list[tuple[Callable[[Path], None], str]] = [
+    (corrupt, "does not match the SHA-256"),
+    (truncate, "was altered or cut short"),
+    (other_answers, "golden samples are answered differently"),
+    (other_format, "format must be 1"),
+    (wrong_checksum, "does not match the SHA-256"),
+    (removed, "has no version '2'"),
+    (half_a_release, "is not TOML"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), FAULTS, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_version_that_fails_stays_out_is_told_once_and_gets_in_when_it_is_mended(
+    models: Path,
+    versions: Path,
+    damage: Callable[[Path], None],
+    said: str,
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    write_release(models, Release("1"))
+    news = News()
+    service = ModelService(ModelSource(models), news)
+    assert answer(service)[0] == "1"
+    write_release(models, Release("2"))
+    damage(models / "2")
+    for _ in range(3):
+        service.refresh()
+    assert answer(service)[0] == "1"
+    assert said in service.fault
+    assert said in news.faults[-1]
+    told = [record for record in logged.records if record.levelno >= logging.ERROR]
+    assert len(told) == 1
+    shutil.rmtree(models / "2", ignore_errors=True)
+    shutil.copytree(versions / "2", models / "2")
+    write_release(models, Release("2"))
+    service.refresh()
+    assert answer(service)[0] == "2"
+    assert service.fault == news.faults[-1] == ""
+
+
+def test_a_candidate_that_fails_does_not_keep_the_stable_version_back(models: Path) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    service.load()
+    corrupt(models / "3")
+    write_release(models, Release("2", "3", "canary", 1.0))
+    service.refresh()
+    assert answer(service)[0] == "2"
+    assert service.serving.candidate is None
+    assert "does not match" in service.fault
+
+
+def test_a_service_without_a_model_finds_one_when_it_comes(tmp_path: Path, versions: Path) -> None:
+    service = ModelService(ModelSource(tmp_path / "example"))
+    with pytest.raises(ModelUnavailable, match="There is no model"):
+        service.current()
+    shutil.copytree(versions, tmp_path / "example")
+    service.refresh()
+    assert service.current().version == "3"
+    assert service.fault == ""
+
+
+def test_a_version_that_the_settings_name_is_served_whatever_the_release_says(
+    models: Path,
+) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models, version="2"))
+    assert service.current().version == "2"
+    service.refresh()
+    assert service.current().version == "2"
+
+
+def test_versions_that_were_replaced_are_freed(models: Path) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    old = weakref.ref(service.current())
+    write_release(models, Release("2"))
+    service.refresh()
+    gc.collect()
+    assert old() is None
+
+
+def test_the_watcher_follows_by_itself(models: Path) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    service.load()
+    watcher = Watcher([service], 0.01)
+    watcher.start()
+    write_release(models, Release("2"))
+    wait_for(lambda: service.current().version == "2")
+    watcher.stop()
+
+
+def test_predictions_during_swaps_are_each_of_the_version_they_name(models: Path) -> None:
+    write_release(models, Release("1"))
+    service = ModelService(ModelSource(models))
+    own = {}
+    for version in ("1", "2"):
+        write_release(models, Release(version))
+        service.refresh()
+        own[version] = answer(service)[1]
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            prediction = service.predict(ROW)
+            if own[prediction.model_version] != prediction.probabilities:
+                wrong.append(prediction)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        write_release(models, Release(str(number % 2 + 1)))
+        service.refresh()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# Canary
+
+
+def serving(models: Path, share: float) -> Serving:
+    write_release(models, Release("1", "2", "canary", share))
+    return ModelService(ModelSource(models)).serving
+
+
+def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side(
+    models: Path,
+) -> None:
+    keys = [f"caller-{number}" for number in range(4000)]
+    sides = {}
+    for share in (0.0, 0.1, 0.5, 1.0):
+        chosen = serving(models, share)
+        sides[share] = {key for key in keys if chosen.choose(key).version == "2"}
+        again = serving(models, share)
+        assert sides[share] == {key for key in keys if again.choose(key).version == "2"}
+        assert len(sides[share]) == pytest.approx(share * len(keys), abs=120)
+    assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its share grows
+    assert not sides[0.0]
+    assert len(sides[1.0]) == len(keys)
+
+
+def test_a_version_can_be_pinned_if_it_is_loaded(models: Path) -> None:
+    chosen = serving(models, 0.5)
+    assert chosen.pinned("1").version == "1"
+    assert chosen.pinned("2").version == "2"
+    with pytest.raises(VersionNotLoaded, match=r"'3' of example is not loaded; loaded: 1, 2"):
+        chosen.pinned("3")
+
+
+def test_the_manifest_of_the_versions_differs_only_where_it_should(models: Path) -> None:
+    """The tests above rely on it."""
+    manifests = [json.loads((models / v / "manifest.json").read_text()) for v in ("1", "2")]
+    assert manifests[0]["features"] == manifests[1]["features"]
+    assert manifests[0]["golden"] != manifests[1]["golden"]
