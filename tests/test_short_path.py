@@ -76,6 +76,7 @@ def environ_of(path: str, body: bytes, **more: Any) -> dict[str, Any]:
     return environ | {"CONTENT_TYPE": "application/json"} | more
 
 
+NAMED = "/models/campaign-response"
 NAMES = (
     *("age", "income", "tenure_days", "num_purchases"),
     *("avg_transaction_value", "days_since_last_purchase"),
@@ -119,6 +120,9 @@ bodies = st.one_of(
 )
 good = st.one_of(
     st.builds(lambda s: ("/predict", {"features": s}), plain_samples),
+    st.builds(lambda s: (NAMED + "/predict", {"features": s}), plain_samples),
+    st.builds(lambda s: (NAMED + "/batch", {"samples": [s]}), plain_samples),
+    st.builds(lambda s: ("/models/churn/predict", {"features": s}), plain_samples),
     st.builds(lambda s: ("/predict/batch", {"samples": s}), st.lists(plain_samples, max_size=5)),
 ).map(lambda case: (case[0], json.dumps(case[1]).encode()))
 padded = good.map(lambda case: (case[0], case[1] + b" " * 3001))
@@ -191,6 +195,8 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
             st.just({"SCRIPT_NAME": "/prefix"}),
             st.fixed_dictionaries({"HTTP_HOST": hosts}),
             st.just({"HTTP_EXPECT": "100-continue"}),
+            st.fixed_dictionaries({"HTTP_X_MODEL_VERSION": st.sampled_from(["1", "9", ""])}),
+            st.just({"HTTP_X_ROUTING_KEY": "someone"}),
         )
     )
     return environ | odd

@@ -14,48 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from app.model.errors import ModelUnavailable, VersionNotLoaded
 from app.model.loading import ModelSource
 from app.model.model import Model
-from app.model.pack import pack
 from app.model.release import FILE_NAME, Release, write_release
 from app.model.service import ModelService, Observer
 from app.model.serving import Serving
 from app.model.watcher import Watcher
 from tests.integration.conftest import wait_for
-from tests.model.conftest import CLASSES, FEATURES, make_network
 from tests.model.test_bundle import change
 
 ROW = np.array([[30, 20_000, 1]], dtype=np.float32)
 RUNTIMES = ["onnx", "torch"]
-
-
-@pytest.fixture(scope="session")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three versions with different answers; don't change them."""
-    directory = tmp_path_factory.mktemp("models") / "example"
-    for number in (1, 2, 3):
-        network = make_network()
-        with torch.no_grad():
-            network.classifier[-1].bias += torch.arange(3) * number
-        pack(
-            network,
-            directory / str(number),
-            name="example",
-            version=str(number),
-            features=FEATURES,
-            classes=CLASSES,
-            golden_samples=ROW,
-        )
-    return directory
-
-
-@pytest.fixture
-def models(versions: Path, tmp_path: Path) -> Path:
-    """A copy of them, in a directory of their own."""
-    return Path(shutil.copytree(versions, tmp_path / "example"))
 
 
 class News(Observer):
