@@ -8,6 +8,8 @@ import ctypes
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 32 << 20
+_OWN_MAPPING_BYTES = 2 << 20
+"""An allocation of this size and above, as the weights of a model, goes back when it is freed."""
 
 
 def keep_freed_memory() -> None:
@@ -19,4 +21,4 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)

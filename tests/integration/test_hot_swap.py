@@ -1,0 +1,188 @@
+"""New versions go live under full load on real workers, and no request is lost or mixed up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+
+from app.model.network import Network
+from app.model.pack import pack
+from app.model.release import Release, write_release
+from tests.integration.conftest import Server, wait_for
+from tests.model.conftest import CLASSES, FEATURES
+from tests.telemetry.test_metrics import samples
+
+PROMOTIONS = 30
+SAMPLE = {"age": 30, "income": 20_000, "visits": 1}
+Start = Callable[..., Server]
+
+# wrk counts what fails; that an answer is of the version it names is looked at here.
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '%s'
+local own = {%s}
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function init() wrong = 0; seen = {} end
+function response(status, headers, body)
+  local version = body:match('"model_version":"([^"]*)"')
+  local probabilities = body:match('"probabilities":({[^}]*})')
+  if status ~= 200 or own[version] ~= probabilities then wrong = wrong + 1 end
+  if version then seen[version] = true end
+end
+function done(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  local wrong, versions = 0, {}
+  for _, thread in ipairs(threads) do
+    wrong = wrong + thread:get("wrong")
+    for version in pairs(thread:get("seen")) do table.insert(versions, '"' .. version .. '"') end
+  end
+  print(string.format('{"requests":%%d,"failed":%%d,"wrong":%%d,"seen":[%%s]}',
+    summary.requests, failed, wrong, table.concat(versions, ",")))
+end
+"""
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="there is no wrk to load with")
+
+
+def ask(server: Server, **headers: str) -> dict[str, Any]:
+    response = requests.post(
+        f"{server.url}/predict",
+        json={"features": SAMPLE},
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        timeout=20,
+    )
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def server(request: pytest.FixtureRequest, start: Start, models: Path) -> Iterator[Server]:
+    """Two workers on the three versions, of which the first serves."""
+    write_release(models, Release("1"))
+    server = start(
+        *("-w", "2", "--keep-alive", "5"),
+        MODEL__PATH=str(models),
+        MODEL__RUNTIME=request.param,
+        RELEASE__POLL_SECONDS="0.05",
+        LOGGING__LEVEL="WARNING",  # a line a request, at this load, would fill the disk
+    )
+    yield server
+    server.stop()
+
+
+def served(server: Server, version: str) -> Callable[[], bool]:
+    """Tell whether every worker has gone over to ``version``."""
+
+    def by_all() -> bool:
+        return {ask(server)["model_version"] for _ in range(12)} == {version}
+
+    return by_all
+
+
+def changes(server: Server) -> float:
+    """Tell how often the workers have gone over to another release, all together."""
+    text = requests.get(f"{server.url}/metrics", timeout=20).text
+    return samples(text)[("lantern_release_changes_total", (("model", "example"),))]
+
+
+@needs_wrk
+def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
+    server: Server, models: Path, tmp_path: Path
+) -> None:
+    own = {}
+    for version in ("2", "1"):
+        write_release(models, Release(version))
+        wait_for(served(server, version))
+        own[version] = json.dumps(ask(server)["probabilities"], separators=(",", ":"))
+    assert own["1"] != own["2"]
+    script = tmp_path / "load.lua"
+    body = json.dumps({"features": SAMPLE})
+    script.write_text(SCRIPT % (body, ", ".join(f"['{v}'] = '{p}'" for v, p in own.items())))
+    load = subprocess.Popen(
+        [
+            "wrk",
+            "-t1",
+            "-c16",
+            "-d120s",
+            "--timeout",
+            "10s",
+            "-s",
+            str(script),
+            f"{server.url}/predict",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    swaps = 0
+    while load.poll() is None and swaps < PROMOTIONS:
+        before = changes(server)
+        write_release(models, Release(str(2 - swaps % 2)))
+        wait_for(lambda before=before: load.poll() is not None or changes(server) >= before + 2)
+        swaps += 1
+    load.send_signal(signal.SIGINT)  # wrk then tells what it saw so far
+    (report,) = [line for line in load.communicate()[0].splitlines() if line.startswith("{")]
+    told = json.loads(report)
+    assert swaps == PROMOTIONS, f"only {swaps} promotions in the time of the load: {told}"
+    assert told["requests"] > 100
+    assert (told["failed"], told["wrong"]) == (0, 0)
+    assert sorted(told["seen"]) == ["1", "2"]
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_fifty_swaps_leave_no_memory_behind(start: Start, tmp_path: Path, runtime: str) -> None:
+    models = tmp_path / "large"
+    for version in ("1", "2"):
+        torch.manual_seed(int(version))
+        pack(
+            Network(len(FEATURES), 1000, len(CLASSES)),  # 4 MB of weights
+            models / version,
+            name="large",
+            version=version,
+            features=FEATURES,
+            classes=CLASSES,
+            golden_samples=np.array([[30, 20_000, 1]], dtype=np.float32),
+        )
+    write_release(models, Release("1"))
+    server = start(
+        *("-w", "1"),
+        MODEL__PATH=str(models),
+        MODEL__RUNTIME=runtime,
+        RELEASE__POLL_SECONDS="0.02",
+    )
+    (worker,) = server.workers()
+
+    def swap(times: int) -> None:
+        for _ in range(times):
+            version = "1" if ask(server)["model_version"] == "2" else "2"
+            write_release(models, Release(version))
+            wait_for(lambda version=version: ask(server)["model_version"] == version)
+
+    swap(5)
+    after_five = resident(worker)
+    swap(45)
+    assert resident(worker) <= after_five * 1.05
+    server.stop()
+
+
+def resident(pid: int) -> int:
+    """Give the memory of a process in KiB, what it shares with others counted in part."""
+    (line,) = [
+        line
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        if line.startswith("Pss:")
+    ]
+    return int(line.split()[1])
