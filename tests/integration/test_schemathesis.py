@@ -27,5 +27,5 @@ def test_the_service_keeps_what_its_document_promises(server: Server, tmp_path: 
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
-    assert "8 selected / 8 total" in ran.stdout
+    assert "12 selected / 12 total" in ran.stdout
     assert "No issues found" in ran.stdout
