@@ -19,6 +19,8 @@ from app.model.manifest import VERSION, VERSION_FORM
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
+SCRATCH_PREFIX = f".{FILE_NAME}-"
+"""How a new release is called until it replaces the old; a crash may leave one behind."""
 _LARGEST_FILE = 65536
 
 
@@ -57,6 +59,8 @@ def read_release(directory: Path) -> Release | None:
     """
     path = directory / FILE_NAME
     try:
+        if path.exists() and not path.is_file():  # a pipe would be read for ever
+            raise BundleError(f"{path} is not a regular file.")
         with path.open("rb") as file:
             text = file.read(_LARGEST_FILE).decode()
     except FileNotFoundError:
@@ -66,11 +70,12 @@ def read_release(directory: Path) -> Release | None:
     except UnicodeDecodeError as error:
         raise BundleError(f"{path} is not UTF-8.") from error
     try:
-        return _parse(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise BundleError(f"{path} is not TOML: {error}.") from error
+        return parse_release(tomllib.loads(text))
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
+    # Beside its own error tomllib lets through an integer of too many digits, and too deep nesting.
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not TOML: {error}.") from error
 
 
 def write_release(directory: Path, release: Release) -> None:
@@ -80,10 +85,10 @@ def write_release(directory: Path, release: Release) -> None:
     is full or the directory can't be written to; the old file is then untouched.
     """
     path = directory / FILE_NAME
-    _parse(_document(release))  # nothing is written that can't be read
+    parse_release(release_document(release))  # nothing is written that can't be read
     scratch = ""
     try:
-        descriptor, scratch = tempfile.mkstemp(dir=directory, prefix=f".{FILE_NAME}-")
+        descriptor, scratch = tempfile.mkstemp(dir=directory, prefix=SCRATCH_PREFIX)
         with os.fdopen(descriptor, "wb") as file:
             file.write(_text(release).encode())
             file.flush()
@@ -97,10 +102,11 @@ def write_release(directory: Path, release: Release) -> None:
             f"{path} can't be written: {error.strerror}. The release is what it was."
         ) from error
     with suppress(OSError):  # it is replaced; what is left is to have that on the disk
-        _sync_directory(directory)
+        sync_directory(directory)
 
 
-def _document(release: Release) -> dict[str, Any]:
+def release_document(release: Release) -> dict[str, Any]:
+    """Give ``release`` as the keys and values that stand in its file."""
     document: dict[str, Any] = {"stable": release.stable}
     if release.candidate is not None:
         document |= {"candidate": release.candidate, "mode": release.mode}
@@ -110,14 +116,19 @@ def _document(release: Release) -> dict[str, Any]:
 
 
 def _text(release: Release) -> str:
+    """Give the file. What it can't do without stands last: cut short anywhere, it is no release."""
     lines = (
         f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}"
-        for key, value in _document(release).items()
+        for key, value in reversed(release_document(release).items())
     )
     return "\n".join(["# Which versions serve. Written by `flask --app wsgi model`.", *lines, ""])
 
 
-def _parse(document: dict[str, Any]) -> Release:
+def parse_release(document: dict[str, Any]) -> Release:
+    """Read a release from the keys and values of its file.
+
+    Raises `BundleError`, which names the key that is wrong.
+    """
     unknown = sorted(document.keys() - {"stable", "candidate", "mode", "share"})
     if unknown:
         raise BundleError(f"{unknown[0]!r} is not a key of a release.")
@@ -153,8 +164,8 @@ def _version(document: dict[str, Any], key: str) -> str:
     return version
 
 
-def _sync_directory(directory: Path) -> None:
-    """Have the renaming itself on the disk."""
+def sync_directory(directory: Path) -> None:
+    """Have on the disk what was created or renamed in ``directory``. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
