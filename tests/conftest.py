@@ -117,3 +117,40 @@ def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     yield lambda: handler.lines
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's directory of versions 1, 2 and 3, which answer differently; don't change it."""
+    import numpy as np
+    import torch
+
+    from app.model.pack import pack
+    from tests.model.conftest import CLASSES, FEATURES, make_network
+
+    directory = tmp_path_factory.mktemp("lifecycle") / "example"
+    golden = np.array([[30, 20_000, 1], [60, np.nan, 9], [300, 1e9, 0]], dtype=np.float32)
+    network = make_network()
+    for number in (1, 2, 3):
+        pack(
+            network,
+            directory / str(number),
+            name="example",
+            version=str(number),
+            features=FEATURES,
+            classes=CLASSES,
+            golden_samples=golden + number - 1,
+            training={
+                "rows": 100 * number,
+                "cv": {"roc_auc": {"mean": round(0.8 + number / 100, 2)}},
+            },
+        )
+        with torch.no_grad():
+            network.classifier[-1].bias += torch.tensor([0.5, 0.0, -0.5])
+    return directory
+
+
+@pytest.fixture
+def versions(three_versions: Path, tmp_path: Path) -> Path:
+    """A copy of the three versions, to be released and damaged."""
+    return Path(shutil.copytree(three_versions, tmp_path / "models" / "example"))

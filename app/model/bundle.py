@@ -11,7 +11,7 @@ from pathlib import Path
 from app.model import manifest as manifest_file
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import Manifest, read_manifest
+from app.model.manifest import FileRecord, Manifest, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
@@ -117,28 +117,48 @@ def open_bundle(path: Path, version: str | None = None) -> Bundle:
     is another.
     """
     manifest = read_manifest(path / manifest_file.FILE_NAME)
+    check_version(path, manifest, version)
+    for name, record in manifest.files.items():
+        check_file(path / name, record)
+    return describe(path, manifest)
+
+
+def check_version(path: Path, manifest: Manifest, version: str | None) -> None:
+    """Raise `BundleError` when the manifest in ``path`` is of another version than was asked for.
+
+    Nothing was, where ``version`` is None.
+    """
     if version is not None and manifest.version != version:
         raise BundleError(
             f"{path} is wanted as version {version!r}, and its manifest says {manifest.version!r}; "
             "rename the directory or pack the bundle again."
         )
-    for name, record in manifest.files.items():
-        file = path / name
-        try:
-            if not file.is_file():  # a pipe would be read for ever
-                raise BundleError(f"{file} is missing, or not a regular file.")
-            if file.stat().st_size != record.size:
-                raise BundleError(
-                    f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
-                    f"{record.size:,}: it was altered or cut short."
-                )
-            if file_sha256(file) != record.sha256:
-                raise BundleError(
-                    f"{file} does not match the SHA-256 in the manifest: it was altered after it "
-                    "was packed. Restore it or pack the bundle again."
-                )
-        except OSError as error:
-            raise BundleError(f"{file} can't be read: {error.strerror}.") from error
+
+
+def check_file(file: Path, record: FileRecord) -> None:
+    """Raise `BundleError` when ``file`` is not, byte for byte, what ``record`` says of it."""
+    try:
+        if not file.is_file():  # a pipe would be read for ever
+            raise BundleError(f"{file} is missing, or not a regular file.")
+        if file.stat().st_size != record.size:
+            raise BundleError(
+                f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
+                f"{record.size:,}: it was altered or cut short."
+            )
+        if file_sha256(file) != record.sha256:
+            raise BundleError(
+                f"{file} does not match the SHA-256 in the manifest: it was altered after it "
+                "was packed. Restore it or pack the bundle again."
+            )
+    except OSError as error:
+        raise BundleError(f"{file} can't be read: {error.strerror}.") from error
+
+
+def describe(path: Path, manifest: Manifest) -> Bundle:
+    """Give the bundle in ``path`` by what its manifest lists, without a look at the files.
+
+    Raises `BundleError` when it lists no network.
+    """
     checkpoint = path / CHECKPOINT if CHECKPOINT in manifest.files else None
     onnx = path / ONNX if ONNX in manifest.files else None
     if checkpoint is None and onnx is None:

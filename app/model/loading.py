@@ -79,24 +79,31 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
         has_checkpoint=bundle.checkpoint is not None,
         device=source.device,
     )
+    file = bundles.ONNX if name == "onnx" else bundles.CHECKPOINT
+    runtime = make_runtime(bundle, name, threads=source.threads, device=source.device)
+    return bundle, runtime, manifest.files[file].sha256
+
+
+def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "cpu") -> Runtime:
+    """Make the runtime ``name`` ("onnx" or "torch") of a bundle that holds what it executes.
+
+    Raises `BundleError` when the network can't be read, or isn't the manifest's.
+    """
+    manifest = bundle.manifest
+    width, classes = len(manifest.features), len(manifest.classes)
     if name == "onnx" and bundle.onnx is not None:
-        width, classes = len(manifest.features), len(manifest.classes)
-        runtime = OnnxRuntime(bundle.onnx, source.threads, width=width, classes=classes)
-        return bundle, runtime, manifest.files[bundles.ONNX].sha256
+        return OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
     assert bundle.checkpoint is not None  # choose_runtime saw to it
     from app.model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)
     told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
-    if told != (len(manifest.features), len(manifest.classes), manifest.version):
+    if told != (width, classes, manifest.version):
         raise BundleError(
             f"{bundle.checkpoint} has {told[0]} inputs, {told[1]} outputs and version "
-            f"{told[2]!r}; the manifest says {len(manifest.features)}, {len(manifest.classes)} "
-            f"and {manifest.version!r}."
+            f"{told[2]!r}; the manifest says {width}, {classes} and {manifest.version!r}."
         )
-    checksum = manifest.files[bundles.CHECKPOINT].sha256
-    network = build_network(checkpoint)
-    return bundle, TorchRuntime(network, source.threads, source.device), checksum
+    return TorchRuntime(build_network(checkpoint), threads, device)
 
 
 def _load_bare(source: ModelSource, path: Path) -> _Loaded:

@@ -1,0 +1,100 @@
+"""Compatibility: what a new version of a model changes for those who call the old one.
+
+Callers send features by name and read classes by position (``class_N``); nothing else of a
+manifest is a promise to them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from app.model.features import Feature
+from app.model.manifest import Manifest
+
+
+def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
+    """Say, a sentence each, what of ``new`` would break a caller of ``old``."""
+    return [*_names(old, new), *_meanings(old, new), *_classes(old.classes, new.classes)]
+
+
+def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
+    """Say, a sentence each, what differs in the schemas and breaks no caller."""
+    return list(_harmless(old, new))
+
+
+def _names(old: Manifest, new: Manifest) -> Iterator[str]:
+    before, after = _by_name(old), _by_name(new)
+    removed = [feature for name, feature in before.items() if name not in after]
+    added = [feature for name, feature in after.items() if name not in before]
+    for feature in removed:
+        renamed = _renamed(feature, added)
+        if renamed is None:
+            yield f"The feature {feature.name!r} is removed."
+        else:
+            added.remove(renamed)
+            yield f"The feature {feature.name!r} is now called {renamed.name!r}."
+    for feature in added:
+        yield f"The feature {feature.name!r} is new, and no caller sends it yet."
+
+
+def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
+    """Give the one of ``candidates`` that is ``feature`` under another name, by all appearance."""
+    for candidate in candidates:
+        if feature.description and replace(candidate, name=feature.name) == feature:
+            return candidate
+    close = difflib.get_close_matches(feature.name, [other.name for other in candidates], n=1)
+    return next((other for other in candidates if [other.name] == close), None)
+
+
+def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:
+    for before, after in _common(old, new):
+        if before.nullable and not after.nullable:
+            yield f"The feature {before.name!r} accepts null no more."
+        if before.unit and after.unit and before.unit != after.unit:
+            yield f"The feature {before.name!r} is in {after.unit!r}, and was in {before.unit!r}."
+
+
+def _classes(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
+    if old == new:
+        return
+    if sorted(old) == sorted(new):
+        moved = [
+            f"class_{index} was {before!r} and is {after!r}"
+            for index, (before, after) in enumerate(zip(old, new, strict=True))
+            if before != after
+        ]
+        yield f"The classes are in another order: {', '.join(moved)}."
+        return
+    yield f"The classes are {', '.join(map(repr, new))}, and were {', '.join(map(repr, old))}."
+
+
+def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
+    names = [[f.name for f in manifest.features] for manifest in (old, new)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        yield "The features are in another order."
+    for before, after in _common(old, new):
+        name = before.name
+        if after.nullable and not before.nullable:
+            yield f"The feature {name!r} accepts null now."
+        if (before.minimum, before.maximum) != (after.minimum, after.maximum):
+            yield f"The range of {name!r} is {_range(after)}, and was {_range(before)}."
+        if before.description != after.description:
+            yield f"The feature {name!r} is described in other words."
+        if before.unit != after.unit and not (before.unit and after.unit):
+            yield f"The feature {name!r} {'has a unit now' if after.unit else 'lost its unit'}."
+
+
+def _by_name(manifest: Manifest) -> dict[str, Feature]:
+    return {feature.name: feature for feature in manifest.features}
+
+
+def _common(old: Manifest, new: Manifest) -> Iterator[tuple[Feature, Feature]]:
+    after = _by_name(new)
+    return ((f, after[f.name]) for f in old.features if f.name in after)
+
+
+def _range(feature: Feature) -> str:
+    low, high = feature.minimum, feature.maximum
+    return f"{'…' if low is None else f'{low:g}'} to {'…' if high is None else f'{high:g}'}"

@@ -1,0 +1,50 @@
+"""The figures of a model's training, which every manifest nests in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HEADLINE = (
+    "roc_auc",
+    "average_precision",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "log_loss",
+    "brier",
+)
+"""What people choose a version by, in the order in which it is shown."""
+_SPREAD = ("std", "folds")
+_OTHERS = "baselines"
+
+
+def flatten(training: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Give the single values in ``training`` by dotted names; arrays, which are detail, are left.
+
+    ``{"cv": {"roc_auc": {"mean": 0.8}}}`` becomes ``{"cv.roc_auc.mean": 0.8}``.
+    """
+    values: dict[str, Any] = {}
+    for key, value in training.items():
+        name = f"{place}.{key}" if place else key
+        if isinstance(value, Mapping):
+            values |= flatten(value, name)
+        elif not isinstance(value, list):
+            values[name] = value
+    return values
+
+
+def headline(training: Mapping[str, Any], most: int = 3) -> dict[str, float]:
+    """Give the few figures that tell versions apart, at most ``most``; empty where there are none.
+
+    A figure counts wherever it stands, but not among baselines, which are other models'.
+    """
+    found: dict[str, float] = {}
+    for name, value in flatten(training).items():
+        parts = name.split(".")
+        if _OTHERS in parts or parts[-1] in _SPREAD or type(value) not in (int, float):
+            continue
+        figure = next((part for part in reversed(parts) if part in HEADLINE), None)
+        if figure is not None:
+            found.setdefault(figure, float(value))
+    return {figure: found[figure] for figure in [f for f in HEADLINE if f in found][:most]}

@@ -1,0 +1,74 @@
+"""Ways in which a version goes bad, each with what is said of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+
+def edit_manifest(version: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit ``manifest.json`` in place."""
+    file = version / "manifest.json"
+    document = json.loads(file.read_text())
+    edit(document)
+    file.write_text(json.dumps(document))
+
+
+def corrupt(version: Path) -> None:
+    content = bytearray((version / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (version / "model.onnx").write_bytes(content)
+
+
+def truncate(version: Path) -> None:
+    file = version / "model.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def forge_checksum(version: Path) -> None:
+    edit_manifest(version, lambda m: m["files"]["model.onnx"].update(sha256="0" * 64))
+
+
+def answer_otherwise(version: Path) -> None:
+    """Take the ONNX file of version 1, and its checksum: only the golden samples tell."""
+    shutil.copy(version.parent / "1" / "model.onnx", version / "model.onnx")
+    content = (version / "model.onnx").read_bytes()
+    record = {"sha256": sha256(content).hexdigest(), "size": len(content)}
+    edit_manifest(version, lambda m: m["files"].update({"model.onnx": record}))
+
+
+def describe_another_network(version: Path) -> None:
+    def drop_a_feature(manifest: dict[str, Any]) -> None:
+        manifest["features"].pop()
+        for sample in manifest["golden"]["samples"]:
+            sample.pop()
+
+    edit_manifest(version, drop_a_feature)
+
+
+def lose_a_file(version: Path) -> None:
+    (version / "model.onnx").unlink()
+
+
+def lose_the_manifest(version: Path) -> None:
+    (version / "manifest.json").unlink()
+
+
+def call_itself_otherwise(version: Path) -> None:
+    edit_manifest(version, lambda m: m.update(version="7"))
+
+
+DAMAGE: dict[Callable[[Path], None], str] = {
+    corrupt: "model.onnx does not match the SHA-256",
+    truncate: "model.pt has",
+    forge_checksum: "model.onnx does not match the SHA-256",
+    answer_otherwise: "onnx: The golden samples are answered differently",
+    describe_another_network: "the input must be float32 of any number of rows and 2 columns",
+    lose_a_file: "model.onnx is missing",
+    lose_the_manifest: "manifest.json is missing",
+    call_itself_otherwise: "its manifest says '7'",
+}

@@ -1,0 +1,105 @@
+"""What a new version changes for callers of the old one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.model.compat import breaking_changes, harmless_changes
+from app.model.features import Feature
+from app.model.manifest import Manifest
+
+AGE = Feature("age", "Age", "years", 18, 90, example=40)
+INCOME = Feature("income", "Income", "a year", 0, 9e4, nullable=True)
+OLD = Manifest("m", "1", (AGE, INCOME), ("no", "yes"))
+
+
+def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifest:
+    return Manifest("m", "2", features or OLD.features, classes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (new(AGE), ["The feature 'income' is removed."]),
+        (
+            new(AGE, INCOME, Feature("visits")),
+            ["The feature 'visits' is new, and no caller sends it yet."],
+        ),
+        (new(AGE, replace(INCOME, name="wage")), ["The feature 'income' is now called 'wage'."]),
+        (
+            new(AGE, Feature("incomes", "In words of its own")),
+            ["The feature 'income' is now called 'incomes'."],
+        ),
+        (
+            new(AGE, Feature("visits")),
+            [
+                "The feature 'income' is removed.",
+                "The feature 'visits' is new, and no caller sends it yet.",
+            ],
+        ),
+        (
+            new(AGE, replace(INCOME, nullable=False)),
+            ["The feature 'income' accepts null no more."],
+        ),
+        (
+            new(replace(AGE, unit="months"), INCOME),
+            ["The feature 'age' is in 'months', and was in 'years'."],
+        ),
+        (
+            new(classes=("yes", "no")),
+            [
+                "The classes are in another order: "
+                "class_0 was 'no' and is 'yes', class_1 was 'yes' and is 'no'."
+            ],
+        ),
+        (
+            new(classes=("no", "yes", "maybe")),
+            ["The classes are 'no', 'yes', 'maybe', and were 'no', 'yes'."],
+        ),
+        (new(classes=("no", "Yes")), ["The classes are 'no', 'Yes', and were 'no', 'yes'."]),
+        (
+            new(AGE, classes=("no", "Yes")),
+            [
+                "The feature 'income' is removed.",
+                "The classes are 'no', 'Yes', and were 'no', 'yes'.",
+            ],
+        ),
+    ],
+)
+def test_what_breaks_callers_is_told_in_sentences(changed: Manifest, said: list[str]) -> None:
+    assert breaking_changes(OLD, changed) == said
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (new(), []),
+        (new(INCOME, AGE), ["The features are in another order."]),
+        (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' accepts null now."]),
+        (
+            new(replace(AGE, minimum=None, maximum=120), INCOME),
+            ["The range of 'age' is … to 120, and was 18 to 90."],
+        ),
+        (
+            new(replace(AGE, description="Years"), INCOME),
+            ["The feature 'age' is described in other words."],
+        ),
+        (new(replace(AGE, unit=""), INCOME), ["The feature 'age' lost its unit."]),
+        (new(replace(AGE, example=41), INCOME), []),
+        (replace(new(), training={"roc_auc": 0.9}, description="x", name="n"), []),
+    ],
+)
+def test_what_breaks_nobody_is_not_held_against_a_version(
+    changed: Manifest, said: list[str]
+) -> None:
+    assert breaking_changes(OLD, changed) == []
+    assert harmless_changes(OLD, changed) == said
+
+
+def test_a_feature_that_gets_a_unit_where_it_had_none_breaks_nobody() -> None:
+    before = Manifest("m", "1", (Feature("age"),), ("no", "yes"))
+    after = Manifest("m", "2", (Feature("age", unit="years"),), ("no", "yes"))
+    assert breaking_changes(before, after) == []
+    assert harmless_changes(before, after) == ["The feature 'age' has a unit now."]
