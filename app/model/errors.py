@@ -33,6 +33,22 @@ class BundleError(ModelError):
     """A bundle or checkpoint that can't be served: missing, altered, malformed or unsafe."""
 
 
+class ReleaseRefused(BundleError):
+    """A change of the release that would do harm; ``reasons`` are sentences, each a fault."""
+
+    def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
+        super().__init__(" ".join([message, *reasons]))
+        self.reasons = tuple(reasons)
+
+
+class NothingToChange(ModelError):
+    """The release is already what it was to become."""
+
+
+class ChangeUnderWay(ModelError):
+    """Another process is changing the release at this moment; nothing was done."""
+
+
 class ModelUnavailable(ModelError):
     """No model is loaded in this process; the message says why."""
 

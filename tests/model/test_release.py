@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -223,3 +224,22 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_release(tmp_path: Path)
     assert "can't be written: File too large. The release is what it was." in ran.stderr
     assert read_release(tmp_path) == Release("1")
     assert [path.name for path in tmp_path.iterdir()] == ["release.toml"]
+
+
+@pytest.mark.parametrize("what", ["write_release", "promote"])
+def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(
+    tmp_path: Path, what: str
+) -> None:
+    """See ``killing.py``, which also sees that the history agrees and the next change is made."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.model.killing", what, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["old"] > 100
+    assert told["new"] > 3
+    assert told["litter"] > 3  # it was killed while the new file lay beside the old
