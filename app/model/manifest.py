@@ -92,8 +92,14 @@ def read_manifest(path: Path) -> Manifest:
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write ``manifest`` to ``path`` as JSON that people can read and `read_manifest` accepts."""
+    document = manifest_document(manifest)
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def manifest_document(manifest: Manifest) -> dict[str, Any]:
+    """Give ``manifest`` as the JSON object that stands in its file."""
     golden = manifest.golden
-    document = {
+    return {
         "format": FORMAT,
         "name": manifest.name,
         "version": manifest.version,
@@ -113,7 +119,6 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         },
         "files": {name: asdict(record) for name, record in sorted(manifest.files.items())},
     }
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class _Reader:

@@ -1,0 +1,301 @@
+"""``flask --app wsgi model``: what versions of a model there are, and which of them serves.
+
+Each command asks `Repository` or a function of ``app/model`` for one thing and prints it. None
+loads the model that the application serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+import click
+from flask.cli import AppGroup
+
+from app.commands import reports
+from app.commands.printing import print_json
+from app.extension import lantern
+from app.model.comparison import compare
+from app.model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
+from app.model.history import Change, change_document
+from app.model.manifest import VERSION, VERSION_FORM, manifest_document
+from app.model.release import Release
+from app.model.repository import Repository
+from app.model.verification import verify
+
+EXIT_CODES = """\b
+Exit codes: 0 done; 1 refused, not verified, or not to be read;
+2 the command is not used as it should be; 3 there is nothing to change;
+4 another process is changing the release. With 1 to 4 nothing was changed,
+and one sentence on standard error says why."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Refused(click.ClickException):
+    """The command was not obeyed, for the reason that the message gives."""
+
+    exit_code = 1
+
+
+class Unchanged(click.ClickException):
+    """All was already as the command would have made it."""
+
+    exit_code = 3
+
+
+class Busy(click.ClickException):
+    """Another process was faster."""
+
+    exit_code = 4
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn what ``app.model`` raises into a sentence and an exit code."""
+    try:
+        yield
+    except NothingToChange as error:
+        raise Unchanged(str(error)) from error
+    except ChangeUnderWay as error:
+        raise Busy(str(error)) from error
+    except ModelError as error:
+        raise Refused(str(error)) from error
+
+
+def repository(name: str | None) -> Repository:
+    """Give the repository of the model called ``name``; of the settings' model for None.
+
+    The others lie beside that one.
+    """
+    path = lantern().settings.model.path
+    return Repository(path if name is None else path.parent / name)
+
+
+def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not VERSION.fullmatch(name):
+        raise click.BadParameter(f"must be the name of a directory of models: {VERSION_FORM}.")
+    return name
+
+
+model = AppGroup(
+    "model",
+    help="See, verify and compare the versions of a model, and change which of them serves.",
+    epilog=EXIT_CODES,
+)
+
+
+def command(name: str) -> Callable[[F], click.Command]:
+    """Make a command of the group: in the application's context, its errors told in a sentence.
+
+    The function is given the `Repository` of ``--model``, then ``as_json``.
+    """
+
+    def decorate(function: F) -> click.Command:
+        @wraps(function)
+        def run(model_name: str | None, **options: Any) -> None:
+            with told_in_a_sentence():
+                function(repository(model_name), **options)
+
+        named = click.option(
+            "--model",
+            "model_name",
+            metavar="NAME",
+            callback=_plain_name,
+            help="The model; otherwise the one that the settings name.",
+        )
+        as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+        make: Callable[..., Any] = model.command(name, epilog=EXIT_CODES)
+        made: click.Command = make(named(as_json(run)))
+        return made
+
+    return decorate
+
+
+message_option = partial(
+    click.option, "--message", "-m", default="", metavar="WHY", help="Why; for the history."
+)
+
+
+@command("list")
+def list_versions(repository: Repository, as_json: bool) -> None:
+    """List the versions, and what serves.
+
+    With each: when it was packed, its size, and the figures of its training. Without a
+    release.toml the highest version is the stable one.
+    """
+    release, fault = _release_or_fault(repository)
+    summaries = repository.summaries(release)
+    if as_json:
+        print_json([asdict(summary) for summary in summaries])
+    else:
+        reports.print_versions(summaries)
+    if fault:
+        raise Refused(fault)
+
+
+@command("show")
+@click.argument("version")
+def show(repository: Repository, as_json: bool, version: str) -> None:
+    """Show the manifest of VERSION.
+
+    What it takes and answers, the figures of its training, its files.
+    """
+    manifest = repository.manifest(version)
+    if as_json:
+        print_json(manifest_document(manifest))
+    else:
+        reports.print_manifest(manifest)
+
+
+@command("diff")
+@click.argument("old")
+@click.argument("new")
+def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
+    """Tell what NEW changes from OLD.
+
+    Of two versions: what would break callers, what would not, the figures of training that
+    differ, and how far the two agree on the golden samples of both.
+    """
+    repository.require(old)
+    repository.require(new)
+    comparison = compare(repository.directory, old, new)
+    if as_json:
+        print_json(reports.comparison_document(comparison))
+    else:
+        reports.print_comparison(comparison)
+
+
+@command("verify")
+@click.argument("version")
+def verify_version(repository: Repository, as_json: bool, version: str) -> None:
+    """Verify VERSION, and measure it.
+
+    Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by
+    one and together; tells everything that is wrong. The latencies are of the runtime alone, in
+    milliseconds, in this process.
+    """
+    repository.require(version)
+    threads = lantern().settings.model.threads
+    report = verify(repository.directory, version, threads=threads)
+    if as_json:
+        print_json(reports.report_document(report))
+    else:
+        reports.print_report(report)
+    if not report.passed:
+        raise Refused(f"Version {version} does not verify: {' '.join(report.problems)}")
+
+
+@command("promote")
+@click.argument("version")
+@click.option(
+    "--allow-schema-change",
+    is_flag=True,
+    help="Promote though callers of the stable version will have to change what they send or read.",
+)
+@message_option()
+def promote(
+    repository: Repository, as_json: bool, version: str, allow_schema_change: bool, message: str
+) -> None:
+    """Make VERSION the one that serves.
+
+    It becomes the stable version. Before that it is verified, and its schema compared with the
+    stable version's: what would break callers is refused. A canary or shadow ends. Running
+    workers change over by themselves.
+    """
+    change = repository.promote(
+        version, allow_schema_change=allow_schema_change, message=_text(message)
+    )
+    _print_change(change, as_json)
+
+
+@command("rollback")
+@message_option()
+def rollback(repository: Repository, as_json: bool, message: str) -> None:
+    """Go back to what answered before.
+
+    While a canary answers, that is the stable version alone; otherwise it is the stable version
+    before this one, alone, if it still verifies. Each rollback goes further back; promote goes
+    forth again.
+    """
+    _print_change(repository.rollback(_text(message)), as_json)
+
+
+@command("canary")
+@click.argument("version")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    required=True,
+    help="The share of the requests that it answers: 0.1 is one of ten.",
+)
+@message_option()
+def canary(repository: Repository, as_json: bool, version: str, share: float, message: str) -> None:
+    """Let VERSION answer a share of requests.
+
+    The stable version answers the others. VERSION is verified, and refused if its schema would
+    break callers of the stable version. Call it again to change the share; `promote` and
+    `clear` end it.
+    """
+    _print_change(repository.canary(version, share, _text(message)), as_json)
+
+
+@command("shadow")
+@click.argument("version")
+@message_option()
+def shadow(repository: Repository, as_json: bool, version: str, message: str) -> None:
+    """Let VERSION predict, unseen by callers.
+
+    It predicts what the stable version answers, to be compared with it; its own answers go
+    nowhere. It is verified, and refused if its schema would break callers of the stable
+    version; `promote` and `clear` end it.
+    """
+    _print_change(repository.shadow(version, _text(message)), as_json)
+
+
+@command("clear")
+@message_option()
+def clear(repository: Repository, as_json: bool, message: str) -> None:
+    """End the canary or the shadow.
+
+    The stable version serves alone.
+    """
+    _print_change(repository.clear(_text(message)), as_json)
+
+
+@command("history")
+def history(repository: Repository, as_json: bool) -> None:
+    """List the changes of what serves.
+
+    Who made each, when, and why; the latest is the last. A change that was cut off before it
+    took effect (or was undone by hand) is marked.
+    """
+    changes = repository.history()
+    if as_json:
+        print_json([change_document(change) | {"made": change.made} for change in changes])
+    else:
+        reports.print_history(changes)
+
+
+def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
+    """Give the release; or None, and what is wrong with it, which is told after the rest."""
+    repository.versions()
+    try:
+        return repository.release(), ""
+    except BundleError as error:
+        return None, str(error)
+
+
+def _print_change(change: Change, as_json: bool) -> None:
+    if as_json:
+        print_json(change_document(change))
+    else:
+        click.echo(reports.sentence(change))
+
+
+def _text(argument: str) -> str:
+    """Give an argument without the bytes in it that were no text."""
+    return argument.encode(errors="replace").decode()
