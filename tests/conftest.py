@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,11 @@ from tests.model.conftest import CLASSES, FEATURES, make_network
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
+
+
+def without_coverage() -> dict[str, str]:
+    """The environment for a process that is killed, and would leave half a file of coverage."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,8 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
     else:
         reports.print_report(report)
     if not report.passed:
-        raise Refused(f"Version {version} does not verify: {' '.join(report.problems)}")
+        count = len(report.problems)
+        raise Refused(f"Version {version} does not verify: {count} fault{'s' * (count > 1)}.")
 
 
 @command("promote")

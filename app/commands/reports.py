@@ -174,8 +174,8 @@ def serving(release: Release) -> str:
     """Say in a few words what serves in a release."""
     if release.candidate is None:
         return release.stable
-    share = f" {release.share:.4g}" if release.mode == "canary" else ""
-    return f"{release.stable} + {release.mode}{share} {release.candidate}"
+    share = f" ({release.share:.4g})" if release.mode == "canary" else ""
+    return f"{release.stable} + {release.mode} {release.candidate}{share}"
 
 
 def _figures(summary: VersionSummary) -> str:

@@ -58,11 +58,13 @@ class Repository:
 
     def versions(self) -> list[str]:
         """Give the versions, numbers first and in their order."""
-        if self.directory.is_file() or (self.directory / manifests.FILE_NAME).is_file():
+        path = self.directory
+        models = (path, path / manifests.FILE_NAME, path / bundles.CHECKPOINT)
+        if any(file.is_file() for file in models):
             raise BundleError(
-                f"{self.directory} is one model, not a directory of versions: it has no release."
+                f"{path} is one model, not a directory of versions: it has no release."
             )
-        return bundles.versions(self.directory)
+        return bundles.versions(path)
 
     def release(self) -> Release:
         """Give the release in force: the file's, or the highest version where there is no file."""
@@ -125,7 +127,8 @@ class Repository:
 
         A canary is ended first, for it was the last to come to callers. Otherwise the stable
         version before this one becomes stable; once more, and the one before that does. It must
-        verify; that its schema differs doesn't matter, for it has served.
+        verify, though only on its fastest runtime, for whoever goes back is in a hurry; that its
+        schema differs doesn't matter, for it has served.
         """
         with self._changing():
             before = self.release()
@@ -133,7 +136,7 @@ class Repository:
                 after = Release(before.stable)
             else:
                 after = Release(self._version_before(before.stable))
-                self._verified(after.stable, "rolled back to")
+                self._verified(after.stable, "rolled back to", each_runtime=False)
             return self._replace("rollback", before, after, message)
 
     def canary(self, version: str, share: float, message: str = "") -> Change:
@@ -193,8 +196,8 @@ class Repository:
             # Without a file nothing serves: no version is a number, and there are no callers.
             return None, [f"Nothing is known of the stable version. {error}"] * self._is_written()
 
-    def _verified(self, version: str, wish: str) -> Manifest:
-        report = verify(self.directory, version, measure=False)
+    def _verified(self, version: str, wish: str, *, each_runtime: bool = True) -> Manifest:
+        report = verify(self.directory, version, measure=False, each_runtime=each_runtime)
         if report.problems or report.manifest is None:
             raise ReleaseRefused(
                 f"Version {version} is not {wish}, for it fails to verify:", report.problems

@@ -20,7 +20,7 @@ from app.model import release as releases
 from app.model.errors import BundleError
 from app.model.manifest import VERSION
 from app.model.release import Release, read_release, release_in_force, write_release
-from tests.conftest import ROOT
+from tests.conftest import ROOT, without_coverage
 
 VERSIONS = st.from_regex(VERSION, fullmatch=True)
 RELEASES = st.one_of(
@@ -234,6 +234,7 @@ def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(
     ran = subprocess.run(
         [sys.executable, "-m", "tests.model.killing", what, tmp_path],
         cwd=ROOT,
+        env=without_coverage(),
         capture_output=True,
         text=True,
         check=False,

@@ -162,7 +162,8 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(
 
 
 def test_a_single_bundle_has_no_release(versions: Path) -> None:
-    for path in (versions / "1", versions / "1" / "model.pt"):
+    (versions / "2" / "manifest.json").unlink()
+    for path in (versions / "1", versions / "1" / "model.pt", versions / "2"):
         with pytest.raises(BundleError, match="is one model, not a directory of versions"):
             Repository(path).promote("1")
     with pytest.raises(BundleError, match="There is no model"):
@@ -310,6 +311,9 @@ class TestDamagedRelease:
                 way()
         assert state(damaged) == before
 
+    def test_the_history_is_told_all_the_same(self, damaged: Repository) -> None:
+        assert [change.made for change in damaged.history()] == [True]
+
     def test_it_is_replaced_when_that_is_wanted(self, damaged: Repository) -> None:
         change = damaged.promote("3", allow_schema_change=True)
         assert (change.before, change.after) == (None, Release("3"))
@@ -414,6 +418,16 @@ class TestHistory:
         with pytest.raises(BundleError, match=r"history\.jsonl: line 2 is not a change"):
             repository.history()
         repository.promote("3")  # to go on does not take the past
+
+    def test_a_file_that_is_none_is_told_before_anything_is_changed(
+        self, repository: Repository
+    ) -> None:
+        (repository.directory / "history.jsonl").mkdir()
+        with pytest.raises(BundleError, match=r"history\.jsonl can't be read: Is a directory"):
+            repository.history()
+        with pytest.raises(BundleError, match=r"history\.jsonl can't be written: Is a directory"):
+            repository.promote("2")
+        assert repository.release() == Release("1")
 
     def test_what_a_message_holds_stays_on_one_line(self, repository: Repository) -> None:
         message = 'it\'s "better"\nthan 1\r\x85\u2028 \x00 ümlaut'

@@ -35,6 +35,17 @@ def test_what_is_not_asked_for_is_not_measured(versions: Path) -> None:
     assert [runtime.latency for runtime in report.runtimes] == [None, None]
 
 
+def test_in_a_hurry_one_runtime_is_enough_but_every_file_is_checked(versions: Path) -> None:
+    report = verify(versions, "2", measure=False, each_runtime=False)
+    assert report.passed
+    assert [runtime.name for runtime in report.runtimes] == ["onnx"]
+    truncate(versions / "2")
+    assert not verify(versions, "2", measure=False, each_runtime=False).passed
+    edit_manifest(versions / "3", lambda m: m["files"].pop("model.onnx"))
+    report = verify(versions, "3", measure=False, each_runtime=False)
+    assert [runtime.name for runtime in report.runtimes] == ["torch"]
+
+
 def test_only_the_runtimes_that_the_bundle_has_are_tried(versions: Path) -> None:
     edit_manifest(versions / "2", lambda m: m["files"].pop("model.pt"))
     report = verify(versions, "2", measure=False)
