@@ -10,7 +10,7 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,7 +33,8 @@ from app.model.runtime import OnnxRuntime, TorchRuntime
 PARITY_TOLERANCE = 1e-5
 """How far ONNX Runtime's probabilities may lie from torch's, absolutely."""
 
-_OPSET = 18
+OPSET = 18
+"""The version of ONNX's operators that exports use: torch's exporter writes it natively."""
 
 
 def pack(
@@ -71,25 +72,39 @@ def pack(
         training=training or {},
         golden=golden,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        directory = Path(scratch) / out.name
-        directory.mkdir()
+
+    def fill(directory: Path) -> None:
         save_checkpoint(network, version, directory / bundles.CHECKPOINT)
         export_onnx(network, directory / bundles.ONNX)
         check_parity(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
         for file_name, content in (documents or {}).items():
             (directory / Path(file_name).name).write_bytes(content)
+
+    return write_bundle(out, manifest, fill)
+
+
+def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+    """Write a bundle to the directory ``out``, all of it or nothing; give its manifest.
+
+    ``fill`` writes the files into the directory that it is given, or raises; their checksums are
+    added to ``manifest``. A bundle that is at ``out`` is replaced.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        directory = Path(scratch) / out.name
+        directory.mkdir()
+        fill(directory)
         files = {
             file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
             for file in directory.iterdir()
         }
-        manifests.write_manifest(replace(manifest, files=files), directory / manifests.FILE_NAME)
+        complete = replace(manifest, files=files)
+        manifests.write_manifest(complete, directory / manifests.FILE_NAME)
         bundles.open_bundle(directory)  # what was written can be read
         if out.exists():
             out.rename(Path(scratch) / "replaced")  # never gone before the new one is complete
         directory.rename(out)
-    return replace(manifest, files=files)
+    return complete
 
 
 def check_replaceable(out: Path) -> None:
@@ -102,21 +117,17 @@ def check_replaceable(out: Path) -> None:
 
 def export_onnx(network: Network, path: Path) -> None:
     """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise BundleError(
-            f"Packing needs {' and '.join(missing)}: pip install -r requirements-dev.txt"
-        )
+    require_packages()
     module = Probabilities(network).eval()
     example = torch.zeros((2, network.dims[0]))
-    with warnings.catch_warnings(), _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             module,
             (example,),
             input_names=["features"],
             output_names=["probabilities"],
             dynamic_shapes={"features": {0: torch.export.Dim("rows", min=1)}},
-            opset_version=_OPSET,
+            opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
@@ -126,15 +137,25 @@ def export_onnx(network: Network, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
+def require_packages() -> None:
+    """Raise `BundleError` where a package that packing needs beside those of serving is missing."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise BundleError(
+            f"Packing needs {' and '.join(missing)}: pip install -r requirements-dev.txt"
+        )
+
+
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence the exporter's warnings of its own deprecations and of packages nobody asked for."""
-    warnings.simplefilter("ignore")
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 
