@@ -148,16 +148,21 @@ def require_packages() -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings of its own deprecations and of packages nobody asked for."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silence torch's warnings of its own deprecations and of packages nobody asked for.
+
+    What goes wrong is in its exceptions.
+    """
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("onnx", "export", "_subclasses")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
