@@ -93,4 +93,3 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(BundleError, match="is not UTF-8"):
         read_description(tmp_path / "binary")
-

@@ -1,0 +1,637 @@
+"""A user's own model becomes a bundle: it answers as the original does, or is not packed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_breast_cancer
+from torch import Tensor, nn
+
+from app.model.errors import BundleError
+from app.model.features import Feature
+from app.model.loading import ModelSource, load_model
+from app.model.model import Model
+from app.model.network import Network, save_checkpoint
+from app.model.packing.description import ModelDescription, read_description
+from app.model.packing.file import pack_file
+from app.model.runtime import OnnxRuntime
+from tests.conftest import ROOT
+from tests.model.packing.conftest import (
+    ANY_ROWS,
+    Residual,
+    describe,
+    plain,
+    save_onnx,
+    save_program,
+)
+
+NULLABLE = Feature("a", nullable=True)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "models" / "mine" / "1"
+
+
+def packed(source: Path, out: Path, samples: Path, **options: Any) -> Model:
+    """Pack ``source`` and load it as a worker does, self-test included."""
+    options.setdefault("description", describe())
+    manifest = pack_file(source, out, samples=samples, **options)
+    model = load_model(ModelSource(out.parent))
+    assert model.version == manifest.version
+    return model
+
+
+def refusal(source: Path, out: Path, samples: Path, **options: Any) -> str:
+    options.setdefault("description", describe())
+    with pytest.raises(BundleError) as error:
+        pack_file(source, out, samples=samples, **options)
+    assert not out.exists()
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
+    return str(error.value)
+
+
+def answers_of(model: nn.Module, values: Any, *, softmax: bool = True) -> Any:
+    with torch.inference_mode():
+        answers = model(torch.from_numpy(values))
+        return (torch.softmax(answers, dim=1) if softmax else answers).numpy()
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_network_of_ones_own_answers_as_it_did(
+    *, tmp_path: Path, out: Path, samples: Path, values: Any, softmax: bool, suffix: str
+) -> None:
+    network = Residual(softmax=softmax).eval()
+    if suffix == ".pt2":
+        source = save_program(network, tmp_path / "model.pt2")
+    else:
+        source = save_onnx(network, tmp_path / "model.onnx", dynamic_shapes=ANY_ROWS)
+    model = packed(source, out, samples)
+    expected = answers_of(network, values, softmax=not softmax)
+    answers = model.predict_batch(values).probabilities
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
+    np.testing.assert_allclose(model.predict(values[:1]).probabilities, expected[0], atol=1e-5)
+
+
+def test_the_bundle_holds_what_the_user_said_and_what_the_samples_show(
+    program: Path, out: Path, samples: Path, values: Any
+) -> None:
+    description = ModelDescription(
+        describe(b=Feature("b", "Second.", "cm", minimum=-99)).features,
+        ("x", "y", "z"),
+        description="A residual network.",
+        training={"accuracy": 0.9},
+    )
+    manifest = packed(program, out, samples, description=description).manifest
+    assert (manifest.name, manifest.version) == ("mine", "1")
+    assert manifest.description == "A residual network."
+    assert manifest.training == {"accuracy": 0.9}
+    assert manifest.features[1].unit == "cm"
+    assert manifest.features[1].minimum == -99
+    assert manifest.features[1].maximum == pytest.approx(values[:, 1].max())
+    assert manifest.golden is not None
+    assert manifest.golden.samples.shape == (20, 4)
+    assert np.isin(manifest.golden.samples[:, 0], values[:, 0]).all()
+    assert list(manifest.files) == ["model.onnx"]
+    assert str(ROOT).encode() not in (out / "model.onnx").read_bytes()
+
+
+def test_runtime_torch_says_that_there_is_none_for_such_a_bundle(
+    program: Path, out: Path, samples: Path
+) -> None:
+    pack_file(program, out, description=describe(), samples=samples)
+    with pytest.raises(BundleError, match="model.runtime is 'torch', but this model has no model"):
+        load_model(ModelSource(out, runtime="torch"))
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("medians", [{}, {"a": 2.0}], ids=["", "median"])
+def test_a_model_in_double_precision_is_served_in_single(
+    *, tmp_path: Path, out: Path, samples: Path, values: Any, suffix: str, medians: dict[str, float]
+) -> None:
+    save = save_program if suffix == ".pt2" else save_onnx
+    options = {"dtype": torch.float64, "dynamic_shapes": ANY_ROWS}
+    source = save(plain().double(), tmp_path / f"model{suffix}", **options)
+    description = describe(medians=medians, **({"a": NULLABLE} if medians else {}))
+    model = packed(source, out, samples, description=description)
+    expected = answers_of(plain().double(), values.astype(np.float64))
+    answers = model.predict_batch(values).probabilities
+    assert answers.dtype == np.float32
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
+def test_double_precision_that_onnx_runtime_lacks_is_refused_with_what_to_do(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = save_program(Residual().double().eval(), tmp_path / "m.pt2", dtype=torch.float64)
+    said = refusal(source, out, samples)
+    assert f"{source} as it would be served can't be loaded by ONNX Runtime" in said
+    assert "convert the model with model.float()" in said
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_model_exported_for_one_number_of_rows_answers_any(
+    tmp_path: Path, out: Path, samples: Path, values: Any, suffix: str
+) -> None:
+    save = save_program if suffix == ".pt2" else save_onnx
+    source = save(plain(), tmp_path / f"model{suffix}", dynamic_shapes=None)
+    answers = packed(source, out, samples).predict_batch(values).probabilities
+    np.testing.assert_allclose(answers, answers_of(plain(), values), atol=1e-5)
+
+
+class Reshaping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = plain()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.inner(x).reshape(x.shape[0], -1)
+        return answer
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_model_that_only_answers_one_number_of_rows_is_refused_with_what_to_do(
+    tmp_path: Path, out: Path, samples: Path, suffix: str
+) -> None:
+    save = save_program if suffix == ".pt2" else save_onnx
+    source = save(Reshaping().eval(), tmp_path / f"model{suffix}", dynamic_shapes=None)
+    said = refusal(source, out, samples)
+    assert "It was exported for exactly 2 row(s)" in said
+    assert 'dynamic_shapes=({0: torch.export.Dim("rows")},)' in said
+
+
+class Ending(nn.Module):
+    """The plain network with another last layer."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.end = plain(), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.inner(x))
+
+
+@pytest.mark.parametrize(
+    ("end", "outputs", "said"),
+    [
+        (torch.sigmoid, "auto", "independent sigmoids"),
+        (torch.sigmoid, "probabilities", "each row must sum to 1"),
+        (torch.exp, "probabilities", "does not give probabilities"),
+        (lambda z: torch.sigmoid(z[:, :1]), "auto", "torch.cat([1 - p, p], dim=1)"),
+        (lambda z: z[:, 0], "auto", "gives one score a row; one column for each class"),
+        (lambda z: z[:, :2], "auto", "the shape (200, 2); (rows, 3) is needed"),
+        (lambda z: z.unsqueeze(1), "auto", "the shape (200, 1, 3); (rows, 3) is needed"),
+        (lambda z: z.sum(), "auto", "one answer a row is needed"),
+        (lambda z: z / 0, "auto", "200 of 200 samples with NaN or infinity, the first on line 2"),
+        (lambda z: z - z.mean(dim=0), "auto", "answers a row differently alone and among others"),
+    ],
+)
+def test_answers_of_another_form_are_refused(
+    *,
+    tmp_path: Path,
+    out: Path,
+    samples: Path,
+    end: Callable[[Tensor], Tensor],
+    outputs: Any,
+    said: str,
+) -> None:
+    source = save_program(Ending(end).eval(), tmp_path / "model.pt2")
+    assert said in refusal(source, out, samples, outputs=outputs)
+
+
+def test_who_says_that_outputs_are_logits_is_believed(
+    tmp_path: Path, out: Path, samples: Path, values: Any
+) -> None:
+    network = Ending(torch.sigmoid).eval()
+    source = save_program(network, tmp_path / "model.pt2")
+    answers = packed(source, out, samples, outputs="logits").predict_batch(values).probabilities
+    np.testing.assert_allclose(answers, answers_of(network, values), atol=1e-5)
+
+
+def test_a_null_becomes_the_median_that_the_features_file_gives(
+    program: Path, out: Path, samples: Path, values: Any
+) -> None:
+    description = describe(a=NULLABLE, medians={"a": 1.5})
+    model = packed(program, out, samples, description=description)
+    null, filled = values.copy(), values.copy()
+    null[:, 0], filled[:, 0] = np.nan, 1.5
+    expected = answers_of(Residual().eval(), filled)
+    np.testing.assert_allclose(model.predict_batch(null).probabilities, expected, atol=1e-5)
+    assert model.manifest.preprocessing == ({"step": "impute", "median": {"a": 1.5}},)
+
+
+def test_a_null_without_a_median_reaches_a_model_that_understands_it(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    class Understanding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = plain()
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.inner(torch.nan_to_num(x, nan=1.5))
+            return answer
+
+    source = save_program(Understanding().eval(), tmp_path / "model.pt2")
+    text = samples.read_text().splitlines()
+    text[3] = "," + text[3].partition(",")[2]
+    samples.write_text("\n".join(text))
+    model = packed(source, out, samples, description=describe(a=NULLABLE))
+    null = np.array([[np.nan, 1, 2, 3]], dtype=np.float32)
+    filled = np.array([[1.5, 1, 2, 3]], dtype=np.float32)
+    answer = model.predict_batch(null).probabilities
+    np.testing.assert_allclose(answer, answers_of(plain(), filled), atol=1e-5)
+
+
+def test_a_null_that_a_model_does_not_understand_is_refused_with_what_to_do(
+    program: Path, out: Path, samples: Path
+) -> None:
+    said = refusal(program, out, samples, description=describe(a=NULLABLE))
+    assert "no finite probabilities where 'a' is null (NaN). Give it a median" in said
+    samples.write_text("a,b,c,d\n1,2,3,4\n,2,3,4\n")
+    said = refusal(program, out, samples, description=describe(a=NULLABLE))
+    assert "the first on line 3 of the CSV (there is a null in it)" in said
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1e-3])
+def test_a_graph_that_answers_otherwise_than_the_original_is_not_packed(
+    program: Path, out: Path, samples: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    run = OnnxRuntime.run
+    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + wrong)
+    assert "of 800 inputs differently than the original" in refusal(program, out, samples)
+
+
+# ONNX files that were not written by torch
+
+
+def graph(
+    path: Path,
+    *,
+    kinds: tuple[int, ...] = (TensorProto.FLOAT,),
+    width: Any = 4,
+    classes: Any = 3,
+    rows: Any = "N",
+    opset: int = 18,
+    extra_output: bool = False,
+) -> Path:
+    """A product with a matrix, as logits; with ``extra_output`` the class is an output too."""
+    kind = kinds[0]
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    weight = np.random.default_rng(1).normal(size=(4, 3)).astype(dtype)
+    nodes = [helper.make_node("MatMul", ["features", "probabilities"], ["z"])]
+    outputs = [helper.make_tensor_value_info("z", kind, [rows, classes])]
+    if extra_output:
+        nodes.append(helper.make_node("ArgMax", ["z"], ["label"], axis=1, keepdims=0))
+        outputs.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, [rows]))
+    inputs = ["features", *(f"x{i}" for i in range(1, len(kinds)))]
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(
+                nodes,
+                "g",
+                [
+                    helper.make_tensor_value_info(name, k, [rows, width])
+                    for name, k in zip(inputs, kinds, strict=True)
+                ],
+                outputs,
+                # Names that packing would choose itself are taken.
+                [numpy_helper.from_array(weight, "probabilities")],
+            ),
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=min(9, 3 + opset // 3),
+        ),
+        path,
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.DOUBLE])
+@pytest.mark.parametrize("opset", [9, 11, 18])
+def test_a_graph_made_by_hand_is_served(
+    *, tmp_path: Path, out: Path, samples: Path, values: Any, kind: int, opset: int
+) -> None:
+    source = graph(tmp_path / "m.onnx", kinds=(kind,), opset=opset, extra_output=opset == 18)
+    description = describe(a=NULLABLE, medians={"a": 0.0})
+    model = packed(source, out, samples, description=description)
+    weight = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    expected = torch.softmax(torch.from_numpy(values @ weight), dim=1).numpy()
+    np.testing.assert_allclose(model.predict_batch(values).probabilities, expected, atol=1e-5)
+
+
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kinds": (FLOAT, FLOAT)}, "takes 2 inputs (features, x1); one matrix of features"),
+        ({"kinds": (INT64,)}, "takes int64 of shape (N, 4); a matrix of float32 or float64"),
+        ({"kinds": (TensorProto.FLOAT16,)}, "takes float16 of shape (N, 4)"),
+    ],
+)
+def test_a_graph_of_another_form_is_refused_by_its_form(
+    tmp_path: Path, out: Path, samples: Path, options: dict[str, Any], said: str
+) -> None:
+    source = graph(tmp_path / "model.onnx", **options)
+    text = refusal(source, out, samples)
+    assert said in text
+    assert text.startswith(str(source))
+
+
+def test_a_graph_for_other_classes_or_features_than_described_is_refused(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = graph(tmp_path / "model.onnx")
+    two = ModelDescription(describe().features, ("x", "y"))
+    assert "(rows, 2) is needed: the features file names 2 classes" in refusal(
+        source, out, samples, description=two
+    )
+    three = ModelDescription(describe().features[:3], ("x", "y", "z"))
+    assert "takes 4 columns, and the features file describes 3 features" in refusal(
+        source, out, samples, description=three
+    )
+
+
+def test_an_old_graph_that_knows_no_null_gets_no_median(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = graph(tmp_path / "model.onnx", opset=8)
+    description = describe(a=NULLABLE, medians={"a": 0.0})
+    assert "is of opset 8, and a median takes 9" in refusal(
+        source, out, samples, description=description
+    )
+
+
+def test_weights_in_a_file_beside_a_graph_come_into_the_bundle(
+    tmp_path: Path, out: Path, samples: Path, values: Any
+) -> None:
+    """Which is how torch exports unless it is told otherwise."""
+    source = save_onnx(Residual().eval(), tmp_path / "m.onnx", dynamic_shapes=ANY_ROWS)
+    model = onnx.load(str(source))
+    onnx.save(model, str(source), save_as_external_data=True, location="w", size_threshold=0)
+    assert (tmp_path / "w").is_file()
+    answers = packed(source, out, samples).predict_batch(values).probabilities
+    np.testing.assert_allclose(answers, answers_of(Residual().eval(), values), atol=1e-5)
+    (tmp_path / "w").unlink()
+    load_model(ModelSource(out))
+
+
+def test_weights_outside_the_directory_of_a_graph_are_not_read(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = graph(tmp_path / "inner.onnx")
+    model = onnx.load(str(source))
+    (tmp_path / "secret").write_bytes(b"\0" * 48)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    (tmp_path / "inner").mkdir()
+    path = tmp_path / "inner" / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert "can't be read as ONNX" in refusal(path, out, samples)
+    tensor.external_data[0].value = "gone"
+    path.write_bytes(model.SerializeToString())
+    assert "can't be read as ONNX" in refusal(path, out, samples)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x09"])
+def test_a_file_that_is_no_graph_is_refused(
+    tmp_path: Path, out: Path, samples: Path, content: bytes
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    assert "can't be read as ONNX" in refusal(tmp_path / "model.onnx", out, samples)
+
+
+def test_a_type_that_nobody_knows_is_refused(tmp_path: Path, out: Path, samples: Path) -> None:
+    model = onnx.load(str(graph(tmp_path / "model.onnx")))
+    model.graph.input[0].type.tensor_type.elem_type = 999
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert "takes an unknown type of shape (N, 4)" in refusal(tmp_path / "model.onnx", out, samples)
+
+
+def test_operators_that_onnx_runtime_does_not_know_are_refused(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    model = onnx.load(str(graph(tmp_path / "model.onnx")))
+    model.graph.node[0].op_type = "Mystery"
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    said = refusal(tmp_path / "model.onnx", out, samples)
+    assert "can't be loaded by ONNX Runtime" in said
+    assert "Mystery" in said
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
+    tmp_path: Path, out: Path, samples: Path, values: Any
+) -> None:
+    torch.manual_seed(5)
+    network = Network(4, 8, 3).eval()
+    save_checkpoint(network, "7", tmp_path / "model.pt")
+    description = describe(a=NULLABLE)  # which our preprocessing imputes
+    pack_file(tmp_path / "model.pt", out, description=description, samples=samples)
+    expected = answers_of(network, values)
+    for runtime in ("torch", "onnx"):
+        model = load_model(ModelSource(out, runtime=runtime))
+        answers = model.predict_batch(values).probabilities
+        np.testing.assert_allclose(answers, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "said"),
+    [
+        (Network(5, 8, 3), {}, "has 5 inputs and 3 outputs, and the features file describes 4"),
+        (Network(4, 8, 2), {}, "has 4 inputs and 2 outputs, and the features file describes 4"),
+        (Network(4, 8, 3), {"outputs": "probabilities"}, "its network gives logits"),
+        (
+            Network(4, 8, 3),
+            {"description": describe(a=NULLABLE, medians={"a": 1.0})},
+            "whose own preprocessing imputes; remove median",
+        ),
+        (
+            Network(4, 8, 3, preprocess=False),
+            {"description": describe(a=NULLABLE)},
+            "no finite probabilities where 'a' is null",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    *,
+    tmp_path: Path,
+    out: Path,
+    samples: Path,
+    network: Network,
+    options: dict[str, Any],
+    said: str,
+) -> None:
+    save_checkpoint(network, "1", tmp_path / "model.pt")
+    assert said in refusal(tmp_path / "model.pt", out, samples, **options)
+
+
+def test_a_checkpoint_that_hides_code_is_refused(tmp_path: Path, out: Path, samples: Path) -> None:
+    torch.save(nn.Linear(4, 3), tmp_path / "model.pt")  # a whole module: a pickle of classes
+    assert "could run code that it hides" in refusal(tmp_path / "model.pt", out, samples)
+
+
+# Places
+
+
+def test_the_path_of_the_bundle_gives_its_name_and_version(
+    program: Path, tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "churn").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models" / "churn")
+    manifest = pack_file(program, Path("2.1"), description=describe(), samples=samples)
+    assert (manifest.name, manifest.version) == ("churn", "2.1")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("models/mine/-1", "a version must be at most 64 letters"),
+        ("models/my model/1", "a name must be at most 64 letters"),
+        ("models/mine/..", "a version must be"),
+    ],
+)
+def test_a_place_that_is_no_name_and_version_is_refused(
+    program: Path, tmp_path: Path, samples: Path, place: str, said: str
+) -> None:
+    with pytest.raises(BundleError) as error:
+        pack_file(program, tmp_path / place, description=describe(), samples=samples)
+    assert said in str(error.value)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_name_that_the_features_file_gives_otherwise_is_refused(
+    program: Path, out: Path, samples: Path
+) -> None:
+    description = ModelDescription(describe().features, ("x", "y", "z"), name="yours")
+    said = refusal(program, out, samples, description=description)
+    assert "calls the model 'yours'" in said
+    assert "calls it 'mine'" in said
+
+
+def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples: Path) -> None:
+    pack_file(program, out, description=describe(), samples=samples)
+    before = (out / "manifest.json").read_bytes()
+    again = ModelDescription(describe().features, ("p", "q", "r"))
+    with pytest.raises(BundleError, match="is there already. Pack the model as another version"):
+        pack_file(program, out, description=again, samples=samples)
+    assert (out / "manifest.json").read_bytes() == before
+    pack_file(program, out, description=again, samples=samples, replace=True)
+    assert json.loads((out / "manifest.json").read_text())["classes"] == ["p", "q", "r"]
+    assert [path.name for path in out.parent.iterdir()] == ["1"]
+
+
+def test_a_failure_leaves_the_bundle_that_was_there(
+    program: Path, out: Path, samples: Path
+) -> None:
+    pack_file(program, out, description=describe(), samples=samples)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(BundleError):
+        pack_file(program, out, description=describe(a=NULLABLE), samples=samples, replace=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in out.parent.iterdir()] == ["1"]
+
+
+def test_a_place_that_can_not_be_written_to_is_named(
+    program: Path, tmp_path: Path, samples: Path
+) -> None:
+    (tmp_path / "models").write_text("a file")
+    out = tmp_path / "models" / "mine" / "1"
+    with pytest.raises(BundleError, match="can't be written: Not a directory"):
+        pack_file(program, out, description=describe(), samples=samples)
+
+
+def test_a_file_of_another_kind_is_refused_with_those_that_are_taken(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    (tmp_path / "model.pkl").write_bytes(b"")
+    assert "is none of .pt2 (torch.export.save), .onnx, and" in refusal(
+        tmp_path / "model.pkl", out, samples
+    )
+    assert "does not exist" in refusal(tmp_path / "none.onnx", out, samples)
+
+
+# From training to serving
+
+
+class Tumours(nn.Module):
+    """A classifier of 30 features as somebody would write it, scaling included."""
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.layers = nn.Sequential(
+            *(nn.Linear(30, 32), nn.LayerNorm(32), nn.SiLU(), nn.Dropout(0.1), nn.Linear(32, 2))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers((x - self.mean) / self.scale)
+        return logits
+
+
+def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
+    data = load_breast_cancer()
+    torch.manual_seed(0)
+    x = torch.tensor(data.data, dtype=torch.float32)
+    y = torch.tensor(data.target)
+    order = torch.randperm(len(x))
+    train, test = order[:400], order[400:]
+    network = Tumours(x[train].mean(dim=0), x[train].std(dim=0))
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(150):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(network(x[train]), y[train]).backward()
+        optimiser.step()
+    program = torch.export.export(network.eval(), (x[:2],), dynamic_shapes=ANY_ROWS)
+    torch.export.save(program, tmp_path / "model.pt2")
+
+    names = [str(name) for name in data.feature_names]
+    lines = [",".join([*names, "diagnosis"])]
+    lines += [
+        ",".join(map(str, [*row, label])) for row, label in zip(data.data, data.target, strict=True)
+    ]
+    (tmp_path / "samples.csv").write_text("\n".join(lines))
+    tables = "".join(f'\n[[features]]\nname = "{name}"\n' for name in names)
+    (tmp_path / "features.toml").write_text(f'classes = ["malignant", "benign"]\n{tables}')
+
+    out = tmp_path / "models" / "tumours" / "1"
+    description = read_description(tmp_path / "features.toml")
+    pack_file(
+        tmp_path / "model.pt2", out, description=description, samples=tmp_path / "samples.csv"
+    )
+    model = load_model(ModelSource(out.parent))
+    batch = model.predict_batch(x[test].numpy())
+    assert (batch.class_indices == y[test].numpy()).mean() > 0.95
+    expected = answers_of(network, x[test].numpy())
+    np.testing.assert_allclose(batch.probabilities, expected, atol=1e-5)
+    sample = dict(zip(names, data.data[0].tolist(), strict=True))
+    assert model.predict(model.encoder.encode(sample)).label == "malignant"
+    assert model.encoder.out_of_range(x.numpy()) == {}  # the ranges are those of the CSV
+
+    served = (
+        "import sys; from pathlib import Path;"
+        "from app.model.loading import ModelSource, load_model;"
+        f"load_model(ModelSource(Path({str(out)!r})));"
+        "print([name for name in ('torch', 'onnx', 'onnxscript') if name in sys.modules])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", served], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[]\n"
