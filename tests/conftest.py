@@ -10,18 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.model.pack import pack
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
-from tests.model.conftest import CLASSES, FEATURES, make_network
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
@@ -74,32 +70,6 @@ def post(client: FlaskClient) -> Callable[..., TestResponse]:
         return client.post(path, data=data, content_type=content_type)
 
     return send
-
-
-@pytest.fixture(scope="session")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three versions with different answers; don't change them."""
-    directory = tmp_path_factory.mktemp("models") / "example"
-    for number in (1, 2, 3):
-        network = make_network()
-        with torch.no_grad():
-            network.classifier[-1].bias += torch.arange(3) * number
-        pack(
-            network,
-            directory / str(number),
-            name="example",
-            version=str(number),
-            features=FEATURES,
-            classes=CLASSES,
-            golden_samples=np.array([[30, 20_000, 1]], dtype=np.float32),
-        )
-    return directory
-
-
-@pytest.fixture
-def models(versions: Path, tmp_path: Path) -> Path:
-    """A copy of them, in a directory of their own."""
-    return Path(shutil.copytree(versions, tmp_path / "example"))
 
 
 class _Lines(logging.Handler):

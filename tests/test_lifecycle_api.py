@@ -20,12 +20,12 @@ Make = Callable[..., Flask]
 
 
 @pytest.fixture(params=["true", "false"], ids=["short path", "Flask"])
-def make(request: pytest.FixtureRequest, models: Path, make_app: Make) -> Make:
+def make(request: pytest.FixtureRequest, versions: Path, make_app: Make) -> Make:
     """Make applications on the three versions, whose predictions go either way."""
 
     def begin(release: Release, **settings: str) -> Flask:
-        write_release(models, release)
-        return make_app(MODEL__PATH=str(models), SERVER__SHORT_PATH=request.param, **settings)
+        write_release(versions, release)
+        return make_app(MODEL__PATH=str(versions), SERVER__SHORT_PATH=request.param, **settings)
 
     return begin
 
@@ -128,14 +128,14 @@ def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
     assert metrics(client)[("lantern_shadow_rows_total", labels)] == 11
 
 
-def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, models: Path) -> None:
+def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, versions: Path) -> None:
     app = make(Release("1", "2", "canary", 0.25))
     client = app.test_client()
     assert client.get("/model/info").get_json()["release"] == {
         "stable": "1", "candidate": "2", "mode": "canary", "share": 0.25, "fault": None,
     }  # fmt: skip
-    shutil.rmtree(models / "3")
-    write_release(models, Release("3"))
+    shutil.rmtree(versions / "3")
+    write_release(versions, Release("3"))
     service = app.extensions["lantern"].service
     service.refresh()
     told = client.get("/model/info").get_json()
@@ -143,7 +143,7 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, model
     assert told["release"]["stable"] == "1"
     assert "has no version '3'" in told["release"]["fault"]
     assert metrics(client)[("lantern_release_refused", (("model", "example"),))] == 1
-    write_release(models, Release("2"))
+    write_release(versions, Release("2"))
     service.refresh()
     assert client.get("/model/info").get_json()["release"]["fault"] is None
     got = metrics(client)
@@ -160,10 +160,10 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, model
 
 
 @pytest.fixture
-def both(models: Path, make_app: Make) -> Iterator[FlaskClient]:
+def both(versions: Path, make_app: Make) -> Iterator[FlaskClient]:
     """A service of two models; the names of variables come in the order of the alphabet."""
-    write_release(models, Release("2"))
-    app = make_app(MODELS__A_SHOP=str(models), MODELS__CAMPAIGN="models/campaign-response")
+    write_release(versions, Release("2"))
+    app = make_app(MODELS__A_SHOP=str(versions), MODELS__CAMPAIGN="models/campaign-response")
     return app.test_client()
 
 
@@ -208,8 +208,8 @@ def test_the_documentation_has_the_features_of_each(both: FlaskClient) -> None:
     assert operation["parameters"][0]["schema"]["enum"] == ["a_shop", "campaign"]
 
 
-def test_a_service_is_ready_when_all_its_models_are(models: Path, make_app: Make) -> None:
-    app = make_app(MODELS__A=str(models), MODELS__B="/nowhere")
+def test_a_service_is_ready_when_all_its_models_are(versions: Path, make_app: Make) -> None:
+    app = make_app(MODELS__A=str(versions), MODELS__B="/nowhere")
     client = app.test_client()
     assert predict(client)["model_version"] == "3"
     assert (

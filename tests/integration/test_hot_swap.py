@@ -70,12 +70,12 @@ def ask(server: Server, **headers: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["onnx", "torch"])
-def server(request: pytest.FixtureRequest, start: Start, models: Path) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, start: Start, versions: Path) -> Iterator[Server]:
     """Two workers on the three versions, of which the first serves."""
-    write_release(models, Release("1"))
+    write_release(versions, Release("1"))
     server = start(
         *("-w", "2", "--keep-alive", "5"),
-        MODEL__PATH=str(models),
+        MODEL__PATH=str(versions),
         MODEL__RUNTIME=request.param,
         RELEASE__POLL_SECONDS="0.05",
         LOGGING__LEVEL="WARNING",  # a line a request, at this load, would fill the disk
@@ -101,11 +101,11 @@ def changes(server: Server) -> float:
 
 @needs_wrk
 def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
-    server: Server, models: Path, tmp_path: Path
+    server: Server, versions: Path, tmp_path: Path
 ) -> None:
     own = {}
     for version in ("2", "1"):
-        write_release(models, Release(version))
+        write_release(versions, Release(version))
         wait_for(served(server, version))
         own[version] = json.dumps(ask(server)["probabilities"], separators=(",", ":"))
     assert own["1"] != own["2"]
@@ -130,7 +130,7 @@ def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
     swaps = 0
     while load.poll() is None and swaps < PROMOTIONS:
         before = changes(server)
-        write_release(models, Release(str(2 - swaps % 2)))
+        write_release(versions, Release(str(2 - swaps % 2)))
         wait_for(lambda before=before: load.poll() is not None or changes(server) >= before + 2)
         swaps += 1
     load.send_signal(signal.SIGINT)  # wrk then tells what it saw so far

@@ -52,27 +52,27 @@ def answer(service: ModelService) -> tuple[str, tuple[float, ...]]:
     return prediction.model_version, prediction.probabilities
 
 
-def test_without_a_release_the_highest_version_serves(models: Path) -> None:
-    service = ModelService(ModelSource(models))
+def test_without_a_release_the_highest_version_serves(versions: Path) -> None:
+    service = ModelService(ModelSource(versions))
     assert answer(service)[0] == "3"
-    change(models / "2", lambda manifest: manifest.update(version="10"))
-    (models / "2").rename(models / "10")
+    change(versions / "2", lambda manifest: manifest.update(version="10"))
+    (versions / "2").rename(versions / "10")
     service.refresh()
     assert answer(service)[0] == "10"
-    shutil.rmtree(models / "10")
+    shutil.rmtree(versions / "10")
     service.refresh()
     assert answer(service)[0] == "3"
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_promotion_is_followed_and_each_version_gives_its_own_answers(
-    models: Path, runtime: str
+    versions: Path, runtime: str
 ) -> None:
     news = News()
-    service = ModelService(ModelSource(models, runtime=runtime), news)
+    service = ModelService(ModelSource(versions, runtime=runtime), news)
     own = {}
     for version in ("1", "2", "3", "1"):
-        write_release(models, Release(version))
+        write_release(versions, Release(version))
         service.refresh()
         told, probabilities = answer(service)
         assert told == version
@@ -82,40 +82,40 @@ def test_a_promotion_is_followed_and_each_version_gives_its_own_answers(
     assert not any(news.faults)
 
 
-def test_what_was_taken_before_a_swap_serves_to_its_end(models: Path) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+def test_what_was_taken_before_a_swap_serves_to_its_end(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     before = service.serving
-    write_release(models, Release("2"))
+    write_release(versions, Release("2"))
     service.refresh()
     assert before.stable.predict(ROW).model_version == "1"
     assert service.serving.stable.version == "2"
 
 
-def test_nothing_is_loaded_again_while_nothing_changes(models: Path) -> None:
-    write_release(models, Release("1"))
+def test_nothing_is_loaded_again_while_nothing_changes(versions: Path) -> None:
+    write_release(versions, Release("1"))
     news = News()
-    service = ModelService(ModelSource(models), news)
+    service = ModelService(ModelSource(versions), news)
     service.load()
     for _ in range(5):
         service.refresh()
-    write_release(models, Release("1", "2", "canary", 0.5))
+    write_release(versions, Release("1", "2", "canary", 0.5))
     service.refresh()
-    write_release(models, Release("2"))
+    write_release(versions, Release("2"))
     service.refresh()
     assert news.models == ["1", "2"]  # the candidate becomes stable as it is
 
 
 def test_a_bundle_that_is_replaced_under_its_version_is_loaded_again(
-    models: Path, versions: Path
+    versions: Path, three_versions: Path
 ) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     before = answer(service)[1]
-    (models / "1").rename(models / "old-1")
-    shutil.copytree(versions / "2", models / "1-new")
-    change(models / "1-new", lambda manifest: manifest.update(version="1"))
-    (models / "1-new").rename(models / "1")
+    (versions / "1").rename(versions / "old-1")
+    shutil.copytree(three_versions / "2", versions / "1-new")
+    change(versions / "1-new", lambda manifest: manifest.update(version="1"))
+    (versions / "1-new").rename(versions / "1")
     service.refresh()
     assert answer(service) != ("1", before)
 
@@ -179,18 +179,18 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.mark.parametrize(("damage", "said"), FAULTS, ids=lambda v: getattr(v, "__name__", ""))
 def test_a_version_that_fails_stays_out_is_told_once_and_gets_in_when_it_is_mended(
-    models: Path,
     versions: Path,
+    three_versions: Path,
     damage: Callable[[Path], None],
     said: str,
     logged: pytest.LogCaptureFixture,
 ) -> None:
-    write_release(models, Release("1"))
+    write_release(versions, Release("1"))
     news = News()
-    service = ModelService(ModelSource(models), news)
+    service = ModelService(ModelSource(versions), news)
     assert answer(service)[0] == "1"
-    write_release(models, Release("2"))
-    damage(models / "2")
+    write_release(versions, Release("2"))
+    damage(versions / "2")
     for _ in range(3):
         service.refresh()
     assert answer(service)[0] == "1"
@@ -198,73 +198,75 @@ def test_a_version_that_fails_stays_out_is_told_once_and_gets_in_when_it_is_mend
     assert said in news.faults[-1]
     told = [record for record in logged.records if record.levelno >= logging.ERROR]
     assert len(told) == 1
-    shutil.rmtree(models / "2", ignore_errors=True)
-    shutil.copytree(versions / "2", models / "2")
-    write_release(models, Release("2"))
+    shutil.rmtree(versions / "2", ignore_errors=True)
+    shutil.copytree(three_versions / "2", versions / "2")
+    write_release(versions, Release("2"))
     service.refresh()
     assert answer(service)[0] == "2"
     assert service.fault == news.faults[-1] == ""
 
 
-def test_a_candidate_that_fails_does_not_keep_the_stable_version_back(models: Path) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+def test_a_candidate_that_fails_does_not_keep_the_stable_version_back(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     service.load()
-    corrupt(models / "3")
-    write_release(models, Release("2", "3", "canary", 1.0))
+    corrupt(versions / "3")
+    write_release(versions, Release("2", "3", "canary", 1.0))
     service.refresh()
     assert answer(service)[0] == "2"
     assert service.serving.candidate is None
     assert "does not match" in service.fault
 
 
-def test_a_service_without_a_model_finds_one_when_it_comes(tmp_path: Path, versions: Path) -> None:
+def test_a_service_without_a_model_finds_one_when_it_comes(
+    tmp_path: Path, three_versions: Path
+) -> None:
     service = ModelService(ModelSource(tmp_path / "example"))
     with pytest.raises(ModelUnavailable, match="There is no model"):
         service.current()
-    shutil.copytree(versions, tmp_path / "example")
+    shutil.copytree(three_versions, tmp_path / "example")
     service.refresh()
     assert service.current().version == "3"
     assert service.fault == ""
 
 
 def test_a_version_that_the_settings_name_is_served_whatever_the_release_says(
-    models: Path,
+    versions: Path,
 ) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models, version="2"))
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions, version="2"))
     assert service.current().version == "2"
     service.refresh()
     assert service.current().version == "2"
 
 
-def test_versions_that_were_replaced_are_freed(models: Path) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+def test_versions_that_were_replaced_are_freed(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     old = weakref.ref(service.current())
-    write_release(models, Release("2"))
+    write_release(versions, Release("2"))
     service.refresh()
     gc.collect()
     assert old() is None
 
 
-def test_the_watcher_follows_by_itself(models: Path) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+def test_the_watcher_follows_by_itself(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     service.load()
     watcher = Watcher([service], 0.01)
     watcher.start()
-    write_release(models, Release("2"))
+    write_release(versions, Release("2"))
     wait_for(lambda: service.current().version == "2")
     watcher.stop()
 
 
-def test_predictions_during_swaps_are_each_of_the_version_they_name(models: Path) -> None:
-    write_release(models, Release("1"))
-    service = ModelService(ModelSource(models))
+def test_predictions_during_swaps_are_each_of_the_version_they_name(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
     own = {}
     for version in ("1", "2"):
-        write_release(models, Release(version))
+        write_release(versions, Release(version))
         service.refresh()
         own[version] = answer(service)[1]
     wrong: list[object] = []
@@ -280,7 +282,7 @@ def test_predictions_during_swaps_are_each_of_the_version_they_name(models: Path
     for thread in threads:
         thread.start()
     for number in range(20):
-        write_release(models, Release(str(number % 2 + 1)))
+        write_release(versions, Release(str(number % 2 + 1)))
         service.refresh()
     stop.set()
     for thread in threads:
@@ -291,20 +293,20 @@ def test_predictions_during_swaps_are_each_of_the_version_they_name(models: Path
 # Canary
 
 
-def serving(models: Path, share: float) -> Serving:
-    write_release(models, Release("1", "2", "canary", share))
-    return ModelService(ModelSource(models)).serving
+def serving(versions: Path, share: float) -> Serving:
+    write_release(versions, Release("1", "2", "canary", share))
+    return ModelService(ModelSource(versions)).serving
 
 
 def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side(
-    models: Path,
+    versions: Path,
 ) -> None:
     keys = [f"caller-{number}" for number in range(4000)]
     sides = {}
     for share in (0.0, 0.1, 0.5, 1.0):
-        chosen = serving(models, share)
+        chosen = serving(versions, share)
         sides[share] = {key for key in keys if chosen.choose(key).version == "2"}
-        again = serving(models, share)
+        again = serving(versions, share)
         assert sides[share] == {key for key in keys if again.choose(key).version == "2"}
         assert len(sides[share]) == pytest.approx(share * len(keys), abs=120)
     assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its share grows
@@ -312,16 +314,16 @@ def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side
     assert len(sides[1.0]) == len(keys)
 
 
-def test_a_version_can_be_pinned_if_it_is_loaded(models: Path) -> None:
-    chosen = serving(models, 0.5)
+def test_a_version_can_be_pinned_if_it_is_loaded(versions: Path) -> None:
+    chosen = serving(versions, 0.5)
     assert chosen.pinned("1").version == "1"
     assert chosen.pinned("2").version == "2"
     with pytest.raises(VersionNotLoaded, match=r"'3' of example is not loaded; loaded: 1, 2"):
         chosen.pinned("3")
 
 
-def test_the_manifest_of_the_versions_differs_only_where_it_should(models: Path) -> None:
+def test_the_manifest_of_the_versions_differs_only_where_it_should(versions: Path) -> None:
     """The tests above rely on it."""
-    manifests = [json.loads((models / v / "manifest.json").read_text()) for v in ("1", "2")]
+    manifests = [json.loads((versions / v / "manifest.json").read_text()) for v in ("1", "2")]
     assert manifests[0]["features"] == manifests[1]["features"]
     assert manifests[0]["golden"] != manifests[1]["golden"]
