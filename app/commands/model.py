@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial, wraps
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import click
 from flask.cli import AppGroup
 
 from app.commands import reports
+from app.commands.compare import compare as compare_sides
+from app.commands.compare import read_metrics
 from app.commands.printing import print_json
 from app.extension import lantern
 from app.model.comparison import compare
 from app.model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
 from app.model.history import Change, change_document
 from app.model.manifest import VERSION, VERSION_FORM, manifest_document
+from app.model.packing.description import read_description
 from app.model.release import Release
 from app.model.repository import Repository
 from app.model.verification import verify
@@ -67,12 +71,13 @@ def told_in_a_sentence() -> Iterator[None]:
 
 
 def repository(name: str | None) -> Repository:
-    """Give the repository of the model called ``name``; of the settings' model for None.
+    """Give the repository of the model called ``name``; of the settings' first model for None.
 
-    The others lie beside that one.
+    One that the settings don't name lies beside the first.
     """
-    path = lantern().settings.model.path
-    return Repository(path if name is None else path.parent / name)
+    models = lantern().settings.models
+    first = next(iter(models.values()))
+    return Repository(first if name is None else models.get(name, first.parent / name))
 
 
 def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -267,6 +272,94 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     _print_change(repository.clear(_text(message)), as_json)
 
 
+@model.command("pack", epilog=EXIT_CODES)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--features",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A TOML file: the classes, and the features in the order of the model's columns.",
+)
+@click.option(
+    "--samples",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="models/NAME/VERSION",
+    type=click.Path(path_type=Path),
+    help="The bundle to make; its path says name and version.",
+)
+@click.option(
+    "--outputs",
+    type=click.Choice(["auto", "logits", "probabilities"]),
+    default="auto",
+    help="What the model gives; auto sees it on the samples.",
+)
+@click.option("--replace", is_flag=True, help="Replace the bundle that is at --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def pack(
+    *,
+    source: Path,
+    features: Path,
+    samples: Path,
+    out: Path,
+    outputs: Literal["auto", "logits", "probabilities"],
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Make a bundle of SOURCE, a model of your own.
+
+    SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
+    checkpoint of Lantern's own network (.pt). No code in it is run. The bundle is compared with
+    it on the samples and on noise around them. Needs what requirements-dev.txt installs.
+    """
+    with told_in_a_sentence():
+        from app.model.packing.file import pack_file  # imports torch, which no other command needs
+
+        manifest = pack_file(
+            source,
+            out,
+            description=read_description(features),
+            samples=samples,
+            outputs=outputs,
+            replace=replace,
+        )
+    if as_json:
+        print_json(manifest_document(manifest))
+    else:
+        click.echo(
+            f"Packed version {manifest.version} of {manifest.name} to {out}: "
+            f"{len(manifest.features)} features, {len(manifest.classes)} classes."
+        )
+
+
+@command("compare")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Where the service's metrics are; otherwise at the host and port of the settings.",
+)
+def compare_candidate(repository: Repository, as_json: bool, url: str | None) -> None:
+    """Compare the candidate with the stable version.
+
+    Reads the metrics of a running service, whose workers are summed: the rows that each version
+    answered by class, how long a prediction takes, and how far a shadow agrees.
+    """
+    settings = lantern().settings
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics")
+    name = next((n for n, p in settings.models.items() if p == repository.directory), "")
+    sides = compare_sides(text, name or repository.directory.name)
+    if as_json:
+        print_json(asdict(sides))
+    else:
+        reports.print_sides(sides)
+
+
 @command("history")
 def history(repository: Repository, as_json: bool) -> None:
     """List the changes of what serves.
@@ -295,6 +388,12 @@ def _print_change(change: Change, as_json: bool) -> None:
         print_json(change_document(change))
     else:
         click.echo(reports.sentence(change))
+    pinned = lantern().settings.model.version
+    if pinned:
+        click.echo(
+            f"The settings name version {pinned} (model.version): it serves, whatever is released.",
+            err=True,
+        )
 
 
 def _text(argument: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from app.commands.compare import Sides
 from app.commands.printing import number, print_table, size
 from app.model.comparison import Comparison
 from app.model.features import Feature
@@ -211,3 +212,21 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
             )
         ),
     )
+
+
+def print_sides(sides: Sides) -> None:
+    """Print how a candidate does beside the stable version."""
+    stable, candidate = sides.stable, sides.candidate
+    both = (stable, candidate)
+    rows = [["rows", *(number(side.rows) for side in both)]]
+    for label in sorted(stable.classes.keys() | candidate.classes.keys()):
+        shares = (side.classes.get(label, 0) / side.rows if side.rows else None for side in both)
+        rows.append([f"share of {label}", *map(number, shares)])
+    means = (side.mean_seconds and side.mean_seconds * 1000 for side in both)
+    rows.append(["milliseconds a prediction", *map(number, means)])
+    print_table(rows, [sides.model, f"{stable.version} stable", f"{candidate.version} candidate"])
+    if sides.shadowed:
+        click.echo()
+        results = [[name, number(count)] for name, count in sorted(sides.shadowed.items())]
+        results.append(["mean difference of probabilities", number(sides.mean_difference)])
+        print_table(results, ["shadow", "rows"])
