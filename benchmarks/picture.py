@@ -100,5 +100,5 @@ def _bars(axes: Axes, groups: Sequence[Sequence[Sequence[float]]], form: str) ->
     axes.set_xticks(range(len(_NAMES)), [_LABELS[name] for name in _NAMES])
     highest = max(max(values) for group in groups for values in group)
     axes.set_ylim(0, highest * 1.12)  # room for the value above the tallest
-    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.spines[["top", "right"]].set_visible(False)
