@@ -4,6 +4,7 @@ It takes its values from Lantern's settings; Gunicorn's own command-line flags w
 hooks load the model once in each worker, after the fork, and keep the metrics of the workers.
 """
 
+import logging
 import math
 import os
 import secrets
@@ -44,6 +45,7 @@ def _web_concurrency():
 
 
 _server = _settings.server
+_THREAD_SECONDS = 5
 _METRICS_PREFIX = "lantern-metrics-"
 _METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -119,7 +121,14 @@ def post_fork(server, worker):
     keep_freed_memory()
     lantern = worker.app.wsgi().extensions["lantern"]
     lantern.draining = lambda: not worker.alive
-    lantern.start()
+    lantern.start(Path(os.environ[_METRICS_VARIABLE], "served"))
+
+
+def worker_exit(server, worker):
+    """End the threads of a worker before its process ends."""
+    if not worker.app.wsgi().extensions["lantern"].stop(_THREAD_SECONDS):
+        logging.shutdown()
+        os._exit(0)  # with one in the midst of a load, the usual way could abort
 
 
 def child_exit(server, worker):

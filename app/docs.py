@@ -66,7 +66,6 @@ _VERSION = {
     "schema": {"type": "string"},
 }
 _ROUTING = {
-    "name": "X-Routing-Key",
     "in": "header",
     "description": "Which caller this is: one caller stays on one side of a canary.",
     "schema": {"type": "string"},
@@ -80,7 +79,8 @@ class Documentation(Swagger):  # type: ignore[misc]
         """Give the OpenAPI document for the model that is loaded now."""
         parts = lantern()
         models = {name: service.loaded for name, service in parts.services.items()}
-        return openapi(models, parts.settings.limits.max_batch_size)
+        settings = parts.settings
+        return openapi(models, settings.limits.max_batch_size, settings.release.routing_header)
 
 
 def init_app(app: Flask) -> None:
@@ -105,7 +105,9 @@ def init_app(app: Flask) -> None:
         return redirect(url_for("flasgger.apidocs"))
 
 
-def openapi(models: Mapping[str, Model | None], max_batch_size: int) -> dict[str, Any]:
+def openapi(
+    models: Mapping[str, Model | None], max_batch_size: int, routing_header: str
+) -> dict[str, Any]:
     """Build the OpenAPI document of a service with ``models``, None being one that isn't loaded.
 
     The first is the one that calls without a name are for.
@@ -133,8 +135,8 @@ def openapi(models: Mapping[str, Model | None], max_batch_size: int) -> dict[str
         features = each.manifest.features if each else ()
         spec.components.schema(_features_name(name), component=_features_schema(features))
     for path, method, operation in [
-        *_operations(model, max_batch_size),
-        *_operations_by_name(list(models), model, max_batch_size),
+        *_operations(model, max_batch_size, routing_header),
+        *_operations_by_name(list(models), _operations(model, max_batch_size, routing_header)),
     ]:
         spec.path(path, operations={method: operation})
     document: dict[str, Any] = spec.to_dict()
@@ -146,7 +148,7 @@ def _features_name(model: str) -> str:
 
 
 def _operations_by_name(
-    names: list[str], model: Model | None, max_batch_size: int
+    names: list[str], unnamed: list[tuple[str, str, dict[str, Any]]]
 ) -> list[tuple[str, str, dict[str, Any]]]:
     """Describe the calls that name a model: those without a name, for each of them."""
     parameter = {
@@ -160,7 +162,7 @@ def _operations_by_name(
             {"$ref": f"#/components/schemas/{_features_name(name)}"} for name in ("", *names[1:])
         ]
     }
-    calls = {path: operation for path, _, operation in _operations(model, max_batch_size)}
+    calls = {path: operation for path, _, operation in unnamed}
     described = []
     for path, like, method in (
         ("/models/{name}/predict", "/predict", "post"),
@@ -183,7 +185,9 @@ def _operations_by_name(
     return described
 
 
-def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str, dict[str, Any]]]:
+def _operations(
+    model: Model | None, max_batch_size: int, routing_header: str
+) -> list[tuple[str, str, dict[str, Any]]]:
     features = model.manifest.features if model else ()
     sample = {feature.name: _example(feature) for feature in features}
     prediction = _example_prediction(model, sample)
@@ -196,7 +200,7 @@ def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str
         "summary": "Classify one sample",
         "tags": ["Prediction"],
         "operationId": "predict",
-        "parameters": [_VERSION, _ROUTING],
+        "parameters": [_VERSION, _ROUTING | {"name": routing_header}],
         "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
         "responses": {
             **_answer(200, "The prediction.", "Prediction", _WARNINGS, prediction),
@@ -213,7 +217,7 @@ def _operations(model: Model | None, max_batch_size: int) -> list[tuple[str, str
         "summary": "Classify many samples, all or nothing",
         "tags": ["Prediction"],
         "operationId": "predict_batch",
-        "parameters": [_VERSION, _ROUTING],
+        "parameters": [_VERSION, _ROUTING | {"name": routing_header}],
         "requestBody": _body("samples", samples, [sample, sample]),
         "responses": {
             **_answer(200, "The predictions, in order.", "BatchResponse", _WARNINGS, predictions),

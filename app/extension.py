@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from flask import Flask, current_app
@@ -37,6 +38,7 @@ class Lantern:
     draining: Callable[[], bool] = field(default=lambda: False)
     service: ModelService = field(init=False)
     routing_variable: str = field(init=False)
+    watcher: Watcher | None = None
 
     @classmethod
     def install(cls, app: Flask, settings: Settings) -> Lantern:
@@ -76,11 +78,26 @@ class Lantern:
             raise UnknownModel(name[:80], tuple(self.services))
         return self.services[name]
 
-    def start(self) -> None:
-        """Load the models and follow their releases; in each worker, after the fork."""
-        for service in self.services.values():
+    def start(self, memory: Path) -> None:
+        """Load the models and follow their releases; in each worker, after the fork.
+
+        ``memory`` is a directory that the workers share: what one could serve is noted there, for
+        those that begin while a release can't be served.
+        """
+        for name, service in self.services.items():
+            service.memory = memory / name
             service.load()
-        Watcher(tuple(self.services.values()), self.settings.release.poll_seconds).start()
+        services = tuple(self.services.values())
+        self.watcher = Watcher(services, self.settings.release.poll_seconds)
+        self.watcher.start()
+
+    def stop(self, seconds: float) -> bool:
+        """End what `start` began, in ``seconds`` for each; tell whether nothing runs on.
+
+        A thread that is inside a runtime when the process ends can abort it.
+        """
+        ended = self.shadow.stop(seconds)
+        return (self.watcher is None or self.watcher.stop(seconds)) and ended
 
 
 def lantern() -> Lantern:

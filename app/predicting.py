@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.extension import Lantern
 from app.model.model import Model
@@ -39,7 +40,7 @@ def predict(
     """
     serving = service.serving
     model = choose(parts, serving, call)
-    bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
+    bodies = request_bodies(model, parts.settings.limits.max_batch_size)
     row = bodies.predict.load(read_body())
     started = perf_counter()
     prediction = model.predict(row)
@@ -47,10 +48,10 @@ def predict(
     body = PREDICTION.encode(prediction)
     headers = predictions.record_one(parts, call, model, row, prediction)
     if serving.candidate is not None:
-        parts.metrics.predicted_beside(model, seconds)
-        if serving.mode == "shadow" and model is serving.stable:
-            answer = np.array([prediction.probabilities], dtype=np.float32)
-            parts.shadow.offer(model, serving.candidate, row, answer)
+        if not prediction.was_cached:
+            parts.metrics.predicted_beside(model, seconds)
+        answer = np.array([prediction.probabilities], dtype=np.float32)
+        _shadow(parts, serving, model, row, answer)
     return body, headers
 
 
@@ -62,14 +63,25 @@ def predict_batch(
     """
     serving = service.serving
     model = choose(parts, serving, call)
-    bodies = request_bodies(model.encoder, parts.settings.limits.max_batch_size)
+    bodies = request_bodies(model, parts.settings.limits.max_batch_size)
     matrix = bodies.batch.load(read_body())
     batch = model.predict_batch(matrix)
     body = BATCH_RESPONSE.encode(batch)
     headers = predictions.record_batch(parts, call, model, matrix, batch)
-    if serving.candidate is not None and serving.mode == "shadow" and model is serving.stable:
-        parts.shadow.offer(model, serving.candidate, matrix, batch.probabilities)
+    _shadow(parts, serving, model, matrix, batch.probabilities)
     return body, headers
+
+
+def _shadow(
+    parts: Lantern,
+    serving: Serving,
+    model: Model,
+    matrix: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+) -> None:
+    """Have a shadow predict, too, what the stable version answered."""
+    if serving.mode == "shadow" and serving.candidate is not None and model is serving.stable:
+        parts.shadow.offer(model, serving.candidate, matrix, probabilities)
 
 
 def choose(parts: Lantern, serving: Serving, call: Call) -> Model:

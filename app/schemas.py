@@ -1,7 +1,7 @@
 """The schemas of every request and response: they validate, serialise and describe the API.
 
-Features have no fixed schema: `request_bodies` builds one from the model that is loaded. A whole
-row is one field, which gives a float32 matrix, so nothing behind it handles names.
+Features have no fixed schema: `make_request_bodies` builds one from the model that is loaded. A
+whole row is one field, which gives a float32 matrix, so nothing behind it handles names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from app.acceptance import Acceptance
 from app.model.errors import BatchTooLarge, InvalidFeatures
 from app.model.features import FeatureEncoder
-from app.model.model import BatchPrediction, Prediction
+from app.model.model import BatchPrediction, Model, Prediction
 from app.wire import parse_json
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
@@ -99,9 +100,19 @@ class RequestBodies:
     batch: RequestBody
 
 
-@lru_cache(maxsize=16)
-def request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
-    """Build, once for each model, what reads the bodies it is sent."""
+_bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
+
+
+def request_bodies(model: Model, max_rows: int) -> RequestBodies:
+    """Give what reads the bodies that ``model`` is sent; it is built once for each."""
+    bodies = _bodies.get(model)
+    if bodies is None:
+        bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)
+    return bodies
+
+
+def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
+    """Build what reads the bodies for ``encoder``, of ``max_rows`` at most."""
     acceptance = Acceptance(encoder, max_rows)
     predict = _Request.from_dict({"features": FeaturesField(encoder)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(encoder, max_rows)}, name="BatchRequest")

@@ -138,11 +138,15 @@ def _count(least: int, most: int | None = None) -> _Integer:
     return _Integer(required=True, validate=validate.Range(min=least, max=most))
 
 
-def _seconds() -> _Number:
-    return _Number(required=True, validate=validate.Range(min=0, min_inclusive=False))
+def _seconds(most: float | None = None) -> _Number:
+    return _Number(required=True, validate=validate.Range(min=0, max=most, min_inclusive=False))
 
 
-_HEADER = validate.Regexp(r"[A-Za-z0-9-]{1,64}\Z", error="Must be the name of a header.")
+_HEADER = validate.Regexp(
+    r"(?!content-(type|length)\Z)[a-z0-9-]{1,64}\Z",
+    flags=re.IGNORECASE,
+    error="Must be the name of a header that callers are free to set.",
+)
 _MODEL_NAME = validate.Regexp(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
     error="A model's name must be letters, digits and . _ - (it stands in paths).",
@@ -181,7 +185,7 @@ class _Model(_Section):
 
 
 class _Release(_Section):
-    poll_seconds = _seconds()
+    poll_seconds = _seconds(most=86400)
     routing_header = fields.String(required=True, validate=_HEADER)
 
 
@@ -237,6 +241,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         checked = _SCHEMA.load(values)
     except ValidationError as error:
         raise SettingsError(_explain(error.messages_dict, values, origins)) from error
+    if checked["models"]:
+        for key in ("model.path", "model.version"):
+            if origins[key] != "default":
+                raise SettingsError(
+                    f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
+                    "those to serve: leave one of the two out."
+                )
     return _typed(checked, origins)
 
 
@@ -266,8 +277,10 @@ def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
     """Give the models to serve by their names; without any, the one at ``path``."""
     if named:
         return {name: PROJECT_ROOT / relative for name, relative in named.items()}
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", path.stem if path.suffix == ".pt" else path.name)
-    return {name or "model": path}
+    stem = path.stem if path.suffix == ".pt" else path.resolve().name
+    return {
+        re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]+", "-", stem)[:64].lstrip("-._") or "model": path
+    }
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from werkzeug.exceptions import BadRequest
 from app.acceptance import Acceptance
 from app.model.errors import BatchTooLarge
 from app.model.features import Feature, FeatureEncoder
-from app.schemas import RequestBody, request_bodies
+from app.schemas import RequestBody, make_request_bodies
 
 ENCODER = FeatureEncoder([Feature("a"), Feature("é b", nullable=True), Feature("c")])
-BODIES = request_bodies(ENCODER, 3)
+BODIES = make_request_bodies(ENCODER, 3)
 
 numbers = st.one_of(
     st.integers(-(2**70), 2**70),
@@ -121,7 +121,7 @@ def test_a_model_that_has_no_fast_acceptance_is_served_all_the_same(names: list[
     body = json.dumps({"features": dict.fromkeys(names, 1.5)}).encode()
     assert Acceptance(encoder, 10).row(body) is None
     assert Acceptance(encoder, 10).matrix(b'{"samples":[]}') is None
-    assert request_bodies(encoder, 10).predict.load(body).tolist() == [[1.5] * len(names)]
+    assert make_request_bodies(encoder, 10).predict.load(body).tolist() == [[1.5] * len(names)]
 
 
 def test_the_rows_can_be_written_to_as_torch_wants_it() -> None:

@@ -16,9 +16,11 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
+from app.model.network import save_checkpoint
 from app.model.release import Release, read_release, write_release
 from tests.conftest import ROOT, without_coverage
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest
+from tests.model.conftest import CLASSES, FEATURES, make_network
 
 COMMANDS = {
     "list": [],
@@ -463,3 +465,60 @@ def test_a_promote_that_is_killed_holds_up_nobody(versions: Path) -> None:
     first.communicate()
     assert finished(flask(versions, "promote", "3"))[0] == 0
     assert read_release(versions) == Release("3")
+
+
+def test_a_checkpoint_is_packed_and_promoted(
+    model: Callable[..., Result], versions: Path, tmp_path: Path
+) -> None:
+    """Exported programs and ONNX graphs have tests of their own; this is the way through."""
+    features = "\n".join(
+        f'[[features]]\nname = "{feature.name}"\nnullable = {str(feature.nullable).lower()}'
+        for feature in FEATURES
+    )
+    (tmp_path / "features.toml").write_text(f"classes = {json.dumps(list(CLASSES))}\n{features}\n")
+    names = ",".join(feature.name for feature in FEATURES)
+    (tmp_path / "samples.csv").write_text(f"{names}\n30,20000,1\n60,,9\n45,1000,3\n")
+    save_checkpoint(make_network(), "4", tmp_path / "model.pt")
+    arguments = [
+        *("pack", str(tmp_path / "model.pt"), "--features", str(tmp_path / "features.toml")),
+        *("--samples", str(tmp_path / "samples.csv"), "--out", str(versions / "4")),
+    ]
+    packed = model(*arguments)
+    assert packed.exit_code == 0, packed.output
+    assert "Packed version 4 of example" in packed.output
+    assert model("promote", "4").exit_code == 0
+    again = model(*arguments)
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    replaced = model(*arguments, "--replace", "--json")
+    assert json.loads(replaced.output)["version"] == "4"
+
+
+def test_what_can_not_be_packed_is_refused_in_a_sentence(
+    model: Callable[..., Result], versions: Path, tmp_path: Path
+) -> None:
+    result = model(
+        *("pack", str(tmp_path / "model.pt2"), "--features", str(tmp_path / "no.toml")),
+        *("--samples", str(tmp_path / "no.csv"), "--out", str(versions / "4")),
+    )
+    assert result.exit_code == 1
+    assert "no.toml" in result.output
+    assert not (versions / "4").exists()
+
+
+def test_a_version_that_the_settings_pin_is_told_where_a_release_will_not_count(
+    versions: Path, make_app: Callable[..., Flask]
+) -> None:
+    app = make_app(MODEL__PATH=str(versions), MODEL__VERSION="3")
+    result = app.test_cli_runner().invoke(args=["model", "promote", "2"])
+    assert result.exit_code == 0
+    assert "The settings name version 3 (model.version)" in result.output
+
+
+def test_models_that_the_settings_name_are_reached_by_their_names(
+    versions: Path, make_app: Callable[..., Flask]
+) -> None:
+    app = make_app(MODELS__A="models/campaign-response", MODELS__B=str(versions))
+    runner = app.test_cli_runner()
+    assert len(runner.invoke(args=["model", "list"]).output.splitlines()) == 2
+    assert len(runner.invoke(args=["model", "list", "--model", "b"]).output.splitlines()) == 4

@@ -120,7 +120,7 @@ def test_a_shadow_answers_nobody_and_is_compared(make: Make) -> None:
 def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.model.shadow.MOST_ROWS", 10)
+    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 100)
     app = make(Release("1", "2", "shadow"))
     client = app.test_client()
     client.post("/predict/batch", json={"samples": [SAMPLE] * 11})
@@ -181,8 +181,8 @@ def test_each_model_answers_under_its_name_and_the_first_without(
         assert response.get_json()["model_version"] == "1"
         assert_problem(both.post(path.replace("campaign", "a_shop"), json=body), 400)
     info = both.get("/models/campaign/info").get_json()
-    assert info["name"] == "campaign-response"
-    assert both.get("/model/info").get_json()["name"] == "example"
+    assert info["name"] == "campaign"
+    assert both.get("/model/info").get_json()["name"] == "a_shop"
     listed = both.get("/models").get_json()["models"]
     assert [(each["name"], each["release"]["stable"]) for each in listed] == [
         ("a_shop", "2"), ("campaign", "1"),

@@ -217,3 +217,38 @@ def test_a_setting_that_can_not_be_used_stops_the_start_with_a_sentence() -> Non
     assert gunicorn.returncode != 0
     assert gunicorn.stderr.startswith("Lantern can't start. Unknown setting server.prot")
     assert "Traceback" not in gunicorn.stderr
+
+
+def test_several_models_have_names_and_the_first_is_the_default() -> None:
+    settings = load_settings(
+        {"LANTERN_MODELS__B": "models/b", "LANTERN_MODELS__A.1": "/elsewhere/a"}
+    )
+    assert list(settings.models.items()) == [
+        ("a.1", Path("/elsewhere/a")),
+        ("b", PROJECT_ROOT / "models" / "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("models/churn", "churn"), ("x/my model.pt", "my-model"), ("/", "model")]
+)
+def test_a_single_model_is_called_like_its_place(path: str, name: str) -> None:
+    assert list(load_settings({"LANTERN_MODEL__PATH": path}).models) == [name]
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MODELS__A%B": "x"}, "models.a%b"),
+        ({"MODELS__A": ""}, "models.a"),
+        ({"MODELS__A": "x", "MODEL__PATH": "y"}, "leave one of the two out"),
+        ({"MODELS__A": "x", "MODEL__VERSION": "2"}, "leave one of the two out"),
+        ({"RELEASE__POLL_SECONDS": "1e11"}, "release.poll_seconds"),
+        ({"RELEASE__ROUTING_HEADER": "Content-Type"}, "release.routing_header"),
+        ({"RELEASE__ROUTING_HEADER": "a b"}, "release.routing_header"),
+    ],
+)
+def test_what_can_not_be_released_by_is_refused(variables: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({f"LANTERN_{name}": value for name, value in variables.items()})
+    assert said in refusal.value.format_message()

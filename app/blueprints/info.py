@@ -9,7 +9,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 
 from app import __version__
 from app.extension import lantern
-from app.model.service import ModelService
+from app.model.service import ModelService, State
 from app.model.serving import Serving
 from app.predicting import VERSION_HEADER
 from app.schemas import LINKS, MODEL_INFO, MODELS
@@ -81,29 +81,30 @@ def models() -> Response:
 
 
 def _describe(service: ModelService) -> Response:
+    state = service.state
     serving = service.serving
     version = request.headers.get(VERSION_HEADER)
     model = serving.stable if version is None else serving.pinned(version)
     # What serves never changes, it is replaced; so it is described once.
-    key = model.version, service.fault
+    key = model.version, state.fault
     known, body = _described.get(serving, (None, b""))
     if known != key:
-        body = encode(MODEL_INFO, model.info() | {"release": _release(service, serving)})
+        body = encode(MODEL_INFO, model.info() | {"release": _release(State(serving, state.fault))})
         _described[serving] = key, body
     return reply_encoded(body)
 
 
 def _listed(name: str, service: ModelService) -> dict[str, Any]:
-    loaded = service.loaded
-    return {"name": name, "release": _release(service, service.serving if loaded else None)}
+    return {"name": name, "release": _release(service.state)}
 
 
-def _release(service: ModelService, serving: Serving | None) -> dict[str, Any]:
+def _release(state: State) -> dict[str, Any]:
+    serving = state.serving
     candidate = serving and serving.candidate
     return {
         "stable": serving and serving.stable.version,
         "candidate": candidate and candidate.version,
         "mode": serving and serving.mode,
         "share": serving.share if serving and serving.mode == "canary" else None,
-        "fault": service.fault or None,
+        "fault": state.fault or None,
     }

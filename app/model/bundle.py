@@ -11,7 +11,7 @@ from pathlib import Path
 from app.model import manifest as manifest_file
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import FileRecord, Manifest, read_manifest
+from app.model.manifest import VERSION, FileRecord, Manifest, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
@@ -44,10 +44,9 @@ def find_bundle(path: Path, version: str = "") -> Path:
         raise _unreadable(path, error) from error
     if not version:
         return path / highest_version(path)
-    entries = versions(path)
-    if version not in entries:
+    if not (VERSION.fullmatch(version) and _holds_model(path / version)):
         raise BundleError(
-            f"{path} has no version {version!r}; set model.version to one of: {', '.join(entries)}."
+            f"{path} has no version {version!r}; it has: {', '.join(versions(path))}."
         )
     return path / version
 
@@ -55,14 +54,6 @@ def find_bundle(path: Path, version: str = "") -> Path:
 def holds_versions(path: Path) -> bool:
     """Tell whether ``path`` is (or may become) a directory of versions: no bundle, no file."""
     return not (path.is_file() or _holds_model(path))
-
-
-def description_file(path: Path) -> Path:
-    """Give the file of a bundle that changes when anything in it does: its manifest, which holds
-    the SHA-256 of all others, or the checkpoint that stands alone.
-    """
-    manifest = path / manifest_file.FILE_NAME
-    return manifest if manifest.is_file() else path / CHECKPOINT
 
 
 def versions(path: Path) -> list[str]:

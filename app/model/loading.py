@@ -112,6 +112,11 @@ def _load_bare(source: ModelSource, path: Path) -> _Loaded:
 
     file = bundles.checkpoint_path(path)
     checkpoint = read_checkpoint(file)
+    if path != source.path and checkpoint.version != path.name:
+        raise BundleError(
+            f"{file} is version {checkpoint.version!r}, and its directory says {path.name!r}: "
+            "rename one of them."
+        )
     network = build_network(checkpoint)  # before anything is made as large as it claims to be
     bundle = bundles.open_bare_checkpoint(
         file,

@@ -171,7 +171,7 @@ class Model:
         """Describe the model: what it takes, what it answers, and how it was loaded."""
         manifest = self.manifest
         return {
-            "name": manifest.name,
+            "name": self.name,
             "model_version": manifest.version,
             "description": manifest.description,
             "created_at": manifest.created_at,

@@ -62,13 +62,15 @@ def read_release(directory: Path) -> Release | None:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             raise BundleError(f"{path} is not a regular file.")
         with path.open("rb") as file:
-            text = file.read(_LARGEST_FILE).decode()
+            text = file.read(_LARGEST_FILE + 1).decode()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path} is not UTF-8.") from error
+    if len(text) > _LARGEST_FILE:
+        raise BundleError(f"{path} is larger than a release can be.")
     try:
         return parse_release(tomllib.loads(text))
     except BundleError as error:

@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.model import bundle as bundles
-from app.model.errors import ModelError, ModelUnavailable
+from app.model.compat import breaking_changes
+from app.model.errors import BundleError, ModelError, ModelUnavailable
 from app.model.loading import ModelSource, load_model, runtime_for
 from app.model.model import BatchPrediction, Model, Prediction
-from app.model.release import FILE_NAME, Release, release_in_force
+from app.model.release import FILE_NAME, Release, read_release, release_in_force, write_release
 from app.model.runtime import import_library
 from app.model.serving import Serving
 
 log = logging.getLogger("lantern.model")
 
 T = TypeVar("T")
+RETRY_SECONDS = 30.0
+"""After how long what failed is tried again, though no file of it has changed."""
+
 Identity = tuple[int, ...] | None
-"""What tells a file from the one that replaced it: inode, time and size; None for no file."""
+"""What tells a file from the one that replaced it; None for no file."""
 
 
 class Observer:
@@ -47,24 +52,42 @@ class Observer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A model, and the identity of the bundle that it was loaded from."""
+class State:
+    """How a service stands: what serves, if anything does, and why the release is not served as it
+    stands (empty when it is).
+    """
+
+    serving: Serving | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A model that is loaded, and the identities of the files that it was loaded from."""
 
     model: Model
-    identity: Identity
+    files: object
 
 
 class ModelService:
-    """Holds what serves of one model in this process."""
+    """Holds what serves of one model in this process.
 
-    def __init__(self, source: ModelSource, observer: Observer | None = None) -> None:
+    ``memory`` is a directory in which it notes what it could serve. A process that begins while the
+    release can't be served begins with that.
+    """
+
+    def __init__(
+        self, source: ModelSource, observer: Observer | None = None, memory: Path | None = None
+    ) -> None:
         self.source = source
+        self.memory = memory
         self._observer = observer or Observer()
         self._lock = threading.Lock()
+        self._tried = False
         self._seen: object = None
-        self._loaded: dict[str, _Loaded] = {}
-        self._serving: Serving | None = None
-        self._fault = ""
+        self._try_again_at = float("inf")
+        self._held: dict[str, _Held] = {}
+        self._state = State()
 
     def import_libraries(self) -> None:
         """Import what the runtime needs: done before a fork, every worker shares it.
@@ -80,12 +103,14 @@ class ModelService:
         """Load what the release names, once, and tell whether anything serves. Never raises.
 
         Call it after the fork: the runtimes' threads don't survive one. In a process where nobody
-        called it, the first question about the model does.
+        called it, the first question about the model does; no later one waits for a load.
         """
-        with self._lock:
-            if self._seen is None:
-                self._follow()
-        return self._serving is not None
+        if not self._tried:
+            with self._lock:
+                if not self._tried:
+                    self._follow()
+                    self._tried = True
+        return self._state.serving is not None
 
     def refresh(self) -> None:
         """Look whether the release or a bundle in it was replaced; if so, load and swap. Never
@@ -97,17 +122,23 @@ class ModelService:
             self._follow()
 
     @property
+    def state(self) -> State:
+        """How the service stands; take it once where both halves matter."""
+        self.load()
+        return self._state
+
+    @property
     def serving(self) -> Serving:
         """What serves now; take it once a request, so that no swap comes between.
 
         Raises `ModelUnavailable` with the reason when there is nothing.
         """
-        serving = self._serving
+        serving = self._state.serving
         if serving is None:
-            self.load()
-            serving = self._serving
-        if serving is None:
-            raise ModelUnavailable(self._fault)
+            state = self.state
+            serving = state.serving
+            if serving is None:
+                raise ModelUnavailable(state.fault)
         return serving
 
     def current(self) -> Model:
@@ -117,13 +148,13 @@ class ModelService:
     @property
     def loaded(self) -> Model | None:
         """The stable model, or None where it can't be loaded."""
-        return self._serving.stable if self.load() and self._serving else None
+        serving = self.state.serving
+        return None if serving is None else serving.stable
 
     @property
     def fault(self) -> str:
         """Why the release is not served as it stands; empty when it is."""
-        self.load()
-        return self._fault
+        return self.state.fault
 
     def predict(self, features: NDArray[np.float32]) -> Prediction:
         """Classify one row ``(1, width)`` by the stable model; see `Model.predict`."""
@@ -142,63 +173,88 @@ class ModelService:
     def _follow(self) -> None:
         # Looked at before anything is read: what changes meanwhile is seen the next time.
         seen = self._identity()
-        if seen == self._seen:
+        if seen == self._seen and monotonic() < self._try_again_at:
             return
         self._seen = seen
+        before = self._state
         faults: list[str] = []
-        stable = candidate = None
-        release = self._attempt(faults, self._release)
-        if release is not None:
-            stable = self._attempt(faults, lambda: self._version(release.stable))
-        if release is not None and release.candidate is not None and stable is not None:
-            wanted = release.candidate
-            candidate = self._attempt(faults, lambda: self._version(wanted))
-        if release is not None and stable is not None:
-            self._swap(release, stable, candidate)
-        self._fault = " ".join(faults)
-        self._tell(lambda: self._observer.refused(self._name, self._fault))
-        if faults:
-            event = "release not followed" if self._serving else "model not loaded"
-            log.error(event, extra={"model": self._name, "reason": self._fault})
+        serving = self._serve_release(faults) or before.serving or self._serve_remembered(faults)
+        self._try_again_at = monotonic() + RETRY_SECONDS if faults else float("inf")
+        self._state = State(serving, " ".join(faults))
+        if serving is not None and not serving.is_as(before.serving):
+            self._tell_of_swap(serving, before.serving)
+        self._tell_of_fault(before)
 
-    @property
-    def _name(self) -> str:
-        return self.source.name or self.source.path.name
+    def _serve_release(self, faults: list[str]) -> Serving | None:
+        """Load what the release names; give None, and say why, when its stable version fails.
 
-    def _swap(self, release: Release, stable: _Loaded, candidate: _Loaded | None) -> None:
-        old = self._serving
-        new = Serving(stable.model)
-        if candidate is not None:
-            new = Serving(stable.model, candidate.model, release.mode, release.share)
-        self._loaded = {loaded.model.version: loaded for loaded in (stable, candidate) if loaded}
-        self._serving = new
-        self._tell(lambda: self._observer.served(new))
-        if old is not None:
-            log.info(
-                "release followed",
-                extra={
-                    "model": self._name,
-                    "stable": new.stable.version,
-                    "candidate": new.candidate and new.candidate.version,
-                    "mode": new.mode,
-                    "share": new.share,
-                    "before": old.stable.version,
-                },
-            )
-
-    def _version(self, version: str) -> _Loaded:
-        """Give a version: the model that is loaded, unless its bundle was replaced, or a new one.
-
-        Raises what loading raises.
+        A candidate that fails is only left out.
         """
+        release = _attempt(faults, self._release)
+        if release is None:
+            return None
+        stable = self._version(release.stable, faults)
+        if stable is None:
+            return None
+        candidate = None
+        if release.candidate is not None:
+            candidate = self._version(release.candidate, faults)
+        if candidate is not None and (broken := _misfits(stable.model, candidate.model)):
+            faults.append(broken)
+            candidate = None
+        held = {release.stable: stable}
+        serving = Serving(stable.model)
+        if candidate is not None:
+            held[str(release.candidate)] = candidate
+            serving = Serving(stable.model, candidate.model, release.mode, release.share)
+        self._held = held
+        if not faults:
+            self._remember(release)
+        return serving
+
+    def _serve_remembered(self, faults: list[str]) -> Serving | None:
+        """Load what a process beside or before this one could serve."""
+        if self.memory is None:
+            return None
+        release = None
+        with suppress(ModelError):
+            release = read_release(self.memory)
+        if release is None:
+            return None
+        stable = self._version(release.stable, [])
+        if stable is None:
+            return None
+        faults.append(f"Version {release.stable} serves, which did before.")
+        self._held = {release.stable: stable}
+        return Serving(stable.model)
+
+    def _remember(self, release: Release) -> None:
+        if self.memory is None or not release.stable:
+            return
+        try:
+            self.memory.mkdir(parents=True, exist_ok=True)
+            if read_release(self.memory) != Release(release.stable):
+                write_release(self.memory, Release(release.stable))
+        except (ModelError, OSError) as error:  # a convenience, which a full disk may cost
+            log.warning("what serves is not remembered", extra={"reason": str(error)})
+
+    def _version(self, version: str, faults: list[str]) -> _Held | None:
+        """Give a version: the model that is held, unless its bundle was replaced, or a new one.
+
+        What is held stays good whatever becomes of its files; why it is not loaded anew is noted.
+        """
+        held = self._held.get(version)
         source = replace(self.source, version=version) if self._is_directory else self.source
-        identity = _bundle_identity(bundles.find_bundle(source.path, source.version))
-        loaded = self._loaded.get(version)
-        if loaded is not None and loaded.identity == identity:
-            return loaded
-        started = time.perf_counter()
-        model = load_model(source)
-        seconds = time.perf_counter() - started
+        files = _attempt(
+            faults, lambda: _identities(bundles.find_bundle(source.path, source.version))
+        )
+        if files is None or (held is not None and held.files == files):
+            return held
+        started = monotonic()
+        model = _attempt(faults, lambda: load_model(source))
+        if model is None:
+            return held
+        seconds = monotonic() - started
         log.info(
             "model loaded",
             extra={
@@ -209,8 +265,35 @@ class ModelService:
                 "milliseconds": round(seconds * 1000, 1),
             },
         )
-        self._tell(lambda: self._observer.loaded(model, seconds))
-        return _Loaded(model, identity)
+        _tell(lambda: self._observer.loaded(model, seconds))
+        return _Held(model, files)
+
+    def _tell_of_swap(self, new: Serving, old: Serving | None) -> None:
+        _tell(lambda: self._observer.served(new))
+        if old is None:
+            return
+        log.info(
+            "release followed",
+            extra={
+                "model": self._name,
+                "stable": new.stable.version,
+                "candidate": new.candidate and new.candidate.version,
+                "mode": new.mode,
+                "share": new.share,
+                "before": old.stable.version,
+            },
+        )
+
+    def _tell_of_fault(self, before: State) -> None:
+        state = self._state
+        _tell(lambda: self._observer.refused(self._name, state.fault))
+        if state.fault and state.fault != before.fault:
+            event = "release not followed" if state.serving else "model not loaded"
+            log.error(event, extra={"model": self._name, "reason": state.fault})
+
+    @property
+    def _name(self) -> str:
+        return self.source.name or self.source.path.name
 
     @property
     def _is_directory(self) -> bool:
@@ -225,38 +308,53 @@ class ModelService:
     def _identity(self) -> object:
         """Give what changes when there is something new to serve, or to try again."""
         path = self.source.path
-        release = _identity(path / FILE_NAME)
+        file = _identity(path / FILE_NAME)
         try:
-            versions = self._release().versions if self._is_directory else (self.source.version,)
-            found = [_bundle_identity(bundles.find_bundle(path, version)) for version in versions]
+            release = self._release()
+            versions = release.versions if self._is_directory else (self.source.version,)
+            found = [_identities(bundles.find_bundle(path, version)) for version in versions]
         except Exception as error:
-            return release, str(error)
-        return release, versions, tuple(found)
-
-    def _attempt(self, faults: list[str], act: Callable[[], T]) -> T | None:
-        """Do what may fail; then note why, and give None.
-
-        Whatever it is: a worker that dies here would be forked again at once, and die again.
-        """
-        try:
-            return act()
-        except ModelError as error:
-            faults.append(str(error))
-        except Exception as error:
-            log.exception("loading failed unexpectedly")
-            faults.append(f"Loading failed unexpectedly ({type(error).__name__}); see the log.")
-        return None
-
-    def _tell(self, news: Callable[[], None]) -> None:
-        try:
-            news()
-        except Exception:  # whoever wanted to know can't keep a model from serving
-            log.exception("the news of the model was not taken")
+            return file, str(error)
+        return file, release, tuple(found)
 
 
-def _bundle_identity(path: Path) -> Identity:
-    """Give the identity of a bundle by its manifest, or of a checkpoint without one."""
-    return _identity(path if path.is_file() else bundles.description_file(path))
+def _misfits(stable: Model, candidate: Model) -> str:
+    """Say why ``candidate`` can't answer callers of ``stable``; empty when it can."""
+    broken = breaking_changes(stable.manifest, candidate.manifest)
+    if not broken:
+        return ""
+    return f"The candidate {candidate.version} is left out: {' '.join(broken)}"
+
+
+def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
+    """Do what may fail; then note why, and give None.
+
+    Whatever it is: a worker that dies here would be forked again at once, and die again.
+    """
+    try:
+        return act()
+    except ModelError as error:
+        faults.append(str(error))
+    except Exception as error:
+        log.exception("loading failed unexpectedly")
+        faults.append(f"Loading failed unexpectedly ({type(error).__name__}); see the log.")
+    return None
+
+
+def _tell(news: Callable[[], None]) -> None:
+    try:
+        news()
+    except Exception:  # whoever wanted to know can't keep a model from serving
+        log.exception("the news of the model was not taken")
+
+
+def _identities(path: Path) -> object:
+    """Give the identity of each file of a bundle, or of a checkpoint."""
+    try:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
+    return path, tuple((file.name, _identity(file)) for file in files)
 
 
 def _identity(path: Path) -> Identity:
@@ -264,4 +362,4 @@ def _identity(path: Path) -> Identity:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

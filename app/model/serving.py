@@ -22,6 +22,14 @@ class Serving:
     mode: Mode | None = None
     share: float = 0.0
 
+    def is_as(self, other: Serving | None) -> bool:
+        """Tell whether ``other`` has the same models sharing the work in the same way."""
+        return other is not None and (self.models, self.mode, self.share) == (
+            other.models,
+            other.mode,
+            other.share,
+        )
+
     @property
     def models(self) -> tuple[Model, ...]:
         """The models that are loaded, the stable one first."""

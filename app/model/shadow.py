@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from app.model.model import Model
 
-MOST_ROWS = 10_000
-"""How many rows wait at most; more are dropped."""
+MOST_BYTES = 16 << 20
+"""How many bytes of rows and answers wait at most; what is more is dropped."""
 
 log = logging.getLogger("lantern.shadow")
 
@@ -52,6 +52,10 @@ class _Answered:
     matrix: Matrix
     probabilities: Matrix
 
+    @property
+    def size(self) -> int:
+        return self.matrix.nbytes + self.probabilities.nbytes
+
 
 class Shadow:
     """Compares in the background; ``on_compare`` is told each comparison, and must not raise."""
@@ -60,51 +64,78 @@ class Shadow:
         self._on_compare = on_compare
         self._changed = threading.Condition()
         self._waiting: deque[_Answered] = deque()
-        self._rows = 0
+        self._bytes = 0
+        self._stopping = False
+        self._failures: set[tuple[str, str, str]] = set()
         self._thread: threading.Thread | None = None
 
     def offer(self, stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> None:
         """Have ``candidate`` predict the rows of ``matrix``, for which ``stable`` gave
-        ``probabilities``; or drop them, if too many wait.
+        ``probabilities``; or drop them, if too many wait. Never raises.
         """
-        rows = len(matrix)
+        if not len(matrix):
+            return
+        answered = _Answered(stable, candidate, matrix, probabilities)
         with self._changed:
-            fits = self._rows + rows <= MOST_ROWS
+            fits = self._bytes + answered.size <= MOST_BYTES and self._is_running()
             if fits:
-                self._rows += rows
-                self._waiting.append(_Answered(stable, candidate, matrix, probabilities))
+                self._bytes += answered.size
+                self._waiting.append(answered)
                 self._changed.notify_all()
-            if self._thread is None:  # not before the first: a fork leaves threads behind
-                self._thread = threading.Thread(
-                    target=self._run, name="lantern-shadow", daemon=True
-                )
-                self._thread.start()
         if not fits:
-            self._on_compare(Comparison(stable, candidate, dropped=rows))
+            self._on_compare(Comparison(stable, candidate, dropped=len(matrix)))
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing waits to be compared; tell whether that came about in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._rows, seconds)
+            return self._changed.wait_for(lambda: not self._bytes, seconds)
+
+    def stop(self, seconds: float) -> bool:
+        """End, leaving what waits; tell whether the thread ended in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _is_running(self) -> bool:
+        """Start the thread with the first rows, because no fork takes one along."""
+        if self._thread is None and not self._stopping:
+            thread = threading.Thread(target=self._run, name="lantern-shadow", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many threads; there may be fewer later
+                return False
+            self._thread = thread
+        return not self._stopping
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
                 answered = self._waiting.popleft()
-            rows = len(answered.matrix)
-            try:
-                comparison = compare(
-                    answered.stable, answered.candidate, answered.matrix, answered.probabilities
-                )
-            except Exception:
-                log.exception("the shadow can't predict")
-                comparison = Comparison(answered.stable, answered.candidate, failed=rows)
+            size = answered.size
+            comparison = self._compared(answered)
             self._on_compare(comparison)
             del answered, comparison  # or a model would live on as long as nothing comes
             with self._changed:
-                self._rows -= rows
+                self._bytes -= size
                 self._changed.notify_all()
+
+    def _compared(self, answered: _Answered) -> Comparison:
+        stable, candidate = answered.stable, answered.candidate
+        try:
+            return compare(stable, candidate, answered.matrix, answered.probabilities)
+        except Exception as error:
+            failure = stable.version, candidate.version, type(error).__name__
+            if failure not in self._failures:  # told once, not for every request
+                self._failures.add(failure)
+                log.exception("the shadow can't predict; told once")
+            return Comparison(stable, candidate, failed=len(answered.matrix))
 
 
 def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> Comparison:
@@ -121,11 +152,14 @@ def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matr
     started = time.perf_counter()
     answers = candidate.runtime.run(np.ascontiguousarray(matrix[:, columns]))[:, order]
     seconds = time.perf_counter() - started
+    finite = np.isfinite(answers).all(axis=1)
+    answers, probabilities = answers[finite], probabilities[finite]
     return Comparison(
         stable,
         candidate,
         agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
-        compared=len(matrix),
+        compared=len(answers),
         difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),
         seconds=seconds,
+        failed=int((~finite).sum()),
     )

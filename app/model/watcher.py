@@ -24,10 +24,11 @@ class Watcher:
         """Begin; after the fork, which no thread survives."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End, and wait for a load that is under way."""
+    def stop(self, seconds: float) -> bool:
+        """End, and wait for a load that is under way; tell whether it ended in time."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._seconds):

@@ -266,14 +266,20 @@ class Metrics(Observer):
 
     def served(self, serving: Serving) -> None:
         name = serving.stable.name
-        for gauge in self._shown.pop(name, ()):
+        for gauge in self._shown.pop(name, ()):  # among them those of versions that are gone
             gauge.set(0)
         self._shown[name] = [
             self._info(name, model.version, model.runtime.name, model.runtime.device, role)
             for role, model in zip(("stable", "candidate"), serving.models, strict=False)
         ]
+        remembered = [
+            self._remembered(name, model.version)
+            for model in serving.models
+            if model.cache is not None
+        ]
         for gauge in self._shown[name]:
             gauge.set(1)
+        self._shown[name] += remembered
         self._swaps(name).inc()
 
     def refused(self, name: str, fault: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -140,6 +141,47 @@ def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
     assert told["requests"] > 100
     assert (told["failed"], told["wrong"]) == (0, 0)
     assert sorted(told["seen"]) == ["1", "2"]
+
+
+def test_workers_that_begin_under_a_bad_release_serve_what_the_others_do(
+    start: Start, versions: Path
+) -> None:
+    write_release(versions, Release("1"))
+    server = start("-w", "2", MODEL__PATH=str(versions), RELEASE__POLL_SECONDS="0.05")
+    (versions / "2" / "model.onnx").write_bytes(b"damaged")
+    write_release(versions, Release("2"))
+
+    def refused_by_all() -> bool:
+        lines = server.lines("release not followed") + server.lines("model not loaded")
+        return {line["pid"] for line in lines} >= set(server.workers())
+
+    wait_for(refused_by_all)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    wait_for(lambda: len(server.workers()) == 2 and refused_by_all())
+    assert {ask(server)["model_version"] for _ in range(12)} == {"1"}
+    before = server.workers()
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: not set(before) & set(server.workers()) and refused_by_all())
+    assert {ask(server)["model_version"] for _ in range(12)} == {"1"}
+    fault = requests.get(f"{server.url}/model/info", timeout=20).json()["release"]["fault"]
+    assert "bytes" in fault
+    write_release(versions, Release("3"))
+    wait_for(served(server, "3"))
+    server.stop()
+
+
+def test_a_worker_that_is_stopped_while_it_loads_ends_in_peace(
+    start: Start, versions: Path
+) -> None:
+    write_release(versions, Release("1"))
+    server = start("-w", "2", MODEL__PATH=str(versions), RELEASE__POLL_SECONDS="0.01")
+    for number in range(20):
+        write_release(versions, Release(str(number % 3 + 1)))
+    server.stop()
+    text = server.log.read_text()
+    assert server.process.returncode == 0, text
+    assert "terminate called" not in text
+    assert "was sent SIG" not in text
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])

@@ -121,7 +121,7 @@ def test_the_highest_version_is_found_by_number_not_by_letter(bundle: Path) -> N
 
 
 def test_a_version_that_is_not_there_is_refused_with_those_that_are(bundle: Path) -> None:
-    with pytest.raises(BundleError, match="no version '7'; set model.version to one of: 1"):
+    with pytest.raises(BundleError, match="no version '7'; it has: 1"):
         find_bundle(bundle.parent, "7")
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from app.model.errors import ModelUnavailable, VersionNotLoaded
+from app.model import service as service_module
+from app.model.errors import BundleError, ModelUnavailable, VersionNotLoaded
 from app.model.loading import ModelSource
 from app.model.model import Model
 from app.model.release import FILE_NAME, Release, write_release
@@ -24,6 +26,7 @@ from app.model.serving import Serving
 from app.model.watcher import Watcher
 from tests.integration.conftest import wait_for
 from tests.model.test_bundle import change
+from tests.model.test_network import foreign_checkpoint
 
 ROW = np.array([[30, 20_000, 1]], dtype=np.float32)
 RUNTIMES = ["onnx", "torch"]
@@ -254,11 +257,13 @@ def test_the_watcher_follows_by_itself(versions: Path) -> None:
     write_release(versions, Release("1"))
     service = ModelService(ModelSource(versions))
     service.load()
-    watcher = Watcher([service], 0.01)
+    other = ModelService(ModelSource(versions))
+    other.load()
+    watcher = Watcher([service, other], 0.01)
     watcher.start()
     write_release(versions, Release("2"))
-    wait_for(lambda: service.current().version == "2")
-    watcher.stop()
+    wait_for(lambda: other.current().version == service.current().version == "2")
+    assert watcher.stop(20)
 
 
 def test_predictions_during_swaps_are_each_of_the_version_they_name(versions: Path) -> None:
@@ -290,6 +295,140 @@ def test_predictions_during_swaps_are_each_of_the_version_they_name(versions: Pa
     assert not wrong
 
 
+def test_no_question_waits_for_a_load(versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
+    service.load()
+    begun, go_on = threading.Event(), threading.Event()
+    load_model = service_module.load_model
+
+    def slow(source: ModelSource) -> Model:
+        begun.set()
+        assert go_on.wait(20)
+        return load_model(source)
+
+    monkeypatch.setattr(service_module, "load_model", slow)
+    write_release(versions, Release("2"))
+    following = threading.Thread(target=service.refresh)
+    following.start()
+    assert begun.wait(20)
+    # Asked on this thread: one that waited would wait for ever.
+    assert service.load()
+    assert service.fault == ""
+    assert service.loaded is service.current()
+    assert answer(service)[0] == "1"
+    go_on.set()
+    following.join()
+    assert answer(service)[0] == "2"
+
+
+@pytest.mark.parametrize("damage", [corrupt, truncate, removed, half_a_release])
+def test_a_process_that_begins_under_a_bad_release_serves_what_another_could(
+    versions: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    memory = tmp_path / "memory"
+    write_release(versions, Release("1"))
+    ModelService(ModelSource(versions), memory=memory).load()
+    write_release(versions, Release("2"))
+    damage(versions / "2")
+    late = ModelService(ModelSource(versions), memory=memory)
+    assert answer(late)[0] == "1"
+    assert late.fault.endswith("Version 1 serves, which did before.")
+    write_release(versions, Release("3"))
+    late.refresh()
+    assert answer(late)[0] == "3"
+    assert late.fault == ""
+
+
+def test_a_version_gets_in_when_only_its_network_is_mended(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
+    service.load()
+    network = versions / "2" / "model.onnx"
+    kept = network.rename(versions / "model.onnx")
+    write_release(versions, Release("2"))
+    service.refresh()
+    assert "model.onnx is missing" in service.fault
+    kept.rename(network)
+    service.refresh()
+    assert answer(service)[0] == "2"
+
+
+def test_what_failed_for_no_reason_in_its_files_is_tried_again(
+    versions: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    write_release(versions, Release("1"))
+    service = ModelService(ModelSource(versions))
+    service.load()
+
+    def no_memory(source: ModelSource) -> Model:
+        raise BundleError("no memory")
+
+    monkeypatch.setattr(service_module, "RETRY_SECONDS", 0.0)
+    write_release(versions, Release("2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(service_module, "load_model", no_memory)
+        for _ in range(3):
+            service.refresh()
+    assert service.fault == "no memory"
+    assert len([r for r in logged.records if r.levelno >= logging.ERROR]) == 1
+    service.refresh()
+    assert answer(service)[0] == "2"
+
+
+def test_what_is_loaded_stays_good_though_its_files_are_gone(versions: Path) -> None:
+    write_release(versions, Release("1", "2", "canary", 1.0))
+    service = ModelService(ModelSource(versions))
+    service.load()
+    shutil.rmtree(versions / "1")
+    write_release(versions, Release("1"))
+    service.refresh()
+    assert service.serving.candidate is None
+    assert answer(service)[0] == "1"
+    assert "no version '1'" in service.fault
+
+
+def test_a_release_that_is_only_touched_is_no_other(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    news = News()
+    service = ModelService(ModelSource(versions), news)
+    service.load()
+    os.utime(versions / FILE_NAME)
+    service.refresh()
+    write_release(versions, Release("1"))
+    service.refresh()
+    assert len(news.servings) == 1
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda m: m["features"][2].update(name="calls"),
+        lambda m: m["features"][1].update(nullable=False),
+        lambda m: m.update(classes=m["classes"][::-1]),
+    ],
+    ids=["another feature", "no null", "classes in another order"],
+)
+def test_a_candidate_that_callers_would_break_on_is_left_out(
+    versions: Path, alter: Callable[[dict], None]
+) -> None:
+    change(versions / "2", alter)
+    write_release(versions, Release("1", "2", "canary", 1.0))
+    service = ModelService(ModelSource(versions))
+    assert service.serving.candidate is None
+    assert service.fault.startswith("The candidate 2 is left out: ")
+
+
+def test_a_checkpoint_that_is_another_version_than_its_directory_says_is_refused(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "2").mkdir()
+    torch.save(foreign_checkpoint(), tmp_path / "2" / "model.pt")  # it says 7
+    service = ModelService(ModelSource(tmp_path, feature_names=("a", "b", "c", "d")))
+    with pytest.raises(ModelUnavailable, match="its directory says '2'"):
+        service.current()
+
+
 # Canary
 
 
@@ -310,6 +449,9 @@ def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side
         assert sides[share] == {key for key in keys if again.choose(key).version == "2"}
         assert len(sides[share]) == pytest.approx(share * len(keys), abs=120)
     assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its share grows
+    write_release(versions, Release("1", "3", "canary", 0.1))
+    other = ModelService(ModelSource(versions)).serving
+    assert sides[0.1] != {key for key in keys if other.choose(key).version == "3"}
     assert not sides[0.0]
     assert len(sides[1.0]) == len(keys)
 
