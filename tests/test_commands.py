@@ -486,12 +486,12 @@ def test_a_checkpoint_is_packed_and_promoted(
     packed = model(*arguments)
     assert packed.exit_code == 0, packed.output
     assert "Packed version 4 of example" in packed.output
-    assert model("promote", "4").exit_code == 0
     again = model(*arguments)
     assert again.exit_code == 1
     assert "is there already" in again.output
     replaced = model(*arguments, "--replace", "--json")
     assert json.loads(replaced.output)["version"] == "4"
+    assert model("promote", "4").exit_code == 0
 
 
 def test_what_can_not_be_packed_is_refused_in_a_sentence(
@@ -522,3 +522,77 @@ def test_models_that_the_settings_name_are_reached_by_their_names(
     runner = app.test_cli_runner()
     assert len(runner.invoke(args=["model", "list"]).output.splitlines()) == 2
     assert len(runner.invoke(args=["model", "list", "--model", "b"]).output.splitlines()) == 4
+
+
+def test_a_version_that_the_service_could_not_run_is_not_promoted(
+    versions: Path, make_app: Callable[..., Flask]
+) -> None:
+    def without_onnx(manifest: dict[str, Any]) -> None:
+        del manifest["files"]["model.onnx"]
+
+    edit_manifest(versions / "2", without_onnx)
+    app = make_app(MODEL__PATH=str(versions), MODEL__RUNTIME="onnx")
+    result = app.test_cli_runner().invoke(args=["model", "promote", "2"])
+    assert result.exit_code == 1
+    assert "model.runtime is 'onnx', but this model has no model.onnx" in result.output
+
+
+def test_what_is_released_is_not_packed_over(
+    model: Callable[..., Result], versions: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "features.toml").write_text('classes = ["a", "b"]\n[[features]]\nname = "x"\n')
+    (tmp_path / "samples.csv").write_text("x\n1\n")
+    before = (versions / "1" / "manifest.json").read_bytes()
+    result = model(
+        *("pack", str(tmp_path / "model.pt2"), "--features", str(tmp_path / "features.toml")),
+        *("--samples", str(tmp_path / "samples.csv"), "--out", str(versions / "1"), "--replace"),
+    )
+    assert result.exit_code == 1
+    assert "Version 1 is released, and is not replaced" in result.output
+    assert (versions / "1" / "manifest.json").read_bytes() == before
+
+
+def test_a_second_rollback_does_not_return_to_what_was_left(
+    model: Callable[..., Result], versions: Path
+) -> None:
+    for version in ("2", "1", "2"):
+        assert model("promote", version).exit_code == 0
+    assert model("rollback").exit_code == 0
+    assert read_release(versions) == Release("1")
+    refused = model("rollback")
+    assert refused.exit_code == 1
+    assert read_release(versions) == Release("1")
+
+
+def test_a_change_that_can_not_be_printed_was_made_all_the_same(versions: Path) -> None:
+    write_release(versions, Release("1"))
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "model", "promote", "2"],
+            cwd=ROOT,
+            env={**without_coverage(), "LANTERN_MODEL__PATH": str(versions)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 0
+    assert "The change was made; it can't be printed" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert read_release(versions) == Release("2")
+
+
+def test_a_directory_that_can_not_be_looked_into_hides_no_other(
+    model: Callable[..., Result], versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_file = Path.is_file
+
+    def forbidden(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    (versions / "lost+found").mkdir()
+    monkeypatch.setattr(Path, "is_file", forbidden)
+    assert model("promote", "2").exit_code == 0
+    assert "lost+found" in model("list").output

@@ -110,3 +110,16 @@ def test_an_address_that_can_not_be_read_is_refused(
     assert result.exit_code == 1
     assert url in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("labels", ['model="example"', 'model="example",role="stable"'])
+def test_metrics_of_something_else_are_refused(labels: str) -> None:
+    with pytest.raises(NothingToCompare, match="no metrics of this service"):
+        compare(f"lantern_model_info{{{labels}}} 1\n", "example")
+
+
+def test_a_password_in_the_address_is_not_repeated(make: Callable[[Release], Flask]) -> None:
+    runner = make(Release("1")).test_cli_runner()
+    result = runner.invoke(args=["model", "compare", "--url", "http://me:secret@127.0.0.1:1/"])
+    assert result.exit_code == 1
+    assert "secret" not in result.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,17 +53,25 @@ def read_metrics(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             text: str = response.read(_MOST_BYTES).decode()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise NothingToCompare(f"{url} can't be read: {reason}.") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        place = url.rpartition("@")[2]  # what stands before it may be a password
+        raise NothingToCompare(f"{place} can't be read: {reason}.") from error
     return text
 
 
 def compare(text: str, model: str) -> Sides:
     """Give stable version and candidate of ``model`` from Prometheus's ``text``.
 
-    Raises `NothingToCompare` when there is no candidate.
+    Raises `NothingToCompare` when there is no candidate, or these are other metrics.
     """
+    try:
+        return _compare(text, model)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise NothingToCompare(f"These are no metrics of this service: {error!r}") from error
+
+
+def _compare(text: str, model: str) -> Sides:
     try:
         families = {family.name: family.samples for family in text_string_to_metric_families(text)}
     except ValueError as error:

@@ -6,6 +6,8 @@ loads the model that the application serves.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +21,7 @@ from flask.cli import AppGroup
 from app.commands import reports
 from app.commands.compare import compare as compare_sides
 from app.commands.compare import read_metrics
-from app.commands.printing import print_json
+from app.commands.printing import plain, print_json
 from app.extension import lantern
 from app.model.comparison import compare
 from app.model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
@@ -63,11 +65,11 @@ def told_in_a_sentence() -> Iterator[None]:
     try:
         yield
     except NothingToChange as error:
-        raise Unchanged(str(error)) from error
+        raise Unchanged(plain(str(error))) from error
     except ChangeUnderWay as error:
-        raise Busy(str(error)) from error
+        raise Busy(plain(str(error))) from error
     except ModelError as error:
-        raise Refused(str(error)) from error
+        raise Refused(plain(str(error))) from error
 
 
 def repository(name: str | None) -> Repository:
@@ -77,7 +79,9 @@ def repository(name: str | None) -> Repository:
     """
     models = lantern().settings.models
     first = next(iter(models.values()))
-    return Repository(first if name is None else models.get(name, first.parent / name))
+    directory = first if name is None else models.get(name, first.parent / name)
+    settings = lantern().settings.model
+    return Repository(directory, runtime=settings.runtime, device=settings.device)
 
 
 def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -184,8 +188,13 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
     milliseconds, in this process.
     """
     repository.require(version)
-    threads = lantern().settings.model.threads
-    report = verify(repository.directory, version, threads=threads)
+    report = verify(
+        repository.directory,
+        version,
+        threads=lantern().settings.model.threads,
+        runtime=repository.runtime,
+        device=repository.device,
+    )
     if as_json:
         print_json(reports.report_document(report))
     else:
@@ -384,10 +393,15 @@ def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
 
 
 def _print_change(change: Change, as_json: bool) -> None:
-    if as_json:
-        print_json(change_document(change))
-    else:
-        click.echo(reports.sentence(change))
+    try:
+        if as_json:
+            print_json(change_document(change))
+        else:
+            click.echo(reports.sentence(change))
+        sys.stdout.flush()
+    except OSError as error:  # a full disk, a closed pipe: the change stands all the same
+        click.echo(f"The change was made; it can't be printed: {error.strerror}.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would fail for it once more
     pinned = lantern().settings.model.version
     if pinned:
         click.echo(

@@ -19,7 +19,10 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = ()) -> 
 
     What a terminal would take for a command is replaced: some cells are what other people wrote.
     """
-    table = [[_plain(cell) for cell in row] for row in ([headings] if headings else []) + [*rows]]
+    table = [
+        [plain(cell).replace("\n", "\N{REPLACEMENT CHARACTER}") for cell in row]
+        for row in ([headings] if headings else []) + [*rows]
+    ]
     if not table:
         return
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
@@ -44,7 +47,9 @@ def size(count: int) -> str:
     return f"{count} bytes" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Give ``text`` without what a terminal would take for a command; it keeps its lines."""
     return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
     )

@@ -62,7 +62,7 @@ def versions(path: Path) -> list[str]:
     Raises `BundleError` when there is none.
     """
     try:
-        entries = [entry.name for entry in path.iterdir() if _holds_model(entry)]
+        entries = [entry.name for entry in path.iterdir() if _may_hold_model(entry)]
     except FileNotFoundError:
         raise BundleError(f"There is no model at {path}.") from None
     except (OSError, ValueError) as error:
@@ -205,6 +205,16 @@ def file_sha256(path: Path) -> str:
     """Give the SHA-256 of a file in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _may_hold_model(path: Path) -> bool:
+    """Tell whether ``path`` can be a version; one that can't be looked into may be, and says so
+    when it is asked for.
+    """
+    try:
+        return bool(VERSION.fullmatch(path.name)) and _holds_model(path)
+    except OSError:
+        return True
 
 
 def _holds_model(path: Path) -> bool:

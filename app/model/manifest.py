@@ -234,7 +234,11 @@ def _matrix(rows: _Reader, width: int) -> NDArray[np.float32]:
         if len(numbers) != width:
             raise row.fail(f"an array of {width}")
         values.append(numbers)
-    return np.array(values, dtype=np.float32)  # None becomes NaN
+    with np.errstate(over="ignore"):
+        matrix = np.array(values, dtype=np.float64).astype(np.float32)  # None becomes NaN
+    if np.isinf(matrix).any():
+        raise rows.fail("an array of numbers that are finite as 32-bit floats")
+    return matrix
 
 
 def _files(files: _Reader) -> dict[str, FileRecord]:

@@ -7,11 +7,14 @@ with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
 from __future__ import annotations
 
 import copy
+import ctypes
+import errno
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -83,11 +86,14 @@ def pack(
     return write_bundle(out, manifest, fill)
 
 
-def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def write_bundle(
+    out: Path, manifest: Manifest, fill: Callable[[Path], None], *, replaces: bool = True
+) -> Manifest:
     """Write a bundle to the directory ``out``, all of it or nothing; give its manifest.
 
     ``fill`` writes the files into the directory that it is given, or raises; their checksums are
-    added to ``manifest``. A bundle that is at ``out`` is replaced.
+    added to ``manifest``. A bundle that is at ``out`` is replaced, or `BundleError` raised unless
+    it ``replaces``.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -101,10 +107,33 @@ def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) ->
         complete = replace(manifest, files=files)
         manifests.write_manifest(complete, directory / manifests.FILE_NAME)
         bundles.open_bundle(directory)  # what was written can be read
-        if out.exists():
-            out.rename(Path(scratch) / "replaced")  # never gone before the new one is complete
-        directory.rename(out)
+        if replaces and out.exists():
+            _exchange(directory, out)
+            return complete
+        try:
+            directory.rename(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise BundleError(f"{out} came to be while this was packed; it is kept.") from error
     return complete
+
+
+def _exchange(new: Path, out: Path) -> None:
+    """Have ``new`` and ``out`` change places, in one step where there is one (renameat2(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    with suppress(AttributeError):
+        if libc.renameat2(here, os.fsencode(new), here, os.fsencode(out), exchange) == 0:
+            return
+    aside = out.with_name(f".{out.name}-replaced-{os.getpid()}")
+    out.rename(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
+    aside.rename(new)
 
 
 def check_replaceable(out: Path) -> None:

@@ -22,6 +22,7 @@ from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, Relea
 from app.model.history import Change, new_change, read_history, recorded
 from app.model.manifest import Manifest
 from app.model.release import Mode, Release, release_in_force, write_release
+from app.model.runtime import RuntimeChoice
 from app.model.verification import verify
 
 LOCK_NAME = ".lock"
@@ -53,8 +54,13 @@ class Repository:
     and `ReleaseRefused` when it would do harm; the release is then what it was.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, runtime: RuntimeChoice = "auto", device: str = "cpu"
+    ) -> None:
+        """``runtime`` and ``device`` are those of the service, which a version must suit."""
         self.directory = directory
+        self.runtime = runtime
+        self.device = device
 
     def versions(self) -> list[str]:
         """Give the versions, numbers first and in their order."""
@@ -197,7 +203,14 @@ class Repository:
             return None, [f"Nothing is known of the stable version. {error}"] * self._is_written()
 
     def _verified(self, version: str, wish: str, *, each_runtime: bool = True) -> Manifest:
-        report = verify(self.directory, version, measure=False, each_runtime=each_runtime)
+        report = verify(
+            self.directory,
+            version,
+            measure=False,
+            each_runtime=each_runtime,
+            runtime=self.runtime,
+            device=self.device,
+        )
         if report.problems or report.manifest is None:
             raise ReleaseRefused(
                 f"Version {version} is not {wish}, for it fails to verify:", report.problems
@@ -275,10 +288,11 @@ class Repository:
 def _stables(changes: Sequence[Change], now: str) -> list[str]:
     """Give the stable versions that lead to ``now``, which is the last of them.
 
-    A rollback takes back what it left, so that the next one goes further back and not forth again.
-    What was changed by hand counts as promoted.
+    A rollback takes back what it left, wherever that stands, so that the next one goes further back
+    and not forth again. What was changed by hand counts as promoted.
     """
     stables: list[str] = []
+    left: set[str] = set()
 
     def come_to(version: str) -> None:
         if stables[-1:] != [version]:
@@ -291,8 +305,9 @@ def _stables(changes: Sequence[Change], now: str) -> list[str]:
             come_to(change.before.stable)
         if change.action == "rollback" and change.after.stable in stables:
             while stables[-1] != change.after.stable:
-                stables.pop()
+                left.add(stables.pop())
         else:
+            left.discard(change.after.stable)
             come_to(change.after.stable)
     come_to(now)
-    return stables
+    return [version for version in stables[:-1] if version not in left | {now}] + [now]

@@ -83,6 +83,11 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # From bytes, a graph's external weights would be looked for in the working directory, where
+        # anything lies that callers could then read out of the answers. Nothing lies below a file.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.devnull
+        )
         options.log_severity_level = 3  # errors only: its warnings are advice to its developers
         try:
             session = onnxruntime.InferenceSession(

@@ -21,7 +21,7 @@ from app.model.errors import BundleError
 from app.model.loading import make_runtime
 from app.model.manifest import Golden, Manifest
 from app.model.model import Model
-from app.model.runtime import Runtime
+from app.model.runtime import Runtime, RuntimeChoice, choose_runtime
 
 _ROWS = 1000
 _WARM_UP = 10
@@ -81,13 +81,16 @@ def verify(
     threads: int = 1,
     measure: bool = True,
     each_runtime: bool = True,
+    runtime: RuntimeChoice = "auto",
+    device: str = "cpu",
 ) -> Report:
     """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
     runtime, and, if ``measure``, the latency.
 
     Unless ``each_runtime``, only the one that starts fastest is tried, of those that the version
-    has: torch alone takes a second to be imported. Never raises for what is wrong with the version:
-    the report says it.
+    has: torch alone takes a second to be imported. It must have what ``runtime`` executes on
+    ``device``, as the settings of the service will ask of it. Never raises for what is wrong with
+    the version: the report says it.
     """
     path = directory / version
     try:
@@ -108,12 +111,18 @@ def verify(
     for name, record in manifest.files.items():
         check(lambda name=name, record=record: bundles.check_file(path / name, record), name)  # type: ignore[misc]
     check(lambda: bundles.describe(path, manifest))
+    has_onnx, has_checkpoint = (f in manifest.files for f in (bundles.ONNX, bundles.CHECKPOINT))
+    check(
+        lambda: choose_runtime(
+            runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
+        )
+    )
     reports: list[RuntimeReport] = []
-    for runtime, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
+    for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
         # What isn't the file that was packed is not opened: its fault is told, and it may be worse.
         if file in manifest.files and file not in damaged and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
-            reports.append(_examine(bundle, runtime, threads=threads, measure=measure))
+            reports.append(_examine(bundle, name, threads=threads, measure=measure))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
 

@@ -253,10 +253,15 @@ class TestRollback:
         repository.clear()
         assert repository.rollback().after == Release("1")
 
-    def test_a_version_promoted_twice_is_passed_twice(self, repository: Repository) -> None:
+    def test_what_was_left_is_not_come_back_to(self, repository: Repository) -> None:
         for version in ("2", "1", "3"):
             repository.promote(version)
-        assert [repository.rollback().after.stable for _ in range(3)] == ["1", "2", "1"]
+        assert [repository.rollback().after.stable for _ in range(2)] == ["1", "2"]
+        with pytest.raises(ReleaseRefused, match="no version before 2"):
+            repository.rollback()
+        repository.promote("1")
+        repository.promote("3")
+        assert repository.rollback().after.stable == "1"
 
     def test_what_was_written_by_hand_counts_as_promoted(self, repository: Repository) -> None:
         repository.promote("2")

@@ -391,3 +391,20 @@ def test_a_load_that_failed_is_not_tried_again(bundle: Path) -> None:
     shutil.move(kept, bundle)
     assert service.loaded is None
     assert "There is no model at" in service.fault
+
+
+def test_a_graph_whose_weights_lie_elsewhere_is_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be read from the working directory, and answers could tell what is in there."""
+    weights = np.zeros((3, 3), dtype=np.float32)
+    (tmp_path / "secret").write_bytes(weights.tobytes())
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load_from_string(onnx_graph())
+    (initializer,) = model.graph.initializer
+    initializer.ClearField("float_data")
+    initializer.data_location = TensorProto.EXTERNAL
+    entry = initializer.external_data.add()
+    entry.key, entry.value = "location", "secret"
+    replace_file(bundle, "model.onnx", model.SerializeToString())
+    assert "can't be loaded by ONNX Runtime" in refusal(bundle, runtime="onnx")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, without_coverage
 from tests.worker.wire import Address, ask
 
 WORKERS = {
@@ -36,6 +36,7 @@ class Gunicorn:
         config: str = "",
         bind: str = "127.0.0.1:0",
         environ: dict[str, str] | None = None,
+        covered: bool = True,
     ) -> None:
         self.log = directory / "log"
         config_file = directory / "config.py"
@@ -44,7 +45,8 @@ class Gunicorn:
         # A configuration of its own, or else Gunicorn takes Lantern's, which loads a model.
         command += ["-c", str(config_file), "--no-control-socket", "-b", bind]
         command += ["--keep-alive", "5", "-w", "1", *WORKERS[worker], *flags]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
+        outer = os.environ if covered else without_coverage()
+        inherited = {k: v for k, v in outer.items() if not k.startswith("LANTERN_")}
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=inherited | (environ or {}), stdout=file, stderr=file

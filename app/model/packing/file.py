@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from app.model import bundle as bundles
+from app.model import manifest as manifests
 from app.model.errors import BundleError
 from app.model.features import Feature
 from app.model.manifest import VERSION, VERSION_FORM, Golden, Manifest
@@ -35,6 +37,7 @@ from app.model.packing.checks import (
 from app.model.packing.description import ModelDescription
 from app.model.packing.samples import Samples, read_samples, with_ranges
 from app.model.packing.source import Matrix, Source
+from app.model.release import read_release
 from app.model.runtime import OnnxRuntime, TorchRuntime
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -68,6 +71,7 @@ def pack_file(
             f"{out} is there already. Pack the model as another version, or replace this one on "
             "purpose."
         )
+    _refuse_released(out)
     if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
         raise BundleError(
             f"{source} is none of .pt2 (torch.export.save), .onnx, and .pt, .pth, .ckpt (a "
@@ -94,7 +98,13 @@ def pack_file(
                 source, out, manifest, rows, medians=description.medians, outputs=outputs
             )
         return _pack_graph(
-            _read(source), out, manifest, rows, medians=description.medians, outputs=outputs
+            _read(source),
+            out,
+            manifest,
+            rows,
+            medians=description.medians,
+            outputs=outputs,
+            replaces=replace,
         )
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}.") from error
@@ -182,6 +192,7 @@ def _pack_graph(
     *,
     medians: Mapping[str, float],
     outputs: Outputs,
+    replaces: bool,
 ) -> Manifest:
     from app.model.packing.graph import served_graph
 
@@ -217,7 +228,7 @@ def _pack_graph(
     def fill(directory: Path) -> None:
         (directory / bundles.ONNX).write_bytes(content)
 
-    return write_bundle(out, complete, fill)
+    return write_bundle(out, complete, fill, replaces=replaces)
 
 
 def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:
@@ -232,3 +243,19 @@ def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRunt
     except BundleError as error:
         why = str(error).replace(str(file), f"{source.path} as it would be served")
         raise BundleError(f"{why}{about_rows(source)}{about_precision(source)}") from error
+
+
+def _refuse_released(out: Path) -> None:
+    """Raise `BundleError` for a version that serves: to replace it would be a release that nobody
+    verified, compared, or wrote into the history.
+    """
+    if not (out / manifests.FILE_NAME).is_file():
+        return
+    release = None
+    with suppress(BundleError):  # what is not to be read releases nothing
+        release = read_release(out.parent)
+    if release is not None and out.name in release.versions:
+        raise BundleError(
+            f"Version {out.name} is released, and is not replaced; pack the model as another "
+            "version, and promote that."
+        )
