@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -181,7 +182,8 @@ def test_a_worker_that_is_stopped_while_it_loads_ends_in_peace(
     text = server.log.read_text()
     assert server.process.returncode == 0, text
     assert "terminate called" not in text
-    assert "was sent SIG" not in text
+    # One that had only begun to load may have been ended by the signal itself.
+    assert set(re.findall(r"was sent (SIG\w+)", text)) <= {"SIGTERM"}, text
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
