@@ -180,6 +180,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("damage", "said"), FAULTS, ids=lambda v: getattr(v, "__name__", ""))
 def test_a_version_that_fails_stays_out_is_told_once_and_gets_in_when_it_is_mended(
     versions: Path,
@@ -187,10 +188,12 @@ def test_a_version_that_fails_stays_out_is_told_once_and_gets_in_when_it_is_mend
     damage: Callable[[Path], None],
     said: str,
     logged: pytest.LogCaptureFixture,
+    *,
+    runtime: str,
 ) -> None:
     write_release(versions, Release("1"))
     news = News()
-    service = ModelService(ModelSource(versions), news)
+    service = ModelService(ModelSource(versions, runtime=runtime), news)
     assert answer(service)[0] == "1"
     write_release(versions, Release("2"))
     damage(versions / "2")
