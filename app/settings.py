@@ -347,7 +347,7 @@ def _explain(
                 f"Unknown setting section {section!r}{used}{_hint(section, _SECTIONS)}"
             )
             continue
-        for key, fault in faults.items() if isinstance(faults, dict) else ():
+        for key, fault in faults.items():
             origin = origins.get(f"{section}.{key}", "missing")
             if section != "models" and key not in _SECTIONS[section]:
                 hint = _hint(key, _SECTIONS[section])

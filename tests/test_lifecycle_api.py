@@ -156,6 +156,18 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, versi
     assert roles == {("1", "stable"): 0, ("2", "candidate"): 0, ("2", "stable"): 1}
 
 
+def test_a_candidate_that_is_promoted_keeps_what_it_remembers(make: Make, versions: Path) -> None:
+    app = make(Release("1", "2", "canary", 1.0), CACHE__SIZE="5")
+    client = app.test_client()
+    predict(client)
+    predict(client, X_Model_Version="1")
+    write_release(versions, Release("2"))
+    app.extensions["lantern"].service.refresh()
+    got = metrics(client)
+    rows = [got["lantern_cache_rows", (("model", "example"), ("version", v))] for v in ("1", "2")]
+    assert rows == [0, 1]
+
+
 # Several models
 
 

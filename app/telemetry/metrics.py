@@ -140,10 +140,8 @@ class Metrics(Observer):
             Gauge(
                 "lantern_model_load_seconds",
                 "Seconds that loading the model took, by worker and model version.",
-                [
-                    "model",
-                    "version",
-                ],  # a gauge without labels would show a value for the master, too
+                # Without labels, a gauge would show a value for the master, too.
+                ["model", "version"],
                 multiprocess_mode="liveall",
                 registry=registry,
             ).labels
@@ -272,14 +270,13 @@ class Metrics(Observer):
             self._info(name, model.version, model.runtime.name, model.runtime.device, role)
             for role, model in zip(("stable", "candidate"), serving.models, strict=False)
         ]
-        remembered = [
-            self._remembered(name, model.version)
-            for model in serving.models
-            if model.cache is not None
-        ]
         for gauge in self._shown[name]:
             gauge.set(1)
-        self._shown[name] += remembered
+        for model in serving.models:
+            if model.cache is not None:
+                remembered = self._remembered(name, model.version)
+                remembered.set(len(model.cache))  # a candidate that was promoted keeps its own
+                self._shown[name].append(remembered)
         self._swaps(name).inc()
 
     def refused(self, name: str, fault: str) -> None:
