@@ -4,7 +4,7 @@ A connection is in one of these states:
 
 - idle: nothing of a request has arrived;
 - receiving: ``_buffer`` holds a part of a head, or ``_request`` is set and its body is arriving;
-- queued: it has something to do, and waits for its turn;
+- queued: it has something to do, a whole request in ``_whole`` maybe, and waits for its turn;
 - answering: ``_answer`` is set, or ``_out`` holds what the socket did not take yet. Nothing is
   read meanwhile, so that a client that doesn't read its answers is not read from either;
 - lingering: the last answer was sent, and what the client still sends is thrown away. Closing on
@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import struct
 from collections import deque
 from itertools import islice
 from select import EPOLLIN, EPOLLOUT
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from app.worker.answer import Answer, Part, refusal_answer
@@ -39,12 +40,21 @@ _LINGER_SECONDS = 2.0
 _TRAILERS_LIMIT = 32768
 _EMPTY_LINE = b"\r\n"
 
+SO_TIMESTAMPNS = 35
+"""Has the kernel tell when bytes arrived (socket(7), and <asm-generic/socket.h>)."""
+_TIMESTAMP = struct.Struct("@ll")
+_TIMESTAMP_SPACE = socket.CMSG_SPACE(_TIMESTAMP.size)
+_SOON = 0.002
+"""Who looks so often needn't ask the kernel when bytes arrived."""
+
 
 class Connection:
     """The connection of a client, in the care of ``worker``; ``template`` begins its environs.
 
-    ``held`` is how many bytes it keeps of a request that isn't whole, ``idle_since`` when it was
-    last opened or had its last answer, by the monotonic clock.
+    ``held`` is how many bytes it keeps of a request that isn't whole, or waits for its turn with a
+    large body; ``idle_since`` is when it was last opened or had its last answer, ``arrived`` when
+    the last bytes came, both by the monotonic clock. ``kind`` and ``cost`` are notes of `Turns` on
+    the request that waits.
     """
 
     __slots__ = (
@@ -62,12 +72,16 @@ class Connection:
         "_scanned",
         "_sock",
         "_template",
+        "_whole",
         "_worker",
+        "arrived",
+        "cost",
         "fd",
         "held",
         "idle_since",
         "is_closed",
         "is_queued",
+        "kind",
     )
 
     def __init__(
@@ -75,9 +89,11 @@ class Connection:
     ) -> None:
         self.fd = sock.fileno()
         self.held = 0
-        self.idle_since = monotonic()
+        self.idle_since = self.arrived = monotonic()
         self.is_closed = False
         self.is_queued = False
+        self.kind: int | None = None
+        self.cost = 0.0
         self._sock = sock
         self._worker = worker
         self._template = template
@@ -86,6 +102,7 @@ class Connection:
         self._scanned = 0  # up to here the buffer is known to end no head
         self._request: Request | None = None
         self._body: bytearray | ChunkedBody | None = None
+        self._whole: Request | None = None
         self._answer: Answer | None = None
         self._out: deque[Part] = deque()
         self._ended = False  # the client sends no more
@@ -130,8 +147,10 @@ class Connection:
                 self._go_on(self._answer)
             elif self._closing:
                 self._linger()
+            elif self._whole:
+                self._take_turn(self._whole)
             elif request := self._receive():
-                self._serve(request)
+                self._line_up(request)
             elif self._ended:
                 self.close()  # what came is a part of a request at most
             elif not self._out or self._flush():
@@ -197,7 +216,7 @@ class Connection:
 
     def _drop(self) -> None:
         """Forget what has arrived of a request."""
-        self._request = self._body = None
+        self._request = self._body = self._whole = None
         self._buffer = b""
         self._hold(-self.held)
 
@@ -205,7 +224,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_TURN_BYTES if self._request else _READ_BYTES)
+            data = self._receive_bytes(_TURN_BYTES if self._request else _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # reset by the client
@@ -226,6 +245,21 @@ class Connection:
                 self._buffer = bytearray(self._buffer)
             self._buffer += data
         self.advance()
+
+    def _receive_bytes(self, most: int) -> bytes:
+        """Take what the socket has, and note when it came: nobody looked for a while, maybe."""
+        worker = self._worker
+        self.arrived = worker.turns.now
+        if worker.unwatched_seconds < _SOON:
+            return self._sock.recv(most)
+        data, fields, _, _ = self._sock.recvmsg(most, _TIMESTAMP_SPACE)
+        for level, kind, value in fields:
+            if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                seconds, nanoseconds = _TIMESTAMP.unpack(value)
+                ago = time() - seconds - nanoseconds / 1e9
+                # That clock may have been set meanwhile; but it did come while nobody looked.
+                self.arrived -= min(max(ago, 0.0), worker.unwatched_seconds)
+        return data
 
     def _receive(self) -> Request | None:
         """Take a request from the buffer, if it is whole."""
@@ -338,6 +372,23 @@ class Connection:
 
     # Answering
 
+    def _line_up(self, request: Request) -> None:
+        """Have a whole request wait for its turn, or be refused if that will be too late."""
+        body = request.environ["wsgi.input"].getbuffer().nbytes
+        if not self._worker.turns.line_up(self, request.environ, body):
+            self._serve(request)
+            return
+        self._whole = request
+        if body > _READ_BYTES:
+            self._hold(body)
+
+    def _take_turn(self, request: Request) -> None:
+        self._whole = None
+        if self.held:
+            self._hold(-self.held)
+        self._worker.turns.come_to(self, request.environ)
+        self._serve(request)
+
     def _serve(self, request: Request) -> None:
         may_keep = self._worker.count_request(is_last=not self._buffer)
         answer = self._answer = Answer(
@@ -361,7 +412,7 @@ class Connection:
                 if self._out and not self._flush():
                     return
                 if answer.sent - before > _TURN_BYTES or monotonic() - begun > _TURN_SECONDS:
-                    self._worker.queue(self)
+                    self._worker.turns.queue(self)
                     return
             answer.end()
         except BaseException as error:
@@ -396,7 +447,7 @@ class Connection:
         if self._closing:
             self._linger()
         elif self._buffer:
-            self._worker.queue(self)
+            self._worker.turns.queue(self)
         elif self._ended:
             self.close()
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
 from time import monotonic
 
 _SLOTS = 64
@@ -33,9 +34,16 @@ class Shares:
 
     def has_more(self, worker: int, connections: int) -> bool:
         """Tell whether ``worker`` has more connections than another that is there to accept."""
+        return any(others < connections for others in self._others(worker))
+
+    def has_others(self, worker: int) -> bool:
+        """Tell whether another worker than ``worker`` is there to accept."""
+        return any(True for _ in self._others(worker))
+
+    def _others(self, worker: int) -> Iterator[int]:
+        """Give the connections of each other worker that counts."""
         fresh = monotonic() - _STALE_SECONDS
         own = worker % _SLOTS
-        return any(
-            told > fresh and others < connections and slot != own
-            for slot, (told, others) in enumerate(_SLOT.iter_unpack(self._table))
-        )
+        for slot, (told, connections) in enumerate(_SLOT.iter_unpack(self._table)):
+            if told > fresh and slot != own:
+                yield connections

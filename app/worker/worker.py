@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import socket
-from collections import deque
+from math import inf
 from operator import attrgetter
 from select import EPOLLIN
 from time import monotonic
@@ -17,11 +17,12 @@ from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.base import Worker
 
 from app.worker.answer import Application
-from app.worker.connection import Connection
+from app.worker.connection import SO_TIMESTAMPNS, Connection
 from app.worker.head import Environ, HeadParser, is_trusted
 from app.worker.hooks import Hooks
 from app.worker.refusal import Refusal
 from app.worker.shares import Shares
+from app.worker.turns import Turns
 
 _DRAIN_SECONDS = 2.0
 """How long a worker that stops still waits for requests on the connections that are open."""
@@ -31,6 +32,12 @@ _YIELDED_SECONDS = 0.05
 """So soon after it has left a connection to others, and nobody took it, a worker accepts one."""
 _SURELY_IDLE_SECONDS = 1.0
 """One that is idle for less may have its next request under way."""
+_SERVING_SHARE = 10
+"""While requests wait, they are served for so many times as long as reading took, or for as long as
+the two bounds below: who is refused and asks again at once can't take the time from those served."""
+_LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.04
+_TOGETHER_SECONDS = 0.5
+"""Workers that are told to stop together have all heard of it after this."""
 
 _ELSEWHERE = {
     "is_ssl": "TLS (certfile, keyfile)",
@@ -67,10 +74,28 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     refused with 503."""
     yield_seconds = 0.002
     """How long a worker leaves a new connection to those that have fewer than it."""
+    drain_seconds = 0.0
+    """How long a worker that is told to stop goes on as before, if no other worker takes its place:
+    whoever leads requests here can notice that the service is about to stop, and lead them on."""
 
     asks_application = False
     """Whether the application words refusals: it is called with an empty body and finds a `Refusal`
     under ``app.worker.refusal`` in the environ. The method is UNREAD where the head wasn't read."""
+
+    @staticmethod
+    def wait_budget(environ: Environ) -> float:
+        """Give the seconds that a request may wait for its turn; see `app.worker.turns`.
+
+        A ``post_fork`` hook may set another on its worker. It must not raise.
+        """
+        return inf
+
+    @staticmethod
+    def tell_in_flight(mean: float) -> None:
+        """Take note, every second or so, of the mean number of requests that waited or were served.
+
+        A ``post_fork`` hook may set another on its worker.
+        """
 
     _shares = Shares()  # made in the master, which imports this before it forks
 
@@ -97,7 +122,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._accepting = False
         self._accept_at = 0.0
         self._held = 0
-        self._turns: deque[Connection] = deque()
+        self.turns = Turns(self.wait_budget)
+        self.unwatched_seconds = 0.0
+        self._watched_at = monotonic()
+        self._served = 0
+        self._is_told_to_stop = False
         self._most_connections: int = self.cfg.worker_connections
         self.keepalive_seconds: float = self.cfg.keepalive
         self.send_timeout_seconds: float = self.cfg.timeout or 30
@@ -116,19 +145,13 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
         ``is_last`` says that no other request has arrived on it yet.
         """
-        now = monotonic()
-        if now >= self._next_notice:
-            self._tell_that_it_lives(now)
+        if self.turns.now >= self._next_notice:
+            self._tell_that_it_lives(self.turns.now)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         return self.keepalive_seconds > 0 and not (is_last and (self._is_full or not self.alive))
-
-    def queue(self, connection: Connection) -> None:
-        """Advance a connection once more when the others had their turn."""
-        connection.is_queued = True
-        self._turns.append(connection)
 
     def hold(self, connection: Connection, more: int) -> None:
         """Count ``more`` bytes (or less, where negative) of a request that isn't whole.
@@ -151,6 +174,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._tell_share()
 
     # What the master asks
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._is_told_to_stop = True
+        super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         self.is_ending = True  # what this raises is not the application's
@@ -175,6 +202,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(self._wake, EPOLLIN)
         for listener in self.sockets:
             listener.setblocking(False)
+            with contextlib.suppress(OSError):  # not every kernel tells; connections inherit it
+                listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self._listeners[listener.fileno()] = (listener, environ | _names_of(listener))
         while self.alive:
             self._accept_or_not(monotonic() >= self._accept_at)
@@ -185,10 +214,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._drain()
 
     def _turn(self) -> None:
-        """Wait for something to happen, and give each connection it happened to its turn."""
-        turns = len(self._turns)
+        """Wait for something to happen, read what came, and give turns to those who wait."""
+        turns = self.turns
+        watched = monotonic()
         events = self.poller.poll(0 if turns else self._seconds_to_wait())
-        room = len(events)
+        now = monotonic()
+        # What is there now came since the sockets were last looked at, be it while others were
+        # served or, where nothing was waited for, just now.
+        self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
+        turns.now = now
+        room = max(len(events), self._served)
         for fd, event in events:
             connection = self._connections.get(fd)
             if connection is not None:
@@ -199,17 +234,20 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._accept(fd, room)
             else:
                 _empty(self._wake)
-        for _ in range(turns):
-            connection = self._turns.popleft()
-            connection.is_queued = False
-            if not connection.is_closed:
-                self._guarded(connection, connection.advance)
-        now = monotonic()
-        if now >= self._next_beat:
-            self._beat(now)
+        self._served = 0
+        if turns:
+            turns.now = monotonic()
+            share = (turns.now - now) * _SERVING_SHARE
+            seconds = min(max(share, _LEAST_SERVING_SECONDS), _MOST_SERVING_SECONDS)
+            self._served = turns.serve(self._give_turn, seconds)
+        if turns.now >= self._next_beat:
+            self._beat(turns.now)
+
+    def _give_turn(self, connection: Connection) -> None:
+        self._guarded(connection, connection.advance)
 
     def _seconds_to_wait(self) -> float:
-        if self._accepting or not self.alive:
+        if self._accepting or not self._listeners:
             return self._beat_seconds
         return min(self._beat_seconds, max(0.0, self._accept_at - monotonic()))
 
@@ -226,6 +264,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Tell that this worker lives, and look for what is overdue."""
         self._next_beat = now + self._beat_seconds
         self._tell_that_it_lives(now)
+        self.tell_in_flight(self.turns.mean_in_flight())
         for connection in list(self._connections.values()):
             self._guarded(connection, connection.check_deadline, now)
 
@@ -257,7 +296,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _accept(self, fd: int, most: int) -> None:
         for number in range(most):
-            if self.alive and not self._may_accept(is_first=number == 0):
+            if not self._may_accept(is_first=number == 0):
                 return
             if not self._accept_one(*self._listeners[fd]):
                 return
@@ -319,18 +358,34 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Answer what was sent whole, on connections that are open or wait to be accepted."""
         begun = monotonic()
         self._shares.leave(self.age)
+        while self._goes_on(monotonic() - begun):
+            self._accept_or_not(monotonic() >= self._accept_at)
+            self._turn()
         self._accept_or_not(False)
-        for fd, (listener, _) in self._listeners.items():
-            self._accept(fd, self.cfg.backlog)
+        for listener, environ in self._listeners.values():
+            for _ in range(self.cfg.backlog):
+                if not self._accept_one(listener, environ):
+                    break
             listener.close()
+        self._listeners.clear()
+        closed = monotonic()
         while self._connections and monotonic() < begun + self.cfg.graceful_timeout:
             self._turn()
-            if monotonic() >= begun + _DRAIN_SECONDS:
+            if monotonic() >= closed + _DRAIN_SECONDS:
                 for connection in list(self._connections.values()):
                     self._guarded(connection, connection.leave)
         for connection in list(self._connections.values()):
             connection.close()
         self.poller.close()
+
+    def _goes_on(self, seconds: float) -> bool:
+        """Tell whether to accept connections ``seconds`` after the worker was told to stop.
+
+        At a reload, or when this worker alone is to stop, others take its place.
+        """
+        if not self._is_told_to_stop or seconds >= self.drain_seconds:
+            return False
+        return seconds < _TOGETHER_SECONDS or not self._shares.has_others(self.age)
 
 
 def _names_of(listener: socket.socket) -> Environ:
