@@ -64,6 +64,7 @@ KeepAliveWorker.asks_application = True
 KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
+KeepAliveWorker.drain_seconds = _server.drain_seconds
 proc_name = "lantern"
 # A header from a proxy that names a prefix the path doesn't have would be answered 500.
 forwarder_headers = ""
@@ -116,12 +117,29 @@ def post_fork(server, worker):
     # signal to stop during a long load must end it.
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(ending, signal.SIG_DFL)
-    if not isinstance(worker, KeepAliveWorker):  # which hands over bodies that are here already
-        worker.cfg.set("pre_request", lambda worker, request: serving(request))
     keep_freed_memory()
     lantern = worker.app.wsgi().extensions["lantern"]
+    if isinstance(worker, KeepAliveWorker):
+        worker.wait_budget = lantern.wait_budget
+        worker.tell_in_flight = lantern.metrics.in_flight
+    else:
+        _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive
     lantern.start(Path(os.environ[_METRICS_VARIABLE], "served"))
+
+
+def _follow_requests(worker, metrics):
+    """Have one of Gunicorn's own workers tell of each request that it begins and ends."""
+
+    def begin(worker, request):
+        serving(request)  # its body is still to be read, and has a deadline
+        metrics.in_flight_changed(1)
+
+    def end(worker, request, environ, response):
+        metrics.in_flight_changed(-1)
+
+    worker.cfg.set("pre_request", begin)
+    worker.cfg.set("post_request", end)
 
 
 def worker_exit(server, worker):

@@ -20,12 +20,13 @@ from flask import Flask, redirect, url_for
 from flask.typing import ResponseReturnValue
 
 from app import __version__
-from app.errors import PROBLEM_JSON
 from app.extension import lantern
 from app.model.errors import NonFiniteOutput
 from app.model.features import FLOAT32_OVERFLOW, Feature
 from app.model.model import Model
+from app.overload import TIMEOUT_HEADER
 from app.predicting import VERSION_HEADER
+from app.problems import PROBLEM_JSON
 from app.schemas import (
     BATCH_RESPONSE,
     HEALTH,
@@ -48,7 +49,7 @@ _REFUSALS = {
     415: "The body isn't declared as JSON.",
     422: "JSON of the wrong shape, or a value that isn't a finite number.",
     500: "A fault of ours.",
-    503: "No model is loaded.",
+    503: "No model is loaded, or there is too much to do: Retry-After says when to come again.",
 }
 _PREDICT_REFUSALS = (400, 404, 408, 413, 415, 422, 500, 503)
 _WARNINGS = {
@@ -64,6 +65,13 @@ _VERSION = {
     "in": "header",
     "description": "Ask for a version that is loaded; 404 for any other.",
     "schema": {"type": "string"},
+}
+_TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "How long the request may wait for its turn, where less than the service's "
+    "own limit; 503 at once if it would be longer.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
 }
 _ROUTING = {
     "in": "header",
@@ -200,7 +208,7 @@ def _operations(
         "summary": "Classify one sample",
         "tags": ["Prediction"],
         "operationId": "predict",
-        "parameters": [_VERSION, _ROUTING | {"name": routing_header}],
+        "parameters": [_VERSION, _ROUTING | {"name": routing_header}, _TIMEOUT],
         "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
         "responses": {
             **_answer(200, "The prediction.", "Prediction", _WARNINGS, prediction),
@@ -217,7 +225,7 @@ def _operations(
         "summary": "Classify many samples, all or nothing",
         "tags": ["Prediction"],
         "operationId": "predict_batch",
-        "parameters": [_VERSION, _ROUTING | {"name": routing_header}],
+        "parameters": [_VERSION, _ROUTING | {"name": routing_header}, _TIMEOUT],
         "requestBody": _body("samples", samples, [sample, sample]),
         "responses": {
             **_answer(200, "The predictions, in order.", "BatchResponse", _WARNINGS, predictions),

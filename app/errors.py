@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -24,11 +24,9 @@ from app.model.errors import (
     VersionNotLoaded,
 )
 from app.model.features import describe_mismatch
-from app.schemas import PROBLEM
-from app.wire import LONGEST_ECHO, reply
-
-PROBLEM_JSON = "application/problem+json"
-_TYPE = "urn:lantern:problem:"
+from app.overload import RETRY_AFTER_SECONDS, Overloaded
+from app.problems import PROBLEM_JSON, json_pointer, problem_document
+from app.wire import LONGEST_ECHO
 
 log = logging.getLogger("lantern.errors")
 
@@ -46,38 +44,22 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(UnknownModel, _not_there)
     app.register_error_handler(VersionNotLoaded, _not_there)
     app.register_error_handler(Draining, _draining)
+    app.register_error_handler(Overloaded, _overloaded)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(InternalServerError, _unexpected)
     app.register_error_handler(Exception, _unexpected)
 
 
 def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault] = ()) -> Response:
-    """Make a problem document; ``kind`` ends its type, the status's own name by default."""
-    title = HTTPStatus(status).phrase
-    document = {
-        "type": _TYPE + (kind or title.lower().replace(" ", "-")),
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.path[:LONGEST_ECHO],
-        "request_id": _request_id(),
-        "errors": [
-            {"pointer": json_pointer(fault.path), "detail": fault.detail}
-            for fault in islice(faults, MAX_FAULTS)
-        ],
-    }
-    return reply(PROBLEM, document, status, PROBLEM_JSON)
+    """Answer the request that Flask is handling with a problem document."""
+    body = problem_document(
+        status, detail, path=request.path, request_id=_request_id(), kind=kind, faults=faults
+    )
+    return Response(body, status, mimetype=PROBLEM_JSON)
 
 
 def _request_id() -> str:
     return g.call.request_id if "call" in g else ""
-
-
-def json_pointer(path: Sequence[str | int]) -> str:
-    """Write ``path`` as a JSON pointer (RFC 6901), a part too long to read being cut."""
-    return "".join(
-        "/" + str(part)[:LONGEST_ECHO].replace("~", "~0").replace("/", "~1") for part in path
-    )
 
 
 def _validation_error(error: ValidationError) -> Response:
@@ -128,6 +110,12 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
 def _draining(error: Draining) -> Response:
     answer = problem(503, "This worker is about to stop.", kind="draining")
     answer.headers["Retry-After"] = "1"  # another worker, or its successor, is there by then
+    return answer
+
+
+def _overloaded(error: Overloaded) -> Response:
+    answer = problem(503, str(error), kind="overloaded")
+    answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
 

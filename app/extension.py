@@ -17,6 +17,7 @@ from app.model.loading import ModelSource
 from app.model.service import ModelService
 from app.model.shadow import Shadow
 from app.model.watcher import Watcher
+from app.overload import WaitBudget
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -35,6 +36,7 @@ class Lantern:
     services: Mapping[str, ModelService]
     metrics: Metrics
     shadow: Shadow
+    wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
     service: ModelService = field(init=False)
     routing_variable: str = field(init=False)
@@ -63,7 +65,8 @@ class Lantern:
             )
             for name, path in settings.models.items()
         }
-        self = cls(settings, services, metrics, Shadow(metrics.compared))
+        shadow = Shadow(metrics.compared)
+        self = cls(settings, services, metrics, shadow, WaitBudget(settings.limits))
         app.extensions["lantern"] = self
         return self
 

@@ -44,6 +44,7 @@ class ServerSettings:
     keepalive_seconds: int
     headers_timeout_seconds: float
     body_timeout_seconds: float
+    drain_seconds: float
     short_path: bool
 
 
@@ -74,6 +75,7 @@ class CacheSettings:
 class LimitSettings:
     max_body_bytes: int
     max_batch_size: int
+    queue_budget_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class _Server(_Section):
     keepalive_seconds = _count(1)
     headers_timeout_seconds = _seconds()
     body_timeout_seconds = _seconds()
+    drain_seconds = _Number(required=True, validate=validate.Range(min=0))
     short_path = _Boolean(required=True)
 
 
@@ -196,6 +199,7 @@ class _Cache(_Section):
 class _Limits(_Section):
     max_body_bytes = _count(1)
     max_batch_size = _count(1)
+    queue_budget_ms = _count(0, 86_400_000)
 
 
 class _Logging(_Section):
@@ -241,6 +245,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         checked = _SCHEMA.load(values)
     except ValidationError as error:
         raise SettingsError(_explain(error.messages_dict, values, origins)) from error
+    server = checked["server"]
+    if server["drain_seconds"] >= server["graceful_timeout_seconds"]:
+        raise SettingsError(
+            f"Setting server.drain_seconds ({origins['server.drain_seconds']}) must be less than "
+            f"server.graceful_timeout_seconds, {server['graceful_timeout_seconds']}: a worker that "
+            "drains for longer is killed."
+        )
     if checked["models"]:
         for key in ("model.path", "model.version"):
             if origins[key] != "default":

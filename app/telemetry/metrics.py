@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import ParamSpec
 
@@ -92,6 +92,14 @@ class Metrics(Observer):
                 "Seconds from the start of a request's handling to its answer, by route.",
                 ["route"],
                 buckets=_BUCKETS,
+                registry=registry,
+            ).labels
+        )
+        self._refused_requests = cache(
+            Counter(
+                "lantern_http_requests_refused_total",
+                "Requests refused before any work because there were too many, by reason.",
+                ["reason"],
                 registry=registry,
             ).labels
         )
@@ -207,11 +215,37 @@ class Metrics(Observer):
             ).labels
         )
 
+    @cached_property
+    def _in_flight(self) -> Gauge:
+        # Not made before a worker first sets it: without labels it has a value, and so a file, at
+        # once, and the master has no directory for it yet.
+        return Gauge(
+            "lantern_http_requests_in_flight",
+            "Requests that wait or are served, on the average of the last second.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests(method, route, status).inc()
         self._seconds(route).observe(seconds)
+
+    @_harmless
+    def refused_request(self, reason: str) -> None:
+        """Count a request that was refused because there were too many."""
+        self._refused_requests(reason).inc()
+
+    @_harmless
+    def in_flight(self, requests: float) -> None:
+        """Note how many requests wait or are served in this process."""
+        self._in_flight.set(requests)
+
+    @_harmless
+    def in_flight_changed(self, by: int) -> None:
+        """Note that a request came (1) or went (-1), where each is told of."""
+        self._in_flight.inc(by)
 
     @_harmless
     def predicted(

@@ -375,7 +375,10 @@ class Connection:
     def _line_up(self, request: Request) -> None:
         """Have a whole request wait for its turn, or be refused if that will be too late."""
         body = request.environ["wsgi.input"].getbuffer().nbytes
-        if not self._worker.turns.line_up(self, request.environ, body):
+        worker = self._worker
+        if not worker.turns.line_up(self, request.environ, body):
+            # With its connection closed, who sent it comes to a worker with less to do.
+            request.keep_alive = request.keep_alive and not worker.is_behind
             self._serve(request)
             return
         self._whole = request

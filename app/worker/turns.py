@@ -29,11 +29,15 @@ _NEWS = 0.1
 _OUTLIER = 4.0
 """So many times the mean counts at most: one that was held up says little of the next."""
 
+_MARGIN = 1.25
+"""It may take longer than the mean: then who joined the line would have waited in vain."""
+
 
 class Turns:
     """The line of one worker. ``budget`` gives the seconds that a request may wait, by its environ.
 
-    ``now`` is the time by the monotonic clock, as of the last thing that happened.
+    ``now`` is the time by the monotonic clock, as of the last thing that happened; ``ahead`` the
+    seconds that those who wait will take together.
     """
 
     def __init__(self, budget: Callable[[Environ], float]) -> None:
@@ -41,7 +45,7 @@ class Turns:
         self._budget = budget
         self._line: deque[Connection] = deque()
         self._costs: dict[int, float] = {}
-        self._ahead = 0.0  # the seconds that those who wait will take
+        self.ahead = 0.0
         self._stayed = 0.0
         self._is_refusing = False
 
@@ -58,14 +62,14 @@ class Turns:
 
         It has waited since ``connection.arrived``.
         """
-        wait = self.now - connection.arrived + self._ahead
+        wait = self.now - connection.arrived + self.ahead * _MARGIN
         if wait > _SURELY_IN_TIME and wait > self._budget(environ):
             environ[OVERDUE] = wait
             return False
         # Requests of a size are alike enough: one row, or a batch of about so many.
         connection.kind = kind = size.bit_length()
         connection.cost = cost = self._costs.get(kind, 0.0)
-        self._ahead += cost
+        self.ahead += cost
         self.queue(connection)
         return True
 
@@ -76,16 +80,15 @@ class Turns:
             environ[OVERDUE] = wait
             self._is_refusing = True
 
-    def serve(self, advance: Callable[[Connection], None], seconds: float) -> int:
-        """Let those who wait have their turns for ``seconds``; tell how many had one."""
+    def serve(self, advance: Callable[[Connection], None], seconds: float) -> None:
+        """Let those who wait have their turns, for ``seconds``."""
         line = self._line
         until = self.now + seconds
-        served = 0
         while line and self.now <= until:
             connection = line.popleft()
             connection.is_queued = False
             kind, connection.kind = connection.kind, None
-            self._ahead -= connection.cost
+            self.ahead -= connection.cost
             connection.cost = 0.0
             if connection.is_closed:
                 continue
@@ -93,13 +96,11 @@ class Turns:
             self._is_refusing = False
             advance(connection)
             self.now = monotonic()
-            served += 1
             if kind is not None and not self._is_refusing:
                 self._learn(kind, self.now - before)
                 self._stayed += self.now - arrived
         if not line:
-            self._ahead = 0.0  # without what the sums and differences left over
-        return served
+            self.ahead = 0.0  # without what the sums and differences left over
 
     def mean_in_flight(self) -> float:
         """Give how many requests waited or were served, on the average since this was last asked.

@@ -30,11 +30,13 @@ _FULL_SECONDS = 0.05
 """How long a worker that is full, and could make no room, leaves new connections to wait."""
 _YIELDED_SECONDS = 0.05
 """So soon after it has left a connection to others, and nobody took it, a worker accepts one."""
+_MOST_ACCEPTED = 64
+"""So many connections are accepted before those that are open are looked at again."""
 _SURELY_IDLE_SECONDS = 1.0
 """One that is idle for less may have its next request under way."""
 _SERVING_SHARE = 10
-"""While requests wait, they are served for so many times as long as reading took, or for as long as
-the two bounds below: who is refused and asks again at once can't take the time from those served."""
+"""Of the time that reading took, while requests wait; within the two bounds below. Who is refused
+and asks again at once can't take the time from those who are served."""
 _LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.04
 _TOGETHER_SECONDS = 0.5
 """Workers that are told to stop together have all heard of it after this."""
@@ -125,7 +127,6 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.turns = Turns(self.wait_budget)
         self.unwatched_seconds = 0.0
         self._watched_at = monotonic()
-        self._served = 0
         self._is_told_to_stop = False
         self._most_connections: int = self.cfg.worker_connections
         self.keepalive_seconds: float = self.cfg.keepalive
@@ -152,6 +153,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         return self.keepalive_seconds > 0 and not (is_last and (self._is_full or not self.alive))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether another worker would serve a request much sooner."""
+        return self._shares.is_behind(self.age, self.turns.ahead)
 
     def hold(self, connection: Connection, more: int) -> None:
         """Count ``more`` bytes (or less, where negative) of a request that isn't whole.
@@ -223,23 +229,20 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         # served or, where nothing was waited for, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
         turns.now = now
-        room = max(len(events), self._served)
         for fd, event in events:
             connection = self._connections.get(fd)
             if connection is not None:
                 self._guarded(connection, connection.on_event, event)
             elif fd in self._listeners:
-                # As many as others are served: neither may starve the other, and workers that
-                # wait for the same socket share what comes.
-                self._accept(fd, room)
+                self._accept(fd)
             else:
                 _empty(self._wake)
-        self._served = 0
         if turns:
             turns.now = monotonic()
             share = (turns.now - now) * _SERVING_SHARE
             seconds = min(max(share, _LEAST_SERVING_SECONDS), _MOST_SERVING_SECONDS)
-            self._served = turns.serve(self._give_turn, seconds)
+            turns.serve(self._give_turn, seconds)
+            self._tell_share()
         if turns.now >= self._next_beat:
             self._beat(turns.now)
 
@@ -276,7 +279,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _tell_share(self) -> None:
         if self.alive:
-            self._shares.tell(self.age, len(self._connections))
+            self._shares.tell(self.age, self.turns.ahead, len(self._connections))
 
     @property
     def _is_full(self) -> bool:
@@ -294,8 +297,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             else:
                 self.poller.unregister(fd)
 
-    def _accept(self, fd: int, most: int) -> None:
-        for number in range(most):
+    def _accept(self, fd: int) -> None:
+        for number in range(_MOST_ACCEPTED):
             if not self._may_accept(is_first=number == 0):
                 return
             if not self._accept_one(*self._listeners[fd]):
@@ -306,7 +309,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self._is_full and not self._make_room():
             self._accept_at = monotonic() + _FULL_SECONDS
             return False
-        if self._shares.has_more(self.age, len(self._connections)):
+        if self._shares.has_more(self.age, self.turns.ahead, len(self._connections)):
             if not is_first:
                 return False
             now = monotonic()

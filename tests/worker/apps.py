@@ -172,6 +172,13 @@ def _slow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [body]
 
 
+def _overdue(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Tell what the worker says of the wait."""
+    body = json.dumps(environ.get("app.worker.overdue")).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
 def _huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answer with many blocks, counted while they are given."""
     blocks = int(_argument(environ, "blocks", "800"))
@@ -427,6 +434,7 @@ _PATHS = {
     "/unread": _unread,
     "/lines": _lines,
     "/slow": _slow,
+    "/overdue": _overdue,
     "/huge": _huge,
     "/raise": _raise,
     "/raise-started": _raise_started,

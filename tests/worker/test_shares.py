@@ -22,59 +22,84 @@ def table() -> Shares:
 
 
 def test_a_worker_has_more_than_another_that_told_fewer(table: Shares) -> None:
-    table.tell(1, 3)
-    table.tell(2, 5)
-    assert not table.has_more(1, 3)
-    assert table.has_more(2, 5)
-    assert not table.has_more(2, 3), "as many is not more"
-    assert table.has_more(3, 4), "one that has not told its own"
+    table.tell(1, 0.0, 3)
+    table.tell(2, 0.0, 5)
+    assert not table.has_more(1, 0.0, 3)
+    assert table.has_more(2, 0.0, 5)
+    assert not table.has_more(2, 0.0, 3), "as many is not more"
+    assert table.has_more(3, 0.0, 4), "one that has not told its own"
+
+
+def test_a_longer_line_is_more_than_any_number_of_connections(table: Shares) -> None:
+    table.tell(1, 0.5, 3)
+    table.tell(2, 0.005, 100)
+    assert table.has_more(1, 0.5, 3)
+    assert not table.has_more(2, 0.005, 100)
+    table.tell(1, 0.009, 3)
+    assert table.has_more(2, 0.005, 100), "lines of some milliseconds are alike"
+
+
+def test_a_worker_is_behind_one_whose_line_is_less_than_half_as_long(table: Shares) -> None:
+    assert not table.is_behind(1, 10.0), "it is alone"
+    table.tell(2, 0.2, 0)
+    assert table.is_behind(1, 0.5)
+    assert not table.is_behind(1, 0.3)
+    assert not table.is_behind(2, 0.2)
+
+
+def test_a_worker_knows_whether_there_are_others(table: Shares) -> None:
+    table.tell(1, 0.0, 0)
+    assert not table.has_others(1)
+    assert table.has_others(2)
+    table.leave(1)
+    assert not table.has_others(2)
 
 
 def test_a_worker_that_is_alone_never_has_more(table: Shares) -> None:
-    assert not table.has_more(1, 1000)
-    table.tell(1, 0)
-    assert not table.has_more(1, 1000), "its own number doesn't count"
+    assert not table.has_more(1, 0.0, 1000)
+    table.tell(1, 0.0, 0)
+    assert not table.has_more(1, 0.0, 1000), "its own number doesn't count"
 
 
 def test_a_worker_that_left_counts_no_more(table: Shares) -> None:
-    table.tell(1, 0)
-    assert table.has_more(2, 1)
+    table.tell(1, 0.0, 0)
+    assert table.has_more(2, 0.0, 1)
     table.leave(1)
-    assert not table.has_more(2, 1)
-    table.tell(1, 0)
-    assert table.has_more(2, 1)
+    assert not table.has_more(2, 0.0, 1)
+    table.tell(1, 0.0, 0)
+    assert table.has_more(2, 0.0, 1)
 
 
 def test_a_number_that_was_told_long_ago_counts_no_more(
     table: Shares, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table.tell(1, 0)
-    assert table.has_more(2, 1)
+    table.tell(1, 0.0, 0)
+    assert table.has_more(2, 0.0, 1)
     monkeypatch.setattr(shares, "monotonic", lambda: monotonic() + 10)
-    assert not table.has_more(2, 1)
-    table.tell(1, 0)
-    assert table.has_more(2, 1)
+    assert not table.has_more(2, 0.0, 1)
+    table.tell(1, 0.0, 0)
+    assert table.has_more(2, 0.0, 1)
 
 
 def test_workers_whose_numbers_are_far_apart_may_share_a_slot(table: Shares) -> None:
     """Numbers grow with each worker that is replaced, and the table doesn't."""
     for worker in range(1, 1000):
-        table.tell(worker, 5)
-    assert not table.has_more(1000, 5)
-    table.tell(1, 0)
-    assert table.has_more(2, 1)
-    assert not table.has_more(65, 1), "65 has the slot of 1, which it takes for its own"
-    table.tell(65, 7)
-    assert not table.has_more(2, 1)
+        table.tell(worker, 0.0, 5)
+    assert not table.has_more(1000, 0.0, 5)
+    table.tell(1, 0.0, 0)
+    assert table.has_more(2, 0.0, 1)
+    assert not table.has_more(65, 0.0, 1), "65 has the slot of 1, which it takes for its own"
+    table.tell(65, 0.0, 7)
+    assert not table.has_more(2, 0.0, 1)
 
 
 def test_what_is_told_after_a_fork_is_seen_by_the_other(table: Shares) -> None:
     child = os.fork()
     if child == 0:
-        table.tell(1, 0)
+        table.tell(1, 0.0, 0)
         os._exit(0)
     os.waitpid(child, 0)
-    assert table.has_more(2, 1)
+    assert table.has_more(2, 0.0, 1)
 
 
 def test_connections_that_come_together_are_shared(serve: Serve) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.conftest import WORKERS, Gunicorn, Serve, wait_for
+from tests.worker.conftest import WORKERS, Gunicorn, Serve, limits, wait_for
 from tests.worker.wire import Answer, Connection, ask, request
 
 
@@ -232,6 +232,38 @@ def test_a_reload_under_load_loses_nothing(worker: str, serve: Serve, tmp_path: 
     new = [name for name, kind in load.unanswered if kind == "new"]
     assert not new, f"on a new connection, with the listening socket open all the time: {new}"
     assert gunicorn.stop() == 0, gunicorn.text
+
+
+def drain(seconds: float) -> str:
+    return limits(drain_seconds=seconds)
+
+
+def test_a_service_that_is_told_to_stop_accepts_for_as_long_as_it_drains(serve: Serve) -> None:
+    gunicorn = serve("zoo", "-w", "2", config=drain(3))
+    with Connection(gunicorn.address) as kept:
+        assert kept.send(request("/pid")).answer() is not None
+        gunicorn.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        gunicorn.wait_for_log("Handling signal: term")
+        while time.monotonic() < begun + 2:
+            answer = ask(gunicorn.address, "/pid")
+            assert answer.status == 200
+            assert answer["Connection"] == "close"
+            time.sleep(0.02)
+        answer = kept.send(request("/pid")).answer()
+        assert answer is not None
+        assert answer["Connection"] == "close"
+    assert gunicorn.process.wait(20) == 0, gunicorn.text
+    assert "Traceback" not in gunicorn.text
+
+
+def test_a_worker_whose_place_is_taken_does_not_drain(serve: Serve) -> None:
+    gunicorn = serve("zoo", "-w", "2", "--graceful-timeout", "60", config=drain(50))
+    before = set(gunicorn.workers())
+    gunicorn.signal(signal.SIGHUP)
+    wait_for(lambda: len(gunicorn.workers()) == 2 and not before & set(gunicorn.workers()), 20)
+    gunicorn.signal(signal.SIGINT)
+    assert gunicorn.process.wait(20) == 0, gunicorn.text
 
 
 def test_an_application_that_hangs_is_ended_and_replaced(worker: str, serve: Serve) -> None:

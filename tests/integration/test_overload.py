@@ -1,0 +1,130 @@
+"""A service with too much to do refuses at once, and serves in time what it takes; one that is told
+to stop says so to whoever leads requests to it. Real Gunicorns with the keep-alive worker.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from tests.integration.conftest import Server, wait_for
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module", params=["keepalive"])
+def worker_class(request: pytest.FixtureRequest) -> str:
+    """Only this one knows how long a request has waited, and goes on while it drains."""
+    return str(request.param)
+
+
+class Callers:
+    """Callers that send batches without a pause, each on a kept connection."""
+
+    def __init__(self, server: Server, sample: dict[str, float], number: int) -> None:
+        self.server = server
+        self.body = json.dumps({"samples": [sample] * 2000})
+        self.stopping = threading.Event()
+        self.statuses: list[int] = []
+        self.faults: list[str] = []
+        self.threads = [threading.Thread(target=self._call) for _ in range(number)]
+
+    def __enter__(self) -> Callers:
+        for thread in self.threads:
+            thread.start()
+        wait_for(lambda: len(self.statuses) > len(self.threads) or self.faults)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        assert not self.faults, self.faults
+
+    def _call(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        try:
+            while not self.stopping.is_set():
+                connection.request("POST", "/predict/batch", self.body, JSON)
+                answer = connection.getresponse()
+                document = json.loads(answer.read())
+                self.statuses.append(answer.status)
+                if answer.status == 200:
+                    assert document["total_samples"] == 2000
+                else:
+                    assert document["type"].endswith(":overloaded"), document
+                    assert answer.headers["Retry-After"] == "1"
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            self.faults.append(repr(error))
+        finally:
+            connection.close()
+
+
+def test_what_would_wait_for_too_long_is_refused_and_the_rest_is_served(
+    start: Callable[..., Server], sample: dict[str, float]
+) -> None:
+    server = start("-w", "1", LIMITS__QUEUE_BUDGET_MS="30", LOGGING__LEVEL="WARNING")
+    with Callers(server, sample, 12) as callers:
+        wait_for(lambda: callers.statuses.count(200) > 20 and callers.statuses.count(503) > 20)
+        for path in ("/health/live", "/health/ready", "/model/info", "/metrics"):
+            assert requests.get(server.url + path, timeout=30).status_code == 200, path
+        refused = 'lantern_http_requests_refused_total{reason="overloaded"}'
+        assert _value(server, refused) > 20
+        wait_for(lambda: _value(server, "lantern_http_requests_in_flight") > 1)  # of a second
+    assert set(callers.statuses) == {200, 503}
+
+
+def test_a_caller_in_a_hurry_is_told_at_once(
+    start: Callable[..., Server], sample: dict[str, float]
+) -> None:
+    server = start("-w", "1", LIMITS__QUEUE_BUDGET_MS="0", LOGGING__LEVEL="WARNING")
+    with Callers(server, sample, 4) as callers, requests.Session() as session:
+        answers = [
+            session.post(
+                f"{server.url}/predict",
+                json={"features": sample},
+                headers={"X-Request-Timeout-Ms": budget},
+                timeout=30,
+            )
+            for budget in ["1", "60000"] * 5
+        ]
+    hurried, patient = answers[::2], answers[1::2]
+    assert [answer.status_code for answer in patient] == [200] * 5
+    assert {answer.status_code for answer in hurried} <= {200, 503}
+    refused = [answer for answer in hurried if answer.status_code == 503]
+    assert refused, "with four batches under way there is always a line"
+    assert "may wait 0.001 s" in refused[0].json()["detail"]
+    assert set(callers.statuses) == {200}, "nobody else is refused"
+
+
+def test_a_service_that_drains_says_that_it_is_not_ready_and_serves_on(
+    start: Callable[..., Server], sample: dict[str, float]
+) -> None:
+    server = start("-w", "2", SERVER__DRAIN_SECONDS="2.5")
+    server.process.send_signal(signal.SIGTERM)
+
+    def said() -> dict[str, Any] | None:
+        answer = requests.get(f"{server.url}/health/ready", timeout=30)
+        return answer.json() if answer.status_code == 503 else None
+
+    assert wait_for(said)["type"] == "urn:lantern:problem:draining"
+    assert requests.get(f"{server.url}/health/live", timeout=30).status_code == 200
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        answer = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=30)
+        assert answer.status_code == 200
+    assert server.process.wait(30) == 0
+
+
+def _value(server: Server, name: str) -> float:
+    metrics = requests.get(f"{server.url}/metrics", timeout=30).text
+    (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    return float(line.rpartition(" ")[2])

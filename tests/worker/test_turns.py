@@ -1,0 +1,177 @@
+"""Requests have their turns in the order they came; who waits for too long is handed over marked.
+
+A worker with one thread serves them; ``/slow`` keeps it busy meanwhile. A field X-Budget says how
+many seconds a request may wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.worker.conftest import Gunicorn, Serve, limits, wait_for
+from tests.worker.wire import Connection, ask, request
+
+CONFIG = """
+def post_fork(server, worker):
+    told = []
+    worker.wait_budget = lambda environ: float(environ.get("HTTP_X_BUDGET", "inf"))
+    worker.tell_in_flight = lambda mean: worker.log.info("in flight: %.2f", mean)
+"""
+
+
+@pytest.fixture(scope="module")
+def gunicorn(serve: Serve) -> Gunicorn:
+    return serve("zoo", config=CONFIG)
+
+
+@pytest.fixture
+def stack(gunicorn: Gunicorn) -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(gunicorn: Gunicorn, stack: ExitStack) -> Connection:
+    """Open a connection that the worker has accepted and served once."""
+    connection = stack.enter_context(Connection(gunicorn.address))
+    assert connection.send(request("/pid")).answer() is not None
+    return connection
+
+
+def post(target: str, *fields: str, size: int = 10) -> bytes:
+    return request(target, *fields, f"Content-Length: {size}", method="POST") + b"a" * size
+
+
+def overdue(connection: Connection) -> float | None:
+    """Give the seconds that the application was told of, None where it wasn't."""
+    answer = connection.answer()
+    assert answer is not None
+    seconds: float | None = answer.json()
+    return seconds
+
+
+def test_requests_are_served_in_the_order_they_came(gunicorn: Gunicorn, stack: ExitStack) -> None:
+    busy, *others = (connect(gunicorn, stack) for _ in range(6))
+    busy.send(request("/slow?seconds=0.3"))
+    before = len(recorded(gunicorn))
+    for number, connection in enumerate(others):
+        time.sleep(0.01)
+        connection.send(request(f"/stream?name=turn-{number}"))
+    for connection in (busy, *others):
+        assert connection.answer() is not None
+    closed = [step for step in recorded(gunicorn)[before:] if "closed" in step]
+    assert closed == [f"turn-{number} closed" for number in range(5)]
+
+
+def recorded(gunicorn: Gunicorn) -> list[str]:
+    steps: list[str] = ask(gunicorn.address, "/recorded").json()
+    return [step for step in steps if step.startswith("turn-")]
+
+
+def test_one_that_waited_for_longer_than_it_may_is_marked(
+    gunicorn: Gunicorn, stack: ExitStack
+) -> None:
+    """Though it is only read when the worker has time again: the kernel knows when it came."""
+    busy, hurried, patient, free = (connect(gunicorn, stack) for _ in range(4))
+    busy.send(request("/slow?seconds=0.6"))
+    time.sleep(0.1)
+    hurried.send(request("/overdue", "X-Budget: 0.2"))
+    patient.send(request("/overdue", "X-Budget: 20"))
+    free.send(request("/overdue"))
+    waited = overdue(hurried)
+    assert waited is not None
+    assert 0.2 < waited < 20
+    assert overdue(patient) is None
+    assert overdue(free) is None
+    assert busy.answer() is not None
+
+
+def test_one_that_would_wait_for_longer_is_handed_over_ahead_of_the_others(
+    gunicorn: Gunicorn, stack: ExitStack
+) -> None:
+    teaching, *line = (connect(gunicorn, stack) for _ in range(6))
+    for _ in range(3):  # what requests of this size take
+        assert teaching.send(post("/slow?seconds=0.3")).answer() is not None
+    hurried = connect(gunicorn, stack)
+    for connection in line:
+        connection.send(post("/slow?seconds=0.3"))
+    time.sleep(0.15)  # all have lined up behind the first
+    hurried.send(request("/overdue", "X-Budget: 0.9"))
+    waits = overdue(hurried)
+    assert waits is not None
+    assert waits > 0.9
+    line[-1].socket.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        line[-1].socket.recv(1)
+    line[-1].socket.settimeout(30)
+    for connection in line:
+        assert connection.answer() is not None
+
+
+def test_one_that_was_held_up_does_not_count_for_all(gunicorn: Gunicorn, stack: ExitStack) -> None:
+    """Others of its size are not taken to last as long."""
+    teaching, *line = (connect(gunicorn, stack) for _ in range(6))
+    for _ in range(5):
+        assert teaching.send(post("/slow?seconds=0.01", size=1000)).answer() is not None
+    assert teaching.send(post("/slow?seconds=2", size=1000)).answer() is not None
+    for connection in line:
+        connection.send(post("/slow?seconds=0.01", size=1000))
+    hurried = connect(gunicorn, stack)
+    hurried.send(post("/overdue", "X-Budget: 1", size=1000))
+    assert overdue(hurried) is None
+    for connection in line:
+        assert connection.answer() is not None
+
+
+def test_who_is_in_no_line_is_never_marked(gunicorn: Gunicorn, stack: ExitStack) -> None:
+    connection = connect(gunicorn, stack)
+    for _ in range(20):
+        connection.send(request("/overdue", "X-Budget: 0"))
+        assert overdue(connection) is None
+
+
+def test_pipelined_requests_line_up_one_by_one(gunicorn: Gunicorn, stack: ExitStack) -> None:
+    greedy, other = (connect(gunicorn, stack) for _ in range(2))
+    greedy.send(request("/slow?seconds=0.1") * 10)
+    time.sleep(0.02)
+    other.send(request("/overdue", "X-Budget: 0.5"))
+    assert overdue(other) is None
+    for _ in range(10):
+        assert greedy.answer() is not None
+
+
+def test_large_bodies_that_wait_are_held_within_the_limit(serve: Serve) -> None:
+    gunicorn = serve("zoo", config=limits(most_held_bytes=3 << 20))
+    with ExitStack() as stack:
+        busy, *others = (connect(gunicorn, stack) for _ in range(9))
+        busy.send(request("/slow?seconds=1"))
+        for connection in others:
+            connection.send(post("/unread", size=1 << 20))
+        statuses = [answer.status for c in others if (answer := c.answer())]
+        assert set(statuses) == {200, 503}, statuses
+        assert statuses.count(200) >= 2
+        assert busy.answer() is not None
+        fresh = connect(gunicorn, stack)
+        answer = fresh.send(post("/unread", size=1 << 20)).answer()
+        assert answer is not None
+        assert answer.status == 200, "what was held is let go"
+
+
+def test_the_mean_number_in_flight_is_told(serve: Serve) -> None:
+    gunicorn = serve("zoo", config=CONFIG)
+    with ExitStack() as stack:
+        connections = [connect(gunicorn, stack) for _ in range(4)]
+        for connection in connections * 4:
+            connection.send(request("/slow?seconds=0.1"))
+        for connection in connections * 4:
+            assert connection.answer() is not None
+
+    def told() -> list[float]:
+        lines = gunicorn.text.splitlines()
+        return [float(line.rpartition(" ")[2]) for line in lines if "in flight:" in line]
+
+    wait_for(lambda: told() and max(told()) > 1 and told()[-1] < 0.1)
+    assert max(told()) < 20
