@@ -75,6 +75,10 @@ class CacheSettings:
 class LimitSettings:
     max_body_bytes: int
     max_batch_size: int
+    max_request_line_bytes: int
+    max_header_fields: int
+    max_header_field_bytes: int
+    max_connections: int
     queue_budget_ms: int
 
 
@@ -199,6 +203,10 @@ class _Cache(_Section):
 class _Limits(_Section):
     max_body_bytes = _count(1)
     max_batch_size = _count(1)
+    max_request_line_bytes = _count(64, 8190)
+    max_header_fields = _count(8, 32768)
+    max_header_field_bytes = _count(64, 65536)
+    max_connections = _count(1, 1_000_000)
     queue_budget_ms = _count(0, 86_400_000)
 
 

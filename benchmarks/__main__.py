@@ -60,6 +60,8 @@ def main() -> int:
         report.write(out, found, bench.figures, about)
         if picture.can_draw(bench.figures):
             picture.draw(out / "results.png", bench.figures, report.caption(about))
+        if picture.can_draw_overload(bench.figures):
+            picture.draw_overload(out / "overload.png", bench.figures, report.caption(about))
         print(f"\nWritten to {out}")
     for fault in bench.faults:
         print(f"FAULT: {fault}", file=sys.stderr)

@@ -11,6 +11,7 @@ from benchmarks import checkpoints, payloads
 from benchmarks.bench import Bench, LoadOn
 from benchmarks.figures import interleaved
 from benchmarks.load import Load, batches, exchange, wrk
+from benchmarks.overload import concurrency, overload
 from benchmarks.processes import proportional_mib
 from benchmarks.servers import (
     LANTERN,
@@ -183,6 +184,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "slow-clients": slow_clients,
     "cache": cache,
     "batching": batching,
+    "concurrency": concurrency,
+    "overload": overload,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import overload
 from benchmarks.figures import Figures, Spread
 from benchmarks.measures import BATCH_SIZES, batch_part
 from benchmarks.servers import LANTERN, PEER_NAMES
@@ -65,6 +66,58 @@ def draw(path: Path, figures: Figures, caption: str) -> None:
     )
     drawing.savefig(path, dpi=150)
     pyplot.close(drawing)
+
+
+def can_draw_overload(figures: Figures) -> bool:
+    """Tell whether goodput was measured over offered load."""
+    return overload.PART in figures
+
+
+def draw_overload(path: Path, figures: Figures, caption: str) -> None:
+    """Draw goodput and the p99 of what is served over offered load, with a budget and without.
+
+    Points are medians over the rounds; the bands go from the lowest to the highest.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, (good, p99) = pyplot.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
+    good.set_title("Goodput, predictions per second")
+    p99.set_title("p99 of what is served, ms")
+    for who, colour in ((overload.BOUNDED, _OURS), (overload.UNBOUNDED, _OTHERS)):
+        for axes, figure in ((good, "good_rps"), (p99, "p99_ms")):
+            _line(axes, figures, who, figure, colour=colour, label=who)
+    refused = "p99 of refusals"
+    _line(p99, figures, overload.BOUNDED, "refused_p99_ms", colour="#2b6cb0", label=refused)
+    twice = 2 * overload.BUDGET_MS
+    p99.axhline(twice, color="#555555", linewidth=0.8, linestyle=":")
+    p99.annotate("twice the budget", (4, twice), ha="right", va="bottom", fontsize=8)
+    p99.set_yscale("log")
+    good.set_ylim(bottom=0)
+    for axes in (good, p99):
+        axes.set_xlabel("offered load, times the peak")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    drawing.suptitle("Offered more than it can do: two workers, a network of 7 ms")
+    drawing.supxlabel(
+        f"Points: medians; bands: lowest to highest. {caption}.", fontsize=8, color="#555555"
+    )
+    drawing.savefig(path, dpi=150)
+    pyplot.close(drawing)
+
+
+def _line(axes: Axes, figures: Figures, who: str, figure: str, *, colour: str, label: str) -> None:
+    """Draw a figure over the loads of ``who``; where it is 0, there was nothing of the kind."""
+    spreads = {
+        load: Spread.of(figures[overload.PART][overload.at(load, who)][figure])
+        for load in overload.LOADS[who]
+    }
+    there = {load: spread for load, spread in spreads.items() if spread.median > 0}
+    axes.plot(list(there), [s.median for s in there.values()], "o-", color=colour, label=label)
+    lowest, highest = [s.lowest for s in there.values()], [s.highest for s in there.values()]
+    axes.fill_between(list(there), lowest, highest, color=colour, alpha=0.15, linewidth=0)
 
 
 def _bars(axes: Axes, groups: Sequence[Sequence[Sequence[float]]], form: str) -> None:

@@ -20,9 +20,10 @@ from benchmarks.measures import (
     VARIED,
     batch_part,
 )
+from benchmarks.overload import BOUNDED, BUDGET_MS, CONNECTIONS, LOADS, PART, PEAK, at, connected
 from benchmarks.servers import LANTERN
 
-Unit = Literal["x", "s", "MiB"]
+Unit = Literal["x", "s", "ms", "MiB"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,32 @@ def _targets() -> Iterator[Target]:
         )
         for p in ("p50", "p99"):
             yield Target(f"{what}, {p}, {name} against {off}", "batching", f"{p}_ms", off, name)
+    saturated, fourfold = connected(CONNECTIONS[1]), connected(CONNECTIONS[2])
+    yield Target(
+        f"{one}, requests per second, {fourfold} against {saturated}",
+        "concurrency",
+        "rps",
+        fourfold,
+        saturated,
+        "x",
+        _at_least(0.9),
+    )
+    most = at(max(LOADS[BOUNDED]))
+    yield Target(
+        f"goodput, {most}, against {PEAK}", PART, "good_rps", most, PEAK, "x", _at_least(0.9)
+    )
+    yield Target(
+        f"p99 of what is served, {most}",
+        PART,
+        "p99_ms",
+        most,
+        None,
+        "ms",
+        Bound("<", 2 * BUDGET_MS),
+    )
+    yield Target(
+        f"p99 of refusals, {most}", PART, "refused_p99_ms", most, None, "ms", Bound("<", 50)
+    )
 
 
 TARGETS = tuple(_targets())
