@@ -306,6 +306,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _may_accept(self, *, is_first: bool) -> bool:
         """Tell whether to accept a connection now; if not, when to look again is settled."""
+        if self._is_full and not is_first:
+            return False  # nobody has to leave unless it is known that somebody waits
         if self._is_full and not self._make_room():
             self._accept_at = monotonic() + _FULL_SECONDS
             return False
