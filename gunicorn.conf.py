@@ -101,6 +101,15 @@ def when_ready(server):
             "model.batch_rows does nothing here: a worker with one thread has one request at a "
             "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or more."
         )
+    guard = server.app.wsgi().extensions["lantern"].guard
+    guard.listen_on(_names(server.LISTENERS))
+    for warning in guard.warnings():
+        server.log.warning(warning)
+
+
+def _names(listeners):
+    """Give the names of the sockets that are really listened on."""
+    return [listener.getsockname() for listener in listeners]
 
 
 def _prepare_metrics(server):
@@ -129,6 +138,7 @@ def post_fork(server, worker):
     else:
         _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive
+    lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
     lantern.start(Path(os.environ[_METRICS_VARIABLE], "served"))
 
 

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the application: settings -> extensions -> blueprints -> errors -> documentation,
-    and the short path of predictions in front of it.
+    then the short path of predictions, and in front of all the one that lets requests in.
 
     The model is not loaded here but in each worker, after the fork (see ``gunicorn.conf.py``); a
     process that is not one of Gunicorn's loads it when it is first asked for. Raises
@@ -23,7 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported here so that `app.client` and `app.model` need nothing of the web stack.
     from flask import Flask
 
-    from app import blueprints, cli, docs, errors
+    from app import blueprints, cli, docs, errors, front
     from app.extension import Lantern
     from app.settings import load_settings
     from app.short_path import ShortPath
@@ -46,4 +46,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     cli.init_app(app)
     if settings.server.short_path:
         app.wsgi_app = ShortPath(app.wsgi_app, parts)  # type: ignore[method-assign]
+    front.init_app(app, parts)
     return app

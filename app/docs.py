@@ -20,6 +20,7 @@ from flask import Flask, redirect, url_for
 from flask.typing import ResponseReturnValue
 
 from app import __version__
+from app.access.guard import ANY_KEY, OPEN, Guard
 from app.extension import lantern
 from app.model.errors import NonFiniteOutput
 from app.model.features import FLOAT32_OVERFLOW, Feature
@@ -80,6 +81,19 @@ _ROUTING = {
 }
 
 
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Whole seconds until the next request is let in.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+
 class Documentation(Swagger):  # type: ignore[misc]
     """Flasgger's page and routes around a document of our own."""
 
@@ -88,7 +102,9 @@ class Documentation(Swagger):  # type: ignore[misc]
         parts = lantern()
         models = {name: service.loaded for name, service in parts.services.items()}
         settings = parts.settings
-        return openapi(models, settings.limits.max_batch_size, settings.release.routing_header)
+        document = openapi(models, settings.limits.max_batch_size, settings.release.routing_header)
+        describe_access(document, parts.guard)
+        return document
 
 
 def init_app(app: Flask) -> None:
@@ -149,6 +165,33 @@ def openapi(
         spec.path(path, operations={method: operation})
     document: dict[str, Any] = spec.to_dict()
     return document
+
+
+def describe_access(document: dict[str, Any], guard: Guard) -> None:
+    """Add to ``document`` what ``guard`` looks at now: keys, scopes, and the rate."""
+    if guard.keys_required:
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    for path, operations in document["paths"].items():
+        rule = path.replace("{", "<").replace("}", ">")
+        need = guard.need_of(rule)
+        for operation in operations.values():
+            responses = operation["responses"]
+            if need != OPEN:
+                operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+                responses |= _problem("400", _or(responses, "400", "Two different keys."))
+                responses |= _problem("401", "No key, or one that doesn't count.")
+                responses |= _problem("503", _or(responses, "503", "The keys can't be read."))
+            if need not in (OPEN, ANY_KEY):
+                responses |= _problem("403", f"The key has not the scope {need}.")
+            if guard.has_rate and guard.counts(rule):
+                responses |= _problem("429", "More requests than the rate of a caller allows.")
+                responses["429"]["headers"] = _RETRY_AFTER
+
+
+def _or(responses: Mapping[str, Any], status: str, reason: str) -> str:
+    """Say ``reason`` after what there is to say of ``status`` already."""
+    known = responses.get(status)
+    return f"{known['description']} {reason}" if known else reason
 
 
 def _features_name(model: str) -> str:
@@ -302,14 +345,15 @@ def _answer(
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for status in statuses:
+        described |= _problem(str(status), _REFUSALS.get(status, HTTPStatus(status).phrase))
+    return described
+
+
+def _problem(status: str, description: str) -> dict[str, Any]:
     content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        str(status): {
-            "description": _REFUSALS.get(status, HTTPStatus(status).phrase),
-            "content": content,
-        }
-        for status in statuses
-    }
+    return {status: {"description": description, "content": content}}
 
 
 def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:

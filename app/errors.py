@@ -8,7 +8,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
@@ -26,6 +26,7 @@ from app.model.errors import (
 from app.model.features import describe_mismatch
 from app.overload import RETRY_AFTER_SECONDS, Overloaded
 from app.problems import PROBLEM_JSON, json_pointer, problem_document
+from app.telemetry.requests import current_call
 from app.wire import LONGEST_ECHO
 
 log = logging.getLogger("lantern.errors")
@@ -52,14 +53,11 @@ def init_app(app: Flask) -> None:
 
 def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault] = ()) -> Response:
     """Answer the request that Flask is handling with a problem document."""
+    call = current_call()
     body = problem_document(
-        status, detail, path=request.path, request_id=_request_id(), kind=kind, faults=faults
+        status, detail, path=call.path, request_id=call.request_id, kind=kind, faults=faults
     )
     return Response(body, status, mimetype=PROBLEM_JSON)
-
-
-def _request_id() -> str:
-    return g.call.request_id if "call" in g else ""
 
 
 def _validation_error(error: ValidationError) -> Response:
@@ -144,7 +142,7 @@ def _unexpected(error: Exception) -> Response:
     log.error(
         "unexpected error",
         exc_info=original or error,
-        extra={"request_id": _request_id(), "path": request.path},
+        extra={"request_id": current_call().request_id, "path": request.path},
     )
     return problem(
         500, "An error on our side, not in your request. Quote the request_id to report it."

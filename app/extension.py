@@ -12,6 +12,7 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from app.access.guard import Guard
 from app.model.errors import UnknownModel
 from app.model.loading import ModelSource
 from app.model.service import ModelService
@@ -28,8 +29,8 @@ class Lantern:
 
     ``services`` has one for each model by its name, and ``service`` is that of the first, which
     calls without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
-    by which a canary's callers are told apart. ``draining`` tells whether this worker is about to
-    stop.
+    by which a canary's callers are told apart. ``guard`` lets requests in. ``draining`` tells
+    whether this worker is about to stop.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Lantern:
     wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
     service: ModelService = field(init=False)
+    guard: Guard = field(init=False)
     routing_variable: str = field(init=False)
     watcher: Watcher | None = None
 
@@ -72,6 +74,7 @@ class Lantern:
 
     def __post_init__(self) -> None:
         self.service = next(iter(self.services.values()))
+        self.guard = Guard(self.settings)
         header = self.settings.release.routing_header
         self.routing_variable = "HTTP_" + header.upper().replace("-", "_")
 

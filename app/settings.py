@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,21 @@ from typing import Any
 import click
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from app.access.cors import is_origin
+from app.access.rate import IN_MEMORY, Rate, check_redis_url
 from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
 PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
+KEY_VARIABLE = "LANTERN_API_KEY"
+"""No setting: the key that the client and commands send to a service."""
 
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
 _SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
+
+_PASSWORD = re.compile(r"(://[^/@]*:)[^/]*@")
 
 
 class SettingsError(click.ClickException):
@@ -46,6 +52,7 @@ class ServerSettings:
     body_timeout_seconds: float
     drain_seconds: float
     short_path: bool
+    proxies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,18 @@ class LimitSettings:
     max_header_field_bytes: int
     max_connections: int
     queue_budget_ms: int
+    rate: str
+    rate_storage: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    auth: str
+    keys_file: Path
+    open_metrics: bool
+    open_docs: bool
+    open_page: bool
+    cors_origins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +110,10 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in force; ``origins`` maps ``section.key`` to where its value came from."""
+    """The settings in force; ``origins`` maps ``section.key`` to where its value came from.
+
+    ``values`` are for people: passwords are left out of them.
+    """
 
     server: ServerSettings
     model: ModelSettings
@@ -99,6 +121,7 @@ class Settings:
     release: ReleaseSettings
     cache: CacheSettings
     limits: LimitSettings
+    access: AccessSettings
     logging: LoggingSettings
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -160,6 +183,33 @@ _MODEL_NAME = validate.Regexp(
 _DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
 
 
+def _rate(text: str) -> None:
+    """Check a rate, or that there is none."""
+    if text:
+        _checked(Rate.parse, text)
+
+
+def _rate_storage(text: str) -> None:
+    if text != IN_MEMORY:
+        _checked(check_redis_url, text)
+
+
+def _checked(check: Callable[[str], object], text: str) -> None:
+    """Have a `ValueError` of ``check``, which goes on from the setting's name, be its fault."""
+    try:
+        check(text)
+    except ValueError as error:
+        raise ValidationError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+
+
+def _origin(text: str) -> None:
+    if text != "*" and not is_origin(text):
+        raise ValidationError(
+            f'{text!r} is not an origin: "*", or a scheme and a host as browsers write them, such '
+            'as "https://shop.example:8443".'
+        )
+
+
 class _Section(Schema):
     class Meta:
         unknown = RAISE
@@ -178,6 +228,7 @@ class _Server(_Section):
     body_timeout_seconds = _seconds()
     drain_seconds = _Number(required=True, validate=validate.Range(min=0))
     short_path = _Boolean(required=True)
+    proxies = _count(0, 100)
 
 
 class _Model(_Section):
@@ -208,6 +259,17 @@ class _Limits(_Section):
     max_header_field_bytes = _count(64, 65536)
     max_connections = _count(1, 1_000_000)
     queue_budget_ms = _count(0, 86_400_000)
+    rate = fields.String(required=True, validate=_rate)
+    rate_storage = fields.String(required=True, validate=_rate_storage)
+
+
+class _Access(_Section):
+    auth = _text("auto", "keys", "none")
+    keys_file = _text()
+    open_metrics = _Boolean(required=True)
+    open_docs = _Boolean(required=True)
+    open_page = _Boolean(required=True)
+    cors_origins = fields.List(fields.String(validate=_origin), required=True)
 
 
 class _Logging(_Section):
@@ -223,6 +285,7 @@ class _Settings(_Section):
     release = fields.Nested(_Release, required=True)
     cache = fields.Nested(_Cache, required=True)
     limits = fields.Nested(_Limits, required=True)
+    access = fields.Nested(_Access, required=True)
     logging = fields.Nested(_Logging, required=True)
 
 
@@ -247,7 +310,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if environ.get(FILE_VARIABLE):
         _merge(values, origins, _read_toml(Path(environ[FILE_VARIABLE])), environ[FILE_VARIABLE])
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
             _merge_variable(values, origins, variable, environ[variable])
     try:
         checked = _SCHEMA.load(values)
@@ -275,6 +338,9 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     model["path"] = PROJECT_ROOT / model["path"]  # an absolute path replaces the root
     for names in ("feature_names", "class_names"):
         model[names] = tuple(model[names])
+    access = dict(checked["access"])
+    access["keys_file"] = PROJECT_ROOT / access["keys_file"]
+    access["cors_origins"] = tuple(access["cors_origins"])
     return Settings(
         server=ServerSettings(**checked["server"]),
         model=ModelSettings(**model),
@@ -282,14 +348,20 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         release=ReleaseSettings(**checked["release"]),
         cache=CacheSettings(**checked["cache"]),
         limits=LimitSettings(**checked["limits"]),
+        access=AccessSettings(**access),
         logging=LoggingSettings(**checked["logging"]),
         values={
-            f"{section}.{key}": value
+            f"{section}.{key}": _without_password(value)
             for section, content in checked.items()
             for key, value in content.items()
         },
         origins=origins,
     )
+
+
+def _without_password(value: Any) -> Any:
+    """Give a value as it may be shown: a URL may hold a password."""
+    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
@@ -372,7 +444,7 @@ def _explain(
                 hint = _hint(key, _SECTIONS[section])
                 sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}")
             else:
-                value = values.get(section, {}).get(key)
+                value = _without_password(values.get(section, {}).get(key))
                 sentences.append(f"Setting {section}.{key} = {value!r} ({origin}): {_flat(fault)}")
     return " ".join(sentences)
 

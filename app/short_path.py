@@ -2,8 +2,8 @@
 
 It takes only the plain case of a prediction that succeeds, and refuses those for which there is no
 time. Whatever else comes, and whatever fails on the way, goes to Flask as if nobody had looked at
-it: every other error is Flask's to word. Both ways share `app.predicting`, the log and the metrics;
-``[server] short_path = false`` takes it away.
+it: every other error is Flask's to word. Both ways share the request's `Call`, `app.predicting`,
+the log and the metrics; ``[server] short_path = false`` takes it away.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Any
 
 from app import predicting
+from app.access.headers import PLAIN
 from app.extension import Lantern
 from app.model.service import ModelService
 from app.overload import RETRY_AFTER_SECONDS, Overloaded, has_bad_budget
 from app.problems import PROBLEM_JSON, problem_document
-from app.telemetry.requests import ID_HEADER, Call
+from app.telemetry.requests import CALL, ID_HEADER, Call
 from app.wire import JSON
 
 _VERBS: dict[str, predicting.Predict] = {
@@ -71,7 +72,7 @@ class ShortPath:
         ):
             return self._application(environ, start_response)
         predict, service, route = found
-        call = Call("POST", environ["PATH_INFO"], environ)
+        call: Call = environ[CALL]
         call.route = route
         try:
             parts.wait_budget.check(environ)
@@ -86,6 +87,7 @@ class ShortPath:
                 ("Content-Type", JSON),
                 ("Content-Length", str(len(answer))),
                 *headers,
+                *PLAIN,
                 (ID_HEADER, call.request_id),
             ],
         )
@@ -104,6 +106,7 @@ class ShortPath:
                 ("Content-Type", PROBLEM_JSON),
                 ("Content-Length", str(len(body))),
                 ("Retry-After", str(RETRY_AFTER_SECONDS)),
+                *PLAIN,
                 (ID_HEADER, call.request_id),
             ],
         )

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Response, make_response, render_template, request
 
 from app import __version__
+from app.access.guard import OPEN
 from app.extension import lantern
 from app.model.service import ModelService, State
 from app.model.serving import Serving
@@ -30,18 +31,20 @@ _LINKS = {
     "metrics": "/metrics",
 }
 
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'"
+_LINKED = (
+    ("/docs", "flasgger.apidocs", "API docs"),
+    ("/openapi.json", "flasgger.openapi", "OpenAPI"),
+    ("/metrics", "metrics.metrics", "Metrics"),
+    ("/health", "health.health", "Health"),
 )
-"""What the page may load (CSP 3): its own files. Names that a bundle made up can't run."""
+"""What the page links to: rule, endpoint and label."""
 
 
 @blueprint.get("/")
 def index() -> Response:
     """Give links to a program, and to a browser a page to try the model on."""
     if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
-        service = lantern().service
+        service, guard = lantern().service, lantern().guard
         model = service.loaded
         response = make_response(
             render_template(
@@ -49,9 +52,11 @@ def index() -> Response:
                 model=model and model.info(),
                 reason=service.fault,
                 version=__version__,
+                takes_key=guard.need_of("/predict") != OPEN,
+                # A browser that follows a link sends no key.
+                links=[(e, label) for rule, e, label in _LINKED if guard.need_of(rule) == OPEN],
             )
         )
-        response.headers["Content-Security-Policy"] = _PAGE_POLICY
     else:
         response = reply(LINKS, _LINKS)
     response.vary.add("Accept")

@@ -6,10 +6,12 @@ const form = document.getElementById("form");
 const problem = document.getElementById("problem");
 const result = document.getElementById("result");
 const stale = document.getElementById("stale");
+const key = document.getElementById("key"); // only where a key is required
 const nothingYet = [...result.childNodes];
 
 const model = JSON.parse(form.dataset.model);
 const inputs = model.features.map((_, i) => document.getElementById(`feature-${i}`));
+const all = key ? [key, ...inputs] : inputs;
 const CLASSES_SHOWN = 8;
 let request = new AbortController();
 
@@ -22,7 +24,11 @@ form.addEventListener("submit", async (event) => {
   result.setAttribute("aria-busy", "true");
   const response = await fetch(form.dataset.predict, {
     method: "POST",
-    headers: { "Content-Type": "application/json", Accept: "application/json" },
+    headers: {
+      "Content-Type": "application/json",
+      Accept: "application/json",
+      ...(key && { Authorization: `Bearer ${key.value.trim()}` }),
+    },
     body: JSON.stringify({ features: values() }),
     signal,
   }).catch(() => null);
@@ -39,7 +45,8 @@ form.addEventListener("submit", async (event) => {
 });
 
 form.addEventListener("input", (event) => {
-  say(inputs.indexOf(event.target));
+  say(event.target);
+  if (event.target === key) key.defaultValue = key.value; // a reset is for the features
   stale.hidden = !result.querySelector("data");
 });
 
@@ -55,8 +62,8 @@ form.addEventListener(
   "invalid",
   (event) => {
     event.preventDefault();
-    say(inputs.indexOf(event.target), "error", event.target.validationMessage);
-    inputs.find((input) => !input.validity.valid).focus();
+    say(event.target, "error", event.target.validationMessage);
+    all.find((input) => !input.validity.valid).focus();
   },
   true,
 );
@@ -96,7 +103,7 @@ function showPrediction(answer, warned) {
   }
   for (const i of warned) {
     const { range } = inputs[i].dataset;
-    say(i, "warning", `Outside the range seen in training${range ? ` (${range})` : ""}.`);
+    say(inputs[i], "warning", `Outside the range seen in training${range ? ` (${range})` : ""}.`);
   }
   if (warned.length) {
     const text = "Outside the range seen in training, so trust this less: ";
@@ -132,14 +139,15 @@ function showProblem({ detail, errors = [], request_id: id }, status) {
   const lines = [detail ?? `The server answered with status ${status}.`];
   for (const { pointer, detail: fault } of errors) {
     const i = model.features.findIndex((name) => pointer === pointerTo(name));
-    if (i >= 0) say(i, "error", sentence(fault));
+    if (i >= 0) say(inputs[i], "error", sentence(fault));
     else if (pointer !== "/features") lines.push(`${pointer} ${fault}`);
   }
+  if (key && [401, 403].includes(status)) say(key, "error", "This key is not accepted.");
   problem.replaceChildren(...lines.map((line) => element("p", "", line)));
   if (id) problem.append(element("p", "id", `Request ${id}`));
   problem.hidden = false;
   result.replaceChildren(...nothingYet);
-  inputs.find((input) => input.getAttribute("aria-invalid"))?.focus();
+  all.find((input) => input.getAttribute("aria-invalid"))?.focus();
 }
 
 /** Write the JSON pointer (RFC 6901) of a feature as the server does: long names are cut. */
@@ -152,19 +160,19 @@ function sentence(text) {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
-/** Say something at field `i`: an error, a warning, or (without a kind) nothing any more. */
-function say(i, kind, text = "") {
-  const message = document.getElementById(`message-${i}`);
+/** Say something at an input: an error, a warning, or (without a kind) nothing any more. */
+function say(input, kind, text = "") {
+  const message = input.closest(".field").querySelector(".message");
   message.className = `message ${kind ?? ""}`;
   message.textContent = text;
   message.hidden = !kind;
-  inputs[i].classList.toggle("warning", kind === "warning");
-  if (kind === "error") inputs[i].setAttribute("aria-invalid", "true");
-  else inputs[i].removeAttribute("aria-invalid");
+  input.classList.toggle("warning", kind === "warning");
+  if (kind === "error") input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
 }
 
 function clear() {
-  inputs.forEach((_, i) => say(i));
+  all.forEach((input) => say(input));
   problem.hidden = true;
   problem.replaceChildren();
   stale.hidden = true;

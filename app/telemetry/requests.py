@@ -1,7 +1,7 @@
 """One log line and one observation for each request, and the id that ties them together.
 
-A `Call` is what is known of a request while it is served. Flask's views find theirs in `g`; what
-answers in front of Flask makes its own.
+A `Call` is what is known of a request while it is served. The front makes it and leaves it in the
+WSGI environ, where whatever answers finds it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from flask import Flask, Response, abort, g, request
+from flask import Flask, Response, abort, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.extension import lantern
@@ -24,6 +24,8 @@ from app.telemetry.metrics import Metrics
 events = EventLog("lantern.request")
 
 ID_HEADER = "X-Request-ID"
+CALL = "lantern.call"
+"""The key of the `Call` in a WSGI environ."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
@@ -32,11 +34,13 @@ _LONGEST_PATH_SHOWN = 200
 class Call:
     """A request from its start to its end: ``started`` is a reading of `perf_counter`.
 
-    Who serves it notes the ``route`` it matched, the ``model`` and ``model_version`` that answer,
-    and the ``rows`` that were predicted. ``environ`` is WSGI's, for the headers.
+    The guard notes the ``caller``, where keys are required. Who serves it notes the ``route`` it
+    matched, the ``model`` and ``model_version`` that answer, and the ``rows`` that were predicted.
+    ``environ`` is WSGI's, for the headers.
     """
 
     __slots__ = (
+        "caller",
         "environ",
         "method",
         "model",
@@ -57,6 +61,7 @@ class Call:
         # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
         self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
         self.route = "unmatched"
+        self.caller: str | None = None
         self.model: str | None = None
         self.model_version: str | None = None
         self.rows: int | None = None
@@ -67,36 +72,37 @@ class Call:
         # Labels are bounded: neither a path nor a method that someone made up becomes one.
         method = self.method if self.method in _METHODS else "other"
         metrics.request_served(method, self.route, status, seconds)
-        events.info(
-            "request",
-            {
-                "request_id": self.request_id,
-                "method": self.method,
-                "path": self.path[:_LONGEST_PATH_SHOWN],
-                "status": status,
-                "milliseconds": round(seconds * 1000, 3),
-                "model": self.model,
-                "model_version": self.model_version,
-                "rows": self.rows,
-            },
-        )
+        fields = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "path": self.path[:_LONGEST_PATH_SHOWN],
+            "status": status,
+            "milliseconds": round(seconds * 1000, 3),
+            "model": self.model,
+            "model_version": self.model_version,
+            "rows": self.rows,
+        }
+        if self.caller is not None:
+            fields["caller"] = self.caller
+        events.info("request", fields)
 
 
 def init_app(app: Flask) -> None:
-    """Have every request begin with a `Call`, and end it."""
+    """Have Flask take over the `Call` of every request, and end it."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def current_call() -> Call:
     """Give the call that Flask is handling."""
-    call: Call = g.call
+    call: Call = request.environ[CALL]
     return call
 
 
 def _begin() -> None:
     environ = request.environ
-    call = g.call = Call(request.method, request.path, environ)
+    call = current_call()
+    call.method, call.path = request.method, request.path
     if request.url_rule:
         call.route = request.url_rule.rule
     refusal = environ.get("app.worker.refusal")

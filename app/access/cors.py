@@ -1,0 +1,71 @@
+"""Pages of other origins: which of them may ask from a browser (CORS, Fetch standard, section 3.2).
+
+Nothing here lets anybody in: an origin only lets a browser show its page what was answered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
+_EXPOSED = "X-Request-ID, X-Feature-Warnings, Retry-After"
+_MAY_SEND = (
+    *("Authorization", "Content-Type", "X-API-Key", "X-Model-Version", "X-Request-ID"),
+    "X-Request-Timeout-Ms",
+)
+_SECONDS = 600
+
+Headers = list[tuple[str, str]]
+
+
+def is_origin(text: str) -> bool:
+    """Tell whether ``text`` is an origin as browsers write it: without path, in lower case."""
+    default = {"http://": ":80", "https://": ":443"}
+    is_default = any(text.startswith(s) and text.endswith(port) for s, port in default.items())
+    return _ORIGIN.fullmatch(text) is not None and not is_default
+
+
+class Cors:
+    """Answers for the ``origins`` that are listed, "*" being all of them.
+
+    ``routing_header`` is the one that tells callers of a canary apart.
+    """
+
+    def __init__(self, origins: Iterable[str], routing_header: str) -> None:
+        self._origins = frozenset(origins)
+        self._is_open = "*" in self._origins
+        self._may_send = ", ".join((*_MAY_SEND, routing_header))
+
+    def is_preflight(self, environ: Mapping[str, Any]) -> bool:
+        """Tell whether a browser asks, for a page that is listed, whether it may ask."""
+        return (
+            environ.get("REQUEST_METHOD") == "OPTIONS"
+            and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+            and self._allows(environ.get("HTTP_ORIGIN"))
+        )
+
+    def preflight_headers(self) -> Headers:
+        """Give the headers by which a page learns what it may send."""
+        return [
+            ("Access-Control-Allow-Methods", "GET, POST"),
+            ("Access-Control-Allow-Headers", self._may_send),
+            ("Access-Control-Max-Age", str(_SECONDS)),
+        ]
+
+    def marking(self, environ: Mapping[str, Any], start_response: Any) -> Callable[..., Any]:
+        """Give a ``start_response`` that tells the browser whether its page may see the answer."""
+        origin = environ.get("HTTP_ORIGIN")
+        more: Headers = [] if self._is_open else [("Vary", "Origin")]
+        if self._allows(origin):
+            more.append(("Access-Control-Allow-Origin", "*" if self._is_open else str(origin)))
+            more.append(("Access-Control-Expose-Headers", _EXPOSED))
+
+        def marked(status: str, headers: Headers, *exc_info: Any) -> Any:
+            return start_response(status, [*headers, *more], *exc_info)
+
+        return marked
+
+    def _allows(self, origin: str | None) -> bool:
+        return origin is not None and (self._is_open or origin in self._origins)

@@ -1,0 +1,76 @@
+"""Why a request is not let in, and what its answer holds; `app.front` gives it."""
+
+from __future__ import annotations
+
+REALM = 'Bearer realm="lantern"'
+CREATE_COMMAND = "flask --app wsgi key create NAME"
+
+
+class AccessRefused(Exception):
+    """A request that is not let in; its text is the sentence for the caller.
+
+    ``kind`` ends the type of the problem, and ``headers`` are those that the status asks for.
+    """
+
+    status = 401
+    kind = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Unauthorized(AccessRefused):
+    """No key was given, or one that doesn't count: ``error`` is then RFC 6750's word for it."""
+
+    kind = "unauthorized"
+
+    def __init__(self, detail: str, error: str = "") -> None:
+        super().__init__(detail)
+        challenge = f'{REALM}, error="{error}"' if error else REALM
+        self.headers = (("WWW-Authenticate", challenge),)
+
+
+class TwoKeys(AccessRefused):
+    """Both headers hold a key, and not the same."""
+
+    status = 400
+    kind = "two-keys"
+    headers = (("WWW-Authenticate", f'{REALM}, error="invalid_request"'),)
+
+    def __init__(self) -> None:
+        super().__init__("Authorization and X-API-Key hold different keys; send one of them.")
+
+
+class Forbidden(AccessRefused):
+    """The key counts, and not for this."""
+
+    status = 403
+    kind = "forbidden"
+
+    def __init__(self, scope: str, scopes: tuple[str, ...]) -> None:
+        has = ", ".join(scopes)
+        super().__init__(f"This takes a key with the scope {scope}; the key given has: {has}.")
+        challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
+        self.headers = (("WWW-Authenticate", challenge),)
+
+
+class KeysUnavailable(AccessRefused):
+    """The file of keys can't be used, so nobody can be told from anybody."""
+
+    status = 503
+    kind = "keys-unavailable"
+    headers = (("Retry-After", "5"),)
+
+    def __init__(self) -> None:
+        super().__init__("The keys can't be read on our side, so no request is let in.")
+
+
+class RateLimited(AccessRefused):
+    """The caller asks more often than it may; ``seconds`` is how long it has to wait."""
+
+    status = 429
+    kind = "rate-limited"
+
+    def __init__(self, rate: str, seconds: int) -> None:
+        super().__init__(
+            f"More than {rate} from this caller; the next request is let in after {seconds} s."
+        )
+        self.headers = (("Retry-After", str(seconds)),)

@@ -1,0 +1,170 @@
+"""The guard in front of everything: which key a request needs, and whether it is within its rate.
+
+What is needed hangs on the rule of the route, as the application itself matches it, so no way of
+writing a path leads past it. A route that is not listed here takes an admin's key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.access.addresses import address_of, is_exposed, is_loopback
+from app.access.errors import (
+    CREATE_COMMAND,
+    Forbidden,
+    KeysUnavailable,
+    TwoKeys,
+    Unauthorized,
+)
+from app.access.keys import ADMIN, METRICS, PREDICT, Key, KeyFile, KeysError
+from app.access.rate import RateLimit
+
+if TYPE_CHECKING:
+    from app.settings import AccessSettings, Settings
+    from app.telemetry.requests import Call
+
+OPEN = "open"
+ANY_KEY = "any"
+
+_HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+_FILES = ("/static/<path:filename>", "/docs/static/<path:filename>")
+_PREDICTIONS = (
+    *("/predict", "/predict/batch", "/model/info", "/models"),
+    *("/models/<name>/predict", "/models/<name>/batch", "/models/<name>/info"),
+)
+_DOCUMENTATION = (
+    *("/docs", "/docs/", "/openapi.json"),
+    *("/apidocs/", "/apidocs/index.html", "/oauth2-redirect.html"),
+)
+
+
+def needs_of(access: AccessSettings) -> dict[str, str]:
+    """Give what each rule needs where keys are required: a scope, `ANY_KEY` or `OPEN`."""
+    return {
+        **dict.fromkeys((*_HEALTH, *_FILES), OPEN),
+        **dict.fromkeys(_PREDICTIONS, PREDICT),
+        **dict.fromkeys(_DOCUMENTATION, OPEN if access.open_docs else ANY_KEY),
+        "/metrics": OPEN if access.open_metrics else METRICS,
+        "/": OPEN if access.open_page else ANY_KEY,
+        "": ANY_KEY,  # what matches no rule: nobody without a key learns what there is
+    }
+
+
+class Guard:
+    """Lets requests in, or raises why not.
+
+    ``keys_required`` and ``has_rate`` tell what it looks at; where it is neither, it need not be
+    asked.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        access = settings.access
+        self._auth = access.auth
+        self._file = KeyFile(access.keys_file)
+        self._needs: Mapping[str, str] = needs_of(access)
+        self._proxies = settings.server.proxies
+        self._rate = RateLimit.of(settings.limits.rate, settings.limits.rate_storage)
+        self.has_rate = self._rate is not None
+        self._set_exposed(not is_loopback(settings.server.host))
+
+    def listen_on(self, names: Iterable[object]) -> None:
+        """Note where the server really listens: the names of its sockets."""
+        self._set_exposed(is_exposed(names))
+
+    def _set_exposed(self, exposed: bool) -> None:
+        self._is_exposed = exposed
+        self.keys_required = self._auth == "keys" or (self._auth == "auto" and exposed)
+        self.is_idle = not (self.keys_required or self.has_rate)
+
+    def warnings(self) -> list[str]:
+        """Say what whoever starts the server should know."""
+        if self._is_exposed and not self.keys_required:
+            return [
+                'access.auth is "none", and the server listens on more than loopback: anybody who '
+                "reaches it is served."
+            ]
+        if self.keys_required:
+            try:
+                if not self._file.current():
+                    return [
+                        f"Keys are required and there is none in {self._file.path}: only /health "
+                        f"is answered. `{CREATE_COMMAND}` makes one, which counts at once."
+                    ]
+            except KeysError as error:
+                return [f"Keys are required: {error}"]
+        return []
+
+    def need_of(self, rule: str) -> str:
+        """Give what a request for ``rule`` needs now: a scope, `ANY_KEY` or `OPEN`."""
+        return self._needs.get(rule, ADMIN) if self.keys_required else OPEN
+
+    def counts(self, rule: str) -> bool:
+        """Tell whether requests for ``rule`` are held to the rate: all but those for health."""
+        return rule not in _HEALTH
+
+    def admit(self, call: Call, rule: str) -> None:
+        """Let in a request for ``rule``, and note on it whose it is.
+
+        Raises an `AccessRefused`. One without a key that counts is counted for its address, so that
+        keys can't be guessed faster than the rate.
+        """
+        if not self.counts(rule):
+            return
+        need = self.need_of(rule)
+        key = None if need == OPEN else self._key_of(call.environ)
+        if key is not None:
+            call.caller = f"{key.name}/{key.id}"
+            self._count(f"key:{key.id}")
+            if need != ANY_KEY and not key.allows(need):
+                raise Forbidden(need, key.scopes)
+        else:
+            self._count_address(call.environ)
+
+    def _key_of(self, environ: Mapping[str, Any]) -> Key:
+        try:
+            return self._identify(environ)
+        except (Unauthorized, TwoKeys, KeysUnavailable):
+            self._count_address(environ)
+            raise
+
+    def _identify(self, environ: Mapping[str, Any]) -> Key:
+        text = credentials(environ)
+        try:
+            if text:
+                key = self._file.find(text)
+                if key is None:
+                    raise Unauthorized("The key is not known, or was revoked.", "invalid_token")
+                if key.has_expired:
+                    raise Unauthorized(
+                        f"The key expired at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}.", "invalid_token"
+                    )
+                return key
+            no_key = not self._file.current()
+        except KeysError:
+            raise KeysUnavailable from None
+        hint = f" There is none yet: `{CREATE_COMMAND}` on the server makes one." if no_key else ""
+        raise Unauthorized(
+            f"This takes a key: send it as Authorization: Bearer KEY, or as X-API-Key.{hint}"
+        )
+
+    def _count_address(self, environ: Mapping[str, Any]) -> None:
+        if self._rate is not None:
+            self._count(f"address:{address_of(environ, self._proxies)}")
+
+    def _count(self, caller: str) -> None:
+        if self._rate is not None:
+            self._rate.take(caller)
+
+
+def credentials(environ: Mapping[str, Any]) -> str:
+    """Give the key that a request shows, as it is written; empty for none.
+
+    Other schemes of Authorization are a proxy's affair. Raises `TwoKeys`.
+    """
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    bearer: str = token.strip() if scheme.lower() == "bearer" else ""
+    other: str = environ.get("HTTP_X_API_KEY", "").strip()
+    if bearer and other and bearer != other:
+        raise TwoKeys
+    return bearer or other

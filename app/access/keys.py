@@ -1,0 +1,315 @@
+"""The keys of the API: made and revoked by a command, read by every worker at once.
+
+A key is ``lantern_ID_SECRET``. The secret is 256 random bits, so one round of a fast hash keeps
+it: there is no dictionary to try, and slow hashes are for secrets that people think of (NIST SP
+800-63B, section 5.1.2.2, asks for no more where a look-up secret has 112 bits of entropy). The file
+holds a hash and its salt for each key, and is replaced as a whole under a lock.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
+
+KEY_NAME = re.compile(r"(?![0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEY_NAME_FORM = "1 to 64 letters, digits and . _ -, and not of the form of an id"
+_ID = re.compile(r"[0-9a-f]{8}")
+_TEXT = re.compile(r"lantern_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
+_SECRET_BYTES = 32
+_LARGEST_FILE = 8 << 20
+_LOCK_WAIT_SECONDS = 10
+
+log = logging.getLogger("lantern.access")
+
+
+class KeysError(Exception):
+    """The file of keys can't be read or changed; the message names it and what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is kept of a key: everything but its secret. Times are in UTC."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    salt: bytes
+    digest: bytes
+    created_at: datetime
+    expires_at: datetime | None = None
+
+    @property
+    def has_expired(self) -> bool:
+        return self.expires_at is not None and datetime.now(UTC) >= self.expires_at
+
+    def allows(self, scope: str) -> bool:
+        """Tell whether the key is good for ``scope``."""
+        return scope in self.scopes or ADMIN in self.scopes
+
+    def matches(self, secret: str) -> bool:
+        """Tell whether the key's secret is ``secret``, in a time that doesn't depend on it."""
+        return hmac.compare_digest(self.digest, _digest(self.salt, secret))
+
+
+_NOBODY = Key("", "", (), bytes(16), bytes(32), datetime(1970, 1, 1, tzinfo=UTC))
+"""What an unknown id is compared with, so that it takes as long as a known one."""
+
+
+class KeyFile:
+    """The keys in the file at ``path``, as they are now: each look-up begins with a ``stat``.
+
+    So a key counts as soon as it is made, and no longer than it is there, in every worker.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._state: tuple[object, Mapping[str, Key] | None] = None, None
+
+    def find(self, text: str) -> Key | None:
+        """Give the key that ``text`` is, expired or not. Raises `KeysError`."""
+        keys = self.current()
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            return None
+        id, secret = match.groups()
+        key = keys.get(id, _NOBODY)
+        return key if key.matches(secret) else None
+
+    def current(self) -> Mapping[str, Key]:
+        """Give all keys by their ids; none where there is no file.
+
+        Raises `KeysError` for a file that can't be used; the log tells it once.
+        """
+        signature = _signature(self.path)
+        known, keys = self._state
+        if known != signature:
+            with self._lock:
+                keys = self._read(signature)
+        if keys is None:
+            raise KeysError(f"{self.path} can't be used; the log says why.")
+        return keys
+
+    def _read(self, signature: object) -> Mapping[str, Key] | None:
+        known, keys = self._state
+        if known == signature:  # another thread was faster
+            return keys
+        try:
+            keys = {key.id: key for key in read_keys(self.path)}
+        except KeysError as error:
+            log.error("no request is let in: %s", error)
+            keys = None
+        self._state = signature, keys
+        return keys
+
+
+def read_keys(path: Path) -> list[Key]:
+    """Read the keys from ``path``, in the order they were made; none where there is no file.
+
+    Raises `KeysError`.
+    """
+    try:
+        # Not to wait for ever for a pipe's other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise KeysError(f"{path} is not a file.")
+            text = file.read(_LARGEST_FILE + 1)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KeysError(f"{path} can't be read: {error.strerror}.") from error
+    if len(text) > _LARGEST_FILE:
+        raise KeysError(f"{path} is larger than {_LARGEST_FILE:,} bytes.")
+    try:
+        keys = [_key(entry) for entry in json.loads(text)["keys"]]
+        if len({key.id for key in keys}) < len(keys):
+            raise ValueError("two keys have the same id")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # Without the error's own words: they may quote what stands there.
+        raise KeysError(f"{path} is not a file of keys ({type(error).__name__}).") from None
+    return keys
+
+
+def create_key(
+    path: Path, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+) -> tuple[Key, str]:
+    """Make a key in the file at ``path``; give what is kept of it, and the key itself.
+
+    Raises `KeysError`, also for a name that is taken.
+    """
+    with _changing(path) as keys:
+        if any(key.name == name for key in keys):
+            raise KeysError(f"There is a key named {name!r} already; revoke it, or take another.")
+        taken = {key.id for key in keys}
+        id = next(id for id in iter(lambda: secrets.token_hex(4), "") if id not in taken)
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        salt = secrets.token_bytes(16)
+        key = Key(
+            id=id,
+            name=name,
+            scopes=tuple(scope for scope in SCOPES if scope in set(scopes)),
+            salt=salt,
+            digest=_digest(salt, secret),
+            created_at=datetime.now(UTC).replace(microsecond=0),
+            expires_at=expires_at,
+        )
+        keys.append(key)
+    return key, f"lantern_{id}_{secret}"
+
+
+def revoke_key(path: Path, which: str) -> Key:
+    """Take the key with the id or the name ``which`` out of the file at ``path``; give it.
+
+    Raises `KeysError`.
+    """
+    with _changing(path) as keys:
+        key = next((key for key in keys if which in (key.id, key.name)), None)
+        if key is None:
+            raise KeysError(f"There is no key with the id or name {which[:80]!r}.")
+        keys.remove(key)
+    return key
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[list[Key]]:
+    """Give the keys to be changed, under a lock, and write them at the end.
+
+    The system takes the lock back from a process that dies.
+    """
+    path = path.resolve()  # what a link leads to is replaced, not the link
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise KeysError(f"{lock} can't be opened: {error.strerror}.") from error
+    try:
+        _wait_for(descriptor, lock)
+        keys = read_keys(path)
+        yield keys
+        _write(path, keys)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(descriptor: int, lock: Path) -> None:
+    until = time.monotonic() + _LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise KeysError(f"Another process has held {lock} for too long.") from None
+            time.sleep(0.02)
+        except OSError as error:
+            raise KeysError(f"{lock} can't be locked: {error.strerror}.") from error
+        else:
+            return
+
+
+def _write(path: Path, keys: Iterable[Key]) -> None:
+    """Replace the file at ``path``: a reader finds the keys of before or these, never a part."""
+    document = {"keys": [key_document(key, with_hash=True) for key in keys]}
+    scratch = ""
+    try:
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(descriptor, "wb") as file:  # mkstemp's mode is 0600
+            file.write(json.dumps(document, indent=2).encode() + b"\n")
+            file.flush()
+            with suppress(FileNotFoundError):
+                # The service, whose file it is, must be able to read what root replaces.
+                before = path.stat()
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fsync(descriptor)
+        Path(scratch).rename(path)
+    except OSError as error:
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)
+        raise KeysError(
+            f"{path} can't be written: {error.strerror}. The keys are what they were."
+        ) from error
+    with suppress(OSError):  # it is replaced; what is left is to have that on the disk
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
+    """Give ``key`` as JSON has it; ``with_hash`` is for the file alone."""
+    document: dict[str, Any] = {
+        "id": key.id,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "created_at": key.created_at.isoformat(),
+        "expires_at": key.expires_at and key.expires_at.isoformat(),
+    }
+    if with_hash:
+        document |= {
+            "salt": base64.b64encode(key.salt).decode(),
+            "sha256": base64.b64encode(key.digest).decode(),
+        }
+    return document
+
+
+def _key(entry: Any) -> Key:
+    """Read a key of the file; raises `ValueError` or what a value of another type raises."""
+    key = Key(
+        id=entry["id"],
+        name=entry["name"],
+        scopes=tuple(entry["scopes"]),
+        salt=base64.b64decode(entry["salt"], validate=True),
+        digest=base64.b64decode(entry["sha256"], validate=True),
+        created_at=_time(entry["created_at"]),
+        expires_at=None if entry["expires_at"] is None else _time(entry["expires_at"]),
+    )
+    well_formed = (
+        _ID.fullmatch(key.id)
+        and KEY_NAME.fullmatch(key.name)
+        and set(key.scopes) <= set(SCOPES)
+        and len(key.salt) >= 16
+        and len(key.digest) == hashlib.sha256().digest_size
+    )
+    if not well_formed:
+        raise ValueError("a key that is not well formed")
+    return key
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("a time without its offset")
+    return time.astimezone(UTC)
+
+
+def _digest(salt: bytes, secret: str) -> bytes:
+    return hashlib.sha256(salt + secret.encode()).digest()
+
+
+def _signature(path: Path) -> object:
+    """Tell one state of the file from another, wherever links lead; or why it can't be seen."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return error.errno
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,179 @@
+"""How often each caller may ask: the generic cell rate algorithm, in memory or in Redis.
+
+One number is kept for each caller: when it will have used up nothing of its rate (the theoretical
+arrival time of ITU-T I.371, annex A). A rate of 100/second lets in 100 requests at once, and one
+more every 10 ms after that. Times are whole microseconds, so that the last request of a rate is not
+lost to rounding.
+
+In memory each worker process counts for itself. In Redis all count together; while Redis can't be
+asked, they count in memory again: it may neither let in everything nor stop everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from app.access.errors import RateLimited
+
+IN_MEMORY = "memory://"
+RATE_FORM = 'a number and a unit, such as "100/second"; units: second, minute, hour, day'
+_RATE = re.compile(r"([1-9][0-9]{0,5})/(second|minute|hour|day)")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_MICROSECONDS = 1_000_000
+
+_MOST_CALLERS = 65536
+"""So many are remembered in memory; of more, those that asked longest ago begin anew."""
+_REDIS_SECONDS = 0.1
+"""So long may Redis take. A worker has one thread: all its callers wait meanwhile."""
+_AWAY_SECONDS = 5.0
+"""So long Redis is not asked again after it gave no answer."""
+
+log = logging.getLogger("lantern.access")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in so much time; ``interval`` is that of each, ``burst`` of all but one."""
+
+    text: str
+    interval: int
+    burst: int
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read a rate like ``100/second``. Raises `ValueError`."""
+        match = _RATE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"must be {RATE_FORM}")
+        requests = int(match[1])
+        interval = _SECONDS[match[2]] * _MICROSECONDS // requests
+        return cls(text, interval, interval * (requests - 1))
+
+
+class Storage(Protocol):
+    """Where the times of callers are kept."""
+
+    def take(self, caller: str, rate: Rate) -> int:
+        """Count a request of ``caller``: 0 where it is within ``rate``, else how many microseconds
+        it has to wait. What is refused doesn't count.
+        """
+        ...
+
+
+class MemoryStorage:
+    """Counts in this process, by a clock that nobody sets."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def take(self, caller: str, rate: Rate) -> int:
+        now = time.monotonic_ns() // 1000
+        with self._lock:
+            arrival = max(self._times.pop(caller, 0), now)
+            wait = arrival - now - rate.burst
+            # In again at the end, so that the first is who asked longest ago.
+            self._times[caller] = arrival if wait > 0 else arrival + rate.interval
+            if len(self._times) > _MOST_CALLERS:
+                del self._times[next(iter(self._times))]
+        return max(wait, 0)
+
+
+_SCRIPT = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local arrival = tonumber(redis.call('GET', KEYS[1])) or now
+-- One beyond the whole rate was written before the clock was set back.
+if arrival < now or arrival > now + burst + interval then arrival = now end
+local wait = arrival - now - burst
+if wait > 0 then return wait end
+arrival = arrival + interval
+redis.call('SET', KEYS[1], string.format('%.0f', arrival),
+    'PX', math.ceil((arrival - now) / 1000))
+return 0
+"""
+
+
+class RedisStorage:
+    """Counts in the Redis at ``url``, by its clock; in memory while it gives no answer."""
+
+    def __init__(self, url: str) -> None:
+        # Imported here: most services have no Redis.
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        # It connects when it is first asked, which is after the fork.
+        client = Redis.from_url(
+            url,
+            socket_timeout=_REDIS_SECONDS,
+            socket_connect_timeout=_REDIS_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._script: Any = client.register_script(_SCRIPT)
+        self._memory = MemoryStorage()
+        self._away_until = 0.0
+        self._is_away = False
+
+    def take(self, caller: str, rate: Rate) -> int:
+        if time.monotonic() < self._away_until:
+            return self._memory.take(caller, rate)
+        try:
+            wait = int(
+                self._script(keys=[f"lantern:rate:{caller}"], args=[rate.interval, rate.burst])
+            )
+        except Exception as error:  # whatever it is: a limit that fails must not fail requests
+            self._away_until = time.monotonic() + _AWAY_SECONDS
+            if not self._is_away:
+                self._is_away = True
+                # Without the error's own words, which may hold the address and its password.
+                log.error(
+                    "Redis gives no answer (%s): until it does, this worker counts the requests of "
+                    "each caller for itself",
+                    type(error).__name__,
+                )
+            return self._memory.take(caller, rate)
+        if self._is_away:
+            self._is_away = False
+            log.warning("Redis answers again, and counts the requests of each caller")
+        return wait
+
+
+def check_redis_url(url: str) -> None:
+    """Raise `ValueError` unless ``url`` is one that a `RedisStorage` can be made with."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError(f'must be "{IN_MEMORY}", or the URL of a Redis (redis://host:6379/0)')
+    from redis.connection import parse_url  # imported here: most services have no Redis
+
+    try:
+        parse_url(url)
+    except ValueError:  # whose own words may hold the password
+        raise ValueError("is not the URL of a Redis (redis://host:6379/0)") from None
+
+
+@dataclass(slots=True)
+class RateLimit:
+    """Holds each caller to ``rate``."""
+
+    rate: Rate
+    storage: Storage = field(default_factory=MemoryStorage)
+
+    @classmethod
+    def of(cls, rate: str, storage: str) -> RateLimit | None:
+        """Make the limit that the settings ask for; None for a rate that is empty."""
+        if not rate:
+            return None
+        kept = MemoryStorage() if storage == IN_MEMORY else RedisStorage(storage)
+        return cls(Rate.parse(rate), kept)
+
+    def take(self, caller: str) -> None:
+        """Count a request of ``caller``. Raises `RateLimited`."""
+        wait = self.storage.take(caller, self.rate)
+        if wait:
+            raise RateLimited(self.rate.text, -(-wait // _MICROSECONDS))

@@ -1,0 +1,130 @@
+"""What stands in front of everything that is served: it begins a request, lets it in or refuses it.
+
+Both ways of a request, the short path and Flask, lie behind it, so neither can be reached without
+it, and neither's work is spent on what is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map
+
+from app.access.cors import Cors
+from app.access.errors import AccessRefused, RateLimited
+from app.access.headers import headers_for
+from app.extension import Lantern
+from app.problems import PROBLEM_JSON, problem_document
+from app.telemetry.requests import CALL, ID_HEADER, Call
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Front:
+    """WSGI middleware that makes the `Call` of each request and asks the guard of ``parts``."""
+
+    def __init__(self, application: Application, parts: Lantern, rules: Rules) -> None:
+        self._application = application
+        self._parts = parts
+        self._guard = parts.guard
+        self._rules = rules
+        origins = parts.settings.access.cors_origins
+        header = parts.settings.release.routing_header
+        self._cors = Cors(origins, header) if origins else None
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        call = Call(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ)
+        environ[CALL] = call
+        cors = self._cors
+        if cors is not None:
+            start_response = cors.marking(environ, start_response)
+            if cors.is_preflight(environ):
+                return self._answer(call, start_response, 204, cors.preflight_headers())
+        # What the worker refused, it has not read; it stays refused for that.
+        if not self._guard.is_idle and "app.worker.refusal" not in environ:
+            rule = self._rules.match(environ)
+            try:
+                self._guard.admit(call, rule)
+            except AccessRefused as refusal:
+                call.route = rule or call.route
+                return self._refuse(call, start_response, refusal)
+        return self._application(environ, start_response)
+
+    def _refuse(self, call: Call, start_response: Any, refusal: AccessRefused) -> Iterable[bytes]:
+        if isinstance(refusal, RateLimited):
+            self._parts.metrics.refused_request("rate")
+        body = problem_document(
+            refusal.status,
+            str(refusal),
+            path=call.path,
+            request_id=call.request_id,
+            kind=refusal.kind,
+        )
+        headers = [
+            ("Content-Type", PROBLEM_JSON),
+            ("Content-Length", str(len(body))),
+            *refusal.headers,
+        ]
+        return self._answer(call, start_response, refusal.status, headers, body)
+
+    def _answer(
+        self,
+        call: Call,
+        start_response: Any,
+        status: int,
+        headers: list[tuple[str, str]],
+        body: bytes = b"",
+    ) -> Iterable[bytes]:
+        more = headers_for(call.method, PROBLEM_JSON)
+        start_response(
+            f"{status} {HTTPStatus(status).phrase}",
+            [*headers, *more, (ID_HEADER, call.request_id)],
+        )
+        call.end(status, self._parts.metrics)
+        return [] if call.method == "HEAD" or not body else [body]
+
+
+class Rules:
+    """The rules of the application's routes, matched as Flask matches them.
+
+    Paths of rules without a variable are looked up; only others go through werkzeug's matcher.
+    """
+
+    def __init__(self, url_map: Map, models: Iterable[str]) -> None:
+        self._map = url_map
+        rules = [rule for rule in url_map.iter_rules() if not rule.arguments]
+        self._fixed: Mapping[str, str] = {rule.rule: rule.rule for rule in rules} | {
+            f"/models/{name}/{verb}": f"/models/<name>/{verb}"
+            for name in models
+            for verb in ("predict", "batch", "info")
+        }
+
+    def match(self, environ: dict[str, Any]) -> str:
+        """Give the rule of a request; empty where there is none."""
+        fixed = self._fixed.get(environ.get("PATH_INFO", ""))
+        if fixed is not None:
+            return fixed
+        subdomain = self._map.default_subdomain or ""
+        try:
+            adapter = self._map.bind_to_environ(environ, subdomain=subdomain)
+            rule, _ = adapter.match(return_rule=True)
+        except HTTPException:  # not there, not by this method, or redirected
+            return ""
+        return rule.rule
+
+
+def init_app(app: Flask, parts: Lantern) -> None:
+    """Put the front before ``app``, whatever is there by now, and its headers on its answers."""
+    rules = Rules(app.url_map, parts.services)
+    app.wsgi_app = Front(app.wsgi_app, parts, rules)  # type: ignore[method-assign]
+    app.after_request(_secure)
+
+
+def _secure(response: Response) -> Response:
+    for name, value in headers_for(request.method, response.mimetype or ""):
+        response.headers.setdefault(name, value)
+    return response
