@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
@@ -31,6 +33,8 @@ from urllib3.util import Retry
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = (5.0, 30.0)
 DEFAULT_RETRIES = 3
+
+KEY_VARIABLE = "LANTERN_API_KEY"
 
 _HEALTH = "/health"
 _BACK_OFF_SECONDS = 0.25
@@ -162,10 +166,32 @@ class RequestRefused(ClientError):
         return f"{self.status} {title}: {self.detail}{quote}"
 
 
+class KeyRefused(RequestRefused):
+    """401: the service takes a key, and got none or one that doesn't count."""
+
+
+class NotAllowed(RequestRefused):
+    """403: the key counts, and not for this call."""
+
+
+class RateExceeded(RequestRefused):
+    """429: the caller asks more often than it may, even after the waits that were asked for.
+
+    ``retry_after`` is how many seconds to wait, None where the answer doesn't say.
+    """
+
+    def __init__(
+        self, status: int, problem: Mapping[str, Any], retry_after: float | None = None
+    ) -> None:
+        super().__init__(status, problem)
+        self.retry_after = retry_after
+
+
 class ModelClient:
     """Asks a Lantern service for its health, its model, and predictions.
 
     ``base_url`` is where the service lives, with the path prefix of a proxy if there is one.
+    ``api_key`` is sent with every request, and to nobody else: a redirect is not followed.
     ``timeout`` is in seconds: one number, or one to connect and one to wait for each answer.
     ``retries`` is how often a call is repeated at most, with growing waits or those that
     ``Retry-After`` asks for (at most 30 s), after 429, 503 or a connection that failed or broke;
@@ -183,6 +209,7 @@ class ModelClient:
         base_url: str = DEFAULT_URL,
         timeout: float | tuple[float, float] = DEFAULT_TIMEOUT,
         retries: int = DEFAULT_RETRIES,
+        api_key: str | None = None,
     ) -> None:
         seconds = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         if len(seconds) != 2 or not all(0 < value < math.inf for value in seconds):
@@ -190,7 +217,10 @@ class ModelClient:
         if retries < 0:
             raise ValueError(f"retries must not be negative, it is {retries}.")
         self._session = requests.Session()
-        self.base_url, self._session.auth = _split_url(base_url)
+        self.base_url, credentials = _split_url(base_url)
+        if credentials and api_key is not None:
+            raise ValueError("base_url has a password, and there is an api_key: only one is sent.")
+        self._session.auth = credentials if api_key is None else _KeyAuth(api_key)
         self._timeout = seconds
         self._session.headers.update(
             {
@@ -276,6 +306,19 @@ class ModelClient:
             return f"it was silent for {read:g} seconds"
         root = _root(error)
         return str(getattr(root, "strerror", None) or root).rstrip(".") or type(root).__name__
+
+
+class _KeyAuth(AuthBase):
+    """Sends a key; as an auth of requests, so that no .netrc takes its place."""
+
+    def __init__(self, key: str) -> None:
+        if not (key and key.isascii() and key.isprintable() and " " not in key):  # not quoted
+            raise ValueError("api_key must be a key as `key create` prints it: one word of ASCII.")
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
 
 
 class _PoliteRetry(Retry):
@@ -376,11 +419,23 @@ def _answer(response: requests.Response) -> dict[str, Any]:
     if not 200 <= response.status_code < 300:
         if document is None or not _is_problem(response):
             document = _made_up_problem(response)
-        raise RequestRefused(response.status_code, document)
+        raise _refusal(response, document)
     if document is None:
         shown = response.text[:_LONGEST_BODY_SHOWN]
         raise UnexpectedAnswer(response.url, f"no JSON object but {shown!r}")
     return document
+
+
+def _refusal(response: requests.Response, problem: dict[str, Any]) -> RequestRefused:
+    status = response.status_code
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        seconds = _PoliteRetry().get_retry_after(response.raw)
+        return RateExceeded(status, problem, seconds)
+    known: dict[int, type[RequestRefused]] = {
+        HTTPStatus.UNAUTHORIZED: KeyRefused,
+        HTTPStatus.FORBIDDEN: NotAllowed,
+    }
+    return known.get(status, RequestRefused)(status, problem)
 
 
 def _json_object(response: requests.Response) -> dict[str, Any] | None:
@@ -424,9 +479,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m app.client", description="Show what a Lantern service answers."
     )
     parser.add_argument("--url", default=DEFAULT_URL, help="where it lives (default: %(default)s)")
-    url = parser.parse_args(arguments).url
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get(KEY_VARIABLE),
+        metavar="KEY",
+        help=f"the key to send (default: that in the variable {KEY_VARIABLE}, which others on this "
+        "machine don't see)",
+    )
+    given = parser.parse_args(arguments)
     try:
-        with ModelClient(url) as client:
+        with ModelClient(given.url, api_key=given.api_key or None) as client:
             _demonstrate(client)
     except ClientError as error:
         print(error, file=sys.stderr)

@@ -46,12 +46,15 @@ class Sides:
     mean_difference: float | None = None
 
 
-def read_metrics(url: str) -> str:
-    """Get Prometheus's text from ``url``. Raises `NothingToCompare`."""
+def read_metrics(url: str, api_key: str | None = None) -> str:
+    """Get Prometheus's text from ``url``, showing ``api_key``. Raises `NothingToCompare`."""
     if not url.startswith(("http://", "https://")):
         raise NothingToCompare(f"{url} is not an address that begins with http:// or https://.")
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+        request = urllib.request.Request(url)  # noqa: S310
+        if api_key:
+            request.add_unredirected_header("Authorization", f"Bearer {api_key}")
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             text: str = response.read(_MOST_BYTES).decode()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__

@@ -31,6 +31,7 @@ from app.model.packing.description import read_description
 from app.model.release import Release
 from app.model.repository import Repository
 from app.model.verification import verify
+from app.settings import KEY_VARIABLE
 
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 refused, not verified, or not to be read;
@@ -352,7 +353,15 @@ def pack(
     metavar="URL",
     help="Where the service's metrics are; otherwise at the host and port of the settings.",
 )
-def compare_candidate(repository: Repository, as_json: bool, url: str | None) -> None:
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar=KEY_VARIABLE,
+    help=f"A key with the scope metrics, where one is required; otherwise ${KEY_VARIABLE}.",
+)
+def compare_candidate(
+    repository: Repository, as_json: bool, url: str | None, api_key: str | None
+) -> None:
     """Compare the candidate with the stable version.
 
     Reads the metrics of a running service, whose workers are summed: the rows that each version
@@ -360,7 +369,7 @@ def compare_candidate(repository: Repository, as_json: bool, url: str | None) ->
     """
     settings = lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-    text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics")
+    text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
     name = next((n for n, p in settings.models.items() if p == repository.directory), "")
     sides = compare_sides(text, name or repository.directory.name)
     if as_json:
