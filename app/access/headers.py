@@ -11,20 +11,20 @@ from app.access.cors import Headers
 POLICY = "Content-Security-Policy"
 _CACHE = "Cache-Control"
 
-PLAIN: Headers = [
-    # Nothing is taken for another type than it says: JSON stays JSON, whatever a caller sent.
-    ("X-Content-Type-Options", "nosniff"),
-    (POLICY, "default-src 'none'; frame-ancestors 'none'"),
-]
-"""What every answer has that is no page. Answers to POST have no more, for no cache keeps them that
-isn't told to (RFC 9110, section 9.3.3)."""
+PLAIN: Headers = [("X-Content-Type-Options", "nosniff")]
+"""What every answer has: JSON stays JSON, whatever a caller sent. Answers to POST have no more: no
+cache keeps them that isn't told to (RFC 9110, section 9.3.3), no browser shows them as a page."""
 
-UNCACHED: Headers = [*PLAIN, (_CACHE, "no-store")]
-"""The same for what is asked by GET: a shared cache knows that what took Authorization is for one
-caller (RFC 9111, section 3.5), and doesn't know it of X-API-Key."""
+FETCHED: Headers = [
+    *PLAIN,
+    (POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (_CACHE, "no-store"),
+]
+"""What an answer to GET has, if it is no page: a browser may show it as one. A shared cache knows
+that what took Authorization is for one caller (RFC 9111, section 3.5), and not so of X-API-Key."""
 
 PAGE: Headers = [
-    ("X-Content-Type-Options", "nosniff"),
+    *PLAIN,
     # Pages load their own files and talk to this service. Swagger UI has its icons in data: URLs.
     (
         POLICY,
@@ -41,4 +41,4 @@ def headers_for(method: str, mimetype: str) -> Headers:
     """Give the headers of an answer of the type ``mimetype``."""
     if mimetype == "text/html":
         return PAGE
-    return UNCACHED if method in ("GET", "HEAD") else PLAIN
+    return FETCHED if method in ("GET", "HEAD") else PLAIN
