@@ -29,6 +29,7 @@ CALL = "lantern.call"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Call:
@@ -67,7 +68,11 @@ class Call:
         self.rows: int | None = None
 
     def end(self, status: int, metrics: Metrics) -> None:
-        """Log and count the request, which is answered with ``status``."""
+        """Log and count the request, which is answered with ``status``.
+
+        It lets go of the environ, which holds it: in a circle they would keep each other, and the
+        body with them, until the garbage is collected.
+        """
         seconds = perf_counter() - self.started
         # Labels are bounded: neither a path nor a method that someone made up becomes one.
         method = self.method if self.method in _METHODS else "other"
@@ -85,6 +90,7 @@ class Call:
         if self.caller is not None:
             fields["caller"] = self.caller
         events.info("request", fields)
+        self.environ = _NOTHING
 
 
 def init_app(app: Flask) -> None:
