@@ -31,7 +31,7 @@ KEY_VARIABLE = "LANTERN_API_KEY"
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
 _SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
 
-_PASSWORD = re.compile(r"(://[^/@]*:)[^/]*@")
+_PASSWORD = re.compile(r"(://[^/@:]*:).*@")
 
 
 class SettingsError(click.ClickException):

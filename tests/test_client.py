@@ -19,7 +19,10 @@ import pytest
 
 from app.client import (
     ClientError,
+    KeyRefused,
     ModelClient,
+    NotAllowed,
+    RateExceeded,
     RequestRefused,
     ServiceUnreachable,
     UnexpectedAnswer,
@@ -446,6 +449,65 @@ def test_credentials_are_sent_and_never_shown(server: ScriptedServer) -> None:
         client.predict({})
     assert server.received[0].headers["Authorization"] == "Basic dXNlcjpzQGNyZXQ="
     assert "cret" not in str(info.value) + client.base_url
+
+
+def test_a_key_is_sent_with_every_call_and_never_shown(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not what a .netrc has for the host, which requests would take instead."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.script = [OK, Refusal(401)]
+    with ModelClient(server.url, api_key="lantern_1_s3cret") as client:
+        client.predict({})
+        with pytest.raises(KeyRefused) as refused:
+            client.health_check()
+    sent = [received.headers["Authorization"] for received in server.received]
+    assert sent == ["Bearer lantern_1_s3cret"] * 2
+    assert "s3cret" not in str(refused.value) + repr(refused.value)
+
+
+def test_a_key_goes_to_no_other_host(server: ScriptedServer) -> None:
+    other = ScriptedServer()
+    server.script = [Answer(307, {}, {"Location": f"{other.url}/predict"})]
+    with other, ModelClient(server.url, api_key="s3cret") as client:
+        with pytest.raises(RequestRefused, match="It redirects to"):
+            client.predict({})
+        assert other.received == []
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="api_key must be a key") as error:
+        ModelClient(api_key=key)
+    assert key == "" or key not in str(error.value)
+
+
+def test_a_password_and_a_key_can_not_both_be_sent() -> None:
+    with pytest.raises(ValueError, match="only one is sent"):
+        ModelClient("http://user:s3cret@127.0.0.1", api_key="key")
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, KeyRefused), (403, NotAllowed)])
+def test_a_key_that_is_refused_is_not_tried_again(
+    server: ScriptedServer, client: ModelClient, status: int, kind: type[RequestRefused]
+) -> None:
+    server.script = [Refusal(status)]
+    with pytest.raises(kind) as refused:
+        client.predict({})
+    assert refused.value.status == status
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("soon", None)])
+def test_a_rate_that_is_exceeded_says_when_to_come_back(
+    server: ScriptedServer, header: str, seconds: float | None
+) -> None:
+    server.script = [Refusal(429, Retry_After=header)]
+    with ModelClient(server.url, retries=0) as client, pytest.raises(RateExceeded) as refused:
+        client.predict({})
+    assert refused.value.retry_after == seconds
+    assert pickle.loads(pickle.dumps(refused.value)).retry_after == seconds
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("nan")])

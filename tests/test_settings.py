@@ -90,6 +90,15 @@ def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays()
         ({"MODEL__DEVICE": "cuda:0\n"}, 'Must be "cpu", "cuda" or "cuda:N".'),
         ({"MODEL__BATCH_ROWS": "-1"}, "Must be greater than or equal to 0"),
         ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "Must be greater than 0"),
+        ({"ACCESS__AUTH": "yes"}, "Must be one of: auto, keys, none"),
+        ({"ACCESS__CORS_ORIGINS": "https://a.example/"}, "is not an origin"),
+        ({"ACCESS__CORS_ORIGINS": "https://A.example"}, "is not an origin"),
+        ({"ACCESS__CORS_ORIGINS": "https://a.example:443"}, "is not an origin"),
+        ({"ACCESS__CORS_ORIGINS": "*,null"}, "'null' is not an origin"),
+        ({"LIMITS__RATE": "fast"}, 'Must be a number and a unit, such as "100/second"'),
+        ({"LIMITS__RATE_STORAGE": "memcached://x"}, 'Must be "memory://", or the URL of a Redis'),
+        ({"LIMITS__RATE_STORAGE": "redis://x:port/0"}, "Is not the URL of a Redis"),
+        ({"SERVER__PROXIES": "-1"}, "Must be greater than or equal to 0"),
         ({"CONFIG": "/nowhere.toml"}, "/nowhere.toml can't be read: No such file"),
     ],
 )
@@ -139,6 +148,25 @@ def test_the_variables_that_kubernetes_adds_for_a_service_are_no_settings() -> N
         "LANTERN_CANARY_PORT": "tcp://10.0.0.2:80",
     }
     assert set(load_settings(links).origins.values()) == {"default"}
+
+
+def test_the_clients_key_is_no_setting() -> None:
+    settings = load_settings({"LANTERN_API_KEY": "s3cret"})
+    assert set(settings.origins.values()) == {"default"}
+    assert "s3cret" not in str(settings)
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    url = "redis://user:s3cr@et@host:6379/0"
+    shown = load_settings({"LANTERN_LIMITS__RATE_STORAGE": url}).values["limits.rate_storage"]
+    assert shown == "redis://user:***@host:6379/0"
+    refusal = refused(LIMITS__RATE_STORAGE="redis://user:s3cret@host:x/0")
+    assert "redis://user:***@host:x/0" in refusal
+    assert "s3cret" not in refusal
+
+
+def test_a_relative_file_of_keys_starts_at_the_project() -> None:
+    assert load_settings({}).access.keys_file == PROJECT_ROOT / "config" / "keys.json"
 
 
 def test_the_production_example_loads_and_overrides_something() -> None:
