@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,9 @@ import pytest
 from app.access import rate as rates
 from app.access.errors import RateLimited
 from app.access.rate import IN_MEMORY, MemoryStorage, Rate, RateLimit, RedisStorage
+from tests.access.redis import Redis
 from tests.conftest import _Lines
-from tests.integration.conftest import free_port, wait_for
+from tests.integration.conftest import wait_for
 
 
 class Clock:
@@ -103,40 +102,8 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 # Redis
 
 
-class Redis:
-    """Debian's Redis on a free port, which keeps nothing on the disk."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._directory = directory
-        self.start()
-
-    def start(self) -> None:
-        command = f"redis-server --port {self.port} --bind 127.0.0.1 --save  --appendonly no"
-        self.process = subprocess.Popen(
-            command.split(" "), cwd=self._directory, stdout=subprocess.DEVNULL
-        )
-        wait_for(self.is_up)
-
-    def is_up(self) -> bool:
-        from redis import Redis as Client
-        from redis.exceptions import RedisError
-
-        try:
-            return bool(Client.from_url(self.url).ping())
-        except RedisError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("there is no redis-server here: apt-get install redis-server")
     server = Redis(tmp_path)
     yield server
     server.kill()
@@ -152,19 +119,14 @@ def test_redis_counts_as_memory_does_and_for_all_together(redis: Redis) -> None:
 
 
 def test_redis_forgets_callers_that_have_used_up_nothing(redis: Redis) -> None:
-    from redis import Redis as Client
-
     storage = RedisStorage(redis.url)
     assert storage.take("a", Rate.parse("1/second")) == 0
-    client = Client.from_url(redis.url)
-    assert 0 < client.pttl("lantern:rate:a") <= 1000
-    wait_for(lambda: not client.keys(), 5)
+    assert 0 < redis.client.pttl("lantern:rate:a") <= 1000
+    wait_for(lambda: not redis.client.keys(), 5)
 
 
 def test_a_time_from_before_the_clock_was_set_back_holds_up_nobody(redis: Redis) -> None:
-    from redis import Redis as Client
-
-    Client.from_url(redis.url).set("lantern:rate:a", (time.time() + 7200) * 1e6)
+    redis.client.set("lantern:rate:a", (time.time() + 7200) * 1e6)
     assert let_in(RedisStorage(redis.url), "a", Rate.parse("3/minute")) == 3
 
 
