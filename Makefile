@@ -13,7 +13,7 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk
+.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -27,7 +27,7 @@ serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
-test: $(DEVELOPMENT) check-chromium check-wrk lint types
+test: $(DEVELOPMENT) check-chromium check-wrk check-redis lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -62,6 +62,17 @@ check-wrk:
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk >/dev/null; \
 	} || echo "There is no wrk, and it could not be installed (which takes root and apt-get):" \
 	    "the tests under its load will be skipped, and make bench needs it."
+
+# Tests of rates that workers share start a Redis of their own; without Debian's they are skipped.
+# Its package starts one, too, which nothing here needs: where services can be started, that is
+# refused while it is installed.
+check-redis:
+	@command -v redis-server >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        redis-server >/dev/null; \
+	} || echo "There is no redis-server, and it could not be installed (which takes root and" \
+	    "apt-get): the tests that need it will be skipped."
 
 $(SERVING): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

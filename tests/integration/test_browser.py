@@ -20,6 +20,7 @@ import requests
 import torch
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from app.access.keys import PREDICT, create_key
 from app.model.network import Network, save_checkpoint
 from tests.conftest import BUNDLE, ROOT
 from tests.integration.conftest import Server
@@ -446,6 +447,91 @@ def test_the_page_runs_and_loads_nothing_but_its_own_files(server: Server) -> No
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
     assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=|https?:", response.text)
+
+
+# Keys
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keys") / "keys.json"
+
+
+@pytest.fixture(scope="module")
+def guarded(start: Callable[..., Server], keys: Path) -> Server:
+    """A server that requires keys, and lets everybody see its pages."""
+    return start(
+        *("-w", "1"),
+        ACCESS__AUTH="keys",
+        ACCESS__KEYS_FILE=str(keys),
+        ACCESS__OPEN_PAGE="true",
+        ACCESS__OPEN_DOCS="true",
+    )
+
+
+@pytest.fixture(scope="module")
+def key(keys: Path) -> str:
+    return create_key(keys, "visitor", [PREDICT])[1]
+
+
+def test_the_page_asks_for_a_key_where_one_is_required_and_keeps_it_nowhere(
+    browser: Browser, guarded: Server, key: str
+) -> None:
+    with visit(browser, guarded, refused="/predict") as page:
+        field = page.get_by_label("API key")
+        page.get_by_role("button", name="Predict").click()
+        expect(field).to_be_focused()
+        expect(page.locator("#key-message")).to_be_visible()
+        field.fill(f"{key}x")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not known, or was revoked")
+        expect(field).to_be_focused()
+        page.screenshot(path=ARTIFACTS / "page-key-refused.png")
+        field.fill(key)
+        page.keyboard.press("Enter")
+        assert shown(page)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        page.get_by_role("button", name="Reset").click()
+        expect(field).to_have_value(key)
+        kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]")
+        assert kept == [0, 0, ""]
+        assert page.evaluate("location.href") == f"{guarded.url}/"
+        page.reload()
+        expect(field).to_have_value("")
+
+
+def test_the_page_for_a_key_fits_on_a_phone_and_links_to_what_is_open(
+    browser: Browser, guarded: Server
+) -> None:
+    with visit(browser, guarded, viewport={"width": 390, "height": 844}) as page:
+        expect(page.get_by_label("API key")).to_be_visible()
+        links = page.locator("nav a").evaluate_all("all => all.map(a => new URL(a.href).pathname)")
+        assert links == ["/docs", "/openapi.json", "/health"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.screenshot(path=ARTIFACTS / "page-key-phone.png", full_page=True)
+
+
+def test_the_documentation_takes_a_key_and_sends_it(
+    browser: Browser, guarded: Server, key: str
+) -> None:
+    with visit(
+        browser, guarded, "/docs", refused="/predict", viewport={"width": 1280, "height": 1720}
+    ) as page:
+        block = page.locator("#operations-Prediction-predict")
+        block.locator(".opblock-summary-control").click()
+        block.get_by_role("button", name="Try it out").click()
+        block.get_by_role("button", name="Execute").click()
+        status = block.locator(".live-responses-table tbody .response-col_status")
+        expect(status).to_contain_text("401")
+        page.get_by_role("button", name="Authorize", exact=True).first.click()
+        dialog = page.locator(".modal-ux")
+        page.screenshot(path=ARTIFACTS / "docs-authorize.png")
+        dialog.get_by_label("auth-bearer-value").fill(key)
+        dialog.get_by_role("button", name="Apply credentials").first.click()
+        dialog.get_by_role("button", name="Close").first.click()
+        block.get_by_role("button", name="Execute").click()
+        expect(status).to_contain_text("200")
+        page.screenshot(path=ARTIFACTS / "docs-key.png")
 
 
 # The documentation page

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from app.access.keys import ADMIN, create_key
 from tests.integration.conftest import Server
 
 
-def test_the_service_keeps_what_its_document_promises(server: Server, tmp_path: Path) -> None:
-    """Statuses, types, schemas, headers, and refusals of what is invalid."""
+def run_schemathesis(server: Server, directory: Path, examples: int) -> None:
+    """Run all checks; ``schemathesis.toml`` in ``directory`` may configure them."""
     ran = subprocess.run(
         [
             str(Path(sys.executable).with_name("schemathesis")),
@@ -18,10 +22,10 @@ def test_the_service_keeps_what_its_document_promises(server: Server, tmp_path: 
             f"{server.url}/openapi.json",
             "--checks=all",
             "--mode=all",
-            "--max-examples=60",
+            f"--max-examples={examples}",
             "--generation-deterministic",
         ],
-        cwd=tmp_path,
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
@@ -29,3 +33,29 @@ def test_the_service_keeps_what_its_document_promises(server: Server, tmp_path: 
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
     assert "12 selected / 12 total" in ran.stdout
     assert "No issues found" in ran.stdout
+
+
+def test_the_service_keeps_what_its_document_promises(server: Server, tmp_path: Path) -> None:
+    """Statuses, types, schemas, headers, and refusals of what is invalid."""
+    run_schemathesis(server, tmp_path, examples=60)
+
+
+@pytest.mark.parametrize("worker_class", ["keepalive"], indirect=True)  # keys don't know it
+def test_it_keeps_what_it_promises_of_keys(start: Callable[..., Server], tmp_path: Path) -> None:
+    """The same with keys and a rate; without a key, or with a wrong one, nothing is answered."""
+    keys = tmp_path / "keys.json"
+    _, key = create_key(keys, "schemathesis", [ADMIN])
+    (tmp_path / "schemathesis.toml").write_text(
+        f'[auth.openapi.bearer]\nbearer = "{key}"\n[auth.openapi.header]\napi_key = "{key}"\n'
+    )
+    server = start(
+        *("-w", "2"),
+        ACCESS__AUTH="keys",
+        ACCESS__KEYS_FILE=str(keys),
+        ACCESS__OPEN_DOCS="true",
+        LIMITS__RATE="900000/second",
+    )
+    run_schemathesis(server, tmp_path, examples=10)
+    statuses = {line["status"] for line in server.lines("request")}
+    assert {200, 401} <= statuses
+    assert 500 not in statuses
