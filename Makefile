@@ -63,13 +63,11 @@ check-wrk:
 	} || echo "There is no wrk, and it could not be installed (which takes root and apt-get):" \
 	    "the tests under its load will be skipped, and make bench needs it."
 
-# Tests of rates that workers share start a Redis of their own; without Debian's they are skipped.
-# Its package starts one, too, which nothing here needs: where services can be started, that is
-# refused while it is installed.
+# The tests of a rate that workers share start a Redis of their own, and are skipped without it.
 check-redis:
 	@command -v redis-server >/dev/null || { \
 	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	        redis-server >/dev/null; \
 	} || echo "There is no redis-server, and it could not be installed (which takes root and" \
 	    "apt-get): the tests that need it will be skipped."

@@ -44,11 +44,14 @@ class Front:
             start_response = cors.marking(environ, start_response)
             if cors.is_preflight(environ):
                 return self._answer(call, start_response, 204, cors.preflight_headers())
+        guard = self._guard
+        if not guard.is_told:
+            guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
-        if not self._guard.is_idle and "app.worker.refusal" not in environ:
+        if not guard.is_idle and "app.worker.refusal" not in environ:
             rule = self._rules.match(environ)
             try:
-                self._guard.admit(call, rule)
+                guard.admit(call, rule)
             except AccessRefused as refusal:
                 call.route = rule or call.route
                 return self._refuse(call, start_response, refusal)

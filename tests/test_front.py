@@ -249,6 +249,14 @@ def test_the_address_that_is_bound_wins_over_the_settings(
     assert app.test_client().get("/models").status_code == 401
 
 
+def test_a_server_that_tells_nothing_is_taken_at_its_name(make_app: Callable[..., Flask]) -> None:
+    """Flask's own server, or Gunicorn without our configuration, on every address."""
+    client = make_app(ACCESS__KEYS_FILE="/nowhere/keys.json").test_client()
+    for name, status in (("127.0.0.1", 200), ("localhost", 200), ("0.0.0.0", 401)):
+        response = client.get("/models", environ_overrides={"SERVER_NAME": name})
+        assert response.status_code == status, name
+
+
 def test_the_log_names_the_caller_and_never_a_key(
     guarded: Callable[..., FlaskClient], keys: Path, sample: dict[str, float], log_lines: Lines
 ) -> None:

@@ -54,14 +54,15 @@ def needs_of(access: AccessSettings) -> dict[str, str]:
 class Guard:
     """Lets requests in, or raises why not.
 
-    ``keys_required`` and ``has_rate`` tell what it looks at; where it is neither, it need not be
-    asked.
+    ``keys_required`` and ``has_rate`` tell what it looks at, and ``is_idle`` that it is neither, so
+    that it need not be asked. ``is_told`` says whether it knows where the server listens.
     """
 
     def __init__(self, settings: Settings) -> None:
         access = settings.access
         self._auth = access.auth
         self._file = KeyFile(access.keys_file)
+        self.is_told = False
         self._needs: Mapping[str, str] = needs_of(access)
         self._proxies = settings.server.proxies
         self._rate = RateLimit.of(settings.limits.rate, settings.limits.rate_storage)
@@ -69,8 +70,20 @@ class Guard:
         self._set_exposed(not is_loopback(settings.server.host))
 
     def listen_on(self, names: Iterable[object]) -> None:
-        """Note where the server really listens: the names of its sockets."""
+        """Note where the server really listens: the names of its sockets.
+
+        In a worker this forgets what its master read, which may be another user's to read.
+        """
+        self.is_told = True
+        self._file = KeyFile(self._file.path)
         self._set_exposed(is_exposed(names))
+
+    def meet(self, server_name: str) -> None:
+        """Go by the name that a server gives itself, where nobody told: another than Gunicorn, or
+        Gunicorn with another configuration.
+        """
+        if not self._is_exposed and not is_loopback(server_name):
+            self._set_exposed(True)
 
     def _set_exposed(self, exposed: bool) -> None:
         self._is_exposed = exposed

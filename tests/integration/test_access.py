@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import os
+import pwd
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -120,6 +123,27 @@ def test_a_socket_that_was_inherited_is_looked_at(keys: Path) -> None:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
+def test_keys_that_the_workers_user_can_not_read_let_nobody_in(start: Start) -> None:
+    """From the start, and not only once the file changes: the master could read it."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        keys = Path(directory, "keys.json")
+        _, key = create_key(keys, "caller", [PREDICT])
+        server = start(
+            *("-w", "1", "--user", "nobody", "--group", "nogroup"),
+            ACCESS__AUTH="keys",
+            ACCESS__KEYS_FILE=str(keys),
+        )
+        assert ask(server, key) == 503
+        (line,) = [x for x in server.lines() if x["message"].startswith("no request is let in")]
+        assert "Permission denied" in line["message"]
+        os.chown(keys, pwd.getpwnam("nobody").pw_uid, -1)
+        assert ask(server, key) == 200
+        _, other = create_key(keys, "other", [PREDICT])
+        assert ask(server, other) == 200, "the file stays its reader's"
 
 
 @pytest.mark.parametrize("name", ["keepalive", "gthread", "sync"])
