@@ -50,7 +50,7 @@ def test_a_request_that_is_overdue_is_refused_before_any_work(
     short: str, path: str, make_app: Callable[..., Flask], log_lines: Lines
 ) -> None:
     app = make_app(SERVER__SHORT_PATH=short)
-    assert isinstance(app.wsgi_app, ShortPath) is (short == "true")
+    assert isinstance(app.wsgi_app._application, ShortPath) is (short == "true")
     answer = app.test_client().post(
         path,
         data=b"this is not even JSON",
