@@ -72,7 +72,7 @@ _TIMEOUT = {
     "in": "header",
     "description": "How long the request may wait for its turn, where less than the service's "
     "own limit; 503 at once if it would be longer.",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 _ROUTING = {
     "in": "header",
