@@ -51,6 +51,7 @@ def is_exposed(names: Iterable[object]) -> bool:
     )
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: object) -> bool:
     """Tell whether ``host``, an address or a name, surely means this machine alone."""
     address = _parse(str(host))
