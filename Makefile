@@ -13,7 +13,7 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis
+.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    ruff's checks and format"
 	@echo "make types   mypy"
 	@echo "make format  put the code into ruff's format"
+	@echo "make lock    lock what the image installs, after a change of requirements"
 
 serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
@@ -44,6 +45,19 @@ format: $(DEVELOPMENT)
 
 types: $(DEVELOPMENT)
 	$(BIN)/mypy
+
+# The image installs these with their hashes. What stands in them already stays as it is: remove them
+# first to have newer versions of what requirements.txt doesn't pin. uv reads nothing of pip's
+# configuration, so it is told here where PyTorch's builds for the CPU are, and only for their lock.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" \
+    --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
+lock: $(DEVELOPMENT)
+	$(LOCK) requirements-build.txt -o locks/build.txt
+	$(LOCK) requirements-onnx.txt -o locks/onnx.txt
+	UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL" UV_FIND_LINKS="$$PIP_FIND_LINKS" \
+	UV_INDEX_STRATEGY=unsafe-best-match \
+	$(LOCK) requirements.txt -c locks/build.txt -c locks/onnx.txt -o locks/torch-cpu.txt
+	$(LOCK) requirements.txt -c locks/build.txt -c locks/onnx.txt -o locks/torch-cuda.txt
 
 # The browser tests drive Debian's chromium. Where it can't be installed they are skipped, and say so.
 check-chromium:
@@ -72,7 +86,7 @@ check-redis:
 	} || echo "There is no redis-server, and it could not be installed (which takes root and" \
 	    "apt-get): the tests that need it will be skipped."
 
-$(SERVING): requirements.txt
+$(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Lantern needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import parse_pins, pins
+from benchmarks.peers import pins, read_pins
 from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
 
 
 def describe() -> dict[str, Any]:
     """Give the processor, its cores, memory, kernel, Python, wrk and every library's version."""
-    ours = parse_pins((ROOT / "requirements.txt").read_text())
+    ours = read_pins(ROOT / "requirements.txt")
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),

@@ -29,13 +29,20 @@ def make_environments() -> None:
 
 def pins(name: str) -> dict[str, str]:
     """Give the versions of a peer's libraries."""
-    return parse_pins((PEERS / name / "requirements.txt").read_text())
+    return read_pins(PEERS / name / "requirements.txt")
 
 
-def parse_pins(requirements: str) -> dict[str, str]:
-    """Give ``{name: version}`` of lines like ``orjson==3.13.0``."""
-    lines = [line.partition("#")[0].strip() for line in requirements.splitlines()]
-    return dict(line.split("==") for line in lines if line)
+def read_pins(path: Path) -> dict[str, str]:
+    """Give ``{name: version}`` of lines like ``orjson==3.13.0``, also in files it takes in."""
+    found: dict[str, str] = {}
+    for line in path.read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement.startswith("-r "):
+            found |= read_pins(path.parent / requirement.removeprefix("-r ").strip())
+        elif requirement:
+            name, version = requirement.split("==")
+            found[name] = version
+    return found
 
 
 def _run(*command: str | Path) -> None:

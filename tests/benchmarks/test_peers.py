@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import parse_pins
+from benchmarks.peers import read_pins
 from benchmarks.servers import PEER_NAMES, PEERS
 from tests.conftest import ROOT
 from tests.test_architecture import imports, within
@@ -21,13 +22,15 @@ def test_a_peer_compiles_and_knows_nothing_of_lantern(name: str) -> None:
 
 @pytest.mark.parametrize("name", PEER_NAMES)
 def test_a_peer_is_pinned_and_shares_lanterns_versions(name: str) -> None:
-    pins = parse_pins((PEERS / name / "requirements.txt").read_text())
+    pins = read_pins(PEERS / name / "requirements.txt")
     assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in pins.values())
-    ours = parse_pins((ROOT / "requirements.txt").read_text())
+    ours = read_pins(ROOT / "requirements.txt")
     shared = pins.keys() & ours.keys()
     assert "gunicorn" in shared
     assert {key: pins[key] for key in shared} == {key: ours[key] for key in shared}
 
 
-def test_comments_are_no_pins() -> None:
-    assert parse_pins("# why\norjson==3.13.0  # fast\n\n") == {"orjson": "3.13.0"}
+def test_comments_are_no_pins_and_files_taken_in_have_some(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("# why\norjson==3.13.0  # fast\n\n-r more.txt\n")
+    (tmp_path / "more.txt").write_text("Flask==3.1.3\n")
+    assert read_pins(tmp_path / "requirements.txt") == {"orjson": "3.13.0", "Flask": "3.1.3"}
