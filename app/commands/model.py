@@ -30,6 +30,7 @@ from app.model.manifest import VERSION, VERSION_FORM, manifest_document
 from app.model.packing.description import read_description
 from app.model.release import Release
 from app.model.repository import Repository
+from app.model.runtime import is_installed
 from app.model.verification import verify
 from app.settings import KEY_VARIABLE
 
@@ -328,6 +329,8 @@ def pack(
     it on the samples and on noise around them. Needs what requirements-dev.txt installs.
     """
     with told_in_a_sentence():
+        if not is_installed("torch"):
+            raise BundleError("Packing needs torch: pip install -r requirements-dev.txt")
         from app.model.packing.file import pack_file  # imports torch, which no other command needs
 
         manifest = pack_file(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -125,8 +126,8 @@ def choose_runtime(
 ) -> str:
     """Give the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
 
-    It can on a CPU. Raises `BundleError` when the bundle lacks what the wanted runtime executes, or
-    the runtime can't use ``device``.
+    It can on a CPU. Raises `BundleError` when the bundle lacks what the wanted runtime executes,
+    the runtime can't use ``device``, or it isn't installed here.
     """
     on_cpu = device == "cpu"
     name = choice if choice != "auto" else "onnx" if has_onnx and on_cpu else "torch"
@@ -146,7 +147,21 @@ def choose_runtime(
             else f"model.device is {device!r}, which takes torch, but this model has no model.pt; "
             "pack it with one, or set model.device to 'cpu'."
         )
+    if name == "torch" and not is_installed(name):
+        if choice == "torch":
+            reason = "model.runtime is 'torch'"
+        else:
+            reason = "This model has no model.onnx" if on_cpu else f"model.device is {device!r}"
+        raise BundleError(
+            f"{reason}, and torch isn't installed here: install requirements.txt (in an image: "
+            "build it without --target onnx), or have ONNX Runtime serve a model.onnx on the CPU."
+        )
     return name
+
+
+def is_installed(runtime: str) -> bool:
+    """Tell whether the library of ``runtime`` is here, without importing it."""
+    return find_spec({"torch": "torch", "onnx": "onnxruntime"}[runtime]) is not None
 
 
 def import_library(runtime: str) -> None:

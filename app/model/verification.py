@@ -1,7 +1,7 @@
 """Verification: is a version fit to serve? Everything that is wrong with it, not the first thing.
 
 What a worker checks when it loads a version is checked here on each runtime that the version can
-run on, and how long a prediction takes is measured.
+run on and that is installed, and how long a prediction takes is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.model.errors import BundleError
 from app.model.loading import make_runtime
 from app.model.manifest import Golden, Manifest
 from app.model.model import Model
-from app.model.runtime import Runtime, RuntimeChoice, choose_runtime
+from app.model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
 
 _ROWS = 1000
 _WARM_UP = 10
@@ -120,7 +120,8 @@ def verify(
     reports: list[RuntimeReport] = []
     for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
         # What isn't the file that was packed is not opened: its fault is told, and it may be worse.
-        if file in manifest.files and file not in damaged and (each_runtime or not reports):
+        fit = file in manifest.files and file not in damaged and is_installed(name)
+        if fit and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
             reports.append(_examine(bundle, name, threads=threads, measure=measure))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
