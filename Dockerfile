@@ -1,34 +1,76 @@
-# Lantern in a container:
-#   docker build -t lantern:0.1.0 .
-#   docker run --rm --publish 8000:8000 --stop-timeout 70 lantern:0.1.0
-# It runs with a read-only root file system too: --read-only --tmpfs /tmp.
-FROM python:3.11-slim
+# Lantern in a container, as small as what it serves:
+#   docker build --target onnx -t lantern:0.1.0-onnx .     ONNX models only, without torch
+#   docker build -t lantern:0.1.0 .                        torch for the CPU, too
+# PyTorch's builds for the CPU are in an index of its own: give its address as
+# --build-arg PIP_EXTRA_INDEX_URL=... or, with all else that pip must know to reach your packages (it
+# stays out of the image), as --secret id=pip,src=pip.conf. For GPUs: --build-arg TORCH=cuda.
+#
+#   docker run --rm --publish 127.0.0.1:8000:8000 --stop-timeout 70 --read-only --tmpfs /tmp \
+#       --mount type=bind,src=$PWD/keys,dst=/lantern/keys,readonly \
+#       --env LANTERN_ACCESS__KEYS_FILE=/lantern/keys/keys.json lantern:0.1.0
+# It listens on all of the container's interfaces, where a key is asked for: without a file of keys
+# every prediction is answered 401, and only health is open. Where something in front of it decides
+# who gets there, say so: --env LANTERN_ACCESS__AUTH=none.
 
-# pip's default index has torch for x86-64 with CUDA, gigabytes that a CPU has no use for. With the
-# address of PyTorch's index of CPU builds here, pip takes the build without them.
+# What both kinds of image install. Every file is one that the locks know by its hash; flasgger alone
+# comes as source, and what builds it is locked too.
+FROM python:3.11-slim AS onnx-libraries
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    PIP_REQUIRE_HASHES=1
+WORKDIR /build
+COPY locks/build.txt locks/onnx.txt ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m venv --without-pip /opt/lantern \
+    && pip --python /opt/lantern install --only-binary=:all: -r build.txt \
+    && pip --python /opt/lantern install --only-binary=:all: --no-binary=flasgger \
+        --no-build-isolation --use-pep517 -r onnx.txt \
+    && pip --python /opt/lantern uninstall --yes setuptools
+# Tests of libraries, and maps by which a browser's debugger finds the source of Swagger UI.
+RUN find /opt/lantern -depth -path '*/site-packages/*' \
+        \( -type d -name tests -o -name '*.js.map' -o -name '*.css.map' \) -exec rm -r {} +
+
+# The same with torch. The wheel for the CPU and the one with CUDA are different files with different
+# requirements, so each has a lock.
+FROM onnx-libraries AS torch-libraries
+ARG TORCH=cpu
 ARG PIP_EXTRA_INDEX_URL=""
+COPY locks/torch-${TORCH}.txt ./torch.txt
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip --python /opt/lantern install --only-binary=:all: -r torch.txt \
+    || { echo "If torch was not found, give its index: see the first lines of the Dockerfile." >&2; exit 1; }
+# Tests again, and what only compilers of extensions want; nothing can be compiled in this image.
+RUN cd /opt/lantern/lib/python3.11/site-packages \
+    && find sympy -depth -type d -name tests -exec rm -r {} + \
+    && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && rm -r torch/test torch/include
 
-ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
-
-# A number, because Kubernetes can't tell that a name isn't root's.
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lantern
-
+FROM python:3.11-slim AS application
 WORKDIR /lantern
-
-# What changes least comes first, so that a new model doesn't install the libraries again.
-COPY requirements.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-        -r requirements.txt
-
 COPY wsgi.py gunicorn.conf.py ./
 COPY config ./config
 COPY app ./app
 COPY models ./models
+# Compiled here, where it can be written; and readable for all, whatever the checkout's files are.
+RUN python -m compileall -q --invalidation-mode unchecked-hash wsgi.py app \
+    && chmod -R u=rwX,go=rX .
+
+FROM python:3.11-slim AS service
+LABEL org.opencontainers.image.title="Lantern" \
+      org.opencontainers.image.description="Serves trained PyTorch classifiers over HTTP" \
+      org.opencontainers.image.version="0.1.0"
+
+# A number, because Kubernetes can't tell that a name isn't root's.
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lantern
+WORKDIR /lantern
 
 # Workers show that they live by touching a file, which must not wait for a disk. ONNX Runtime would
 # report to its makers what it runs and where, and its threads for that don't survive a fork.
-ENV HOME=/tmp \
+ENV PATH="/opt/lantern/bin:$PATH" \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1 \
     LANTERN_CONFIG=config/production.toml \
     GUNICORN_CMD_ARGS="--worker-tmp-dir=/dev/shm"
@@ -40,4 +82,14 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('LANTERN_SERVER__PORT', 8000)), timeout=4); service.request('GET', '/health/ready'); sys.exit(service.getresponse().status != 200)"]
 
+# Gunicorn is the container's first process, so a SIGTERM reaches it.
 CMD ["gunicorn", "wsgi:app"]
+
+# What changes least comes first: a new model changes the last layer alone.
+FROM service AS onnx
+COPY --from=onnx-libraries /opt/lantern /opt/lantern
+COPY --from=application /lantern /lantern
+
+FROM service AS torch
+COPY --from=torch-libraries /opt/lantern /opt/lantern
+COPY --from=application /lantern /lantern

@@ -1,4 +1,4 @@
-"""What the tests of the ways to deploy share: the Dockerfile, read; a Python without torch."""
+"""What the tests of the ways to deploy share: the Dockerfile and the locks, read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,23 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import ROOT
-from tests.deploy.test_locks import read_lock
+
+LOCKS = ROOT / "locks"
+
+
+def read_lock(name: str) -> dict[str, tuple[str, list[str]]]:
+    """Give the version and the hashes of each package of a lock."""
+    text = re.sub(r" *#.*", "", (LOCKS / name).read_text())
+    lines = re.sub(r"\\\n", " ", text).split("\n")
+    found = {}
+    for line in filter(str.strip, lines):
+        package, *hashes = line.split()
+        assert package.count("==") == 1, line
+        assert hashes, f"{package} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", part) for part in hashes), line
+        wanted, version = package.split("==")
+        found[wanted] = version, hashes
+    return found
 
 
 class Instruction(NamedTuple):
@@ -38,15 +54,10 @@ def read_stages() -> dict[str, list[Instruction]]:
     return stages
 
 
-@pytest.fixture(scope="session")
-def stages() -> dict[str, list[Instruction]]:
-    return read_stages()
-
-
-@pytest.fixture(scope="session")
-def dockerfile(stages: dict[str, list[Instruction]]) -> list[Instruction]:
-    """The instructions that make the image which the Dockerfile builds when no target is named."""
-    *_, name = stages
+def read_image(target: str = "") -> list[Instruction]:
+    """Give the instructions that make the image ``target``, or the one built when none is named."""
+    stages = read_stages()
+    name = target or list(stages)[-1]
     instructions: list[Instruction] = []
     while name in stages:
         base, *own = stages[name]
@@ -59,11 +70,25 @@ def arguments(dockerfile: list[Instruction], name: str) -> list[str]:
     return [instruction.arguments for instruction in dockerfile if instruction.name == name]
 
 
-@pytest.fixture(scope="session")
-def image_environ(dockerfile: list[Instruction]) -> dict[str, str]:
-    """The variables that the image sets."""
+def read_environ(dockerfile: list[Instruction]) -> dict[str, str]:
+    """Give the variables that an image sets."""
     words = [word for line in arguments(dockerfile, "ENV") for word in shlex.split(line)]
     return dict(word.split("=", 1) for word in words)
+
+
+@pytest.fixture(scope="session")
+def stages() -> dict[str, list[Instruction]]:
+    return read_stages()
+
+
+@pytest.fixture(scope="session")
+def dockerfile() -> list[Instruction]:
+    return read_image()
+
+
+@pytest.fixture(scope="session")
+def image_environ(dockerfile: list[Instruction]) -> dict[str, str]:
+    return read_environ(dockerfile)
 
 
 @pytest.fixture(scope="session")

@@ -9,29 +9,14 @@ import pytest
 
 from benchmarks.peers import read_pins
 from tests.conftest import ROOT
+from tests.deploy.conftest import LOCKS, read_lock
 
-LOCKS = ROOT / "locks"
 REQUIREMENTS = {
     "build.txt": "requirements-build.txt",
     "onnx.txt": "requirements-onnx.txt",
     "torch-cpu.txt": "requirements.txt",
     "torch-cuda.txt": "requirements.txt",
 }
-
-
-def read_lock(name: str) -> dict[str, tuple[str, list[str]]]:
-    """Give the version and the hashes of each package of a lock."""
-    text = re.sub(r" *#.*", "", (LOCKS / name).read_text())
-    lines = re.sub(r"\\\n", " ", text).split("\n")
-    found = {}
-    for line in filter(str.strip, lines):
-        package, *hashes = line.split()
-        assert package.count("==") == 1, line
-        assert hashes, f"{package} has no hash"
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", part) for part in hashes), line
-        wanted, version = package.split("==")
-        found[wanted] = version, hashes
-    return found
 
 
 def pins(path: Path) -> dict[str, str]:
