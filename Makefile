@@ -13,7 +13,7 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test
+.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -29,7 +29,7 @@ serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
-test: $(DEVELOPMENT) check-chromium check-wrk check-redis lint types
+test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -95,6 +95,16 @@ check-redis:
 	        redis-server >/dev/null; \
 	} || echo "There is no redis-server, and it could not be installed (which takes root and" \
 	    "apt-get): the tests that need it will be skipped."
+
+# Prometheus judges the alerts and what the dashboard asks; those tests are skipped without it. Its
+# package would start one, too, which nothing here needs.
+check-prometheus:
+	@command -v prometheus >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        prometheus >/dev/null; \
+	} || echo "There is no prometheus, and it could not be installed (which takes root and apt-get):" \
+	    "the tests of alerts and dashboard will be skipped."
 
 $(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
