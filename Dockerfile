@@ -5,9 +5,10 @@
 # --build-arg PIP_EXTRA_INDEX_URL=... or, with all else that pip must know to reach your packages (it
 # stays out of the image), as --secret id=pip,src=pip.conf. For GPUs: --build-arg TORCH=cuda.
 #
+#   mkdir keys && chown 10001:10001 keys
+#   docker run --rm --volume $PWD/keys:/lantern/keys lantern:0.1.0 flask --app wsgi key create shop
 #   docker run --rm --publish 127.0.0.1:8000:8000 --stop-timeout 70 --read-only --tmpfs /tmp \
-#       --mount type=bind,src=$PWD/keys,dst=/lantern/keys,readonly \
-#       --env LANTERN_ACCESS__KEYS_FILE=/lantern/keys/keys.json lantern:0.1.0
+#       --volume $PWD/keys:/lantern/keys:ro lantern:0.1.0
 # It listens on all of the container's interfaces, where a key is asked for: without a file of keys
 # every prediction is answered 401, and only health is open. Where something in front of it decides
 # who gets there, say so: --env LANTERN_ACCESS__AUTH=none.
@@ -73,6 +74,7 @@ ENV PATH="/opt/lantern/bin:$PATH" \
     HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1 \
     LANTERN_CONFIG=config/production.toml \
+    LANTERN_ACCESS__KEYS_FILE=/lantern/keys/keys.json \
     GUNICORN_CMD_ARGS="--worker-tmp-dir=/dev/shm"
 
 USER 10001:10001

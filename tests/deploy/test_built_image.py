@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 MEGABYTES = {"onnx": 400, "torch": 1200}
-SETTINGS = {"LANTERN_SERVER__WORKERS": "2"}
+SETTINGS = {"LANTERN_SERVER__WORKERS": "2", "LANTERN_ACCESS__AUTH": "none"}
 
 
 @dataclass
@@ -201,20 +201,45 @@ def test_every_module_of_lantern_is_compiled_once_and_only_root_may_change_it(im
         assert stat.st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
+@contextlib.contextmanager
+def run_by_buildah(image: Image, *options: str, **settings: str) -> Iterator[Running]:
+    """Run the image's command by `buildah run`, with more of its options."""
+    port = free_port()
+    environ = {**SETTINGS, **settings, "LANTERN_SERVER__PORT": str(port)}
+    variables = [word for name, value in environ.items() for word in ("--env", f"{name}={value}")]
+    command = ["run", *options, *variables, image.container, "--", *image.config["Cmd"]]
+    process = image.buildah.start(*command)
+    with ended(process):
+        yield Running(f"http://127.0.0.1:{port}", process, environ)
+
+
 def test_a_container_predicts_as_its_user_and_stops_at_once(
     image: Image, sample: dict[str, float]
 ) -> None:
-    port = free_port()
-    environ = {**SETTINGS, "LANTERN_SERVER__PORT": str(port)}
-    options = [word for name, value in environ.items() for word in ("--env", f"{name}={value}")]
-    command = ["run", *options, image.container, "--", *image.config["Cmd"]]
-    process = image.buildah.start(*command)
-    with ended(process):
-        running = Running(f"http://127.0.0.1:{port}", process, environ)
+    with run_by_buildah(image) as running:
         running.wait_until(200)
         assert 0 < predict(running, sample)["probabilities"]["class_0"] < 1
-        running.pid = gunicorn_below(process.pid)
+        running.pid = gunicorn_below(running.process.pid)
         assert set(status(running.pid, "Uid")) == {"10001"}
+        assert running.stop() == 0
+
+
+def test_a_container_asks_for_a_key_that_the_same_image_makes(
+    image: Image, tmp_path: Path, sample: dict[str, float]
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    os.chown(keys, 10001, 10001)
+    volume, create = f"{keys}:/lantern/keys", ["flask", "--app", "wsgi", "key", "create", "shop"]
+    key = image.buildah("run", "--volume", volume, image.container, "--", *create)
+    with run_by_buildah(image, "--volume", f"{volume}:ro", LANTERN_ACCESS__AUTH="auto") as running:
+        running.wait_until(200)  # health is open
+        body = {"features": sample}
+        for headers, expected in (({}, 401), ({"Authorization": f"Bearer {key}"}, 200)):
+            url = f"{running.url}/predict"
+            answer = requests.post(url, json=body, headers=headers, timeout=20)
+            assert answer.status_code == expected, answer.text
+        running.pid = gunicorn_below(running.process.pid)
         assert running.stop() == 0
 
 

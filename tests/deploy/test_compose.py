@@ -90,7 +90,7 @@ def test_whatever_a_service_mounts_is_there_or_a_volume(name: str) -> None:
 def settings(monkeypatch: pytest.MonkeyPatch, image_environ: dict[str, str]) -> Settings:
     """The settings in force in compose's container."""
     monkeypatch.chdir(ROOT)
-    return load_settings(image_environ | SERVICES["lantern"].get("environment", {}))
+    return load_settings(image_environ | SERVICES["lantern"]["environment"])
 
 
 def test_lantern_is_this_version_without_torch() -> None:
@@ -104,6 +104,12 @@ def test_lantern_is_published_where_it_listens_and_given_time_to_finish(settings
     assert lantern["ports"] == [f"127.0.0.1:8000:{settings.server.port}"]
     seconds = int(lantern["stop_grace_period"].removesuffix("s"))
     assert settings.server.graceful_timeout_seconds < seconds
+
+
+def test_whoever_gets_to_the_published_port_needs_no_key(settings: Settings) -> None:
+    """And Prometheus, which is given none."""
+    assert settings.access.auth == "none"
+    assert "authorization" not in CONFIG["scrape_configs"][0]
 
 
 def test_prometheus_scrapes_lantern_by_its_name(app: Flask, settings: Settings) -> None:
