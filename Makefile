@@ -13,7 +13,7 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus
+.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus check-kubectl
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -29,7 +29,7 @@ serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
-test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus lint types
+test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -77,6 +77,16 @@ check-chromium:
 	        chromium fonts-dejavu-core >/dev/null; \
 	} || echo "There is no chromium, and it could not be installed (which takes root and apt-get):" \
 	    "the browser tests will be skipped."
+
+# kubectl builds the manifests that the tests look at, which skip without it. Debian's is new enough
+# from release 13 on.
+check-kubectl:
+	@command -v kubectl >/dev/null || command -v kustomize >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        kubernetes-client >/dev/null; \
+	} || echo "There is no kubectl, and it could not be installed (which takes root and apt-get):" \
+	    "the tests of the Kubernetes manifests will be skipped."
 
 # wrk loads the servers in some tests, which are skipped without it, and in the benchmarks, which
 # can't do without.

@@ -1,0 +1,156 @@
+"""Read what is deployed: kustomizations as kustomize builds them, and the image they start."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from app.settings import FILE_VARIABLE, Settings, load_settings
+from tests.conftest import ROOT
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+KSERVE = ROOT / "deploy" / "kserve"
+OLDEST, NEWEST = "1.30", "1.37"
+"""The releases of Kubernetes whose schemas the manifests are checked against."""
+
+Document = dict[str, Any]
+
+
+def documents(path: Path) -> list[Document]:
+    """Read the documents of one file."""
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def build(directory: Path) -> list[Document]:
+    """Build the kustomization in ``directory``; skip the test where nothing here can."""
+    run = subprocess.run(
+        [*_builder(), str(directory)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert not run.stderr  # a field that is deprecated, say
+    return list(yaml.safe_load_all(run.stdout))
+
+
+def build_with(what: str, components: Sequence[str], directory: Path) -> list[Document]:
+    """Build the base or an overlay with components, as a kustomization of the user's own does."""
+
+    def relative(path: Path) -> str:
+        return os.path.relpath(path, directory)
+
+    kustomization = {
+        "resources": [relative(KUBERNETES / what)],
+        "components": [relative(KUBERNETES / "components" / name) for name in components],
+    }
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return build(directory)
+
+
+@cache
+def _builder() -> tuple[str, ...]:
+    if shutil.which("kustomize"):
+        return ("kustomize", "build")
+    if shutil.which("kubectl"):
+        run = subprocess.run(
+            ["kubectl", "version", "--client"], capture_output=True, text=True, check=False
+        )
+        found = re.search(r"Kustomize Version: v(\d+)", run.stdout)
+        if found and int(found[1]) >= 5:
+            return ("kubectl", "kustomize")
+    pytest.skip("there is neither kustomize nor a kubectl with kustomize 5")
+
+
+def check_against_the_schema(document: Document, version: str) -> None:
+    """Raise where the API of that release would not know a field or take a value."""
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the Dockerfile says of the image."""
+
+    environ: dict[str, str]
+    user: str
+    port: int
+    directory: str
+    text: str
+
+
+@cache
+def image() -> Image:
+    text = (ROOT / "Dockerfile").read_text()
+    instructions = dict(_instructions(text))
+    words = [
+        word
+        for name, arguments in _instructions(text)
+        if name == "ENV"
+        for word in shlex.split(arguments)
+    ]
+    return Image(
+        environ=dict(word.split("=", 1) for word in words),
+        user=instructions["USER"],
+        port=int(instructions["EXPOSE"]),
+        directory=instructions["WORKDIR"],
+        text=text,
+    )
+
+
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
+        name, arguments = line.split(maxsplit=1)
+        yield name, arguments
+
+
+def variables(container: Document) -> dict[str, str]:
+    """Give what a container sets itself, with $(NAME) replaced as the kubelet does."""
+    values: dict[str, str] = {}
+    for variable in container["env"]:
+        value = variable["value"]
+        for name, known in values.items():
+            value = value.replace(f"$({name})", known)
+        values[variable["name"]] = value
+    return values
+
+
+def settings_in_force(container: Document, file: Path | None = None) -> Settings:
+    """Load the settings as in a pod, which refuses a key or a variable that is no setting.
+
+    ``file`` is what is mounted where LANTERN_CONFIG says, if that is no file of the image.
+    """
+    environ = image().environ | variables(container)
+    environ[FILE_VARIABLE] = str(file or ROOT / environ[FILE_VARIABLE])
+    return load_settings(environ)
+
+
+def mounts(pod: Document, container: Document) -> dict[str, tuple[Document, Document]]:
+    """Give the mount and the volume at each path; every volume is mounted once."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert sorted(mount["name"] for mount in container["volumeMounts"]) == sorted(volumes)
+    return {
+        mount["mountPath"]: (mount, volumes[mount["name"]]) for mount in container["volumeMounts"]
+    }
+
+
+def seconds_to_end(container: Document) -> int:
+    """Give for how long the container waits before it is told to stop."""
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    return int(seconds)
+
+
+def mebibytes(quantity: str) -> int:
+    """Read a quantity of memory in Mi or Gi."""
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
