@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from app.extension import Lantern
     from app.settings import load_settings
     from app.short_path import ShortPath
-    from app.telemetry import logs, requests
+    from app.telemetry import lines, logs, requests
     from app.wire import OrjsonProvider
 
     settings = settings or load_settings()
@@ -36,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     logs.configure_logging(settings.logging)
     parts = Lantern.install(app, settings)
+    lines.when_dropped(parts.metrics.lines_dropped)
     for service in parts.services.values():
         service.import_libraries()
 

@@ -12,13 +12,14 @@ import sys
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import Any
 
 import orjson
 from gunicorn.glogging import Logger
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.settings import LoggingSettings
+from app.telemetry.lines import LineHandler
 
 _BLANK = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "more_follows"}
@@ -128,39 +129,9 @@ def make_formatter(settings: LoggingSettings) -> logging.Formatter:
     return JsonFormatter() if settings.format == "json" else ConsoleFormatter()
 
 
-_MOST_HELD = 65536
-"""Characters of lines that are held: those that follow may have been turned off meanwhile."""
-
-
-class _LineHandler(logging.StreamHandler[Any]):
-    """Writes lines; one that another follows at once is held, and written with it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._held = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._held += self.format(record) + self.terminator
-            if not record.__dict__.get("more_follows") or len(self._held) > _MOST_HELD:
-                self.flush()
-        except Exception:
-            self.handleError(record)
-
-    def flush(self) -> None:
-        self.acquire()  # `logging.shutdown` calls this without it
-        try:
-            held, self._held = self._held, ""
-            if held:
-                self.stream.write(held)
-            super().flush()
-        finally:
-            self.release()
-
-
 def configure_logging(settings: LoggingSettings) -> None:
     """Point the logger ``lantern`` at standard output; calling it again replaces what it set."""
-    handler = _LineHandler(sys.stdout)
+    handler = LineHandler(sys.stdout)
     handler.setFormatter(make_formatter(settings))
     for name in ("lantern", "app"):  # the second is Flask's, for what fails in its own depths
         logger = logging.getLogger(name)
@@ -170,11 +141,26 @@ def configure_logging(settings: LoggingSettings) -> None:
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """Gunicorn's logger with our formatter on its messages; where they go stays its own choice."""
+    """Gunicorn's logger with our formatter on its messages; where they go stays its own choice.
+
+    What it writes to standard output and error is written without waiting: by the master, too.
+    """
 
     settings: LoggingSettings
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
+        for logger in (self.error_log, self.access_log):
+            logger.handlers = [_without_waiting(handler) for handler in logger.handlers]
         for handler in self.error_log.handlers:
             handler.setFormatter(make_formatter(self.settings))
+
+
+def _without_waiting(handler: logging.Handler) -> logging.Handler:
+    """Give what writes the lines of ``handler``, if Gunicorn made it to write to a stream."""
+    if type(handler) is not logging.StreamHandler or "_gunicorn" not in vars(handler):
+        return handler
+    ours = LineHandler(handler.stream)
+    ours.setFormatter(handler.formatter)
+    vars(ours)["_gunicorn"] = True  # so it knows which to replace when it is set up again
+    return ours

@@ -205,6 +205,14 @@ class Metrics(Observer):
                 registry=registry,
             ).labels
         )
+        self._lines_dropped = cache(
+            Counter(
+                "lantern_log_lines_dropped_total",
+                "Lines of the log that were dropped, by the stream that nobody read.",
+                ["stream"],
+                registry=registry,
+            ).labels
+        )
         self._batch_rows = cache(
             Histogram(
                 "lantern_batch_rows",
@@ -288,6 +296,11 @@ class Metrics(Observer):
         self._lookups(model.name, model.version, "hit" if hit else "miss").inc()
         if not hit:
             self._remembered(model.name, model.version).set(rows)
+
+    @_harmless
+    def lines_dropped(self, stream: str, lines: int) -> None:
+        """Count lines of the log that could not be written to ``stream``."""
+        self._lines_dropped(stream).inc(lines)
 
     # What a service tells
 

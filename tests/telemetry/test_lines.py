@@ -1,0 +1,223 @@
+"""How lines are written where they can't be written at once. What a server makes of it is told in
+``tests/faults/test_log.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+import select
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.telemetry import lines
+from app.telemetry.lines import MOST_HELD, LineHandler
+from tests.conftest import ROOT
+from tests.integration.conftest import wait_for
+
+
+def logger_to(descriptor: int) -> logging.Logger:
+    """Give a logger whose lines are its messages, to a file that is open."""
+    logger = logging.Logger("x")
+    handler = LineHandler(os.fdopen(descriptor, "w", closefd=False))
+    logger.addHandler(handler)
+    return logger
+
+
+def read_all(descriptor: int) -> bytes:
+    """Read what is there, and what follows soon."""
+    text = b""
+    while select.select([descriptor], [], [], 1)[0] and (part := os.read(descriptor, 1 << 16)):
+        text += part
+    return text
+
+
+def pipe() -> tuple[int, int]:
+    return os.pipe()
+
+
+def stream_socket() -> tuple[int, int]:
+    reading, writing = socket.socketpair()
+    return reading.detach(), writing.detach()
+
+
+def terminal() -> tuple[int, int]:
+    reading, writing = pty.openpty()
+    return reading, writing
+
+
+@pytest.mark.parametrize("make", [pipe, stream_socket, terminal])
+def test_lines_wait_for_a_reader_and_come_whole_and_in_order(
+    make: Callable[[], tuple[int, int]],
+) -> None:
+    reading, writing = make()
+    blocking = os.get_blocking(writing)
+    logger = logger_to(writing)
+    wanted = [f"{number} " + "x" * (number % 7 * 1000) for number in range(200)]
+    for line in wanted:
+        logger.info(line)
+    text = read_all(reading).decode()
+    assert text.split() == " ".join(wanted).split()
+    assert os.get_blocking(writing) == blocking
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> None:
+    dropped: list[int] = []
+    lines.when_dropped(lambda stream, number: dropped.append(number))
+    reading, writing = os.pipe()
+    logger = logger_to(writing)
+    for number in range(2 * MOST_HELD // 1000):
+        logger.info("%06d %s", number, "x" * 992)
+    held, missing, after = (
+        read_all(reading)
+        .decode()
+        .partition(f"{sum(dropped)} lines of the log were dropped: nobody took them\n")
+    )
+    assert missing
+    numbers = [int(line[:6]) for line in held.splitlines()]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) + sum(dropped) == 2 * MOST_HELD // 1000
+    assert len(held) <= MOST_HELD + 65536
+    logger.info("and on it goes")
+    assert after + read_all(reading).decode() == "and on it goes\n"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_line_larger_than_all_that_is_held_is_told_as_dropped() -> None:
+    reading, writing = os.pipe()
+    logger = logger_to(writing)
+    logger.info("x" * (MOST_HELD + 1))
+    logger.info("next")
+    assert read_all(reading) == b"1 lines of the log were dropped: nobody took them\nnext\n"
+    os.close(reading)
+    os.close(writing)
+
+
+PROGRAM = """
+import logging, os, sys, time
+from app.telemetry.lines import LineHandler
+logger = logging.getLogger("x")
+logger.setLevel("INFO")
+logger.addHandler(LineHandler(sys.stdout))
+"""
+
+
+def run(program: str, stdout: int, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM + program, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=stdout, **options)
+
+
+def test_a_fork_does_not_write_twice_what_is_held() -> None:
+    reading, writing = os.pipe()
+    process = run(
+        """
+for number in range(100):
+    logger.info("%d %s", number, "x" * 1000)
+if not os.fork():
+    logger.info("the child's")
+    sys.exit()
+os.wait()
+logger.info("the parent's")
+""",
+        writing,
+    )
+    os.close(writing)
+    time.sleep(1)  # until the pipe is full, so that some are held
+    text = read_all(reading).decode()
+    assert [line.split()[0] for line in text.splitlines() if line[0].isdigit()] == [
+        str(number) for number in range(100)
+    ]
+    assert process.wait(20) == 0
+    os.close(reading)
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_reader_for_long() -> None:
+    reading, writing = os.pipe()
+    process = run("for _ in range(100): logger.info('x' * 1000)", writing)
+    assert process.wait(20) == 0
+    os.close(reading)
+    os.close(writing)
+
+
+def test_several_processes_do_not_tear_each_others_lines() -> None:
+    reading, writing = os.pipe()
+    program = "for n in range(400): logger.info(sys.argv[1] * (n % 40 * 100 + 1))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM + program, letter], cwd=ROOT, stdout=writing
+        )
+        for letter in "abc"
+    ]
+    os.close(writing)
+    text = b""
+    while part := os.read(reading, 20_000):
+        text += part
+        time.sleep(0.001)
+    for letter in "abc":
+        whole = [line for line in text.decode().splitlines() if line.startswith(letter)]
+        assert [len(line) for line in whole] == [n % 40 * 100 + 1 for n in range(400)]
+        assert {line.strip(letter) for line in whole} == {""}
+    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    os.close(reading)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another's pipe")
+def test_a_pipe_of_another_user_is_no_obstacle() -> None:
+    """As in a container whose standard output is root's."""
+    reading, writing = os.pipe()
+    os.fchmod(writing, stat.S_IRUSR | stat.S_IWUSR)
+    program = """
+os.setuid(65534)
+logger.handlers = [LineHandler(sys.stdout)]
+for number in range(100):
+    logger.info("%d %s", number, "x" * 1000)
+print("done", file=sys.stderr, flush=True)
+time.sleep(20)
+"""
+    errors, told = os.pipe()
+    process = run(program, writing, stderr=told)
+    try:
+        wait_for(lambda: select.select([errors], [], [], 0)[0])
+        assert os.read(errors, 100) == b"done\n"
+        text = read_all(reading).decode()
+    finally:
+        process.kill()
+        process.wait()
+    assert [line.split()[0] for line in text.splitlines()] == [str(n) for n in range(100)]
+    for descriptor in (reading, writing, errors, told):
+        os.close(descriptor)
+
+
+def test_the_file_of_a_shell_is_written_to_where_it_stands(tmp_path: Path) -> None:
+    """Its place in the file is shared with what else writes to it."""
+    file = tmp_path / "log"
+    with file.open("w") as log:
+        log.write("before\n")
+        log.flush()
+        logger_to(log.fileno()).info("ours")
+        os.write(log.fileno(), b"after\n")
+    assert file.read_text() == "before\nours\nafter\n"
+
+
+def test_a_process_without_standard_output_logs_nothing_and_runs() -> None:
+    program = PROGRAM + "logger.info('x'); print(sys.stdout, file=sys.stderr)"
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stderr == "None\n"
