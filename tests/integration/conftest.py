@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,33 @@ START_SECONDS = 60
 
 
 class Server:
-    """A Gunicorn that was started for a test, its address, and what it logged."""
+    """A Gunicorn that was started for a test, its address, and what it logged.
 
-    def __init__(self, arguments: list[str], settings: dict[str, str], log: Path) -> None:
+    ``environ`` is the environment that it inherits; ``options`` are for `subprocess.Popen`.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        settings: dict[str, str],
+        log: Path,
+        environ: Mapping[str, str] = os.environ,
+        **options: Any,
+    ) -> None:
         port = free_port()
         scheme = "https" if "--certfile" in arguments else "http"
         self.url = f"{scheme}://127.0.0.1:{port}"
         self.port = port
         self.log = log
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
+        environ = {k: v for k, v in environ.items() if not k.startswith("LANTERN_")}
         environ |= {f"LANTERN_{k}": v for k, v in settings.items()}
         # The script, as users start it: `python -m gunicorn` can't start a new master by SIGUSR2.
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         command = [gunicorn, "wsgi:app", "-b", f"127.0.0.1:{port}"]
         with log.open("wb") as file:
+            options = {"stdout": file, "stderr": file} | options
             self.process = subprocess.Popen(
-                [*command, *arguments], cwd=ROOT, env=environ, stdout=file, stderr=file
+                [*command, *arguments], cwd=ROOT, env=environ, **options
             )
 
     def wait_until_up(self) -> None:
