@@ -69,6 +69,8 @@ KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
+# A worker's sign of life is a file's time; where it can't be made, the master itself would end.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 proc_name = "lantern"
 # A header from a proxy that names a prefix the path doesn't have would be answered 500.
 forwarder_headers = ""

@@ -36,6 +36,7 @@ from app.model.model import Model
 from app.model.service import Observer
 from app.model.serving import Serving
 from app.model.shadow import Comparison
+from app.telemetry.reserved import ReservedDict, reserve_files
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -47,6 +48,8 @@ _FILES = re.compile(r"(counter|gauge_[a-z]+|histogram|summary)_\w+\.db")
 
 P = ParamSpec("P")
 log = logging.getLogger("lantern.metrics")
+
+reserve_files()
 
 
 def _harmless(record: Callable[P, None]) -> Callable[P, None]:
@@ -65,9 +68,13 @@ def _harmless(record: Callable[P, None]) -> Callable[P, None]:
     return recording
 
 
-@cache
+_told: set[str] = set()
+
+
 def _tell_once(kind: str) -> None:
-    log.error("metrics can't be recorded; told once", exc_info=True)
+    if kind not in _told:
+        _told.add(kind)  # before anything else: to log it may fail in the same way
+        log.error("metrics can't be recorded; told once", exc_info=True)
 
 
 class Metrics(Observer):
@@ -387,14 +394,20 @@ def worker_exited(pid: int) -> None:
             if file.exists():
                 try:
                     _fold(file, directory / f"{kind}_{_DEPARTED}.db")
-                finally:
+                except OSError:  # there is no room: the file stays where it is, and counts
+                    raise
+                except Exception:
                     file.unlink()  # what can't be read once can't be read by any scrape
+                    raise
+                file.unlink()
 
 
 def _fold(file: Path, into: Path) -> None:
-    total = MmapedDict(str(into))
+    values = list(MmapedDict.read_all_values_from_file(str(file)))
+    total = ReservedDict(str(into))
     try:
-        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(file)):
+        total.reserve(file.stat().st_size)  # all of them are added, or none
+        for key, value, _, _ in values:
             total.write_value(key, total.read_value(key)[0] + value, 0.0)
     finally:
         total.close()
@@ -406,8 +419,13 @@ def _locked(directory: Path, how: int) -> Iterator[bool]:
 
     The wait is bounded: a worker that hangs with the lock held must not stop the master.
     """
-    directory.mkdir(mode=0o700, exist_ok=True)  # something may have cleaned it away
-    with (directory / "lock").open("w") as file:
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)  # something may have cleaned it away
+        file = (directory / "lock").open("w")
+    except OSError:  # there is no room for it
+        yield False
+        return
+    with file:
         until = time.monotonic() + _LOCK_WAIT_SECONDS
         while True:
             try:

@@ -135,10 +135,10 @@ def total(metrics: dict[Any, float], name: str) -> float:
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """Have a file system of ``size`` at ``place``, in memory."""
+def small_disk(place: Path, options: str) -> Iterator[Path]:
+    """Have a file system at ``place``, in memory, with ``options`` like "size=4m"."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
     try:
         yield place
     finally:

@@ -148,7 +148,7 @@ def test_a_reader_that_is_gone_costs_nothing(start: Start, sample: dict[str, flo
 def test_a_full_disk_costs_lines_that_are_told_once_there_is_room(
     start: Start, sample: dict[str, float], tmp_path: Path
 ) -> None:
-    with small_disk(tmp_path / "disk", "8m") as disk, (disk / "log").open("ab") as log:
+    with small_disk(tmp_path / "disk", "size=8m") as disk, (disk / "log").open("ab") as log:
         server = start(2, options={"stdout": log, "stderr": log})
         ballast = fill(disk)
         with Callers(server, sample) as callers:
