@@ -19,6 +19,7 @@ from app.memory import keep_freed_memory
 from app.settings import SettingsError, load_settings
 from app.telemetry.logs import GunicornLogger
 from app.worker import KeepAliveWorker
+from app.worker.files import connections_that_fit
 
 try:
     _settings = load_settings()
@@ -57,6 +58,8 @@ if worker_class == "keepalive":
     worker_class = KeepAliveWorker
 # Gunicorn turns a sync worker with threads into gthread.
 threads = _server.threads if worker_class == "gthread" else 1
+# A gthread worker ends when it can't open a file for one more, or for a thread that waits.
+worker_connections = connections_that_fit(1000, threads)
 timeout = _server.timeout_seconds
 graceful_timeout = _server.graceful_timeout_seconds
 keepalive = _server.keepalive_seconds

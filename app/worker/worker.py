@@ -18,6 +18,7 @@ from gunicorn.workers.base import Worker
 
 from app.worker.answer import Application
 from app.worker.connection import SO_TIMESTAMPNS, Connection
+from app.worker.files import connections_that_fit
 from app.worker.head import Environ, HeadParser, is_trusted
 from app.worker.hooks import Hooks
 from app.worker.refusal import Refusal
@@ -128,7 +129,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.unwatched_seconds = 0.0
         self._watched_at = monotonic()
         self._is_told_to_stop = False
-        self._most_connections: int = self.cfg.worker_connections
+        self._most_connections = connections_that_fit(self.cfg.worker_connections)
         self.keepalive_seconds: float = self.cfg.keepalive
         self.send_timeout_seconds: float = self.cfg.timeout or 30
         # Deadlines are kept to a quarter of the shortest, and to a second.
