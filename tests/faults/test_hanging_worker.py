@@ -1,0 +1,66 @@
+"""A worker hangs: it is stopped, or its network does not come to an end.
+
+The other workers serve, and what waits for any worker goes to them. After ``timeout_seconds`` the
+master replaces the one that hangs; whoever it had accepted is then reset, not left waiting. (Under
+gthread a network without end costs a thread and no worker: its main thread shows signs of life.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Callers, Start, connect, predict
+from tests.integration.conftest import wait_for
+
+CALLERS = 8
+
+
+def shows_life(worker: int) -> bool:
+    """Tell whether a worker has loaded its model and begun to be watched by the master.
+
+    A file's time tells the master, by the clock that begins when the machine does.
+    """
+    links = Path(f"/proc/{worker}/fd").iterdir()
+    files = [link for link in links if "wgunicorn" in link.readlink().name]
+    return any(file.stat().st_mtime <= time.monotonic() for file in files)
+
+
+@pytest.mark.parametrize("worker_class", ["keepalive", "gthread"])
+def test_a_worker_that_hangs_is_replaced_while_others_serve(
+    start: Start, sample: dict[str, float], worker_class: str
+) -> None:
+    server = start(2, "-t", "2", SERVER__WORKER_CLASS=worker_class)
+    with Callers(server, sample, CALLERS) as callers:
+        callers.wait_for_more(100)
+        hanging, other = server.workers()
+        os.kill(hanging, signal.SIGSTOP)
+        with contextlib.ExitStack() as stack:
+            waiting = [stack.enter_context(contextlib.closing(connect(server))) for _ in range(20)]
+            for connection in waiting:  # to whichever takes them, and to nobody that hangs
+                connection.request("GET", "/health/live")
+            assert {connection.getresponse().status for connection in waiting} == {200}
+        callers.wait_for_more(100)
+        wait_for(lambda: hanging not in (now := server.workers()) and len(now) == 2)
+        callers.wait_for_more(100)
+    assert other in server.workers()
+    assert (set(callers.answered), callers.silent) == ({200}, 0)
+    assert callers.failed <= CALLERS
+    assert [line for line in server.lines() if line["message"] == f"WORKER TIMEOUT (pid:{hanging})"]
+
+
+def test_when_all_hang_whoever_waits_is_answered_by_those_that_follow(
+    start: Start, sample: dict[str, float]
+) -> None:
+    server = start(2, "-t", "2")
+    hanging = server.workers()
+    wait_for(lambda: all(shows_life(worker) for worker in hanging))
+    for worker in hanging:
+        os.kill(worker, signal.SIGSTOP)
+    assert predict(server, sample).status_code == 200  # it waited, in the queue of the listener
+    wait_for(lambda: not set(hanging) & set(server.workers()))
