@@ -25,6 +25,8 @@ DROPOUT = 0.3
 CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")
 LARGEST_DIM = 1_000_000
 """More inputs, units or outputs than any classifier of rows has: a number that is a mistake."""
+_LARGEST_READ = 4 << 20
+"""Bytes of a checkpoint of which every worker may have a copy."""
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 STANDARD_SCORE_LIMIT = 10.0
 """Standard scores are held within this many deviations: no input, however extreme, can drive
@@ -163,9 +165,10 @@ def save_checkpoint(network: Network, version: str, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint, its weights mapped from the file so that workers share them.
+    """Read and check a checkpoint, large weights mapped from the file so that workers share them.
 
-    They do if they are float32 in torch's zip format; others are converted, a copy a worker. Only
+    They do if they are float32 in torch's zip format; others are converted, a copy a worker. What
+    is written into a file that is mapped reaches the answers, so small ones are read instead. Only
     tensors and plain values are read (``weights_only=True``); a file that would run code is
     refused. Raises `BundleError`, which names the file and what is wrong with it.
     """
@@ -179,7 +182,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             path,
             map_location="cpu",
             weights_only=True,
-            mmap=zipped,  # torch maps its zip format, not the one before it
+            # torch maps its zip format, not the one before it.
+            mmap=zipped and path.stat().st_size > _LARGEST_READ,
         )
     except pickle.UnpicklingError as error:
         raise BundleError(
