@@ -13,7 +13,7 @@ SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus check-kubectl
+.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus check-kubectl check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -29,7 +29,7 @@ serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
-test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl lint types
+test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-cc lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -115,6 +115,16 @@ check-prometheus:
 	        prometheus >/dev/null; \
 	} || echo "There is no prometheus, and it could not be installed (which takes root and apt-get):" \
 	    "the tests of alerts and dashboard will be skipped."
+
+
+# A C compiler makes the clock that a test sets back.
+check-cc:
+	@command -v cc >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	        gcc libc6-dev >/dev/null; \
+	} || echo "There is no C compiler, and it could not be installed (which takes root and apt-get):" \
+	    "the test of a clock that is set back will be skipped."
 
 $(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
