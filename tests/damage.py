@@ -18,6 +18,13 @@ def edit_manifest(version: Path, edit: Callable[[dict[str, Any]], object]) -> No
     file.write_text(json.dumps(document))
 
 
+def record_file(version: Path, name: str) -> None:
+    """Have the manifest say of a file what it is now."""
+    content = (version / name).read_bytes()
+    record = {"sha256": sha256(content).hexdigest(), "size": len(content)}
+    edit_manifest(version, lambda m: m["files"].update({name: record}))
+
+
 def corrupt(version: Path) -> None:
     content = bytearray((version / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -36,9 +43,7 @@ def forge_checksum(version: Path) -> None:
 def answer_otherwise(version: Path) -> None:
     """Take the ONNX file of version 1, and its checksum: only the golden samples tell."""
     shutil.copy(version.parent / "1" / "model.onnx", version / "model.onnx")
-    content = (version / "model.onnx").read_bytes()
-    record = {"sha256": sha256(content).hexdigest(), "size": len(content)}
-    edit_manifest(version, lambda m: m["files"].update({"model.onnx": record}))
+    record_file(version, "model.onnx")
 
 
 def describe_another_network(version: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Event, Lock
 
 import numpy as np
@@ -75,6 +76,10 @@ class BatchingRuntime:
             return self._lead(call) if call.answer is None else call.answer
         finally:  # also when this thread is stopped while it waits
             self._leave(call)
+
+    def on_trial(self) -> AbstractContextManager[None]:
+        """See `Runtime`."""
+        return self._runtime.on_trial()
 
     def _enter(self, matrix: Matrix) -> _Call | None:
         """Take the runtime if it is free, and give None; else give the call that now waits."""

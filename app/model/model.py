@@ -153,8 +153,12 @@ class Model:
         """Answer the golden samples, one by one and together: warm-up and self-test in one.
 
         A bare checkpoint has none; it must then answer a row of zeros with probabilities.
-        Raises `BundleError` when an answer is not what was packed.
+        Raises `BundleError` when an answer is not what was packed, or does not come.
         """
+        with self.runtime.on_trial():
+            self._test()
+
+    def _test(self) -> None:
         golden = self.manifest.golden or self._without_golden()
         allowed = GOLDEN_TOLERANCE if self.runtime.device == "cpu" else DEVICE_GOLDEN_TOLERANCE
         batch = self._answers(golden.samples)

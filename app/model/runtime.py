@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 # that don't survive a fork: a worker then hangs or aborts when it exits. This must be set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+TRIAL_SECONDS = 60.0
+"""How long a version may take to answer its golden samples, and to be measured."""
+
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 RUNTIME_CHOICES: tuple[str, ...] = get_args(RuntimeChoice)
 
@@ -36,6 +42,13 @@ class Runtime(Protocol):
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32."""
+        ...
+
+    def on_trial(self) -> AbstractContextManager[None]:
+        """A context in which runs must end in time: nobody knows yet whether the network does.
+
+        Raises `BundleError` when they don't.
+        """
         ...
 
 
@@ -65,6 +78,10 @@ class TorchRuntime:
             logits = self._network(torch.from_numpy(matrix).to(self.device))
             probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
+
+    def on_trial(self) -> AbstractContextManager[None]:
+        """Our own network has no loop that could be without end."""
+        return nullcontext()
 
 
 class OnnxRuntime:
@@ -111,14 +128,41 @@ class OnnxRuntime:
                     f"columns; it is {tensor.type} of shape {tensor.shape}."
                 )
         self._session: Any = session
+        self._options: Any = None
         self._input = inputs[0].name
         self._outputs = [outputs[0].name]
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         probabilities: NDArray[np.float32] = self._session.run(
-            self._outputs, {self._input: matrix}
+            self._outputs, {self._input: matrix}, self._options
         )[0]
         return probabilities
+
+    @contextmanager
+    def on_trial(self) -> Iterator[None]:
+        """Have runs ended after `TRIAL_SECONDS`, between two operations of the graph.
+
+        One operation is not interrupted, nor is reading the graph.
+        """
+        from onnxruntime import RunOptions
+
+        before = self._options
+        options = self._options = RunOptions()
+        timer = threading.Timer(TRIAL_SECONDS, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:
+            if options.terminate:
+                raise BundleError(
+                    f"The network was still running after {TRIAL_SECONDS:g} seconds: it may be "
+                    "without an end."
+                ) from error
+            raise
+        finally:
+            timer.cancel()
+            self._options = before
 
 
 def choose_runtime(

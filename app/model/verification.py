@@ -133,13 +133,14 @@ def _examine(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runti
     assert golden is not None  # a manifest that was read has them
     try:
         runtime = make_runtime(bundle, name, threads=threads)
-        single, batch = _differences(runtime, golden)
         problem = ""
-        try:
-            Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
-        except BundleError as error:
-            problem = str(error)
-        latency = measure_latency(runtime, golden.samples) if measure and not problem else None
+        with runtime.on_trial():
+            single, batch = _differences(runtime, golden)
+            try:
+                Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
+            except BundleError as error:
+                problem = str(error)
+            latency = measure_latency(runtime, golden.samples) if measure and not problem else None
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # a graph that loads can fail to run, in its library's own ways
