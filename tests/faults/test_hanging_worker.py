@@ -2,7 +2,8 @@
 
 The other workers serve, and what waits for any worker goes to them. After ``timeout_seconds`` the
 master replaces the one that hangs; whoever it had accepted is then reset, not left waiting. (Under
-gthread a network without end costs a thread and no worker: its main thread shows signs of life.)
+gthread a network without end costs a thread and no worker: its main thread shows signs of life. And
+a worker that hangs while it loads is not replaced: loading may take as long as it takes.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
+from app.model.release import Release, write_release
+from tests.endless import make_endless
 from tests.faults.conftest import Callers, Start, connect, predict
 from tests.integration.conftest import wait_for
 
@@ -28,7 +32,8 @@ def shows_life(worker: int) -> bool:
     """
     links = Path(f"/proc/{worker}/fd").iterdir()
     files = [link for link in links if "wgunicorn" in link.readlink().name]
-    return any(file.stat().st_mtime <= time.monotonic() for file in files)
+    # One that was just forked has the files of others, too.
+    return len(files) == 1 and files[0].stat().st_mtime <= time.monotonic()
 
 
 @pytest.mark.parametrize("worker_class", ["keepalive", "gthread"])
@@ -64,3 +69,23 @@ def test_when_all_hang_whoever_waits_is_answered_by_those_that_follow(
         os.kill(worker, signal.SIGSTOP)
     assert predict(server, sample).status_code == 200  # it waited, in the queue of the listener
     wait_for(lambda: not set(hanging) & set(server.workers()))
+
+
+def test_a_network_without_end_costs_its_worker_and_the_one_who_asked(
+    start: Start, versions: Path
+) -> None:
+    make_endless(versions / "1", above=1e12)
+    write_release(versions, Release("1"))
+    server = start(2, "-t", "2", MODEL__PATH=str(versions))
+    row = {"age": 30, "income": 20_000, "visits": 1}
+    wait_for(lambda: all(shows_life(worker) for worker in server.workers()))
+    before = server.workers()
+    with Callers(server, row, 4) as callers:
+        callers.wait_for_more(100)
+        with pytest.raises(requests.ConnectionError):
+            predict(server, row | {"income": 1e13})
+        wait_for(lambda: len(server.lines("model loaded")) == 3)
+        callers.wait_for_more(100)
+    assert (set(callers.answered), callers.silent) == ({200}, 0)
+    assert callers.failed <= 4
+    assert len(set(before) & set(server.workers())) == 1

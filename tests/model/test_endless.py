@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from app.model import runtime
 from app.model.errors import ReleaseRefused
@@ -16,58 +14,16 @@ from app.model.release import Release, read_release, write_release
 from app.model.repository import Repository
 from app.model.service import ModelService
 from app.model.verification import verify
-from tests.damage import record_file
+from tests.endless import make_endless
 
 
 @pytest.fixture
 def endless(versions: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The three versions, of which the second answers as before, but after 2^62 rounds."""
+    """The three versions, of which the second does not come to an end."""
     monkeypatch.setattr(runtime, "TRIAL_SECONDS", 0.5)
     write_release(versions, Release("1"))
-    file = versions / "2" / "model.onnx"
-    model = onnx.load(file)
-    go_round_before_answering(model.graph)
-    onnx.save(model, file)
-    record_file(versions / "2", "model.onnx")
+    make_endless(versions / "2", above=-1)
     return versions
-
-
-def go_round_before_answering(graph: onnx.GraphProto) -> None:
-    answer = graph.output[0].name
-    for node in graph.node:
-        node.output[:] = ["answered" if name == answer else name for name in node.output]
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["more"], ["still_more"]),
-            helper.make_node("Identity", ["sum"], ["same_sum"]),
-        ],
-        "round",
-        [
-            helper.make_tensor_value_info("number", TensorProto.INT64, []),
-            helper.make_tensor_value_info("more", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("sum", TensorProto.FLOAT, []),
-        ],
-        [
-            helper.make_tensor_value_info("still_more", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("same_sum", TensorProto.FLOAT, []),
-        ],
-    )
-    graph.initializer.extend(
-        [
-            helper.make_tensor("rounds", TensorProto.INT64, [], [1 << 62]),
-            helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
-            helper.make_tensor("nothing", TensorProto.FLOAT, [], [0.0]),
-        ]
-    )
-    graph.node.extend(
-        [
-            helper.make_node("Size", [graph.input[0].name], ["size"]),
-            helper.make_node("Cast", ["size"], ["size_as_float"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["size_as_float", "nothing"], ["start"]),
-            helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
-            helper.make_node("Add", ["answered", "end"], [answer]),
-        ]
-    )
 
 
 def test_verifying_it_ends_and_says_so(endless: Path) -> None:
