@@ -5,20 +5,29 @@ PYTHON ?= python3
 HOST ?=
 PORT ?=
 WORKERS ?=
+# Of trials: how long a soak lasts, and the seed of a fuzz run.
+MINUTES ?=
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
+comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench lint format types check-chromium check-wrk check-redis lock image-test check-prometheus check-kubectl check-cc
+.PHONY: help serve test bench rolling-restart soak fuzz audit image-test lock lint format types \
+    check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make bench   measure it beside three FastAPI programs, and draw the picture (15 minutes)"
+	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
+	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
+	@echo "make fuzz    send it 200,000 requests that nobody would send; SEED repeats a run"
+	@echo "make audit   look for known vulnerabilities in what is installed"
 	@echo "make image-test  build both images without an engine, as root, and run them (5 minutes)"
 	@echo "make lint    ruff's checks and format"
 	@echo "make types   mypy"
@@ -29,12 +38,25 @@ serve: $(SERVING)
 	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
-test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-cc lint types
+test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
+    check-cc lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
 bench: $(DEVELOPMENT) check-wrk
 	$(BIN)/python -m benchmarks
+
+rolling-restart: $(DEVELOPMENT) check-haproxy
+	$(BIN)/python -m trials.rolling_restart
+
+soak: $(DEVELOPMENT)
+	$(BIN)/python -m trials.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz: $(DEVELOPMENT)
+	$(BIN)/python -m trials.fuzz $(if $(SEED),--seed $(SEED))
+
+audit: $(DEVELOPMENT)
+	$(BIN)/python -m trials.audit
 
 lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .
@@ -69,62 +91,38 @@ image-test: $(DEVELOPMENT)
 	        buildah debootstrap >/dev/null; }
 	$(BIN)/pytest -m image tests/deploy
 
-# The browser tests drive Debian's chromium. Where it can't be installed they are skipped, and say so.
-check-chromium:
-	@command -v chromium >/dev/null || { \
-	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	        chromium fonts-dejavu-core >/dev/null; \
-	} || echo "There is no chromium, and it could not be installed (which takes root and apt-get):" \
-	    "the browser tests will be skipped."
-
-# kubectl builds the manifests that the tests look at, which skip without it. Debian's is new enough
-# from release 13 on.
-check-kubectl:
-	@command -v kubectl >/dev/null || command -v kustomize >/dev/null || { \
-	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	        kubernetes-client >/dev/null; \
-	} || echo "There is no kubectl, and it could not be installed (which takes root and apt-get):" \
-	    "the tests of the Kubernetes manifests will be skipped."
-
-# wrk loads the servers in some tests, which are skipped without it, and in the benchmarks, which
-# can't do without.
-check-wrk:
-	@command -v wrk >/dev/null || { \
-	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends wrk >/dev/null; \
-	} || echo "There is no wrk, and it could not be installed (which takes root and apt-get):" \
-	    "the tests under its load will be skipped, and make bench needs it."
-
-# The tests of a rate that workers share start a Redis of their own, and are skipped without it.
-check-redis:
-	@command -v redis-server >/dev/null || { \
-	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	        redis-server >/dev/null; \
-	} || echo "There is no redis-server, and it could not be installed (which takes root and" \
-	    "apt-get): the tests that need it will be skipped."
-
-# Prometheus judges the alerts and what the dashboard asks; those tests are skipped without it. Its
-# package would start one, too, which nothing here needs.
-check-prometheus:
-	@command -v prometheus >/dev/null || { \
+# Programs that some tests drive, from Debian's packages. Where one can't be installed, those tests are
+# skipped, and say so. $(call program,NAME,PACKAGES,WHAT)
+define program
+	@command -v $(1) >/dev/null || { \
 	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	        prometheus >/dev/null; \
-	} || echo "There is no prometheus, and it could not be installed (which takes root and apt-get):" \
-	    "the tests of alerts and dashboard will be skipped."
+	        $(2) >/dev/null; \
+	} || echo "There is no $(1), and it could not be installed (which takes root and apt-get): $(3)."
+endef
 
+check-chromium:
+	$(call program,chromium,chromium fonts-dejavu-core,the browser tests will be skipped)
 
-# A C compiler makes the clock that a test sets back.
+check-wrk:
+	$(call program,wrk,wrk,tests under its load will be skipped$(comma) and make bench needs it)
+
+check-redis:
+	$(call program,redis-server,redis-server,tests of a rate that is shared will be skipped)
+
+check-prometheus:
+	$(call program,prometheus,prometheus,tests of alerts and dashboard will be skipped)
+
+# It has kustomize inside, new enough in Debian 13.
+check-kubectl:
+	$(call program,kubectl,kubernetes-client,tests of the Kubernetes manifests will be skipped)
+
+check-haproxy:
+	$(call program,haproxy,haproxy,the test behind it will be skipped$(comma) and make rolling-restart needs it)
+
+# It makes the clock that a test sets back.
 check-cc:
-	@command -v cc >/dev/null || { \
-	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	        gcc libc6-dev >/dev/null; \
-	} || echo "There is no C compiler, and it could not be installed (which takes root and apt-get):" \
-	    "the test of a clock that is set back will be skipped."
+	$(call program,cc,gcc libc6-dev,the test of a clock that is set back will be skipped)
 
 $(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

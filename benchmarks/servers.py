@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ PEER_NAMES = ("plain", "tuned", "handtuned")
 READY = "/health/ready"
 _START_SECONDS = 120
 _POLL_SECONDS = 0.003
+_LOWEST_PORT = 10_000
 _IDLE_SECONDS = 0.5
 _IDLE_CPU_SECONDS = 0.015
 """One tick of the clock, and not two: what an idle server may use in that time."""
@@ -102,9 +104,12 @@ class Server:
 
 
 @contextmanager
-def running(program: Program, directory: Path) -> Iterator[Server]:
-    """Start a server on a free port of loopback, give it when it is ready, and stop it."""
-    port = _free_port()
+def running(program: Program, directory: Path, port: int = 0) -> Iterator[Server]:
+    """Start a server on a port of loopback, give it when it is ready, and stop it.
+
+    The port is a free one unless it is named.
+    """
+    port = port or free_port()
     log = directory / f"{program.name.replace(' ', '-')}-{port}.log"
     command = [str(program.gunicorn), *program.arguments, "-b", f"127.0.0.1:{port}"]
     # The kernel tells the server to stop when the harness is gone, however that came about.
@@ -114,7 +119,7 @@ def running(program: Program, directory: Path) -> Iterator[Server]:
         process = subprocess.Popen(
             command,
             cwd=program.directory,
-            env=_environment(program.settings),
+            env=environment(program.settings),
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is the harness's to handle
@@ -139,7 +144,7 @@ def all_running(programs: list[Program], directory: Path) -> Iterator[list[Serve
         yield servers
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Give the environment without what would change a server's settings, and with ``settings``."""
     others = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PROMETHEUS_MULTIPROC_DIR", "PYTHONPATH")
     kept = {
@@ -175,7 +180,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """Give a port of loopback that is free, and stays so while a server on it is restarted.
+
+    None that the kernel would give to a client as its own port.
+    """
+    path = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first_of_clients = int(path.read_text().split()[0])
+    ports = list(range(_LOWEST_PORT, max(first_of_clients, _LOWEST_PORT + 1)))
+    random.shuffle(ports)
+    for port in ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchmarkError(f"No port between {_LOWEST_PORT} and {first_of_clients} is free.")
