@@ -419,7 +419,7 @@ def _expectations() -> dict[str, bytes]:
 
 
 def _persistence() -> dict[str, bytes]:
-    cases = {}
+    cases: dict[str, bytes] = {}
     for version in ("1.0", "1.1"):
         cases |= {
             f"connection {value!r} of HTTP/{version}": request(

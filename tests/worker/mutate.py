@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from tests.worker.cases import VALID
@@ -24,10 +25,10 @@ _PIECES = (
 # fmt: on
 
 
-def mutant(seed: int) -> bytes:
-    """Make the mutant of this number: a valid request after one to four changes."""
+def mutant(seed: int, valid: Sequence[bytes] = VALID) -> bytes:
+    """Make the mutant of this number: one of ``valid`` requests after one to four changes."""
     random = Random(seed)
-    data = random.choice(VALID)
+    data = random.choice(valid)
     for _ in range(random.choice((1, 1, 1, 2, 2, 3, 4))):
         data = random.choice(_CHANGES)(data, random)
     return data

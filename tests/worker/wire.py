@@ -107,7 +107,7 @@ def _take_bytes(received: bytes, length: str) -> tuple[bytes, bytes] | None:
 
 
 def _take_chunks(received: bytes) -> tuple[bytes, bytes] | None:
-    chunks = []
+    chunks: list[bytes] = []
     at = 0
     while True:
         end = received.find(b"\r\n", at)

@@ -1,0 +1,101 @@
+"""What an answer must look like: as documented, and a problem document for every refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from tests.worker.wire import Answer
+
+PROBLEM_JSON = "application/problem+json"
+_PROBLEM = {
+    "type": str,
+    "title": str,
+    "status": int,
+    "detail": str,
+    "instance": str,
+    "request_id": str,
+    "errors": list,
+}
+_ERROR = {"pointer": str, "detail": str}
+_PREDICTION = {
+    "prediction": int,
+    "label": str,
+    "probabilities": dict,
+    "model_version": str,
+    "timestamp": str,
+}
+_BATCH = {"predictions": list, "total_samples": int, "model_version": str}
+
+
+def fault_of(answer: Answer, path: str = "") -> str | None:
+    """Say what is wrong with an answer, if something is.
+
+    Of a success only that of a prediction or a batch is looked into, by ``path``.
+    """
+    if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return f"an answer of 500: {answer.body[:300]!r}"
+    if answer.status >= 400:
+        return _fault_of_problem(answer)
+    if answer.status == HTTPStatus.OK and path.endswith(("/predict", "/batch")):
+        try:
+            document = json.loads(answer.body)
+        except ValueError:
+            return "the answer is no JSON"
+        return _fault_of_batch(document) if path.endswith("/batch") else _fault_of_one(document)
+    return None
+
+
+def _fault_of_problem(answer: Answer) -> str | None:
+    kinds = answer.all("content-type")
+    if kinds != [PROBLEM_JSON] or not answer.all("x-request-id"):
+        return f"a refusal of {answer.status} is {kinds}, and no problem document with an id"
+    if not answer.body:
+        return None  # to a HEAD
+    try:
+        document = json.loads(answer.body)
+    except ValueError:
+        return f"a refusal of {answer.status} is no JSON"
+    fault = _misshapen(document, _PROBLEM)
+    if fault is None and document["status"] != answer.status:
+        fault = f"it says {document['status']}"
+    if fault is None:
+        fault = _first(_misshapen(one, _ERROR) for one in document["errors"])
+    return f"a refusal of {answer.status}: {fault}" if fault else None
+
+
+def _first(faults: Iterable[str | None]) -> str | None:
+    return next(filter(None, faults), None)
+
+
+def _fault_of_batch(document: Any) -> str | None:
+    fault = _misshapen(document, _BATCH)
+    if fault:
+        return fault
+    if document["total_samples"] != len(document["predictions"]):
+        return "total_samples is not the number of predictions"
+    return _first(map(_fault_of_one, document["predictions"]))
+
+
+def _fault_of_one(document: Any) -> str | None:
+    fault = _misshapen(document, _PREDICTION)
+    if fault:
+        return fault
+    probabilities = list(document["probabilities"].values())
+    if not all(isinstance(p, float | int) and 0 <= p <= 1 for p in probabilities):
+        return f"{probabilities} are no probabilities"
+    if not math.isclose(sum(probabilities), 1, abs_tol=1e-5):
+        return f"{probabilities} are not 1 in sum"
+    if document["prediction"] != probabilities.index(max(probabilities)):
+        return f"class {document['prediction']} is not the most probable of {probabilities}"
+    return None
+
+
+def _misshapen(document: Any, shape: Mapping[str, type]) -> str | None:
+    if not isinstance(document, dict) or document.keys() != shape.keys():
+        return f"not the documented keys: {str(document)[:300]}"
+    wrong = [key for key, kind in shape.items() if not isinstance(document[key], kind)]
+    return f"{wrong[0]} is not of its type: {document[wrong[0]]!r}" if wrong else None
