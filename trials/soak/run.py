@@ -1,0 +1,284 @@
+"""The phases of a soak, and what was seen in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from time import monotonic
+
+from benchmarks import payloads
+from benchmarks.load import exchange
+from benchmarks.servers import BenchmarkError, Program, Server, lantern, running
+from trials.expected import SINGLE, Oracle, pack_versions
+from trials.load import Item, Load, Plan, Tally
+from trials.log import strange_lines
+from trials.soak import verdict
+from trials.soak.disturbances import FIRST, ROW, Disturbances, Event
+from trials.soak.misuse import BODY_SECONDS, HEAD_SECONDS, Account, Case, Misuse, cases
+from trials.soak.verdict import Growth
+from trials.soak.watch import Holdings, Sample, Watch, holdings, left_behind
+
+WORKERS = 3
+METRICS = "metrics"
+_CONNECTIONS = 32
+_SINGLES, _BATCHES = 500, 5
+_BATCH_ROWS = 100
+_CALIBRATIONS = 3
+_STOP_SECONDS = 60
+_POLL_SECONDS = 0.2
+_ASKED = 8 * WORKERS
+"""How often it is asked which version answers, so that every worker has surely been asked."""
+_SHARES = {"warm-up": 0.15, "soak": 0.75, "reload": 0.1}
+_COUNT = re.compile(
+    r'lantern_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} (\S+)'
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a soak is run; ``share`` is that of the rate at which the machine is saturated."""
+
+    minutes: float = 10.0
+    share: float = 0.8
+    misuses: float = 20.0
+    """Wrong clients a second."""
+    most_growth_percent: float = 2.0
+    seed: int = 0
+    row: tuple[str, ...] = ROW
+
+    @property
+    def seconds(self) -> float:
+        return self.minutes * 60
+
+    @property
+    def pace(self) -> float:
+        """Seconds between two disturbances: thirty in a soak, within reason."""
+        return min(15.0, max(1.0, self.seconds * _SHARES["soak"] / 30))
+
+
+@dataclass
+class Outcome:
+    """What was seen, and what was not as promised."""
+
+    saturated: float = 0.0
+    """Right answers a second with every connection busy all the time."""
+    cpu_saturated: float = 0.0
+    """Cores that the server used then."""
+    cpu: float = 0.0
+    """Cores that it used during the soak."""
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    misused: dict[str, Account] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    growths: list[Growth] = field(default_factory=list)
+    before: Holdings | None = None
+    after: Holdings | None = None
+    statuses: dict[int, float] = field(default_factory=dict)
+    """Answers by status, as the service itself counts them."""
+    faults: list[str] = field(default_factory=list)
+
+
+def service(models: Path) -> Program:
+    """Describe the server that is soaked: Lantern's defaults, with limits that a soak can reach."""
+    return lantern(
+        "soaked",
+        {
+            "LANTERN_MODEL__PATH": str(models),
+            "PROMETHEUS_MULTIPROC_DIR": str(models.with_name(METRICS)),
+            "LANTERN_LOGGING__LEVEL": "WARNING",  # a line a request would fill the disk
+            "LANTERN_SERVER__HEADERS_TIMEOUT_SECONDS": str(HEAD_SECONDS),
+            "LANTERN_SERVER__BODY_TIMEOUT_SECONDS": str(BODY_SECONDS),
+        },
+        WORKERS,
+    )
+
+
+def run(options: Options, directory: Path, make: Callable[[Path], Program] = service) -> Outcome:
+    """Soak the server that ``make`` describes for the models it is given, and judge it."""
+    models = pack_versions(directory)
+    oracle = Oracle(models)
+    items = [oracle.single(one) for one in payloads.samples(_SINGLES, options.seed)]
+    items += [
+        oracle.batch(payloads.samples(_BATCH_ROWS, options.seed + number + 1))
+        for number in range(_BATCHES)
+    ]
+    wrong = cases(oracle, options.seed)
+    with running(make(models), directory) as server:
+        soak = _Soak(options, server, models, items, wrong)
+        soak.run()
+        soak.stop()
+        soak.judge(server.log.read_text(errors="replace"))
+    return soak.outcome
+
+
+class _Soak:
+    """A soak under way."""
+
+    def __init__(
+        self,
+        options: Options,
+        server: Server,
+        models: Path,
+        items: Sequence[Item],
+        wrong: Sequence[Case],
+    ) -> None:
+        self.outcome = Outcome()
+        self._options = options
+        self._server = server
+        self._items = items
+        self._wrong = wrong
+        self._disturbances = Disturbances(server, models)
+        self.outcome.events = self._disturbances.events
+        self._metrics = models.with_name(METRICS)
+        self._counted: dict[str, Counter[tuple[str, int]]] = {}
+
+    def run(self) -> None:
+        """Calibrate, warm up, soak, and reload; rest in between, to look at what is held."""
+        outcome, server = self.outcome, self._server
+        self._disturbances.change("model", "promote", FIRST.stable, "--allow-schema-change")
+        server.wait_until_idle()
+        self._calibrate()
+        self._phase("warm-up")
+        self._rest()
+        outcome.before, self._counted["before"] = holdings(server.process.pid), self._counts()
+        cpu, began = server.cpu_seconds(), monotonic()
+        with Watch(server.process.pid, min(2.0, self._options.seconds / 100)) as watch:
+            self._phase("soak")
+        outcome.cpu = (server.cpu_seconds() - cpu) / (monotonic() - began)
+        outcome.samples = watch.samples
+        self._rest()
+        outcome.after, self._counted["after"] = holdings(server.process.pid), self._counts()
+        files = left_behind(self._metrics, server.process.pid)
+        outcome.faults += [f"{name} is left of a worker that is gone" for name in files]
+        self._phase("reload", self._disturbances.reload)
+        self._rest()
+        self._counted["end"] = self._counts()
+
+    def _calibrate(self) -> None:
+        """Find the most that this client is answered beside the wrong ones: the best of some.
+
+        Client and server share the machine, and it is the machine that is saturated then: every
+        core is busy.
+        """
+        outcome, server = self.outcome, self._server
+        seconds = min(5.0, self._options.seconds * 0.02)
+        with self._misuse() as misuse:
+            for _ in range(_CALIBRATIONS):
+                cpu = server.cpu_seconds()
+                with self._load(None) as load:
+                    time.sleep(seconds)
+                cpu = server.cpu_seconds() - cpu
+                if load.tally.rate > outcome.saturated:
+                    outcome.saturated = load.tally.rate
+                    outcome.cpu_saturated = cpu / (load.tally.ended - load.tally.began)
+                outcome.faults += verdict.unexplained_failures(load.tally, ())
+        outcome.faults += verdict.unexplained_mishaps(misuse.account.mishaps, ())
+
+    def _misuse(self) -> Misuse:
+        options = self._options
+        return Misuse(self._server.port, self._wrong, options.misuses, options.seed)
+
+    def _load(self, rate: float | None) -> Load:
+        seed = self._options.seed
+        return Load(Plan(self._server.port, self._items, _CONNECTIONS, rate, seed))
+
+    def _phase(self, name: str, *at_half: Callable[[], None]) -> None:
+        """Have everything at once: the load, wrong clients, disturbances."""
+        seconds = self._options.seconds * _SHARES[name]
+        rate = self.outcome.saturated * self._options.share
+        print(f"{name}: {seconds:,.0f} s at {rate:,.0f} requests/s", flush=True)
+        with self._load(rate) as load, self._misuse() as misuse:
+            if at_half:
+                time.sleep(seconds / 2)
+                for act in at_half:
+                    act()
+                time.sleep(seconds / 2)
+            else:
+                self._disturb(name, seconds)
+        self.outcome.tallies[name] = load.tally
+        self.outcome.misused[name] = misuse.account
+
+    def _disturb(self, name: str, seconds: float) -> None:
+        """Do all of the row once in the warm-up, which spares no worker a first time later."""
+        row, pace = self._options.row, self._options.pace
+        until = monotonic() + seconds
+        if name == "warm-up":
+            for what in row:
+                time.sleep(seconds / (len(row) + 1))
+                self._disturbances.do(what)
+        else:
+            for what in cycle(row):
+                if monotonic() + pace > until:
+                    break
+                time.sleep(pace)
+                self._disturbances.do(what)
+        time.sleep(max(0.0, until - monotonic()))
+
+    def _rest(self) -> None:
+        """Let version 1 serve alone, every worker have followed, and nobody ask anything."""
+        self._disturbances.go_home()
+        until = monotonic() + verdict.FOLLOW_SECONDS
+        while {self._version() for _ in range(_ASKED)} != {FIRST.stable}:
+            if monotonic() > until:
+                raise BenchmarkError(f"Not all workers follow to version {FIRST.stable}.")
+            time.sleep(_POLL_SECONDS)
+        self._server.wait_until_idle()
+
+    def _version(self) -> str:
+        """Ask whichever worker accepts it which version it serves."""
+        version: str = json.loads(exchange(self._server, "/model/info")[1])["model_version"]
+        return version
+
+    def _counts(self) -> Counter[tuple[str, int]]:
+        """Give how many requests the service counts, by route and status."""
+        _, text = exchange(self._server, "/metrics")
+        counts: Counter[tuple[str, int]] = Counter()
+        for _, route, status, value in _COUNT.findall(text.decode()):
+            counts[route, int(status)] += int(float(value))
+        return counts
+
+    def stop(self) -> None:
+        """Stop the server as an operator would."""
+        process = self._server.process
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        if process.returncode != 0:
+            self.outcome.faults.append(f"SIGTERM ended it with status {process.returncode}")
+
+    def judge(self, log: str) -> None:
+        """Hold what was seen to what is promised."""
+        outcome, options = self.outcome, self._options
+        faults, events = outcome.faults, outcome.events
+        for name, tally in outcome.tallies.items():
+            said = [
+                *verdict.unexplained_failures(tally, events),
+                *verdict.strange_versions(tally, events, FIRST.stable),
+                *verdict.unexplained_mishaps(outcome.misused[name].mishaps, events),
+            ]
+            faults += [f"{name}: {words}" for words in said]
+        if len(outcome.samples) < _CALIBRATIONS:
+            raise BenchmarkError("The soak was too short to sample anything.")
+        outcome.growths = verdict.growths(outcome.samples)
+        faults += verdict.too_much_growth(outcome.growths, options.most_growth_percent)
+        assert outcome.before is not None
+        assert outcome.after is not None
+        faults += verdict.leaked(outcome.before, outcome.after)
+        tally, account = outcome.tallies["soak"], outcome.misused["soak"]
+        counted = self._counted["after"][SINGLE, 200] - self._counted["before"][SINGLE, 200]
+        answered = tally.right_by_path[SINGLE] + account.predictions
+        faults += verdict.miscounted(counted, answered, tally.failed + len(account.mishaps))
+        for (_, status), count in self._counted["end"].items():
+            outcome.statuses[status] = outcome.statuses.get(status, 0) + count
+        faults += verdict.server_faults(outcome.statuses)
+        killed = [kill.pid for kill in verdict.kills(events)]
+        faults += strange_lines(log.splitlines(), killed)
