@@ -28,6 +28,8 @@ TIMEOUT_SECONDS = 10.0
 """How long an answer may take before the request counts as failed."""
 BUCKETS_PER_SECOND = 10
 """How finely it is noted when which version answered."""
+OVERLOADED = b"urn:lantern:problem:overloaded"
+"""What is in an answer that refuses a request because it would have waited for too long."""
 _MOST_FAILURES = 10_000
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 18
@@ -104,6 +106,8 @@ class Tally:
     sent: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     right_by_path: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """How many were told that the service is overloaded, which is neither right nor a failure."""
     failures: list[Failure] = field(default_factory=list)
     more_failures: int = 0
     versions: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -379,7 +383,9 @@ class _Client:
             connection.worker = _worker_of(head)
         tally.last_seen[connection.worker] = connection.sent
         version = item.version_of(body) if status == 200 else None
-        if version is not None:
+        if status == 503 and OVERLOADED in body:
+            tally.refused += 1
+        elif version is not None:
             tally.right_by_path[item.path] += 1
             tally.versions[int(now * BUCKETS_PER_SECOND), version] += 1
             self._note_latency(now, now - connection.due)

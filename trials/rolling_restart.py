@@ -29,7 +29,7 @@ INSTANCES = 3
 GRACEFUL_SECONDS = 30
 """``[server] graceful_timeout_seconds``, as it is by default."""
 _SLACK_SECONDS = 5.0
-"""What an exit may take beyond the time to drain and the time to finish."""
+"""What an exit may take beyond that, in which the time to drain is."""
 _SETTLE_SECONDS = 2.0
 """Under load before the first restart, and after the last one."""
 _CHECK_SECONDS = 20.0
@@ -79,10 +79,12 @@ class Outcome:
         faults = [f"{count:,} requests failed: {what}" for what, count in kinds.most_common(10)]
         if tally.more_failures:
             faults.append(f"{tally.more_failures:,} more requests failed")
+        if tally.refused:
+            faults.append(f"{tally.refused:,} requests were refused because of overload")
         unsent = tally.due - tally.sent
         if unsent:
             faults.append(f"{unsent:,} requests that were due found no connection to be sent on")
-        if tally.right + tally.failed != tally.sent:
+        if tally.right + tally.refused + tally.failed != tally.sent:
             faults.append(
                 f"of {tally.sent:,} requests {tally.right:,} were answered right and "
                 f"{tally.failed:,} failed: the rest is not accounted for"
@@ -114,7 +116,7 @@ def run(options: Options, directory: Path) -> Outcome:
         with Load(plan) as load:
             time.sleep(_SETTLE_SECONDS)
             for _ in range(options.rounds):
-                restarts += [one.restart(proxy, options.drain_seconds) for one in instances]
+                restarts += [one.restart(proxy) for one in instances]
             time.sleep(_SETTLE_SECONDS)
         seen = proxy.seen()
         shares = [proxy.seen(one.name).requests for one in instances]
@@ -151,13 +153,13 @@ class Instance:
         lines = self._server.log.read_text(errors="replace").splitlines()
         return self._errors + [line for line in lines if '"ERROR"' in line or "Traceback" in line]
 
-    def restart(self, proxy: HAProxy, drain_seconds: float) -> Restart:
+    def restart(self, proxy: HAProxy) -> Restart:
         """Stop it, start it again, and wait until HAProxy sends it requests."""
         process = self._server.process
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         noticed = None
-        until = began + drain_seconds + GRACEFUL_SECONDS + _SLACK_SECONDS
+        until = began + GRACEFUL_SECONDS + _SLACK_SECONDS
         while process.poll() is None:
             if time.monotonic() > until:
                 raise BenchmarkError(f"Instance {self.number} did not end after SIGTERM.")
@@ -196,7 +198,7 @@ def table(outcome: Outcome) -> str:
         },
         "HAProxy: connections refused": seen.connection_errors,
         "HAProxy: connections tried again": seen.retries,
-        "HAProxy: of these at another instance": seen.redispatches,
+        "HAProxy: connections tried again at another instance": seen.redispatches,
         "HAProxy: answers that broke off": seen.response_errors + seen.aborted_by_server,
         "HAProxy: answers of 5xx": seen.answers_5xx,
     }

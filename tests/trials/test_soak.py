@@ -26,6 +26,7 @@ SHORT = Options(
     minutes=0.15,
     share=0.3,
     most_growth_percent=15,
+    most_refused_percent=20,
     row=("model promote 2", "SIGKILL", "model promote 1"),
 )
 FAULTY = "tests.trials.faulty:app"
@@ -145,8 +146,18 @@ def test_what_a_worker_holds_more_than_before_is_told_and_of_a_new_one_more_than
 
 
 def test_the_metrics_may_count_no_more_than_was_answered_or_lost() -> None:
-    assert list(verdict.miscounted(10, 10, 0)) == list(verdict.miscounted(12, 10, 2)) == []
-    assert len(list(verdict.miscounted(9, 10, 2))) == len(list(verdict.miscounted(13, 10, 2))) == 1
+    def said(*numbers: int) -> int:
+        return len(list(verdict.miscounted("requests", *numbers)))
+
+    assert said(10, 10, 0) == said(12, 10, 2) == 0
+    assert said(9, 10, 2) == said(13, 10, 2) == 1
+
+
+def test_a_few_requests_may_be_refused_because_of_overload() -> None:
+    tally = Tally(due=100, sent=100, refused=2, right_by_path=Counter({"/predict": 98}))
+    assert list(verdict.unexplained_failures(tally, [])) == []
+    assert list(verdict.refused_too_much(tally, 2)) == []
+    assert len(list(verdict.refused_too_much(tally, 1))) == 1
 
 
 def test_a_line_that_nobody_provoked_is_told() -> None:

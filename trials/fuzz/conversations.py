@@ -19,7 +19,7 @@ from trials.answers import fault_of
 
 MOST_SECONDS = 15.0
 """How long a conversation may last: more than any limit of the server that can matter in it."""
-_AT_ONCE = 48
+_AT_ONCE = 16
 _LOOK_SECONDS = 0.1
 _READ_BYTES = 1 << 18
 

@@ -37,6 +37,7 @@ def main() -> int:
     )
     parser.add_argument("--misuses", type=float, default=defaults.misuses, help="a second")
     parser.add_argument("--most-growth-percent", type=float, default=defaults.most_growth_percent)
+    parser.add_argument("--most-refused-percent", type=float, default=defaults.most_refused_percent)
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--out", type=Path, default=OUT, help="where report and picture go")
     given = vars(parser.parse_args())
@@ -72,13 +73,15 @@ def main() -> int:
 
 def table(outcome: Outcome) -> str:
     """Write what came of a soak, for people."""
-    lines = ["| phase | seconds | sent | answered right | failed | slowest, ms | misuses |"]
-    lines += ["| --- |" + " ---: |" * 6]
+    lines = [
+        "| phase | seconds | sent | answered right | refused | failed | slowest, ms | misuses |"
+    ]
+    lines += ["| --- |" + " ---: |" * 7]
     for name, tally in outcome.tallies.items():
         cells = _of_load(tally)
         lines.append(
             f"| {name} | {cells['seconds']:,.0f} | {cells['sent']:,} | {cells['right']:,} "
-            f"| {cells['failed']:,} | {cells['slowest_ms']:,.0f} "
+            f"| {cells['refused']:,} | {cells['failed']:,} | {cells['slowest_ms']:,.0f} "
             f"| {outcome.misused[name].answers.total():,} |"
         )
     lines += ["", "| memory of | MiB at first | growth |", "| --- | ---: | ---: |"]
@@ -124,6 +127,7 @@ def _of_load(tally: Tally) -> dict[str, Any]:
         "sent": tally.sent,
         "right": tally.right,
         "right_rps": round(tally.rate),
+        "refused": tally.refused,
         "failed": tally.failed,
         "slowest_ms": round(max((one.slowest_ms for one in seconds), default=0.0), 1),
     }

@@ -18,7 +18,7 @@ from benchmarks import payloads
 from tests.worker.wire import Answer, Connection, MalformedAnswer, request
 from trials.answers import fault_of
 from trials.expected import BATCH, SINGLE, Oracle, post
-from trials.load import Item
+from trials.load import OVERLOADED, Item
 
 _CLIENTS = 8
 _PIECES = 20
@@ -56,6 +56,8 @@ class Account:
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     mishaps: list[Mishap] = field(default_factory=list)
+    refused: int = 0
+    """How many were told that the service is overloaded, whatever they had done."""
     predictions: int = 0
     """How many answers of 200 single predictions were given."""
 
@@ -99,7 +101,8 @@ class Misuse:
         except (OSError, MalformedAnswer) as error:
             fault = f"{error!r}"
         status = answer.status if answer else 0
-        if fault is None and status not in (case.statuses or (0,)):
+        refused = answer is not None and status == 503 and OVERLOADED in answer.body
+        if fault is None and not refused and status not in (case.statuses or (0,)):
             fault = f"answered {status or 'nothing'} and not {case.statuses or 'nothing'}"
         if fault is None and answer:
             fault = fault_of(answer, case.path)
@@ -108,6 +111,7 @@ class Misuse:
                 fault = None if known else f"a wrong answer: {answer.body[:300]!r}"
         with self._lock:
             self.account.answers[case.name, status] += 1
+            self.account.refused += refused
             if case.path == SINGLE and status == 200:
                 self.account.predictions += 1
             if fault:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -38,8 +38,9 @@ _POLL_SECONDS = 0.2
 _ASKED = 8 * WORKERS
 """How often it is asked which version answers, so that every worker has surely been asked."""
 _SHARES = {"warm-up": 0.15, "soak": 0.75, "reload": 0.1}
-_COUNT = re.compile(
-    r'lantern_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} (\S+)'
+_REFUSALS = re.compile(r'lantern_http_requests_refused_total\{reason="overloaded"\} (\S+)')
+_ANSWERS = re.compile(
+    r'lantern_http_requests_total\{method="\w+",route="([^"]+)",status="(\d+)"\} (\S+)'
 )
 
 
@@ -52,6 +53,7 @@ class Options:
     misuses: float = 20.0
     """Wrong clients a second."""
     most_growth_percent: float = 2.0
+    most_refused_percent: float = 1.0
     seed: int = 0
     row: tuple[str, ...] = ROW
 
@@ -120,6 +122,14 @@ def run(options: Options, directory: Path, make: Callable[[Path], Program] = ser
     return soak.outcome
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """What the service counts: answers by route and status, refusals because of overload."""
+
+    answers: Counter[tuple[str, int]]
+    refusals: int
+
+
 class _Soak:
     """A soak under way."""
 
@@ -139,7 +149,7 @@ class _Soak:
         self._disturbances = Disturbances(server, models)
         self.outcome.events = self._disturbances.events
         self._metrics = models.with_name(METRICS)
-        self._counted: dict[str, Counter[tuple[str, int]]] = {}
+        self._counted: dict[str, _Counts] = {}
 
     def run(self) -> None:
         """Calibrate, warm up, soak, and reload; rest in between, to look at what is held."""
@@ -238,13 +248,12 @@ class _Soak:
         version: str = json.loads(exchange(self._server, "/model/info")[1])["model_version"]
         return version
 
-    def _counts(self) -> Counter[tuple[str, int]]:
-        """Give how many requests the service counts, by route and status."""
-        _, text = exchange(self._server, "/metrics")
-        counts: Counter[tuple[str, int]] = Counter()
-        for _, route, status, value in _COUNT.findall(text.decode()):
-            counts[route, int(status)] += int(float(value))
-        return counts
+    def _counts(self) -> _Counts:
+        text = exchange(self._server, "/metrics")[1].decode()
+        answers: Counter[tuple[str, int]] = Counter()
+        for route, status, count in _ANSWERS.findall(text):  # once for each method
+            answers[route, int(status)] += int(float(count))
+        return _Counts(answers, sum(int(float(count)) for count in _REFUSALS.findall(text)))
 
     def stop(self) -> None:
         """Stop the server as an operator would."""
@@ -273,12 +282,21 @@ class _Soak:
         assert outcome.before is not None
         assert outcome.after is not None
         faults += verdict.leaked(outcome.before, outcome.after)
-        tally, account = outcome.tallies["soak"], outcome.misused["soak"]
-        counted = self._counted["after"][SINGLE, 200] - self._counted["before"][SINGLE, 200]
-        answered = tally.right_by_path[SINGLE] + account.predictions
-        faults += verdict.miscounted(counted, answered, tally.failed + len(account.mishaps))
-        for (_, status), count in self._counted["end"].items():
+        faults += verdict.refused_too_much(outcome.tallies["soak"], options.most_refused_percent)
+        faults += self._miscounted()
+        for (_, status), count in self._counted["end"].answers.items():
             outcome.statuses[status] = outcome.statuses.get(status, 0) + count
         faults += verdict.server_faults(outcome.statuses)
         killed = [kill.pid for kill in verdict.kills(events)]
         faults += strange_lines(log.splitlines(), killed)
+
+    def _miscounted(self) -> Iterator[str]:
+        """Compare what the metrics and the clients counted in the soak."""
+        tally, account = self.outcome.tallies["soak"], self.outcome.misused["soak"]
+        lost = tally.failed + len(account.mishaps)
+        before, after = self._counted["before"], self._counted["after"]
+        singles = after.answers[SINGLE, 200] - before.answers[SINGLE, 200]
+        refusals = after.refusals - before.refusals
+        answered = tally.right_by_path[SINGLE] + account.predictions
+        yield from verdict.miscounted("single predictions", singles, answered, lost)
+        yield from verdict.miscounted("refusals", refusals, tally.refused + account.refused, lost)

@@ -112,7 +112,7 @@ def unexplained_failures(tally: Tally, events: Sequence[Event]) -> Iterator[str]
         yield f"{tally.more_failures:,} more requests failed than are kept to be explained"
     if tally.due > tally.sent:
         yield f"{tally.due - tally.sent:,} requests that were due were never sent"
-    missing = tally.sent - tally.right - tally.failed
+    missing = tally.sent - tally.right - tally.refused - tally.failed
     if missing:
         yield f"{missing:,} requests were neither answered nor failed"
 
@@ -186,7 +186,14 @@ def _answering(change: Released) -> set[str]:
     return {release.stable} | ({canary} if canary else set())
 
 
-def miscounted(counted: float, answered: int, lost: int) -> Iterator[str]:
+def refused_too_much(tally: Tally, most_percent: float) -> Iterator[str]:
+    """Tell when more than ``most_percent`` of the requests were refused because of overload."""
+    percent = 100 * tally.refused / max(tally.sent, 1)
+    if percent > most_percent:
+        yield f"{tally.refused:,} requests ({percent:.1f} %) were refused because of overload"
+
+
+def miscounted(what: str, counted: float, answered: int, lost: int) -> Iterator[str]:
     """Tell when the metrics count other than the clients did.
 
     A request whose worker was killed may be counted although its answer was lost, so up to
@@ -194,7 +201,7 @@ def miscounted(counted: float, answered: int, lost: int) -> Iterator[str]:
     """
     if not answered <= counted <= answered + lost:
         yield (
-            f"the metrics count {counted:,.0f} single predictions, the clients were answered "
+            f"the metrics count {counted:,.0f} {what}, the clients were answered "
             f"{answered:,} and lost {lost:,}"
         )
 
