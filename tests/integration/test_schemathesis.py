@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from app.access.keys import ADMIN, create_key
 from tests.integration.conftest import Server
+from trials.fuzz.generated import HOOKS
 
 # A caller that can't wait is answered 503 by right, which schemathesis takes for a fault.
 PATIENCE = '[parameters]\n"X-Request-Timeout-Ms" = "60000"\n'
@@ -30,6 +32,7 @@ def run_schemathesis(server: Server, directory: Path, examples: int, more: str =
             "--generation-deterministic",
         ],
         cwd=directory,
+        env={**os.environ, **HOOKS},
         capture_output=True,
         text=True,
         check=False,

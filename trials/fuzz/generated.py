@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from benchmarks import payloads
+from benchmarks.servers import ROOT
 from tests.worker.wire import Answer, Connection
 from trials.answers import fault_of
 from trials.expected import BATCH, SINGLE, post
 from trials.fuzz.conversations import Conversation, Findings
 
+HOOKS = {"SCHEMATHESIS_HOOKS": "trials.fuzz.hooks", "PYTHONPATH": str(ROOT)}
+"""Variables by which schemathesis finds our hooks."""
 _SCHEMATHESIS_SECONDS = 900
 _SMALL_LISTS = 3
 
@@ -126,6 +130,7 @@ def by_schemathesis(url: str, seed: int, examples: int, directory: Path) -> str 
             f"--seed={seed}",
         ],
         cwd=directory,
+        env={**os.environ, **HOOKS},
         capture_output=True,
         text=True,
         check=False,
