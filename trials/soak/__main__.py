@@ -57,7 +57,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lantern-soak-") as directory:
         outcome = run(options, Path(directory))
     out.mkdir(parents=True, exist_ok=True)
-    report = about | summary(outcome)
+    report = about | summary(outcome) | {"samples": series(outcome)}
     (out / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
     caption = (
         f"{WORKERS} workers, {options.minutes:g} minutes, commit {commit[:12]}; "
@@ -86,6 +86,8 @@ def table(outcome: Outcome) -> str:
         )
     lines += ["", "| memory of | MiB at first | growth |", "| --- | ---: | ---: |"]
     lines += [f"| {g.what} | {g.mib:.1f} | {g.percent:+.2f} % |" for g in outcome.growths]
+    for when, held in (("before", outcome.before), ("after", outcome.after)):
+        lines.append(f"| all processes at rest, {when} | {held.tree_mib if held else 0:.1f} | |")
     kinds = Counter(event.what.partition(" --")[0] for event in outcome.events)
     lines += ["", "| what happened | times |", "| --- | ---: |"]
     lines += [f"| {what} | {count} |" for what, count in sorted(kinds.items())]
@@ -106,7 +108,9 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             {"of": one.what, "mib": round(one.mib, 2), "percent": round(one.percent, 2)}
             for one in outcome.growths
         ],
-        "samples": len(outcome.samples),
+        "mib_of_all_at_rest": [
+            round(held.tree_mib, 1) for held in (outcome.before, outcome.after) if held
+        ],
         "statuses": {str(status): n for status, n in sorted(outcome.statuses.items())},
         "misuse": {
             f"{name}: {status or 'no answer'}": count
@@ -117,6 +121,24 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             for one in outcome.events
         ],
     }
+
+
+def series(outcome: Outcome) -> list[dict[str, Any]]:
+    """Give what the processes held while they were soaked: memory in MiB."""
+    zero = outcome.tallies["warm-up"].began
+    return [
+        {
+            "second": round(sample.at - zero, 1),
+            "all_mib": round(sample.tree_mib, 2),
+            "master_mib": round(sample.master.resident, 2),
+            "workers_mib": {
+                str(pid): round(one.resident, 2) for pid, one in sample.workers.items()
+            },
+            "descriptors": sample.master.descriptors
+            + sum(one.descriptors for one in sample.workers.values()),
+        }
+        for sample in outcome.samples
+    ]
 
 
 def _of_load(tally: Tally) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _CONNECTIONS = 32
 _SINGLES, _BATCHES = 500, 5
 _BATCH_ROWS = 100
 _CALIBRATIONS = 3
+_FEWEST_SAMPLES = 10
 _STOP_SECONDS = 60
 _POLL_SECONDS = 0.2
 _ASKED = 8 * WORKERS
@@ -157,19 +158,19 @@ class _Soak:
         self._disturbances.change("model", "promote", FIRST.stable, "--allow-schema-change")
         server.wait_until_idle()
         self._calibrate()
-        self._phase("warm-up")
+        self._phase("warm-up", self._disturb_once)
         self._rest()
         outcome.before, self._counted["before"] = holdings(server.process.pid), self._counts()
         cpu, began = server.cpu_seconds(), monotonic()
         with Watch(server.process.pid, min(2.0, self._options.seconds / 100)) as watch:
-            self._phase("soak")
+            self._phase("soak", self._disturb)
         outcome.cpu = (server.cpu_seconds() - cpu) / (monotonic() - began)
         outcome.samples = watch.samples
         self._rest()
         outcome.after, self._counted["after"] = holdings(server.process.pid), self._counts()
         files = left_behind(self._metrics, server.process.pid)
         outcome.faults += [f"{name} is left of a worker that is gone" for name in files]
-        self._phase("reload", self._disturbances.reload)
+        self._phase("reload", self._reload)
         self._rest()
         self._counted["end"] = self._counts()
 
@@ -201,37 +202,36 @@ class _Soak:
         seed = self._options.seed
         return Load(Plan(self._server.port, self._items, _CONNECTIONS, rate, seed))
 
-    def _phase(self, name: str, *at_half: Callable[[], None]) -> None:
+    def _phase(self, name: str, disturb: Callable[[float], None]) -> None:
         """Have everything at once: the load, wrong clients, disturbances."""
         seconds = self._options.seconds * _SHARES[name]
         rate = self.outcome.saturated * self._options.share
         print(f"{name}: {seconds:,.0f} s at {rate:,.0f} requests/s", flush=True)
+        until = monotonic() + seconds
         with self._load(rate) as load, self._misuse() as misuse:
-            if at_half:
-                time.sleep(seconds / 2)
-                for act in at_half:
-                    act()
-                time.sleep(seconds / 2)
-            else:
-                self._disturb(name, seconds)
+            disturb(seconds)
+            time.sleep(max(0.0, until - monotonic()))
         self.outcome.tallies[name] = load.tally
         self.outcome.misused[name] = misuse.account
 
-    def _disturb(self, name: str, seconds: float) -> None:
-        """Do all of the row once in the warm-up, which spares no worker a first time later."""
-        row, pace = self._options.row, self._options.pace
-        until = monotonic() + seconds
-        if name == "warm-up":
-            for what in row:
-                time.sleep(seconds / (len(row) + 1))
-                self._disturbances.do(what)
-        else:
-            for what in cycle(row):
-                if monotonic() + pace > until:
-                    break
-                time.sleep(pace)
-                self._disturbances.do(what)
-        time.sleep(max(0.0, until - monotonic()))
+    def _disturb_once(self, seconds: float) -> None:
+        """Do all of the row, however long it takes: no worker shall meet it for the first time."""
+        for what in self._options.row:
+            time.sleep(seconds / (len(self._options.row) + 1))
+            self._disturbances.do(what)
+
+    def _disturb(self, seconds: float) -> None:
+        """Do the row again and again, at an even pace."""
+        until, pace = monotonic() + seconds, self._options.pace
+        for what in cycle(self._options.row):
+            if monotonic() + pace > until:
+                return
+            time.sleep(pace)
+            self._disturbances.do(what)
+
+    def _reload(self, seconds: float) -> None:
+        time.sleep(seconds / 2)
+        self._disturbances.reload()
 
     def _rest(self) -> None:
         """Let version 1 serve alone, every worker have followed, and nobody ask anything."""
@@ -275,7 +275,7 @@ class _Soak:
                 *verdict.unexplained_mishaps(outcome.misused[name].mishaps, events),
             ]
             faults += [f"{name}: {words}" for words in said]
-        if len(outcome.samples) < _CALIBRATIONS:
+        if len(outcome.samples) < _FEWEST_SAMPLES:
             raise BenchmarkError("The soak was too short to sample anything.")
         outcome.growths = verdict.growths(outcome.samples)
         faults += verdict.too_much_growth(outcome.growths, options.most_growth_percent)

@@ -12,7 +12,7 @@ from operator import or_
 from pathlib import Path
 from time import monotonic
 
-from benchmarks.processes import children
+from benchmarks.processes import children, proportional_mib
 
 _NUMBER = re.compile(r"\d+")
 
@@ -124,11 +124,12 @@ def _kind(target: str) -> str:
 class Holdings:
     """What the processes of a server hold while nobody asks them anything.
 
-    Of each kind of descriptor, and of threads, how many.
+    Of each kind of descriptor, and of threads, how many; and the memory of all, in MiB.
     """
 
     master: Counter[str]
     workers: dict[int, Counter[str]]
+    tree_mib: float = 0.0
 
     @property
     def most(self) -> Counter[str]:
@@ -138,7 +139,8 @@ class Holdings:
 
 def holdings(master: int) -> Holdings:
     """Give what an idle server holds."""
-    return Holdings(_held(master), {pid: _held(pid) for pid in children(master)})
+    workers = {pid: _held(pid) for pid in children(master)}
+    return Holdings(_held(master), workers, proportional_mib(master))
 
 
 def left_behind(metrics: Path, master: int) -> list[str]:
