@@ -26,7 +26,7 @@ class Faulty:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         number = next(_numbers)
-        _kept.append(bytearray(2000))
+        _kept.append(bytearray(20_000))
         if number % 200 == 0:
             _kept.append(Path("/dev/null").open())  # noqa: SIM115
             threading.Thread(target=threading.Event().wait, daemon=True).start()

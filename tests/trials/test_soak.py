@@ -23,7 +23,7 @@ from trials.soak.watch import Holdings, Process, Sample
 
 # So short that memory and what fills it for the first time can't be told apart.
 SHORT = Options(
-    minutes=0.15,
+    minutes=0.12,
     share=0.3,
     most_growth_percent=15,
     most_refused_percent=20,

@@ -134,7 +134,11 @@ def hold(
 
     while True:
         while len(under_way) < _AT_ONCE and (conversation := next(coming, None)):
-            one = _Open(port, conversation)
+            try:
+                one = _Open(port, conversation)
+            except OSError as error:
+                findings.fault(conversation, f"no connection: {error}")
+                continue
             under_way[one.sock.fileno()] = one
             poller.register(one.sock, select.EPOLLIN | select.EPOLLOUT)
         if not under_way:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -61,10 +62,14 @@ class Released(Event):
 
 @dataclass
 class Disturbances:
-    """Does things to ``server``, whose versions are in ``models``, and notes each."""
+    """Does things to ``server``, whose versions are in ``models``, and notes each.
+
+    ``settings`` are the server's own, for the commands.
+    """
 
     server: Server
     models: Path
+    settings: Mapping[str, str]
     events: list[Event] = field(default_factory=list)
 
     def do(self, what: str) -> None:
@@ -84,7 +89,7 @@ class Disturbances:
         ran = subprocess.run(
             command,
             cwd=ROOT,
-            env=environment({"LANTERN_MODEL__PATH": str(self.models)}),
+            env=environment(self.settings),
             capture_output=True,
             text=True,
             check=False,

@@ -21,6 +21,8 @@ from trials.expected import BATCH, SINGLE, Oracle, post
 from trials.load import OVERLOADED, Item
 
 _CLIENTS = 8
+_HUNG = -1
+"""In the place of a status: 0 is that of a connection that ended without an answer."""
 _PIECES = 20
 _PIECE_SECONDS = 0.1
 HEAD_SECONDS, BODY_SECONDS = 2, 3
@@ -94,13 +96,15 @@ class Misuse:
     def do(self, case: Case) -> None:
         """Do one case, and note what came of it."""
         began = monotonic()
-        answer, fault = None, None
+        answer, fault, status = None, None, 0
         try:
             with Connection(("127.0.0.1", self._port)) as connection:
                 answer = case.act(connection)
+                status = answer.status if answer else 0
+        except TimeoutError:
+            fault, status = "neither an answer nor an end", _HUNG
         except (OSError, MalformedAnswer) as error:
             fault = f"{error!r}"
-        status = answer.status if answer else 0
         refused = answer is not None and status == 503 and OVERLOADED in answer.body
         if fault is None and not refused and status not in (case.statuses or (0,)):
             fault = f"answered {status or 'nothing'} and not {case.statuses or 'nothing'}"

@@ -115,8 +115,10 @@ def run(options: Options, directory: Path, make: Callable[[Path], Program] = ser
         for number in range(_BATCHES)
     ]
     wrong = cases(oracle, options.seed)
-    with running(make(models), directory) as server:
-        soak = _Soak(options, server, models, items, wrong)
+    program = make(models)
+    with running(program, directory) as server:
+        disturbances = Disturbances(server, models, program.settings)
+        soak = _Soak(options, server, disturbances, items, wrong)
         soak.run()
         soak.stop()
         soak.judge(server.log.read_text(errors="replace"))
@@ -138,7 +140,7 @@ class _Soak:
         self,
         options: Options,
         server: Server,
-        models: Path,
+        disturbances: Disturbances,
         items: Sequence[Item],
         wrong: Sequence[Case],
     ) -> None:
@@ -147,9 +149,9 @@ class _Soak:
         self._server = server
         self._items = items
         self._wrong = wrong
-        self._disturbances = Disturbances(server, models)
-        self.outcome.events = self._disturbances.events
-        self._metrics = models.with_name(METRICS)
+        self._disturbances = disturbances
+        self.outcome.events = disturbances.events
+        self._metrics = disturbances.models.with_name(METRICS)
         self._counted: dict[str, _Counts] = {}
 
     def run(self) -> None:
