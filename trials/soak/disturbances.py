@@ -23,9 +23,11 @@ FIRST = Release("1")
 ROW = (
     "model promote 2",
     "SIGKILL",
+    "key create soaked",
     "model canary 3 --share 0.3",
     "model clear",
     "SIGTERM",
+    "key revoke soaked",
     "model shadow 3",
     "SIGKILL",
     "model promote 3",

@@ -98,6 +98,7 @@ def service(models: Path) -> Program:
             "LANTERN_MODEL__PATH": str(models),
             "PROMETHEUS_MULTIPROC_DIR": str(models.with_name(METRICS)),
             "LANTERN_LOGGING__LEVEL": "WARNING",  # a line a request would fill the disk
+            "LANTERN_ACCESS__KEYS_FILE": str(models.with_name("keys.json")),
             "LANTERN_SERVER__HEADERS_TIMEOUT_SECONDS": str(HEAD_SECONDS),
             "LANTERN_SERVER__BODY_TIMEOUT_SECONDS": str(BODY_SECONDS),
         },
