@@ -24,7 +24,6 @@ from app.model.errors import (
     VersionNotLoaded,
 )
 from app.model.features import describe_mismatch
-from app.overload import RETRY_AFTER_SECONDS, Overloaded
 from app.problems import PROBLEM_JSON, json_pointer, problem_document
 from app.telemetry.requests import current_call
 from app.wire import LONGEST_ECHO
@@ -45,7 +44,6 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(UnknownModel, _not_there)
     app.register_error_handler(VersionNotLoaded, _not_there)
     app.register_error_handler(Draining, _draining)
-    app.register_error_handler(Overloaded, _overloaded)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(InternalServerError, _unexpected)
     app.register_error_handler(Exception, _unexpected)
@@ -108,12 +106,6 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
 def _draining(error: Draining) -> Response:
     answer = problem(503, "This worker is about to stop.", kind="draining")
     answer.headers["Retry-After"] = "1"  # another worker, or its successor, is there by then
-    return answer
-
-
-def _overloaded(error: Overloaded) -> Response:
-    answer = problem(503, str(error), kind="overloaded")
-    answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
 

@@ -15,22 +15,25 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from app.access.cors import Cors
-from app.access.errors import AccessRefused, RateLimited
 from app.access.headers import headers_for
 from app.extension import Lantern
 from app.problems import PROBLEM_JSON, problem_document
+from app.refusals import Refused
 from app.telemetry.requests import CALL, ID_HEADER, Call
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Front:
-    """WSGI middleware that makes the `Call` of each request and asks the guard of ``parts``."""
+    """WSGI middleware that makes the `Call` of each request, and lets in those for which there is
+    time and which the guard of ``parts`` lets in.
+    """
 
     def __init__(self, application: Application, parts: Lantern, rules: Rules) -> None:
         self._application = application
         self._parts = parts
         self._guard = parts.guard
+        self._wait_budget = parts.wait_budget
         self._rules = rules
         origins = parts.settings.access.cors_origins
         header = parts.settings.release.routing_header
@@ -48,18 +51,19 @@ class Front:
         if not guard.is_told:
             guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
-        if not guard.is_idle and "app.worker.refusal" not in environ:
-            rule = self._rules.match(environ)
+        if "app.worker.refusal" not in environ:
             try:
-                guard.admit(call, rule)
-            except AccessRefused as refusal:
-                call.route = rule or call.route
+                self._wait_budget.check(environ)
+                if not guard.is_idle:
+                    guard.admit(call, self._rules.match(environ))
+            except Refused as refusal:
+                call.route = self._rules.match(environ) or call.route
                 return self._refuse(call, start_response, refusal)
         return self._application(environ, start_response)
 
-    def _refuse(self, call: Call, start_response: Any, refusal: AccessRefused) -> Iterable[bytes]:
-        if isinstance(refusal, RateLimited):
-            self._parts.metrics.refused_request("rate")
+    def _refuse(self, call: Call, start_response: Any, refusal: Refused) -> Iterable[bytes]:
+        if refusal.reason:
+            self._parts.metrics.refused_request(refusal.reason)
         body = problem_document(
             refusal.status,
             str(refusal),

@@ -11,19 +11,24 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
+from app.refusals import Refused
 from app.settings import LimitSettings
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-RETRY_AFTER_SECONDS = 1
-"""The least that the header can say; what waits now is gone by then."""
 
 _VARIABLE = "HTTP_X_REQUEST_TIMEOUT_MS"
 _OVERDUE = "app.worker.overdue"
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 
 
-class Overloaded(Exception):
+class Overloaded(Refused):
     """A request that waited for its turn for longer than it may, or would; both in seconds."""
+
+    status = 503
+    kind = "overloaded"
+    reason = "overloaded"
+    # The least that the header can say; what waits now is gone by then.
+    headers = (("Retry-After", "1"),)
 
     def __init__(self, waits: float, may_wait: float) -> None:
         super().__init__(
@@ -31,6 +36,15 @@ class Overloaded(Exception):
             f"wait {may_wait:.3g} s (the limit of this service, or your {TIMEOUT_HEADER}). Send it "
             f"again later."
         )
+
+
+class BadBudget(Refused):
+    """The header is there and is not a number of milliseconds."""
+
+    kind = "bad-request"
+
+    def __init__(self) -> None:
+        super().__init__(f"{TIMEOUT_HEADER} must be a whole number of milliseconds.")
 
 
 class WaitBudget:
@@ -51,21 +65,20 @@ class WaitBudget:
         return self._most if asked is None else min(asked, self._most)
 
     def check(self, environ: Mapping[str, Any]) -> None:
-        """Raise `Overloaded` for a request that the worker found to be too late."""
+        """Raise `Overloaded` for a request that the worker found to be too late, and `BadBudget`
+        for a header that makes no sense.
+        """
         waits = environ.get(_OVERDUE)
         if waits is not None:
             raise Overloaded(waits, self(environ))
+        if _VARIABLE in environ and caller_budget(environ) is None:
+            raise BadBudget
 
 
 def caller_budget(environ: Mapping[str, Any]) -> float | None:
     """Give the seconds that a caller is willing to wait; None where nothing, or nonsense, is said.
 
-    Nonsense is told by `has_bad_budget`, not in the midst of a queue.
+    Nonsense is told when the request is taken up, not in the midst of a queue.
     """
     text = environ.get(_VARIABLE)
     return int(text) / 1000 if text is not None and _MILLISECONDS.fullmatch(text) else None
-
-
-def has_bad_budget(environ: Mapping[str, Any]) -> bool:
-    """Tell whether the header is there and isn't a number of milliseconds."""
-    return _VARIABLE in environ and caller_budget(environ) is None

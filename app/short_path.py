@@ -1,9 +1,9 @@
 """The short path: predictions answered in front of Flask, whose dispatch costs more than they do.
 
-It takes only the plain case of a prediction that succeeds, and refuses those for which there is no
-time. Whatever else comes, and whatever fails on the way, goes to Flask as if nobody had looked at
-it: every other error is Flask's to word. Both ways share the request's `Call`, `app.predicting`,
-the log and the metrics; ``[server] short_path = false`` takes it away.
+It takes only the plain case of a prediction that succeeds. Whatever else comes, and whatever fails
+on the way, goes to Flask as if nobody had looked at it: every error is Flask's to word. Both ways
+share the request's `Call`, `app.predicting`, the log and the metrics; ``[server] short_path =
+false`` takes it away.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from app import predicting
 from app.access.headers import PLAIN
 from app.extension import Lantern
 from app.model.service import ModelService
-from app.overload import RETRY_AFTER_SECONDS, Overloaded, has_bad_budget
-from app.problems import PROBLEM_JSON, problem_document
 from app.telemetry.requests import CALL, ID_HEADER, Call
 from app.wire import JSON
 
@@ -56,7 +54,6 @@ class ShortPath:
             or not _is_plain_host(environ.get("HTTP_HOST", ""))
             or "HTTP_CONTENT_ENCODING" in environ
             or "HTTP_TRANSFER_ENCODING" in environ
-            or has_bad_budget(environ)
         ):
             return self._application(environ, start_response)
         stream = environ["wsgi.input"]
@@ -75,10 +72,7 @@ class ShortPath:
         call: Call = environ[CALL]
         call.route = route
         try:
-            parts.wait_budget.check(environ)
             answer, headers = predict(parts, service, call, lambda: body)
-        except Overloaded as error:
-            return self._refuse(call, error, start_response)
         except Exception:
             return self._application(environ, start_response)
         start_response(
@@ -93,26 +87,6 @@ class ShortPath:
         )
         call.end(200, parts.metrics)
         return [answer]
-
-    def _refuse(self, call: Call, error: Overloaded, start_response: Any) -> Iterable[bytes]:
-        """Refuse here, too, what comes when there is most to do."""
-        metrics = self._parts.metrics
-        body = problem_document(
-            503, str(error), path=call.path, request_id=call.request_id, kind="overloaded"
-        )
-        start_response(
-            "503 Service Unavailable",
-            [
-                ("Content-Type", PROBLEM_JSON),
-                ("Content-Length", str(len(body))),
-                ("Retry-After", str(RETRY_AFTER_SECONDS)),
-                *PLAIN,
-                (ID_HEADER, call.request_id),
-            ],
-        )
-        metrics.refused_request("overloaded")
-        call.end(503, metrics)
-        return [body]
 
 
 @lru_cache(maxsize=256)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+from app.refusals import Refused
+
 REALM = 'Bearer realm="lantern"'
 CREATE_COMMAND = "flask --app wsgi key create NAME"
 
 
-class AccessRefused(Exception):
-    """A request that is not let in; its text is the sentence for the caller.
-
-    ``kind`` ends the type of the problem, and ``headers`` are those that the status asks for.
-    """
-
-    status = 401
-    kind = ""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class Unauthorized(AccessRefused):
+class Unauthorized(Refused):
     """No key was given, or one that doesn't count: ``error`` is then RFC 6750's word for it."""
 
+    status = 401
     kind = "unauthorized"
 
     def __init__(self, detail: str, error: str = "") -> None:
@@ -28,10 +20,9 @@ class Unauthorized(AccessRefused):
         self.headers = (("WWW-Authenticate", challenge),)
 
 
-class TwoKeys(AccessRefused):
+class TwoKeys(Refused):
     """Both headers hold a key, and not the same."""
 
-    status = 400
     kind = "two-keys"
     headers = (("WWW-Authenticate", f'{REALM}, error="invalid_request"'),)
 
@@ -39,7 +30,7 @@ class TwoKeys(AccessRefused):
         super().__init__("Authorization and X-API-Key hold different keys; send one of them.")
 
 
-class Forbidden(AccessRefused):
+class Forbidden(Refused):
     """The key counts, and not for this."""
 
     status = 403
@@ -52,7 +43,7 @@ class Forbidden(AccessRefused):
         self.headers = (("WWW-Authenticate", challenge),)
 
 
-class KeysUnavailable(AccessRefused):
+class KeysUnavailable(Refused):
     """The file of keys can't be used, so nobody can be told from anybody."""
 
     status = 503
@@ -63,11 +54,12 @@ class KeysUnavailable(AccessRefused):
         super().__init__("The keys can't be read on our side, so no request is let in.")
 
 
-class RateLimited(AccessRefused):
+class RateLimited(Refused):
     """The caller asks more often than it may; ``seconds`` is how long it has to wait."""
 
     status = 429
     kind = "rate-limited"
+    reason = "rate"
 
     def __init__(self, rate: str, seconds: int) -> None:
         super().__init__(

@@ -119,7 +119,7 @@ class Guard:
     def admit(self, call: Call, rule: str) -> None:
         """Let in a request for ``rule``, and note on it whose it is.
 
-        Raises an `AccessRefused`. One without a key that counts is counted for its address, so that
+        Raises a `Refused`. One without a key that counts is counted for its address, so that
         keys can't be guessed faster than the rate.
         """
         if not self.counts(rule):

@@ -17,7 +17,6 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.extension import lantern
-from app.overload import TIMEOUT_HEADER, Overloaded, has_bad_budget
 from app.telemetry.logs import EventLog
 from app.telemetry.metrics import Metrics
 
@@ -116,14 +115,6 @@ def _begin() -> None:
         if refusal.retry_after is not None:
             raise ServiceUnavailable(refusal.detail, retry_after=refusal.retry_after)
         abort(refusal.status, refusal.detail)
-    if has_bad_budget(environ):
-        abort(400, f"{TIMEOUT_HEADER} must be a whole number of milliseconds.")
-    parts = lantern()
-    try:
-        parts.wait_budget.check(environ)
-    except Overloaded:
-        parts.metrics.refused_request("overloaded")
-        raise
 
 
 def _end(response: Response) -> Response:

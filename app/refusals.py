@@ -1,0 +1,16 @@
+"""Why a request is refused before any work is done for it; `app.front` gives the answer."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """A request that is not taken up; its text is the sentence for the caller.
+
+    ``kind`` ends the type of the problem, ``headers`` are those that the status asks for, and
+    ``reason`` is the label by which it is counted, where it is refused because there are too many.
+    """
+
+    status = 400
+    kind = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    reason = ""
