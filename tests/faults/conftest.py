@@ -47,6 +47,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         servers.append(server)
         server.wait_until_up()
         wait_for(lambda: len(server.workers()) == workers)
+        if not options:  # which may take the log elsewhere
+            wait_for(lambda: len(server.lines("model loaded")) == workers)
         return server
 
     yield begin

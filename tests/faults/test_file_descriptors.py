@@ -46,6 +46,7 @@ def test_connections_leave_files_for_everything_else(start: Start, versions: Pat
         RELEASE__POLL_SECONDS="0.1",
     )
     workers = server.workers()
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
     with contextlib.ExitStack() as stack:
         hold_connections(server, 300, stack)
         with Callers(server, SAMPLE) as callers:
