@@ -85,7 +85,8 @@ def test_what_can_not_be_compared_is_counted_and_told_once(
         shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
     assert shadow.wait(20)
     assert [comparison.failed for comparison in told] == [3] * 5
-    assert len([record for record in caplog.records if record.exc_info]) == 1
+    # Where an application was made before, its logger has caplog's handler, too.
+    assert len({id(record) for record in caplog.records if record.exc_info}) == 1
 
 
 def test_rows_are_dropped_beyond_a_bound_of_memory_and_no_rows_are_nothing(
