@@ -57,12 +57,12 @@ class Callers:
             while not self.stopping.is_set():
                 connection.request("POST", "/predict/batch", self.body, JSON)
                 answer = connection.getresponse()
-                document = json.loads(answer.read())
+                body = answer.read()  # not parsed, which takes longer than serving it
                 self.statuses.append(answer.status)
                 if answer.status == 200:
-                    assert document["total_samples"] == ROWS
+                    assert b'"total_samples":%d' % ROWS in body
                 else:
-                    assert document["type"].endswith(":overloaded"), document
+                    assert b"urn:lantern:problem:overloaded" in body
                     assert answer.headers["Retry-After"] == "1"
         except (OSError, http.client.HTTPException, AssertionError) as error:
             self.faults.append(repr(error))
