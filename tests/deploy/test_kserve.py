@@ -140,7 +140,7 @@ def test_the_probes_ask_what_the_application_answers(app: Flask, container: Docu
 def test_a_key_can_be_read_without_a_group_where_there_is_none(
     pod: Document, container: Document
 ) -> None:
-    _, volume = mounts(pod, container)["/etc/lantern/keys"]
+    _, volume = mounts(pod, container)["/lantern/keys"]
     has_group = "fsGroup" in pod.get("securityContext", {})
     assert volume["secret"]["defaultMode"] == (0o440 if has_group else 0o444)
 
