@@ -35,7 +35,7 @@ CONFIG = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((GRAFANA / "dashboards" / "lantern.json").read_text())
 ALERTS = [rule["alert"] for rule in RULES]
-OF_PROMETHEUS = {"job", "instance", "le"}
+OF_PROMETHEUS = {"namespace", "job", "instance", "le"}
 """Labels that Prometheus adds, or that a histogram has beside its own."""
 
 needs_prometheus = pytest.mark.skipif(
