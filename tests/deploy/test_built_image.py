@@ -29,7 +29,11 @@ pytestmark = [
 ]
 
 MEGABYTES = {"onnx": 400, "torch": 1200}
-SETTINGS = {"LANTERN_SERVER__WORKERS": "2", "LANTERN_ACCESS__AUTH": "none"}
+SETTINGS = {
+    "LANTERN_SERVER__WORKERS": "2",
+    "LANTERN_SERVER__DRAIN_SECONDS": "0",
+    "LANTERN_ACCESS__AUTH": "none",
+}
 
 
 @dataclass

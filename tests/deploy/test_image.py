@@ -152,6 +152,7 @@ def test_the_image_serves_from_what_it_copies(
         "LANTERN_SERVER__HOST": "127.0.0.1",
         "LANTERN_SERVER__PORT": str(port),
         "LANTERN_SERVER__WORKERS": "1",
+        "LANTERN_SERVER__DRAIN_SECONDS": "0",
     }
     process = subprocess.Popen([sys.executable, "-m", program, *rest], cwd=place, env=environ)
 
