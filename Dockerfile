@@ -3,7 +3,8 @@
 #   docker build -t lantern:0.1.0 .                        torch for the CPU, too
 # PyTorch's builds for the CPU are in an index of its own: give its address as
 # --build-arg PIP_EXTRA_INDEX_URL=... or, with all else that pip must know to reach your packages (it
-# stays out of the image), as --secret id=pip,src=pip.conf. For GPUs: --build-arg TORCH=cuda.
+# stays out of the image), as --secret id=pip,src=pip.conf. For GPUs, from the default index:
+#   docker build --build-arg TORCH=cuda -t lantern:0.1.0-cuda .
 #
 #   mkdir keys && chown 10001:10001 keys
 #   docker run --rm --volume $PWD/keys:/lantern/keys lantern:0.1.0 flask --app wsgi key create shop
