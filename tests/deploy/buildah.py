@@ -1,8 +1,7 @@
 """Images without a container engine: built by buildah in a chroot, run in namespaces.
 
-There is no registry here: in place of the base image that the Dockerfile names stands one of Debian
-with the same Python, made by debootstrap. It takes root, and Debian's packages buildah and
-debootstrap.
+Nothing is pulled: in place of the base image that the Dockerfile names stands one of Debian with
+the same Python, made by debootstrap. It takes root, and Debian's packages buildah and debootstrap.
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from app.settings import FILE_VARIABLE, Settings, load_settings
 from tests.conftest import ROOT
 
 LOCKS = ROOT / "locks"
@@ -74,6 +76,16 @@ def read_environ(dockerfile: list[Instruction]) -> dict[str, str]:
     """Give the variables that an image sets."""
     words = [word for line in arguments(dockerfile, "ENV") for word in shlex.split(line)]
     return dict(word.split("=", 1) for word in words)
+
+
+def settings_in_image(environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Load the settings as in a container that is given ``environ`` beside the image's variables.
+
+    That refuses a key or a variable that is no setting. ``file`` is what is mounted where
+    LANTERN_CONFIG says, if that is no file of the image.
+    """
+    environ = read_environ(read_image()) | environ
+    return load_settings(environ | {FILE_VARIABLE: str(file or ROOT / environ[FILE_VARIABLE])})
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.settings import FILE_VARIABLE, Settings, load_settings
+from app.settings import Settings
 from tests.conftest import ROOT
+from tests.deploy.conftest import arguments, read_environ, read_image, settings_in_image
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 KSERVE = ROOT / "deploy" / "kserve"
@@ -84,33 +84,14 @@ class Image:
     user: str
     port: int
     directory: str
-    text: str
 
 
 @cache
 def image() -> Image:
-    text = (ROOT / "Dockerfile").read_text()
-    instructions = dict(_instructions(text))
-    words = [
-        word
-        for name, arguments in _instructions(text)
-        if name == "ENV"
-        for word in shlex.split(arguments)
-    ]
-    return Image(
-        environ=dict(word.split("=", 1) for word in words),
-        user=instructions["USER"],
-        port=int(instructions["EXPOSE"]),
-        directory=instructions["WORKDIR"],
-        text=text,
-    )
-
-
-def _instructions(text: str) -> Iterator[tuple[str, str]]:
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
-        name, arguments = line.split(maxsplit=1)
-        yield name, arguments
+    instructions = read_image()
+    [user], [port] = arguments(instructions, "USER"), arguments(instructions, "EXPOSE")
+    [directory] = arguments(instructions, "WORKDIR")
+    return Image(read_environ(instructions), user, int(port), directory)
 
 
 def variables(container: Document) -> dict[str, str]:
@@ -125,13 +106,8 @@ def variables(container: Document) -> dict[str, str]:
 
 
 def settings_in_force(container: Document, file: Path | None = None) -> Settings:
-    """Load the settings as in a pod, which refuses a key or a variable that is no setting.
-
-    ``file`` is what is mounted where LANTERN_CONFIG says, if that is no file of the image.
-    """
-    environ = image().environ | variables(container)
-    environ[FILE_VARIABLE] = str(file or ROOT / environ[FILE_VARIABLE])
-    return load_settings(environ)
+    """Load the settings as in a pod, with ``file`` mounted where LANTERN_CONFIG says."""
+    return settings_in_image(variables(container), file)
 
 
 def mounts(pod: Document, container: Document) -> dict[str, tuple[Document, Document]]:

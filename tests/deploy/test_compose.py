@@ -21,10 +21,10 @@ from compose_spec import PyCompose
 from flask import Flask
 
 from app import __version__
-from app.settings import Settings, load_settings
+from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from tests.conftest import ROOT
-from tests.deploy.conftest import read_stages
+from tests.deploy.conftest import read_stages, settings_in_image
 from tests.integration.conftest import Server, free_port, wait_for
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -87,10 +87,9 @@ def test_whatever_a_service_mounts_is_there_or_a_volume(name: str) -> None:
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, image_environ: dict[str, str]) -> Settings:
+def settings() -> Settings:
     """The settings in force in compose's container."""
-    monkeypatch.chdir(ROOT)
-    return load_settings(image_environ | SERVICES["lantern"]["environment"])
+    return settings_in_image(SERVICES["lantern"]["environment"])
 
 
 def test_lantern_is_this_version_without_torch() -> None:

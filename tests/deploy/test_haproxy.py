@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from app.settings import FILE_VARIABLE, Settings, load_settings
-from tests.conftest import ROOT
+from app.settings import Settings
+from tests.deploy.conftest import settings_in_image
 from trials.haproxy import CONFIGURATION
 from trials.rolling_restart import Options
 
@@ -23,7 +23,8 @@ def seconds(words: str) -> float:
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    return load_settings({FILE_VARIABLE: str(ROOT / "config" / "production.toml")})
+    """The settings in force in a container."""
+    return settings_in_image({})
 
 
 def test_a_slow_client_is_held_up_for_as_long_as_by_lantern(settings: Settings) -> None:

@@ -21,9 +21,9 @@ import requests
 from flask import Flask
 
 from app import __version__
-from app.settings import Settings, load_settings
+from app.settings import Settings
 from tests.conftest import ROOT
-from tests.deploy.conftest import Instruction, arguments, read_image
+from tests.deploy.conftest import Instruction, arguments, read_image, settings_in_image
 from tests.integration.conftest import free_port, wait_for
 
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -50,10 +50,9 @@ def healthcheck(dockerfile: list[Instruction]) -> list[str]:
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, image_environ: dict[str, str]) -> Settings:
-    """The settings in force in a container; loading them refuses a variable that is no setting."""
-    monkeypatch.chdir(ROOT)
-    return load_settings(image_environ)
+def settings() -> Settings:
+    """The settings in force in a container."""
+    return settings_in_image({})
 
 
 def test_the_image_has_settings_that_load(settings: Settings) -> None:
