@@ -37,6 +37,8 @@ _TEXT = re.compile(r"lantern_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 _SECRET_BYTES = 32
 _LARGEST_FILE = 8 << 20
 _LOCK_WAIT_SECONDS = 10
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading raises where something else stands in the file than keys."""
 
 log = logging.getLogger("lantern.access")
 
@@ -129,10 +131,8 @@ def read_keys(path: Path) -> list[Key]:
     Raises `KeysError`.
     """
     try:
-        # Not to wait for ever for a pipe's other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise KeysError(f"{path} is not a file.")
             text = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
@@ -145,10 +145,22 @@ def read_keys(path: Path) -> list[Key]:
         keys = [_key(entry) for entry in json.loads(text)["keys"]]
         if len({key.id for key in keys}) < len(keys):
             raise ValueError("two keys have the same id")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         # Without the error's own words: they may quote what stands there.
         raise KeysError(f"{path} is not a file of keys ({type(error).__name__}).") from None
     return keys
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe would otherwise be waited for until its other end comes."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def create_key(
@@ -237,9 +249,11 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
             file.write(json.dumps(document, indent=2).encode() + b"\n")
             file.flush()
             with suppress(FileNotFoundError):
-                # The service, whose file it is, must be able to read what root replaces.
+                # The service, whose file it is, must be able to read what root replaces; so must
+                # one that reads it by its group.
                 before = path.stat()
                 os.fchown(descriptor, before.st_uid, before.st_gid)
+                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
             os.fsync(descriptor)
         Path(scratch).rename(path)
     except OSError as error:

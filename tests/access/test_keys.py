@@ -155,6 +155,12 @@ def invent_a_scope(path: Path) -> None:
     path.write_text(path.read_text().replace('"predict"', '"everything"'))
 
 
+def expire_after_all_time(path: Path) -> None:
+    document = json.loads(path.read_text())
+    document["keys"][0]["expires_at"] = "9999-12-31T23:59:59-14:00"  # beyond what UTC can say
+    path.write_text(json.dumps(document))
+
+
 def double_an_id(path: Path) -> None:
     document = json.loads(path.read_text())
     document["keys"] *= 2
@@ -188,11 +194,15 @@ def be_a_circle(path: Path) -> None:
     path.symlink_to(path.name)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
-        *(empty, cut, lose_a_hash, shorten_a_hash, invent_a_scope, double_an_id, be_a_list),
-        *(be_deep, be_large, be_a_directory, be_a_pipe, be_a_circle),
+        *(empty, cut, lose_a_hash, shorten_a_hash, invent_a_scope, expire_after_all_time),
+        *(double_an_id, be_a_list, be_deep, be_large, be_a_directory, be_a_pipe, be_a_circle),
     ],
     ids=lambda damage: damage.__name__,
 )
@@ -203,10 +213,12 @@ def test_a_file_that_can_not_be_used_opens_no_door_and_is_told_once(
     file = KeyFile(path)
     assert file.find(text)
     damage(path)
+    opened = descriptors()
     for _ in range(3):
         for shown in (text, "nonsense"):
             with pytest.raises(KeysError):
                 file.find(shown)
+    assert descriptors() == opened
     (line,) = told.lines
     assert str(path) in line["message"]
     with pytest.raises(KeysError):
@@ -232,6 +244,14 @@ def test_a_file_keeps_its_owner_when_root_changes_it(path: Path) -> None:
     os.chown(path, 65534, 65534)
     create_key(path, "two", [PREDICT])
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_a_file_keeps_its_mode(path: Path) -> None:
+    """A service that reads it by its group goes on reading it."""
+    create_key(path, "one", [PREDICT])
+    path.chmod(0o640)
+    create_key(path, "two", [PREDICT])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
