@@ -31,7 +31,8 @@ KEY_VARIABLE = "LANTERN_API_KEY"
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
 _SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
 
-_PASSWORD = re.compile(r"(://[^/@:]*:).*@")
+_PASSWORD = re.compile(r"(://[^/:]*:).*@|([?&]password=)[^&#]*", re.IGNORECASE)
+"""In front of a host, and, as Redis has it too, in the query."""
 
 
 class SettingsError(click.ClickException):
@@ -361,7 +362,9 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
 
 def _without_password(value: Any) -> Any:
     """Give a value as it may be shown: a URL may hold a password."""
-    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", value)
 
 
 def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:

@@ -156,10 +156,23 @@ def test_the_clients_key_is_no_setting() -> None:
     assert "s3cret" not in str(settings)
 
 
-def test_a_password_in_a_url_is_not_shown() -> None:
-    url = "redis://user:s3cr@et@host:6379/0"
-    shown = load_settings({"LANTERN_LIMITS__RATE_STORAGE": url}).values["limits.rate_storage"]
-    assert shown == "redis://user:***@host:6379/0"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:s3cr@et@host:6379/0", "redis://user:***@host:6379/0"),
+        ("redis://us@er:s3cret@host", "redis://us@er:***@host"),
+        ("redis://:s3cret@host:6379", "redis://:***@host:6379"),
+        ("redis://host:6379/0?password=s3cret&db=1", "redis://host:6379/0?password=***&db=1"),
+        ("unix:///run/redis.sock?db=1&password=s3cret", "unix:///run/redis.sock?db=1&password=***"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(url: str, shown: str) -> None:
+    settings = load_settings({"LANTERN_LIMITS__RATE_STORAGE": url})
+    assert settings.values["limits.rate_storage"] == shown
+
+
+def test_a_password_in_a_url_that_is_refused_is_not_shown() -> None:
     refusal = refused(LIMITS__RATE_STORAGE="redis://user:s3cret@host:x/0")
     assert "redis://user:***@host:x/0" in refusal
     assert "s3cret" not in refusal
