@@ -16,13 +16,13 @@ from pathlib import Path
 
 from app.deadline import serving
 from app.memory import keep_freed_memory
-from app.settings import SettingsError, load_settings
+from app.settings import SettingsError, settings_at_start
 from app.telemetry.logs import GunicornLogger
 from app.worker import KeepAliveWorker
 from app.worker.files import connections_that_fit
 
 try:
-    _settings = load_settings()
+    _settings = settings_at_start()
 except SettingsError as error:
     sys.exit(f"Lantern can't start. {error.format_message()}")
 

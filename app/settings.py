@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,17 @@ _SECTIONS: dict[str, Mapping[str, Any]] = {
     for name, field in _SCHEMA.fields.items()
 }
 """The fields of each section; [models] has keys of the user's own."""
+
+
+@cache
+def settings_at_start() -> Settings:
+    """Give the settings that this process began with, whatever their file says by now.
+
+    A reload of Gunicorn (SIGHUP) reads its configuration again, in a process whose application was
+    made once: with other settings the two would not fit, and with ones that can't be used the
+    master would end. Raises `SettingsError`.
+    """
+    return load_settings()
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

@@ -473,6 +473,19 @@ def test_a_reload_replaces_the_workers_and_keeps_what_they_counted(
     assert rows_predicted(server) == 2
 
 
+def test_a_reload_changes_no_setting_and_outlives_a_file_that_can_not_be_used(
+    start: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[server]\nkeepalive_seconds = 70\n")
+    server = start("-w", "1", CONFIG=str(file))
+    before = server.workers()
+    file.write_text('[server]\nkeepalive_seconds = "a while"\n')
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: (now := server.workers()) and not set(now) & set(before))
+    assert requests.get(f"{server.url}/health/ready", timeout=20).status_code == 200
+
+
 def test_flasks_development_server_loads_the_model_in_its_process(
     tmp_path: Path, sample: dict[str, float]
 ) -> None:
