@@ -330,9 +330,10 @@ def test_each_key_has_a_rate_of_its_own_wherever_it_is_used(
         assert [answer.status_code for answer in statuses] == [200, 200, 429]
 
 
-def test_keys_can_not_be_guessed_faster_than_the_rate(
+def test_wrong_keys_count_for_the_address_that_shows_them(
     guarded: Callable[..., FlaskClient], keys: Path
 ) -> None:
+    """And not for others behind it, whose keys are right: guesses are up against 256 bits."""
     client = guarded(LIMITS__RATE="2/hour")
     _, key = create_key(keys, "one", [PREDICT])
     guesses = [client.get("/models", headers=bearer("guess")).status_code for _ in range(4)]

@@ -119,8 +119,7 @@ class Guard:
     def admit(self, call: Call, rule: str) -> None:
         """Let in a request for ``rule``, and note on it whose it is.
 
-        Raises a `Refused`. One without a key that counts is counted for its address, so that
-        keys can't be guessed faster than the rate.
+        Raises a `Refused`. One without a key that counts is counted for its address.
         """
         if not self.counts(rule):
             return

@@ -34,6 +34,8 @@ KEY_NAME = re.compile(r"(?![0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_NAME_FORM = "1 to 64 letters, digits and . _ -, and not of the form of an id"
 _ID = re.compile(r"[0-9a-f]{8}")
 _TEXT = re.compile(r"lantern_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
+KEY_SECRET = re.compile(r"(lantern_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
+"""A key in any text, its secret perhaps cut: for those who have to leave it out."""
 _SECRET_BYTES = 32
 _LARGEST_FILE = 8 << 20
 _LOCK_WAIT_SECONDS = 10

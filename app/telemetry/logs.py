@@ -18,6 +18,7 @@ import orjson
 from gunicorn.glogging import Logger
 from pythonjsonlogger.orjson import OrjsonFormatter
 
+from app.access.keys import KEY_SECRET
 from app.settings import LoggingSettings
 from app.telemetry.lines import LineHandler
 
@@ -140,6 +141,12 @@ def configure_logging(settings: LoggingSettings) -> None:
         logger.propagate = False
 
 
+def _without_keys(record: logging.LogRecord) -> bool:
+    """Take the secrets of keys out of a line: Gunicorn quotes a field that it can't read."""
+    record.msg, record.args = KEY_SECRET.sub(r"\1***", record.getMessage()), ()
+    return True
+
+
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
     """Gunicorn's logger with our formatter on its messages; where they go stays its own choice.
 
@@ -152,6 +159,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         super().setup(cfg)
         for logger in (self.error_log, self.access_log):
             logger.handlers = [_without_waiting(handler) for handler in logger.handlers]
+        self.error_log.addFilter(_without_keys)
         for handler in self.error_log.handlers:
             handler.setFormatter(make_formatter(self.settings))
 

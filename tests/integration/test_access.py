@@ -163,6 +163,20 @@ def test_no_header_tells_the_version_of_the_server(start: Start, name: str) -> N
         assert not re.search(r"(?i)werkzeug|flask|python|\d+\.\d+\.\d+", str(headers))
 
 
+@pytest.mark.parametrize("name", ["keepalive", "gthread", "sync"])
+def test_a_key_in_a_field_that_can_not_be_read_is_not_logged(
+    start: Start, keys: Path, name: str
+) -> None:
+    """Gunicorn's own classes quote such a field in the log."""
+    _, key = create_key(keys, "one", [PREDICT])
+    server = start("-w", "1", "--log-level", "debug", SERVER__WORKER_CLASS=name)
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: a\r\nX-API-Key {key}\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    server.stop()
+    assert key[20:40] not in server.log.read_text()
+
+
 def test_an_id_that_is_no_word_gets_into_neither_log_nor_answer(start: Start) -> None:
     """From the socket: what stands behind the id would be a line of its own in the log."""
     server = start("-w", "1", LOGGING__FORMAT="console")
