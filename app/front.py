@@ -40,7 +40,10 @@ class Front:
         self._cors = Cors(origins, header) if origins else None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        call = Call(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ)
+        path = environ.get("PATH_INFO", "")
+        if not path.isascii():  # WSGI has its bytes as latin-1 (PEP 3333)
+            path = path.encode("latin-1", "replace").decode(errors="replace")
+        call = Call(environ["REQUEST_METHOD"], path, environ)
         environ[CALL] = call
         cors = self._cors
         if cors is not None:

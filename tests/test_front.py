@@ -273,6 +273,14 @@ def test_the_log_names_the_caller_and_never_a_key(
     assert key[20:-1] not in json.dumps(log_lines())
 
 
+def test_a_refusal_names_the_path_as_flask_does(
+    client: FlaskClient, guarded: Callable[..., FlaskClient]
+) -> None:
+    answers = [one.get("/caf%C3%A9/%FF").get_json() for one in (client, guarded())]
+    assert [answer["status"] for answer in answers] == [404, 401]
+    assert [answer["instance"] for answer in answers] == ["/café/\ufffd"] * 2
+
+
 def test_a_refused_request_is_counted_by_its_route_and_keeps_its_id(
     guarded: Callable[..., FlaskClient],
 ) -> None:
