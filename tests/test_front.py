@@ -238,6 +238,15 @@ def test_keys_are_required_by_the_setting_or_by_the_address(
     assert len(warnings) == bool(warned)
 
 
+@pytest.mark.parametrize(("auth", "warned"), [("auto", True), ("keys", False), ("none", False)])
+def test_a_proxy_on_this_machine_is_warned_of(
+    make_app: Callable[..., Flask], keys: Path, auth: str, warned: bool
+) -> None:
+    app = make_app(ACCESS__AUTH=auth, ACCESS__KEYS_FILE=str(keys), SERVER__PROXIES="1")
+    warnings = " ".join(app.extensions["lantern"].guard.warnings())
+    assert ("whoever reaches the proxy" in warnings) is warned
+
+
 def test_the_address_that_is_bound_wins_over_the_settings(
     make_app: Callable[..., Flask], keys: Path
 ) -> None:

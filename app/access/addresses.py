@@ -10,6 +10,8 @@ from typing import Any
 
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 _NETWORK_BITS = 64
+_LONGEST = 64
+"""Characters of an address with brackets, zone and port; what is longer is none."""
 
 
 def address_of(environ: Mapping[str, Any], proxies: int) -> str:
@@ -23,6 +25,7 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str:
     if proxies:
         entries = environ.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", proxies)
         entry = entries[-proxies].strip() if len(entries) >= proxies else ""
+        entry = entry if len(entry) <= _LONGEST else ""
         return _caller(entry) or _caller(peer) or peer
     return _caller(peer) or peer
 

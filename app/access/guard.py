@@ -97,6 +97,12 @@ class Guard:
                 'access.auth is "none", and the server listens on more than loopback: anybody who '
                 "reaches it is served."
             ]
+        if self._proxies and not self.keys_required and self._auth == "auto":
+            return [
+                "server.proxies says that a proxy stands in front, and the server listens on this "
+                "machine alone: whoever reaches the proxy is served without a key, unless "
+                'access.auth is "keys".'
+            ]
         if self.keys_required:
             try:
                 if not self._file.current():

@@ -75,7 +75,7 @@ class Disturbances:
     events: list[Event] = field(default_factory=list)
 
     def do(self, what: str) -> None:
-        """Do one of them: end the youngest worker by the signal of that name, or change a release.
+        """Do one of them: end the youngest worker by the signal of that name, or run a command.
 
         ``what`` is a signal, or what follows ``flask --app wsgi``.
         """
@@ -85,7 +85,7 @@ class Disturbances:
             self.change(*what.split())
 
     def change(self, *arguments: str) -> None:
-        """Run ``flask --app wsgi ...``, and note the release that is in force then."""
+        """Run ``flask --app wsgi ...``, and note it, with the release in force after a change."""
         began = monotonic()
         command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
         ran = subprocess.run(
@@ -100,7 +100,11 @@ class Disturbances:
         if ran.returncode:
             raise BenchmarkError(f"{' '.join(arguments)}: {ran.stderr.strip()[-500:]}")
         words = " ".join(arguments)
-        self.events.append(Released(began, monotonic(), words, release_in_force(self.models)))
+        if arguments[0] == "model":
+            release = release_in_force(self.models)
+            self.events.append(Released(began, monotonic(), words, release))
+        else:
+            self.events.append(Event(began, monotonic(), words))
 
     def go_home(self) -> None:
         """Have version 1 serve alone, as at the start."""
