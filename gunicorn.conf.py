@@ -58,14 +58,14 @@ if worker_class == "keepalive":
     worker_class = KeepAliveWorker
 # Gunicorn turns a sync worker with threads into gthread.
 threads = _server.threads if worker_class == "gthread" else 1
-# A gthread worker ends when it can't open a file for one more, or for a thread that waits.
-worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
 timeout = _server.timeout_seconds
 graceful_timeout = _server.graceful_timeout_seconds
 keepalive = _server.keepalive_seconds
 limit_request_line = _settings.limits.max_request_line_bytes
 limit_request_fields = _settings.limits.max_header_fields
 limit_request_field_size = _settings.limits.max_header_field_bytes
+# A gthread worker ends when it can't open a file for one more, or for a thread that waits.
+worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
 KeepAliveWorker.asks_application = True
 KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
