@@ -191,7 +191,7 @@ class Connection:
         """Answer ``refusal``, and take up nothing more on this connection."""
         peer = self._template["REMOTE_ADDR"]
         self._worker.log.warning("Invalid request from ip=%s: %s", peer, refusal.detail)
-        request = self._request or self._parser.unread(self._template)
+        request = self._request or self._whole or self._parser.unread(self._template)
         self._drop()
         if self._worker.asks_application:
             request.environ["wsgi.input"] = io.BytesIO()
@@ -218,6 +218,7 @@ class Connection:
         """Forget what has arrived of a request."""
         self._request = self._body = self._whole = None
         self._buffer = b""
+        self.kind = None  # if it waits, its turn won't tell what such requests take
         self._hold(-self.held)
 
     # Reading

@@ -6,6 +6,8 @@ many seconds a request may wait.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -175,3 +177,35 @@ def test_the_mean_number_in_flight_is_told(serve: Serve) -> None:
 
     wait_for(lambda: told() and max(told()) > 1 and told()[-1] < 0.1)
     assert max(told()) < 20
+
+
+TOLD = """
+from app.worker.turns import Turns
+
+def post_fork(server, worker):
+    def learn(turns, kind, seconds):
+        if kind > 0:
+            worker.log.info("learned")
+    Turns._learn = learn
+"""
+
+
+def test_one_that_is_refused_while_it_waits_is_known_and_teaches_nothing(serve: Serve) -> None:
+    """The application can tell whose it was; requests of its size are not taken for quick ones."""
+    config = TOLD + limits(most_held_bytes=3 << 20, asks_application=True)
+    gunicorn = serve("wording", config=config)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Connection(gunicorn.address)) for _ in range(8)]
+        for connection in connections:
+            assert connection.send(request("/")).answer() is not None
+        os.kill(gunicorn.worker(), signal.SIGSTOP)  # so that all are there at once
+        for connection in connections:
+            connection.send(post("/large", size=1 << 20))
+        os.kill(gunicorn.worker(), signal.SIGCONT)
+        answers = [answer for c in connections if (answer := c.answer())]
+        refused = [answer.json() for answer in answers if answer.status == 503]
+    assert len(answers) == len(connections)
+    assert refused
+    assert ["POST", "/large", ""] in refused
+    gunicorn.stop()
+    assert gunicorn.text.count("learned") == len(answers) - len(refused)
