@@ -185,6 +185,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._is_told_to_stop = True
         super().handle_exit(sig, frame)
+        self._shares.leave(self.age)  # now: what is being served may take a while
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         self.is_ending = True  # what this raises is not the application's

@@ -257,6 +257,23 @@ def test_a_service_that_is_told_to_stop_accepts_for_as_long_as_it_drains(serve: 
     assert "Traceback" not in gunicorn.text
 
 
+def test_one_that_is_busy_when_all_are_told_to_stop_takes_no_ones_place(serve: Serve) -> None:
+    """Else the others stop accepting, and who comes waits for it."""
+    gunicorn = serve("zoo", "-w", "2", config=drain(4))
+    with Connection(gunicorn.address) as busy:
+        busy.send(request("/slow?seconds=3"))
+        time.sleep(0.3)
+        gunicorn.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        while time.monotonic() < begun + 2:
+            asked = time.monotonic()
+            assert ask(gunicorn.address, "/pid").status == 200
+            assert time.monotonic() < asked + 0.5
+            time.sleep(0.02)
+        assert busy.answer() is not None
+    assert gunicorn.process.wait(20) == 0, gunicorn.text
+
+
 def test_a_worker_whose_place_is_taken_does_not_drain(serve: Serve) -> None:
     gunicorn = serve("zoo", "-w", "2", "--graceful-timeout", "60", config=drain(50))
     before = set(gunicorn.workers())
