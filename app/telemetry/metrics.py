@@ -385,10 +385,10 @@ def empty(directory: Path) -> None:
 def worker_exited(pid: int) -> None:
     """Clean up after a worker: drop its gauges, fold its counters and histograms into one file."""
     directory = Path(os.environ[DIRECTORY_VARIABLE])
+    mark_process_dead(pid, path=str(directory))  # readers don't mind, nor does a full disk
     with _locked(directory, fcntl.LOCK_EX) as locked:
         if not locked:
-            return  # its values still count; only the files stay
-        mark_process_dead(pid, path=str(directory))
+            return  # what it counted still counts; only the files stay
         for kind in ("counter", "histogram"):
             file = directory / f"{kind}_{pid}.db"
             if file.exists():

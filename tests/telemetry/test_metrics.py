@@ -169,11 +169,13 @@ def test_a_reader_that_hangs_does_not_hold_up_the_master(
 ) -> None:
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
     write(tmp_path, "counter", 101, {"m_total": 5})
+    (tmp_path / "gauge_livesum_101.db").write_bytes(b"\0" * 64)
     with (tmp_path / "lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         worker_exited(101)
     assert total(tmp_path, "m_total") == 5
     assert (tmp_path / "counter_101.db").exists()
+    assert not (tmp_path / "gauge_livesum_101.db").exists(), "nothing is in flight there any more"
 
 
 def test_a_worker_that_counted_nothing_leaves_quietly(
