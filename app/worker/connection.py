@@ -72,6 +72,7 @@ class Connection:
         "_scanned",
         "_sock",
         "_template",
+        "_unwatched",
         "_whole",
         "_worker",
         "arrived",
@@ -95,6 +96,8 @@ class Connection:
         self.kind: int | None = None
         self.cost = 0.0
         self._sock = sock
+        # So long before the worker last looked, what is read next may have come.
+        self._unwatched = worker.unaccepted_seconds
         self._worker = worker
         self._template = template
         self._parser = parser
@@ -251,15 +254,19 @@ class Connection:
         """Take what the socket has, and note when it came: nobody looked for a while, maybe."""
         worker = self._worker
         self.arrived = worker.turns.now
-        if worker.unwatched_seconds < _SOON:
+        unwatched = worker.unwatched_seconds + self._unwatched
+        self._unwatched = 0.0
+        if unwatched < _SOON:
             return self._sock.recv(most)
         data, fields, _, _ = self._sock.recvmsg(most, _TIMESTAMP_SPACE)
+        if len(data) == most:  # the rest came as long ago, maybe
+            self._unwatched = unwatched
         for level, kind, value in fields:
             if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
                 seconds, nanoseconds = _TIMESTAMP.unpack(value)
                 ago = time() - seconds - nanoseconds / 1e9
                 # That clock may have been set meanwhile; but it did come while nobody looked.
-                self.arrived -= min(max(ago, 0.0), worker.unwatched_seconds)
+                self.arrived -= min(max(ago, 0.0), unwatched)
         return data
 
     def _receive(self) -> Request | None:

@@ -127,7 +127,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._held = 0
         self.turns = Turns(self.wait_budget)
         self.unwatched_seconds = 0.0
-        self._watched_at = monotonic()
+        self._watched_at = self._none_waited_at = monotonic()
         self._is_told_to_stop = False
         self._most_connections = connections_that_fit(self.cfg.worker_connections)
         self.keepalive_seconds: float = self.cfg.keepalive
@@ -154,6 +154,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
         return self.keepalive_seconds > 0 and not (is_last and (self._is_full or not self.alive))
+
+    @property
+    def unaccepted_seconds(self) -> float:
+        """How long a connection that is accepted now may have waited for that."""
+        return self.turns.now - self._none_waited_at
 
     @property
     def is_behind(self) -> bool:
@@ -231,14 +236,18 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         # served or, where nothing was waited for, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
         turns.now = now
+        some_wait = not self._accepting
         for fd, event in events:
             connection = self._connections.get(fd)
             if connection is not None:
                 self._guarded(connection, connection.on_event, event)
             elif fd in self._listeners:
+                some_wait = True
                 self._accept(fd)
             else:
                 _empty(self._wake)
+        if not some_wait:
+            self._none_waited_at = now
         if turns:
             turns.now = monotonic()
             share = (turns.now - now) * _SERVING_SHARE
@@ -336,7 +345,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Accept a connection; tell whether there was one."""
         try:
             sock, peer = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+        except BlockingIOError:
+            self._none_waited_at = self.turns.now
+            return False
+        except ConnectionAbortedError:
             return False
         except OSError as error:
             self.log.warning("No connection can be accepted for now: %s", error.strerror)

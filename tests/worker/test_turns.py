@@ -91,6 +91,26 @@ def test_one_that_waited_for_longer_than_it_may_is_marked(
     assert busy.answer() is not None
 
 
+def test_what_waited_to_be_accepted_or_came_in_parts_has_waited(
+    gunicorn: Gunicorn, stack: ExitStack
+) -> None:
+    """A new connection, and a body that takes more than one look."""
+    busy, large = (connect(gunicorn, stack) for _ in range(2))
+    busy.send(request("/slow?seconds=0.6"))
+    time.sleep(0.1)
+    fresh = stack.enter_context(Connection(gunicorn.address))
+    fresh.send(request("/overdue", "X-Budget: 0.2"))
+    large.send(post("/overdue", "X-Budget: 0.2", size=100_000))
+    for connection in (fresh, large):
+        waited = overdue(connection)
+        assert waited is not None
+        assert 0.2 < waited < 20
+    assert busy.answer() is not None
+    later = connect(gunicorn, stack)
+    later.send(request("/overdue", "X-Budget: 0.2"))
+    assert overdue(later) is None
+
+
 def test_one_that_would_wait_for_longer_is_handed_over_ahead_of_the_others(
     gunicorn: Gunicorn, stack: ExitStack
 ) -> None:
