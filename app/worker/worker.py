@@ -236,7 +236,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         # served or, where nothing was waited for, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
         turns.now = now
-        some_wait = not self._accepting
+        some_wait = False  # who waits because there is no room doesn't wait for a turn
         for fd, event in events:
             connection = self._connections.get(fd)
             if connection is not None:
