@@ -1,7 +1,7 @@
 """Overload: what a service still achieves when it is offered more than it can do.
 
 Loads are multiples of the peak, which is taken anew in each round: what saturated connections in a
-closed loop get. The network takes some milliseconds, so that the program which offers the load
+closed loop get. The network takes some ten milliseconds, so that the program which offers the load
 takes little of the processor time that the service needs.
 """
 
@@ -15,8 +15,8 @@ from benchmarks.offered import offer
 from benchmarks.servers import Server, all_running, lantern
 
 PART = "overload"
-WIDTH = 7_000
-"""Units of a hidden layer of a network that takes more than 5 ms for a row."""
+WIDTH = 10_000
+"""Units of a hidden layer of a network that takes more than 10 ms for a row."""
 BUDGET_MS = 100
 BOUNDED, UNBOUNDED = f"budget of {BUDGET_MS} ms", "no budget"
 LOADS = {BOUNDED: (0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0), UNBOUNDED: (0.5, 0.8, 1.0, 1.5)}

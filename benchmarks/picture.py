@@ -100,7 +100,7 @@ def draw_overload(path: Path, figures: Figures, caption: str) -> None:
         axes.set_xlabel("offered load, times the peak")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    drawing.suptitle("Offered more than it can do: two workers, a network of 7 ms")
+    drawing.suptitle("Offered more than it can do: two workers, a network of some ten milliseconds")
     drawing.supxlabel(
         f"Points: medians; bands: lowest to highest. {caption}.", fontsize=8, color="#555555"
     )

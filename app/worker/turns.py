@@ -29,7 +29,7 @@ _NEWS = 0.1
 _OUTLIER = 4.0
 """So many times the mean counts at most: one that was held up says little of the next."""
 
-_MARGIN = 1.25
+_MARGIN = 1.5
 """It may take longer than the mean: then who joined the line would have waited in vain."""
 
 

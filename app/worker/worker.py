@@ -38,7 +38,7 @@ _SURELY_IDLE_SECONDS = 1.0
 _SERVING_SHARE = 10
 """Of the time that reading took, while requests wait; within the two bounds below. Who is refused
 and asks again at once can't take the time from those who are served."""
-_LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.04
+_LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.03
 _TOGETHER_SECONDS = 0.5
 """Workers that are told to stop together have all heard of it after this."""
 
