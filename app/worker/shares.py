@@ -43,8 +43,13 @@ class Shares:
 
     def has_more(self, worker: int, ahead: float, connections: int) -> bool:
         """Tell whether another that is there to accept has less to do than ``worker``."""
-        own = int(ahead / _ALIKE_SECONDS), connections
-        return any((int(ahead / _ALIKE_SECONDS), n) < own for ahead, n in self._others(worker))
+        own = int(ahead / _ALIKE_SECONDS)
+        for others_ahead, others in self._others(worker):
+            line = int(others_ahead / _ALIKE_SECONDS)
+            # Of many, some more don't matter; to wait for the other with each one would.
+            if line < own or (line == own and others + others // 4 < connections):
+                return True
+        return False
 
     def is_behind(self, worker: int, ahead: float) -> bool:
         """Tell whether requests would have their turn much sooner at another than ``worker``."""

@@ -30,6 +30,12 @@ def test_a_worker_has_more_than_another_that_told_fewer(table: Shares) -> None:
     assert table.has_more(3, 0.0, 4), "one that has not told its own"
 
 
+def test_of_many_connections_some_more_do_not_matter(table: Shares) -> None:
+    table.tell(1, 0.0, 100)
+    assert not table.has_more(2, 0.0, 125)
+    assert table.has_more(2, 0.0, 126)
+
+
 def test_a_longer_line_is_more_than_any_number_of_connections(table: Shares) -> None:
     table.tell(1, 0.5, 3)
     table.tell(2, 0.005, 100)
