@@ -25,9 +25,13 @@ _READ_BYTES = 65536
 
 @dataclass
 class Offered:
-    """What came of an offered load. Latencies are in seconds, of answers by their status."""
+    """What came of an offered load. Latencies are in seconds, of answers by their status.
+
+    It was offered for ``seconds``; the last answer came ``lasted`` seconds after the first request.
+    """
 
     seconds: float
+    lasted: float
     offered: int
     latencies: dict[int, list[float]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -124,9 +128,10 @@ def offer(
                 f"it took {taken:.1f} s."
             )
         while client.under_way and perf_counter() < begun + seconds + _GIVE_UP_SECONDS:
-            client.receive(0.1)
+            client.receive(0.01)
         if client.under_way:
             client.faults.append(f"{client.under_way} requests were never answered")
-        return Offered(seconds, number, client.latencies, client.faults)
+        lasted = perf_counter() - begun
+        return Offered(seconds, lasted, number, client.latencies, client.faults)
     finally:
         client.close()

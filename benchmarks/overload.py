@@ -96,9 +96,9 @@ def _offer(bench: Bench, server: Server, load: float, peak: float, bodies: list[
         PART,
         who,
         offered_rps=seen.offered / seen.seconds,
-        good_rps=seen.count(200) / seen.seconds,
+        good_rps=seen.count(200) / seen.lasted,
         p50_ms=seen.quantile_ms(200, 0.5),
         p99_ms=seen.quantile_ms(200, 0.99),
-        refused_rps=seen.count(503) / seen.seconds,
+        refused_rps=seen.count(503) / seen.lasted,
         refused_p99_ms=seen.quantile_ms(503, 0.99),
     )

@@ -85,15 +85,22 @@ def draw_overload(path: Path, figures: Figures, caption: str) -> None:
 
     drawing, (good, p99) = pyplot.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
     good.set_title("Goodput, predictions per second")
-    p99.set_title("p99 of what is served, ms")
+    p99.set_title("Latency, p99, ms")
     for who, colour in ((overload.BOUNDED, _OURS), (overload.UNBOUNDED, _OTHERS)):
         for axes, figure in ((good, "good_rps"), (p99, "p99_ms")):
-            _line(axes, figures, who, figure, colour=colour, label=who)
-    refused = "p99 of refusals"
+            label = f"served, {who}" if axes is p99 else who
+            _line(axes, figures, who, figure, colour=colour, label=label)
+    refused = f"refused, {overload.BOUNDED}"
     _line(p99, figures, overload.BOUNDED, "refused_p99_ms", colour="#2b6cb0", label=refused)
     twice = 2 * overload.BUDGET_MS
     p99.axhline(twice, color="#555555", linewidth=0.8, linestyle=":")
-    p99.annotate("twice the budget", (4, twice), ha="right", va="bottom", fontsize=8)
+    p99.annotate(
+        "twice the budget",
+        (max(overload.LOADS[overload.BOUNDED]), twice),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+    )
     p99.set_yscale("log")
     good.set_ylim(bottom=0)
     for axes in (good, p99):
