@@ -23,7 +23,7 @@ comma := ,
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
-	@echo "make bench   measure it beside three FastAPI programs, and draw the picture (15 minutes)"
+	@echo "make bench   measure it beside three FastAPI programs, and draw the pictures (20 minutes)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
 	@echo "make fuzz    send it 200,000 requests that nobody would send; SEED repeats a run"
