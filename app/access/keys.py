@@ -28,6 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.model.release import sync_directory
+
 PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
 
 KEY_NAME = re.compile(r"(?![0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -265,11 +267,7 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
             f"{path} can't be written: {error.strerror}. The keys are what they were."
         ) from error
     with suppress(OSError):  # it is replaced; what is left is to have that on the disk
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
 
 
 def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
