@@ -67,7 +67,7 @@ class Lantern:
             )
             for name, path in settings.models.items()
         }
-        shadow = Shadow(metrics.compared)
+        shadow = Shadow(metrics, metrics.current_in_flight)
         self = cls(settings, services, metrics, shadow, WaitBudget(settings.limits))
         app.extensions["lantern"] = self
         return self

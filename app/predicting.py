@@ -47,9 +47,10 @@ def predict(
     seconds = perf_counter() - started
     body = PREDICTION.encode(prediction)
     headers = predictions.record_one(parts, call, model, row, prediction)
-    if serving.candidate is not None:
+    if serving.mode == "canary":
         if not prediction.was_cached:
             parts.metrics.predicted_beside(model, seconds)
+    elif serving.mode == "shadow":
         answer = np.array([prediction.probabilities], dtype=np.float32)
         _shadow(parts, serving, model, row, answer)
     return body, headers

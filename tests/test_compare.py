@@ -48,7 +48,7 @@ def test_a_shadow_is_compared_by_the_command(make: Callable[[Release], Flask]) -
     for _ in range(4):
         client.post("/predict", json={"features": SAMPLE})
     client.post("/predict/batch", json={"samples": [SAMPLE] * 6})
-    assert app.extensions["lantern"].shadow.wait(20)
+    assert app.extensions["lantern"].shadow.wait(60)
     runner = app.test_cli_runner()
     with running(app) as url:
         table = runner.invoke(args=["model", "compare", "--url", f"{url}/metrics"])

@@ -94,7 +94,7 @@ def test_a_shadow_answers_nobody_and_is_compared(make: Make) -> None:
     client.post("/predict/batch", json={"samples": [SAMPLE] * 7})
     predict(client, X_Model_Version="2")  # asked for: answered by it, and not compared
     parts = app.extensions["lantern"]
-    assert parts.shadow.wait(20)
+    assert parts.shadow.wait(60)
     got = metrics(client)
     labels = (("candidate", "2"), ("model", "example"), ("stable", "1"))
 
@@ -114,7 +114,7 @@ def test_a_shadow_answers_nobody_and_is_compared(make: Make) -> None:
     assert got[("lantern_shadow_difference_total", labels)] == pytest.approx(12 * mean, rel=1e-4)
     for version in ("1", "2"):
         key = (("model", "example"), ("version", version))
-        assert got[("lantern_prediction_duration_seconds_count", key)] >= 5
+        assert got[("lantern_prediction_duration_seconds_count", key)] >= 1
 
 
 def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
@@ -124,6 +124,7 @@ def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
     app = make(Release("1", "2", "shadow"))
     client = app.test_client()
     client.post("/predict/batch", json={"samples": [SAMPLE] * 11})
+    assert app.extensions["lantern"].shadow.wait(60)
     labels = (("candidate", "2"), ("model", "example"), ("result", "dropped"), ("stable", "1"))
     assert metrics(client)[("lantern_shadow_rows_total", labels)] == 11
 

@@ -1,7 +1,8 @@
 """The shadow of a model: a candidate predicts what the stable version answered, unseen.
 
-It runs on a thread of its own, behind a bounded queue: what it can't keep up with is dropped and
-counted, and no caller waits for it.
+A thread of its own predicts the rows in batches, and pauses after each for so long that it takes
+no more of the processor than callers leave. Rows that it has no time for are dropped and counted.
+Which ones, is chance with the same odds for each row, so that what is compared stands for all.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,79 +20,177 @@ from numpy.typing import NDArray
 from app.model.model import Model
 
 MOST_BYTES = 16 << 20
-"""How many bytes of rows and answers wait at most; what is more is dropped."""
+"""How many bytes of rows and answers wait at most."""
+_ENTRY_BYTES = 512
+"""What the objects around the rows of one request take of it."""
+
+_COLLECT_SECONDS = 0.05
+"""How long the first row waits for others to be predicted with it."""
+_PASS_SECONDS = 0.002
+"""How long one pass of the candidate shall take at most: a core is not given back before."""
+_ROUND_SECONDS = 1.0
+"""How long the rows that are kept shall last at most, pauses and all: then others are due."""
+_LEAST_SHARE = 0.05
+"""The share of one core that the candidate gets, however busy the worker is."""
+_MOST_SHARE = 0.5
+"""The share that it gets beside an idle worker."""
+_FIRST_GUESS = 1e-3
+"""The seconds that a row takes, before one was predicted."""
+_LEAST_ROWS = 64
+_TIMED_SECONDS = 1.0
+"""How often both versions are timed, or less often where that takes a hundredth of the time."""
 
 log = logging.getLogger("lantern.shadow")
 
 Matrix = NDArray[np.float32]
+Pair = tuple[Model, Model]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A candidate's answers beside those of the stable version, for the rows of one request.
+    """A candidate's answers beside those of the stable version.
 
-    ``agreed`` rows have the same class; ``difference`` is the sum over the rows of the mean
-    absolute difference of their probabilities; ``seconds`` is what the candidate took for all.
-    ``dropped`` rows were not compared, and ``failed`` ones could not be.
+    ``agreed`` rows have the same class; ``difference`` is the sum over the compared rows of the
+    mean absolute difference of their probabilities. ``dropped`` rows were not compared, and
+    ``failed`` ones could not be.
     """
 
-    stable: Model
-    candidate: Model
     agreed: int = 0
     compared: int = 0
     difference: float = 0.0
-    seconds: float = 0.0
     dropped: int = 0
     failed: int = 0
+
+    def __add__(self, other: Comparison) -> Comparison:
+        names = [field.name for field in fields(self)]
+        return Comparison(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The seconds that both versions took for the same single row; see `time_both`."""
+
+    stable: float
+    candidate: float
+
+
+class Observer:
+    """Receives what a shadow finds of ``stable`` and ``candidate``; no method may raise."""
+
+    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
+        """Take note of a comparison."""
+
+    def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
+        """Take note of how long both take for one row."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    stable: Model
-    candidate: Model
-    matrix: Matrix
+    """Rows ``(n, width)`` with the probabilities ``(n, classes)`` that the stable version gave."""
+
+    pair: Pair
+    rows: Matrix
     probabilities: Matrix
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
     def size(self) -> int:
-        return self.matrix.nbytes + self.probabilities.nbytes
+        return self.rows.nbytes + self.probabilities.nbytes + _ENTRY_BYTES
+
+    def pick(self, chosen: NDArray[np.bool_]) -> _Answered:
+        return _Answered(self.pair, self.rows[chosen], self.probabilities[chosen])
+
+
+class _Sample:
+    """A sample of the rows that are added, of ``most_rows`` and `MOST_BYTES` at most.
+
+    Each row is in it with the same probability, whenever and in however large a batch it came:
+    whenever there are too many, every row that is there leaves by the toss of a coin, and of those
+    that come later only as large a share is let in (adaptive Bernoulli sampling).
+    """
+
+    def __init__(self, most_rows: int, random: np.random.Generator) -> None:
+        self._most_rows = most_rows
+        self._random = random
+        self._share = 1.0
+        self._bytes = 0
+        self.rows = 0
+        self.answered: list[_Answered] = []
+        self.dropped: Counter[Pair] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self.answered or self.dropped)
+
+    def add(self, answered: _Answered) -> None:
+        if self._share < 1:
+            self._thin(answered, self._share)
+        else:
+            self._keep(answered)
+        while self.rows > self._most_rows or self._bytes > MOST_BYTES:
+            before, self.answered, self.rows, self._bytes = self.answered, [], 0, 0
+            self._share /= 2
+            for each in before:
+                self._thin(each, 0.5)
+
+    def _thin(self, answered: _Answered, share: float) -> None:
+        """Keep each row with a probability of ``share``."""
+        chosen = self._random.random(len(answered)) < share
+        kept = np.count_nonzero(chosen)
+        if kept:
+            self._keep(answered if kept == len(answered) else answered.pick(chosen))
+        if kept < len(answered):
+            self.dropped[answered.pair] += len(answered) - int(kept)
+
+    def _keep(self, answered: _Answered) -> None:
+        self.answered.append(answered)
+        self.rows += len(answered)
+        self._bytes += answered.size
 
 
 class Shadow:
-    """Compares in the background; ``on_compare`` is told each comparison, and must not raise."""
+    """Compares in the background and tells ``observer``.
 
-    def __init__(self, on_compare: Callable[[Comparison], None]) -> None:
-        self._on_compare = on_compare
+    ``in_flight`` returns how many requests wait or are served in this process: the fewer there
+    are, the more of the processor the candidate may have.
+    """
+
+    def __init__(self, observer: Observer, in_flight: Callable[[], float] = lambda: 0.0) -> None:
+        self._observer = observer
+        self._in_flight = in_flight
         self._changed = threading.Condition()
-        self._waiting: deque[_Answered] = deque()
-        self._bytes = 0
-        self._stopping = False
+        self._random = np.random.default_rng()
+        self._seconds_a_row = _FIRST_GUESS
+        self._time_again_at = 0.0
+        self._sample = self._new_sample()
+        self._is_comparing = self._stopping = False
         self._failures: set[tuple[str, str, str]] = set()
         self._thread: threading.Thread | None = None
 
-    def offer(self, stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> None:
-        """Have ``candidate`` predict the rows of ``matrix``, for which ``stable`` gave
-        ``probabilities``; or drop them, if too many wait. Never raises.
+    def offer(self, stable: Model, candidate: Model, rows: Matrix, probabilities: Matrix) -> None:
+        """Have ``candidate`` predict ``rows``, for which ``stable`` gave ``probabilities``, or drop
+        some of them if there is no time for all. Never raises, never waits.
         """
-        if not len(matrix):
+        if not len(rows):
             return
-        answered = _Answered(stable, candidate, matrix, probabilities)
         with self._changed:
-            fits = self._bytes + answered.size <= MOST_BYTES and self._is_running()
-            if fits:
-                self._bytes += answered.size
-                self._waiting.append(answered)
-                self._changed.notify_all()
-        if not fits:
-            self._on_compare(Comparison(stable, candidate, dropped=len(matrix)))
+            is_running = self._is_running()
+            if is_running:
+                is_first = not self._sample
+                self._sample.add(_Answered((stable, candidate), rows, probabilities))
+                if is_first:
+                    self._changed.notify_all()
+        if not is_running:
+            self._observer.compared(stable, candidate, Comparison(dropped=len(rows)))
 
     def wait(self, seconds: float) -> bool:
-        """Wait until nothing waits to be compared; tell whether that came about in time."""
+        """Wait until nothing waits to be compared; return whether that came about in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._bytes, seconds)
+            return self._changed.wait_for(lambda: not (self._is_comparing or self._sample), seconds)
 
     def stop(self, seconds: float) -> bool:
-        """End, leaving what waits; tell whether the thread ended in time."""
+        """End, leaving what waits; return whether the thread ended in time."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -111,55 +210,157 @@ class Shadow:
             self._thread = thread
         return not self._stopping
 
+    def _new_sample(self) -> _Sample:
+        affordable = int(self._allowed_share() * _ROUND_SECONDS / self._seconds_a_row)
+        return _Sample(max(affordable, _LEAST_ROWS), self._random)
+
+    def _allowed_share(self) -> float:
+        return max(_LEAST_SHARE, _MOST_SHARE - self._in_flight())
+
     def _run(self) -> None:
-        while True:
+        while self._await_rows():
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping:
-                    return
-                answered = self._waiting.popleft()
-            size = answered.size
-            comparison = self._compared(answered)
-            self._on_compare(comparison)
-            del answered, comparison  # or a model would live on as long as nothing comes
+                sample, self._sample = self._sample, self._new_sample()
+                self._is_comparing = True
+            self._compare_all(sample)
+            del sample  # or its models would live on for as long as nothing comes
             with self._changed:
-                self._bytes -= size
+                self._is_comparing = False
                 self._changed.notify_all()
 
+    def _await_rows(self) -> bool:
+        """Wait for rows, and then for others that come soon; return False to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._sample or self._stopping)
+        return self._pause(_COLLECT_SECONDS)
+
+    def _pause(self, seconds: float) -> bool:
+        """Leave the processor to others for ``seconds``; return False to stop."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: self._stopping, seconds)
+
+    def _compare_all(self, sample: _Sample) -> None:
+        """Compare the rows of ``sample``, as many in a pass as are predicted in a short time."""
+        for (stable, candidate), dropped in sample.dropped.items():
+            self._observer.compared(stable, candidate, Comparison(dropped=dropped))
+        waiting = sample.answered[::-1]
+        while waiting:
+            started = time.perf_counter()
+            answered = _next_pass(waiting, max(1, int(_PASS_SECONDS / self._seconds_a_row)))
+            self._observer.compared(*answered.pair, self._compared(answered))
+            spent = time.perf_counter() - started
+            self._learn(spent / len(answered))
+            if started >= self._time_again_at:
+                self._time_one(answered)
+                spent = time.perf_counter() - started
+            if not self._pause(spent * (1 / self._allowed_share() - 1)):
+                return
+
+    def _learn(self, seconds_a_row: float) -> None:
+        mean = self._seconds_a_row
+        if mean == _FIRST_GUESS:
+            self._seconds_a_row = seconds_a_row
+        else:  # a pass that was held up says little of the next
+            self._seconds_a_row += 0.2 * (min(seconds_a_row, 4 * mean) - mean)
+
     def _compared(self, answered: _Answered) -> Comparison:
-        stable, candidate = answered.stable, answered.candidate
+        """Compare; where the candidate fails, find the rows that it fails on."""
         try:
-            return compare(stable, candidate, answered.matrix, answered.probabilities)
+            return compare(*answered.pair, answered.rows, answered.probabilities)
         except Exception as error:
-            failure = stable.version, candidate.version, type(error).__name__
-            if failure not in self._failures:  # told once, not for every request
-                self._failures.add(failure)
-                log.exception("the shadow can't predict; told once")
-            return Comparison(stable, candidate, failed=len(answered.matrix))
+            self._log_once(answered.pair, error)
+            if len(answered) == 1 or isinstance(error, Incomparable):
+                return Comparison(failed=len(answered))
+        first = np.arange(len(answered)) < len(answered) // 2
+        return self._compared(answered.pick(first)) + self._compared(answered.pick(~first))
+
+    def _time_one(self, answered: _Answered) -> None:
+        """Time both versions on one row, under the same conditions."""
+        stable, candidate = answered.pair
+        started = time.perf_counter()
+        try:
+            timing = time_both(stable, candidate, answered.rows[:1])
+        except Exception as error:
+            self._log_once(answered.pair, error)
+        else:
+            self._observer.timed(stable, candidate, timing)
+        ended = time.perf_counter()
+        self._time_again_at = ended + max(_TIMED_SECONDS, 100 * (ended - started))
+
+    def _log_once(self, pair: Pair, error: Exception) -> None:
+        failure = pair[0].version, pair[1].version, type(error).__name__
+        if failure not in self._failures:
+            self._failures.add(failure)
+            log.error("the shadow can't predict; logged once", exc_info=error)
+
+
+def _next_pass(waiting: list[_Answered], most_rows: int) -> _Answered:
+    """Take up to ``most_rows`` rows of one pair of models from the end of ``waiting``."""
+    pair, taken, rows = waiting[-1].pair, [], 0
+    while waiting and waiting[-1].pair == pair and rows < most_rows:
+        answered = waiting.pop()
+        room = most_rows - rows
+        if len(answered) > room:
+            waiting.append(_Answered(pair, answered.rows[room:], answered.probabilities[room:]))
+            answered = _Answered(pair, answered.rows[:room], answered.probabilities[:room])
+        taken.append(answered)
+        rows += len(answered)
+    return _Answered(
+        pair,
+        np.concatenate([answered.rows for answered in taken]),
+        np.concatenate([answered.probabilities for answered in taken]),
+    )
+
+
+class Incomparable(ValueError):
+    """The candidate has other features or classes than the stable version."""
 
 
 def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> Comparison:
     """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
     features) and compare with its ``probabilities`` ``(n, classes)``.
 
-    Features and classes are matched by name. Raises `ValueError` when the candidate has others, and
-    what its runtime raises.
+    Features and classes are matched by name. Raises `Incomparable` when the candidate has others,
+    and what its runtime raises.
     """
-    columns = [stable.encoder.names.index(name) for name in candidate.encoder.names]
-    order = [candidate.classes.index(name) for name in stable.classes]
-    if len(columns) != matrix.shape[1] or len(order) != len(candidate.classes):
-        raise ValueError("the candidate has other features or classes")
-    started = time.perf_counter()
-    answers = candidate.runtime.run(np.ascontiguousarray(matrix[:, columns]))[:, order]
-    seconds = time.perf_counter() - started
+    rows = _columns_for(stable, candidate, matrix)
+    order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
+    if not len(order) == len(candidate.classes) == len(stable.classes):
+        raise Incomparable("the candidate has other classes")
+    answers = candidate.runtime.run(rows)[:, order]
     finite = np.isfinite(answers).all(axis=1)
     answers, probabilities = answers[finite], probabilities[finite]
     return Comparison(
-        stable,
-        candidate,
         agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
         compared=len(answers),
         difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),
-        seconds=seconds,
         failed=int((~finite).sum()),
     )
+
+
+def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
+    """Return what both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
+
+    They take turns, and the shortest run counts: the first finds its data in no cache, and any may
+    be held up by other work of the machine.
+    """
+    runs = [
+        (_seconds(stable, row), _seconds(candidate, _columns_for(stable, candidate, row)))
+        for _ in range(3)
+    ]
+    return Timing(*map(min, zip(*runs, strict=True)))
+
+
+def _seconds(model: Model, row: Matrix) -> float:
+    started = time.perf_counter()
+    model.runtime.run(row)
+    return time.perf_counter() - started
+
+
+def _columns_for(stable: Model, candidate: Model, matrix: Matrix) -> Matrix:
+    """Return the columns of ``matrix`` in the order of the candidate's features."""
+    names = stable.encoder.names
+    columns = [names.index(name) for name in candidate.encoder.names if name in names]
+    if not len(columns) == len(candidate.encoder.names) == matrix.shape[1]:
+        raise Incomparable("the candidate has other features")
+    return np.ascontiguousarray(matrix[:, columns])

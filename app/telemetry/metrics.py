@@ -35,7 +35,8 @@ from app.model.batching import BatchingRuntime
 from app.model.model import Model
 from app.model.service import Observer
 from app.model.serving import Serving
-from app.model.shadow import Comparison
+from app.model.shadow import Comparison, Timing
+from app.model.shadow import Observer as ShadowObserver
 from app.telemetry.reserved import ReservedDict, reserve_files
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -77,7 +78,7 @@ def _tell_once(kind: str) -> None:
         log.error("metrics can't be recorded; told once", exc_info=True)
 
 
-class Metrics(Observer):
+class Metrics(Observer, ShadowObserver):
     """The metrics of one application in one process."""
 
     def __init__(self) -> None:
@@ -257,6 +258,12 @@ class Metrics(Observer):
         """Note how many requests wait or are served in this process."""
         self._in_flight.set(requests)
 
+    def current_in_flight(self) -> float:
+        """Return how many requests wait or are served in this process, as last noted."""
+        if "_in_flight" not in vars(self):
+            return 0.0  # nothing was noted yet, and to make it here would make it in the master
+        return float(self._in_flight._value.get())
+
     @_harmless
     def in_flight_changed(self, by: int) -> None:
         """Note that a request came (1) or went (-1), where each is told of."""
@@ -280,9 +287,8 @@ class Metrics(Observer):
         self._beside(model.name, model.version).observe(seconds)
 
     @_harmless
-    def compared(self, comparison: Comparison) -> None:
+    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
         """Count what a shadow answered beside the stable version."""
-        stable, candidate = comparison.stable, comparison.candidate
         labels = stable.name, stable.version, candidate.version
         for result, rows in (
             ("agreed", comparison.agreed),
@@ -294,8 +300,12 @@ class Metrics(Observer):
                 self._shadowed(*labels, result).inc(rows)
         if comparison.compared:
             self._difference(*labels).inc(comparison.difference)
-        if comparison.compared == 1:  # as long as one that a caller waits for
-            self._beside(candidate.name, candidate.version).observe(comparison.seconds)
+
+    @_harmless
+    def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
+        """Note how long a shadow and the stable version take for one row."""
+        self._beside(stable.name, stable.version).observe(timing.stable)
+        self._beside(candidate.name, candidate.version).observe(timing.candidate)
 
     @_harmless
     def cache_asked(self, model: Model, *, hit: bool, rows: int) -> None:

@@ -7,6 +7,7 @@ import logging
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,15 @@ from numpy.typing import NDArray
 
 from app.model.loading import ModelSource, load_model
 from app.model.model import Model
-from app.model.shadow import Comparison, Shadow, compare
+from app.model.shadow import (
+    Comparison,
+    Observer,
+    Shadow,
+    Timing,
+    _Answered,
+    _Sample,
+    compare,
+)
 
 ROWS = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)
 
@@ -71,7 +80,33 @@ def test_an_answer_that_is_no_number_is_a_failure_and_poisons_nothing(
     assert (told.compared, told.agreed, told.failed, told.difference) == (2, 2, 1, 0)
 
 
-def test_what_can_not_be_compared_is_counted_and_told_once(
+class Recorder(Observer):
+    """Keeps what a shadow finds."""
+
+    def __init__(self) -> None:
+        self.total = Comparison()
+        self.timings: list[Timing] = []
+
+    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
+        self.total += comparison
+
+    def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
+        self.timings.append(timing)
+
+
+class Counting(Answering):
+    """Answers each row with the first of its answers, and keeps how many rows each pass had."""
+
+    def __init__(self, answers: NDArray[np.float32]) -> None:
+        super().__init__(answers[:1])
+        self.passes: list[int] = []
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.passes.append(len(matrix))
+        return np.repeat(self.answers, len(matrix), axis=0)
+
+
+def test_what_can_not_be_compared_is_counted_and_logged_once(
     pair: tuple[Model, Model],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,48 +114,164 @@ def test_what_can_not_be_compared_is_counted_and_told_once(
     monkeypatch.setattr(logging.getLogger("lantern"), "propagate", True)
     stable, candidate = pair
     candidate.classes = ("no", "maybe")
-    told: list[Comparison] = []
-    shadow = Shadow(told.append)
+    found = Recorder()
+    shadow = Shadow(found)
     for _ in range(5):
         shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
-    assert shadow.wait(20)
-    assert [comparison.failed for comparison in told] == [3] * 5
+        assert shadow.wait(60)
+    assert found.total == Comparison(failed=15)
     # Where an application was made before, its logger has caplog's handler, too.
     assert len({id(record) for record in caplog.records if record.exc_info}) == 1
 
 
-def test_rows_are_dropped_beyond_a_bound_of_memory_and_no_rows_are_nothing(
-    pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
     answers = stable.runtime.run(ROWS)
-    told: list[Comparison] = []
-    go_on = threading.Event()
+    candidate.runtime = counting = Counting(answers)
+    found = Recorder()
+    shadow = Shadow(found)
+    for _ in range(60):  # they are all here before the thread has waited for others
+        shadow.offer(stable, candidate, ROWS[:1], answers[:1])
+    assert shadow.wait(60)
+    assert found.total == Comparison(agreed=60, compared=60)
+    assert max(counting.passes) > 1
+    assert sum(n for n in counting.passes if n > 1) + counting.passes.count(1) >= 60
 
-    class Waiting(Answering):
+
+def test_a_row_that_the_candidate_fails_on_fails_alone(pair: tuple[Model, Model]) -> None:
+    stable, candidate = pair
+    answers = stable.runtime.run(ROWS)
+
+    class Picky(Counting):
         def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-            assert go_on.wait(20)
-            return self.answers
+            if (matrix[:, 0] == 60).any():
+                raise ValueError("not this one")
+            return super().run(matrix)
+
+    candidate.runtime = Picky(answers)
+    found = Recorder()
+    shadow = Shadow(found)
+    shadow.offer(stable, candidate, ROWS, answers)
+    assert shadow.wait(60)
+    assert (found.total.compared, found.total.failed) == (2, 1)
+
+
+def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> None:
+    stable, candidate = pair
+    found = Recorder()
+    shadow = Shadow(found)
+    shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+    assert shadow.wait(60)
+    (timing,) = found.timings
+    assert timing.stable > 0
+    assert timing.candidate > 0
+
+
+def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Model]) -> None:
+    stable, candidate = pair
+    answers = stable.runtime.run(ROWS)
+    is_asked, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Counting):
+        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+            is_asked.set()
+            assert go_on.wait(60)
+            return super().run(matrix)
 
     candidate.runtime = Waiting(answers)
-    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 2 * (ROWS.nbytes + answers.nbytes))
-    shadow = Shadow(told.append)
-    for _ in range(5):
-        shadow.offer(stable, candidate, ROWS, answers)
-    shadow.offer(stable, candidate, ROWS[:0], answers[:0])
-    assert [comparison.dropped for comparison in told] == [3, 3, 3]
+    found = Recorder()
+    shadow = Shadow(found)
+    shadow.offer(stable, candidate, ROWS, answers)
+    assert is_asked.wait(60)
+    shadow.offer(stable, candidate, ROWS, answers)  # it would wait for ever
+    assert found.total.compared == 0
     go_on.set()
-    assert shadow.wait(20)
-    assert [comparison.compared for comparison in told[3:]] == [3, 3]
-    assert shadow.stop(20)
+    assert shadow.wait(60)
+    assert found.total.compared == 6
+
+
+def test_no_rows_are_nothing(pair: tuple[Model, Model]) -> None:
+    stable, candidate = pair
+    shadow = Shadow(Observer())
+    shadow.offer(stable, candidate, ROWS[:0], stable.runtime.run(ROWS)[:0])
+    assert shadow.wait(0)
+    assert shadow.stop(0)
+
+
+def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
+    pair: tuple[Model, Model],
+) -> None:
+    """Be it one of a large batch or alone, the first or the last."""
+    answers = np.zeros((1, 3), dtype=np.float32)
+    kept: list[float] = []
+    for seed in range(40):
+        sample = _Sample(100, np.random.default_rng(seed))
+        number = 0
+        for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
+            numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
+            sample.add(_Answered(pair, numbers, np.repeat(answers, size, axis=0)))
+            number += size
+        rows = [value for each in sample.answered for value in each.rows[:, 0].tolist()]
+        assert len(rows) == sample.rows <= 100
+        assert len(set(rows)) == len(rows)
+        assert sample.dropped == {pair: 2000 - len(rows)}
+        kept += rows
+    quarters = np.histogram(kept, bins=[0, 500, 1000, 1500, 2000])[0]
+    assert quarters.min() > 0.8 * len(kept) / 4
+
+
+def test_the_memory_of_what_waits_is_bounded(
+    pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 20_000)
+    sample = _Sample(10**9, np.random.default_rng(1))
+    rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
+    for _ in range(10):
+        sample.add(_Answered(pair, rows, answers))
+        assert sum(each.size for each in sample.answered) <= 20_000
+    assert sample.rows + sample.dropped[pair] == 10_000
+
+
+def test_the_busier_the_worker_the_longer_the_pauses(
+    pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a busy worker's core a twentieth is taken, and rows for which that is too little drop."""
+    stable, candidate = pair
+    answers = stable.runtime.run(ROWS)
+    now = 0.0
+
+    class Slow(Counting):
+        """Takes 10 ms a row, by a clock of its own."""
+
+        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+            nonlocal now
+            now += 0.01 * len(matrix)
+            return super().run(matrix)
+
+    monkeypatch.setattr("app.model.shadow.time", SimpleNamespace(perf_counter=lambda: now))
+    candidate.runtime = Slow(answers)
+    found = {}
+    for in_flight in (0.0, 0.3, 5.0):
+        pauses: list[float] = []
+        shadow = Shadow(Observer(), lambda: in_flight)  # noqa: B023
+        monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
+        sample = _Sample(100, np.random.default_rng(1))
+        for _ in range(20):
+            sample.add(_Answered((stable, candidate), ROWS[:1], answers[:1]))
+        before = now
+        shadow._compare_all(sample)
+        found[in_flight] = (now - before) / (now - before + sum(pauses))
+        # What is kept for the next round takes a second with the pauses, where it can be so few.
+        assert shadow._new_sample()._most_rows == 64
+    assert found == pytest.approx({0.0: 0.5, 0.3: 0.2, 5.0: 0.05})
 
 
 def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stable, candidate = pair
-    told: list[Comparison] = []
-    shadow = Shadow(told.append)
+    found = Recorder()
+    shadow = Shadow(found)
 
     def no_threads(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -128,17 +279,17 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_threads)
         shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
-    assert [comparison.dropped for comparison in told] == [3]
+    assert found.total == Comparison(dropped=3)
     shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
-    assert shadow.wait(20)
-    assert told[-1].compared == 3
+    assert shadow.wait(60)
+    assert (found.total.compared, found.total.dropped) == (3, 3)
 
 
 def test_a_shadow_that_was_replaced_is_freed(three_versions: Path) -> None:
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
-    shadow = Shadow(lambda comparison: None)
+    shadow = Shadow(Observer())
     shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
-    assert shadow.wait(20)
+    assert shadow.wait(60)
     gone = weakref.ref(candidate)
     del candidate
     gc.collect()
