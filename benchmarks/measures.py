@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks import checkpoints, payloads
 from benchmarks.bench import Bench, LoadOn
+from benchmarks.candidates import candidates
 from benchmarks.figures import interleaved
 from benchmarks.load import Load, batches, exchange, wrk
 from benchmarks.overload import concurrency, overload
@@ -186,6 +187,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "batching": batching,
     "concurrency": concurrency,
     "overload": overload,
+    "candidates": candidates,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 

@@ -19,6 +19,7 @@ from benchmarks.servers import BenchmarkError, Server
 
 MOST_CONNECTIONS = 800
 """Under the thousand that a worker takes: more under way at once would measure something else."""
+CLOSED_CONNECTIONS = 16
 _GIVE_UP_SECONDS = 10.0
 _READ_BYTES = 65536
 
@@ -102,6 +103,23 @@ class _Client:
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
         self._selector.close()
+
+
+def saturate(server: Server, path: str, bodies: Sequence[bytes], seconds: float) -> float:
+    """Return the requests per second that are answered when `CLOSED_CONNECTIONS` are kept busy.
+
+    The peak of this client and the server together, where they share a machine.
+    """
+    client = _Client(server, path, bodies)
+    try:
+        begun = perf_counter()
+        while (now := perf_counter()) < begun + seconds:
+            while client.under_way < CLOSED_CONNECTIONS:
+                client.send(now)
+            client.receive(_GIVE_UP_SECONDS)
+        return sum(map(len, client.latencies.values())) / (now - begun)
+    finally:
+        client.close()
 
 
 def offer(
