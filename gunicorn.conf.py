@@ -74,7 +74,7 @@ KeepAliveWorker.drain_seconds = _server.drain_seconds
 # A worker's sign of life is a file's time; where it can't be made, the master itself would end.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 proc_name = "lantern"
-# A header from a proxy that names a prefix the path doesn't have would be answered 500.
+# A proxy says its prefix in X-Forwarded-Prefix, which the application checks.
 forwarder_headers = ""
 control_socket_disable = True  # nothing here uses it, and it would be left in the home directory
 
@@ -144,6 +144,15 @@ def post_fork(server, worker):
     lantern.draining = lambda: not worker.alive
     lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
     lantern.start(Path(os.environ[_METRICS_VARIABLE], "served"))
+
+
+def post_worker_init(worker):
+    """Leave the prefix to the application, which has it as ``server.prefix``.
+
+    Gunicorn would answer 500 for any other path, and take /lanternhealth for /health. Not in
+    `post_fork`: what ``--env`` says is set after it.
+    """
+    os.environ.pop("SCRIPT_NAME", None)
 
 
 def _follow_requests(worker, metrics):

@@ -16,7 +16,7 @@ import orjson
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flasgger import Swagger
-from flask import Flask, redirect, url_for
+from flask import Flask, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from app import __version__
@@ -98,12 +98,16 @@ class Documentation(Swagger):  # type: ignore[misc]
     """Flasgger's page and routes around a document of our own."""
 
     def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
-        """Give the OpenAPI document for the model that is loaded now."""
+        """Return the OpenAPI document for the model that is loaded now, under the prefix of the
+        request that is handled.
+        """
         parts = lantern()
         models = {name: service.loaded for name, service in parts.services.items()}
         settings = parts.settings
         document = openapi(models, settings.limits.max_batch_size, settings.release.routing_header)
         describe_access(document, parts.guard)
+        if request.script_root:
+            document["servers"] = [{"url": request.script_root}]
         return document
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+from werkzeug.routing import RequestRedirect
 
 from app.extension import lantern
 from app.model.errors import (
@@ -30,6 +32,9 @@ from app.wire import LONGEST_ECHO
 
 log = logging.getLogger("lantern.errors")
 
+_ORIGIN = re.compile(r"\A[a-z]+://[^/]*/*")
+"""What stands before the path of a URL; with all slashes, of which two would begin a host."""
+
 
 class Draining(Exception):
     """This worker is about to stop and takes no new work."""
@@ -37,6 +42,7 @@ class Draining(Exception):
 
 def init_app(app: Flask) -> None:
     """Turn every exception that a view or Flask raises into a problem document."""
+    app.before_request(_redirect)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
@@ -56,6 +62,14 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
         status, detail, path=call.path, request_id=call.request_id, kind=kind, faults=faults
     )
     return Response(body, status, mimetype=PROBLEM_JSON)
+
+
+def _redirect() -> ResponseReturnValue | None:
+    """Redirect where werkzeug would, and not to scheme and host: the last proxy may have others."""
+    routing = request.routing_exception
+    if not isinstance(routing, RequestRedirect):
+        return None
+    return redirect(_ORIGIN.sub("/", routing.new_url), routing.code)
 
 
 def _validation_error(error: ValidationError) -> Response:
@@ -111,14 +125,14 @@ def _draining(error: Draining) -> Response:
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:
     status = error.code or 500
-    if error.response is not None or status < 400:  # made on purpose, or a redirect
+    if error.response is not None or status < 400:  # made on purpose
         return error.get_response(request.environ)
     detail = error.description or HTTPStatus(status).phrase
     if isinstance(error, RequestEntityTooLarge):
         limit = lantern().settings.limits.max_body_bytes
         detail = f"The body is larger than the {limit:,} bytes that are accepted."
     elif status == 404:
-        detail = f"There is nothing at {request.path[:LONGEST_ECHO]}."
+        detail = f"There is nothing at {current_call().path[:LONGEST_ECHO]}."
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
         detail = f"{request.method[:20]} is not allowed here; allowed: {allowed}."
@@ -134,7 +148,7 @@ def _unexpected(error: Exception) -> Response:
     log.error(
         "unexpected error",
         exc_info=original or error,
-        extra={"request_id": current_call().request_id, "path": request.path},
+        extra={"request_id": current_call().request_id, "path": current_call().path},
     )
     return problem(
         500, "An error on our side, not in your request. Quote the request_id to report it."

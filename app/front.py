@@ -17,6 +17,7 @@ from werkzeug.routing import Map
 from app.access.cors import Cors
 from app.access.headers import headers_for
 from app.extension import Lantern
+from app.http.prefix import PathPrefix
 from app.problems import PROBLEM_JSON, problem_document
 from app.refusals import Refused
 from app.telemetry.requests import CALL, ID_HEADER, Call
@@ -26,7 +27,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 class Front:
     """WSGI middleware that makes the `Call` of each request, and lets in those for which there is
-    time and which the guard of ``parts`` lets in.
+    time, which are for this service and which the guard of ``parts`` lets in.
     """
 
     def __init__(self, application: Application, parts: Lantern, rules: Rules) -> None:
@@ -35,12 +36,15 @@ class Front:
         self._guard = parts.guard
         self._wait_budget = parts.wait_budget
         self._rules = rules
+        server = parts.settings.server
+        self._prefix = PathPrefix(server.prefix, server.proxies)
         origins = parts.settings.access.cors_origins
         header = parts.settings.release.routing_header
         self._cors = Cors(origins, header) if origins else None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
+        elsewhere = self._prefix.split(environ)
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if not path.isascii():  # WSGI has its bytes as latin-1 (PEP 3333)
             path = path.encode("latin-1", "replace").decode(errors="replace")
         call = Call(environ["REQUEST_METHOD"], path, environ)
@@ -55,14 +59,28 @@ class Front:
             guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
         if "app.worker.refusal" not in environ:
-            try:
-                self._wait_budget.check(environ)
-                if not guard.is_idle:
-                    guard.admit(call, self._rules.match(environ))
-            except Refused as refusal:
-                call.route = self._rules.match(environ) or call.route
+            refusal = self._refusal(call, environ, elsewhere)
+            if refusal is not None:
+                if not elsewhere:
+                    call.route = self._rules.match(environ) or call.route
                 return self._refuse(call, start_response, refusal)
         return self._application(environ, start_response)
+
+    def _refusal(
+        self, call: Call, environ: dict[str, Any], elsewhere: Refused | None
+    ) -> Refused | None:
+        """Return why a request is not taken up, None if it is.
+
+        ``elsewhere`` says why it is not for this service; only who is let in learns that.
+        """
+        guard = self._guard
+        try:
+            self._wait_budget.check(environ)
+            if not guard.is_idle:
+                guard.admit(call, "" if elsewhere else self._rules.match(environ))
+        except Refused as refusal:
+            return refusal
+        return elsewhere
 
     def _refuse(self, call: Call, start_response: Any, refusal: Refused) -> Iterable[bytes]:
         if refusal.reason:

@@ -20,6 +20,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from app.access.cors import is_origin
 from app.access.rate import IN_MEMORY, Rate, check_redis_url
+from app.http.prefix import parse_prefix
 from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,9 @@ PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
 KEY_VARIABLE = "LANTERN_API_KEY"
 """No setting: the key that the client and commands send to a service."""
+
+_SCRIPT_NAME = "SCRIPT_NAME"
+"""The variable by which Gunicorn is told the prefix."""
 
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
 _SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
@@ -55,6 +59,7 @@ class ServerSettings:
     drain_seconds: float
     short_path: bool
     proxies: int
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,10 @@ _MODEL_NAME = validate.Regexp(
 _DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
 
 
+def _prefix(text: str) -> None:
+    _checked(parse_prefix, text)
+
+
 def _rate(text: str) -> None:
     """Check a rate, or that there is none."""
     if text:
@@ -231,6 +240,7 @@ class _Server(_Section):
     drain_seconds = _Number(required=True, validate=validate.Range(min=0))
     short_path = _Boolean(required=True)
     proxies = _count(0, 100)
+    prefix = fields.String(required=True, validate=_prefix)
 
 
 class _Model(_Section):
@@ -322,6 +332,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     _merge(values, origins, _read_toml(DEFAULT_FILE), "default")
     if environ.get(FILE_VARIABLE):
         _merge(values, origins, _read_toml(Path(environ[FILE_VARIABLE])), environ[FILE_VARIABLE])
+    if environ.get(_SCRIPT_NAME):
+        _merge(values, origins, {"server": {"prefix": environ[_SCRIPT_NAME]}}, _SCRIPT_NAME)
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
             _merge_variable(values, origins, variable, environ[variable])
@@ -347,6 +359,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+    server = dict(checked["server"])
+    server["prefix"] = parse_prefix(server["prefix"])
     model = dict(checked["model"])
     model["path"] = PROJECT_ROOT / model["path"]  # an absolute path replaces the root
     for names in ("feature_names", "class_names"):
@@ -355,7 +369,7 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     access["keys_file"] = PROJECT_ROOT / access["keys_file"]
     access["cors_origins"] = tuple(access["cors_origins"])
     return Settings(
-        server=ServerSettings(**checked["server"]),
+        server=ServerSettings(**server),
         model=ModelSettings(**model),
         models=_models(checked["models"], model["path"]),
         release=ReleaseSettings(**checked["release"]),

@@ -61,6 +61,20 @@ def test_variables_take_the_type_of_their_setting() -> None:
     assert settings.model.class_names == ("no, never", "yes")
 
 
+def test_gunicorns_variable_gives_the_prefix_unless_lanterns_own_does(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[server]\nprefix = "/file"\n')
+    environ = {"LANTERN_CONFIG": str(file)}
+    assert load_settings(environ).server.prefix == "/file"
+    environ |= {"SCRIPT_NAME": "/script/"}
+    settings = load_settings(environ)
+    assert (settings.server.prefix, settings.origins["server.prefix"]) == ("/script", "SCRIPT_NAME")
+    assert load_settings(environ | {"LANTERN_SERVER__PREFIX": "/own"}).server.prefix == "/own"
+    assert load_settings(environ | {"LANTERN_SERVER__PREFIX": ""}).server.prefix == ""
+    with pytest.raises(SettingsError, match=r"server\.prefix = 'x' \(SCRIPT_NAME\)"):
+        load_settings({"SCRIPT_NAME": "x"})
+
+
 def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays() -> None:
     assert load_settings({}).model.path == PROJECT_ROOT / "models" / "campaign-response"
     assert load_settings({"LANTERN_MODEL__PATH": "/srv/m"}).model.path == Path("/srv/m")
@@ -99,6 +113,11 @@ def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays()
         ({"LIMITS__RATE_STORAGE": "memcached://x"}, 'Must be "memory://", or the URL of a Redis'),
         ({"LIMITS__RATE_STORAGE": "redis://x:port/0"}, "Is not the URL of a Redis"),
         ({"SERVER__PROXIES": "-1"}, "Must be greater than or equal to 0"),
+        ({"SERVER__PREFIX": "lantern"}, "is not an absolute path such as '/lantern'"),
+        (
+            {"SERVER__PREFIX": "/a/../b"},
+            "(LANTERN_SERVER__PREFIX): '/a/../b' is not an absolute path",
+        ),
         ({"CONFIG": "/nowhere.toml"}, "/nowhere.toml can't be read: No such file"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flask import Blueprint, Response, make_response, render_template, request
+from flask import Blueprint, Response, make_response, render_template, request, url_for
 
 from app import __version__
 from app.access.guard import OPEN
@@ -19,17 +19,16 @@ from app.wire import JSON, encode, reply, reply_encoded
 blueprint = Blueprint("info", __name__)
 
 _LINKS = {
-    "message": "Lantern serves a trained classifier; POST a sample to /predict.",
-    "version": __version__,
-    "docs": "/docs",
-    "openapi": "/openapi.json",
-    "health": "/health",
-    "model": "/model/info",
-    "models": "/models",
-    "predict": "/predict",
-    "batch": "/predict/batch",
-    "metrics": "/metrics",
+    "docs": "flasgger.apidocs",
+    "openapi": "flasgger.openapi",
+    "health": "health.health",
+    "model": "info.model_info",
+    "models": "info.models",
+    "predict": "predict.predict",
+    "batch": "batch.predict_batch",
+    "metrics": "metrics.metrics",
 }
+"""What a program is told of: name and endpoint."""
 
 _LINKED = (
     ("/docs", "flasgger.apidocs", "API docs"),
@@ -58,7 +57,9 @@ def index() -> Response:
             )
         )
     else:
-        response = reply(LINKS, _LINKS)
+        links = {name: url_for(endpoint) for name, endpoint in _LINKS.items()}
+        message = f"Lantern serves a trained classifier; POST a sample to {links['predict']}."
+        response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
 

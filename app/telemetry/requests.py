@@ -36,7 +36,7 @@ class Call:
 
     The guard notes the ``caller``, where keys are required. Who serves it notes the ``route`` it
     matched, the ``model`` and ``model_version`` that answer, and the ``rows`` that were predicted.
-    ``environ`` is WSGI's, for the headers.
+    ``environ`` is WSGI's, for the headers; ``path`` is as the client has it, with the prefix.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ def current_call() -> Call:
 def _begin() -> None:
     environ = request.environ
     call = current_call()
-    call.method, call.path = request.method, request.path
+    call.method = request.method
     if request.url_rule:
         call.route = request.url_rule.rule
     refusal = environ.get("app.worker.refusal")

@@ -116,7 +116,7 @@ class HeadParser:
         """Make a request of ``head``, which ends before its empty line; its environ extends a copy
         of ``template``.
 
-        Raises `Refusal` (400, 414, 417, 431, 501, or 500 where the path lacks the prefix that is
+        Raises `Refusal` (400, 414, 417, 431, 501, or 404 where the path lacks the prefix that is
         configured).
         """
         text = head.decode("latin-1")
@@ -283,8 +283,9 @@ class HeadParser:
         prefix = environ["SCRIPT_NAME"] or self._script_name
         # The path as it was sent, because the prefix is compared before it is decoded.
         path = split_request_uri(environ["RAW_URI"]).path
-        if not path.startswith(prefix):
-            raise Refusal(500, "The path does not begin with the prefix that is configured.")
+        # Unlike Gunicorn, which takes /ab for /a and b, and answers 500 for what lacks the prefix.
+        if not path.startswith(prefix) or path[len(prefix) :][:1] not in ("", "/"):
+            raise Refusal(404, "The path does not begin with the prefix that is configured.")
         environ["SCRIPT_NAME"] = prefix
         environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
 

@@ -202,8 +202,9 @@ def service() -> Iterator[Any]:
         thread.join()
 
 
-def check_health(healthcheck: list[str], port: int) -> bool:
+def check_health(healthcheck: list[str], port: int, **variables: str) -> bool:
     environ = {
+        **variables,
         "LANTERN_SERVER__PORT": str(port),
         "http_proxy": "http://127.0.0.1:9",
     }
@@ -221,6 +222,18 @@ def test_the_containers_health_is_its_readiness(
     assert check_health(healthcheck, service.server_port) is healthy
     assert service.asked == ["/health/ready"]
     assert {"/health/ready"} <= {rule.rule for rule in app.url_map.iter_rules()}
+
+
+def test_the_containers_health_is_asked_for_under_the_prefix(
+    healthcheck: list[str], service: Any
+) -> None:
+    service.status = 200
+    for variables in (
+        {"SCRIPT_NAME": "/a"},
+        {"LANTERN_SERVER__PREFIX": "/a/", "SCRIPT_NAME": "/b"},
+    ):
+        assert check_health(healthcheck, service.server_port, **variables)
+    assert service.asked == ["/a/health/ready"] * 2
 
 
 def test_a_container_that_does_not_listen_is_unhealthy(healthcheck: list[str]) -> None:

@@ -171,7 +171,7 @@ def test_a_trusted_forwarder_may_set_the_prefix(worker: str, serve: Serve) -> No
     assert seen["HTTP_X_USER"] == "me"
     assert "HTTP_X_OTHER" not in seen
     wrong = ask(gunicorn.address, "/a", "Script_Name: /prefix")
-    assert wrong.status == 500
+    assert wrong.status == (404 if worker == "keepalive" else 500)
     assert gunicorn.worker()
 
 
@@ -373,7 +373,10 @@ def test_the_prefix_comes_from_the_environment_where_no_proxy_tells_it(
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/a", "/b c")
     seen = json.loads(ask(gunicorn.address, "/b/c", "Script_Name: /b")["X-Environ"])
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/b", "/c")
-    assert ask(gunicorn.address, "/c").status == 500
+    # Gunicorn's own workers answer 500, and cut the prefix in the midst of a segment.
+    for path, gunicorns in (("/c", 500), ("/ab", 200)):
+        expected = 404 if worker == "keepalive" else gunicorns
+        assert ask(gunicorn.address, path).status == expected
 
 
 BAD_HOOK = """

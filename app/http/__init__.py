@@ -1,0 +1,1 @@
+"""What stands between WSGI and a view; it knows nothing of models."""
