@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 START_SECONDS = 60
 
@@ -118,10 +122,10 @@ def start(
     """Start servers: ``start("-w", "3", LIMITS__MAX_BATCH_SIZE="5")``."""
     servers: list[Server] = []
 
-    def begin(*arguments: str, **settings: str) -> Server:
+    def begin(*arguments: str, environ: Mapping[str, str] = os.environ, **settings: str) -> Server:
         log = tmp_path_factory.mktemp("server") / "log"
         settings.setdefault("SERVER__WORKER_CLASS", worker_class)
-        server = Server(list(arguments), settings, log)
+        server = Server(list(arguments), settings, log, environ)
         servers.append(server)
         server.wait_until_up()
         return server
@@ -129,6 +133,27 @@ def start(
     yield begin
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without what would make it call home."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium here: apt-get install chromium")
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-sync",
+        "--no-first-run",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The pages for people, in a real Chromium against real Gunicorns.
 
-Every visit also checks that no request left the server, that none failed and that the console
-stayed silent. Screenshots are kept in ``artifacts/``; ``artifacts/page.png`` is the README's.
+Screenshots are kept in ``artifacts/``; ``artifacts/page.png`` is the README's.
 """
 
 from __future__ import annotations
@@ -9,20 +8,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 import torch
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.access.keys import PREDICT, create_key
 from app.model.network import Network, save_checkpoint
-from tests.conftest import BUNDLE, ROOT
+from tests.conftest import BUNDLE
+from tests.integration.browsing import ARTIFACTS, visit
 from tests.integration.conftest import Server
 
 
@@ -31,69 +29,7 @@ def worker_class() -> str:
     return "keepalive"  # what is tested here doesn't know the worker
 
 
-CHROMIUM = shutil.which("chromium")
-ARTIFACTS = ROOT / "artifacts"
 BROWSER_ACCEPTS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without what would make it call home."""
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here: apt-get install chromium")
-    ARTIFACTS.mkdir(exist_ok=True)
-    arguments = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-sync",
-        "--no-first-run",
-    ]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def visit(
-    browser: Browser, server: Server, path: str = "/", *, refused: str = "", **options: Any
-) -> Iterator[Page]:
-    """Open a page and check its traffic at the end; requests for ``refused`` are meant to fail."""
-    context = browser.new_context(**({"viewport": {"width": 1280, "height": 860}} | options))
-    asked: list[str] = []
-    faults: list[str] = []
-
-    def fault(url: str, what: str) -> None:
-        if not refused or urlsplit(url).path != refused:
-            faults.append(f"{url}: {what}")
-
-    context.on("request", lambda request: asked.append(request.url))
-    context.on("requestfailed", lambda request: fault(request.url, str(request.failure)))
-    context.on(
-        "response",
-        lambda response: response.status >= 400 and fault(response.url, str(response.status)),
-    )
-    context.on(
-        "console",
-        lambda said: said.type in ("error", "warning") and fault(said.location["url"], said.text),
-    )
-    context.on("weberror", lambda error: faults.append(str(error.error)))
-    context.on(
-        "dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss())
-    )
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    try:
-        page.goto(server.url + path)
-        yield page
-        page.wait_for_load_state("networkidle")
-    finally:
-        context.close()
-    strangers = [url for url in asked if not url.startswith((f"{server.url}/", "data:", "blob:"))]
-    assert asked, "the recording of requests doesn't work"
-    assert not strangers
-    assert not faults
 
 
 def ask(server: Server, features: dict[str, float | None]) -> dict[str, Any]:
