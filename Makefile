@@ -18,7 +18,8 @@ comma := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test bench rolling-restart soak fuzz audit image-test lock lint format types \
-    check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy check-cc
+    check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy check-nginx \
+    check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -39,7 +40,7 @@ serve: $(SERVING)
 	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
-    check-cc lint types
+    check-nginx check-cc lint types
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest --cov --cov-report=term
 
@@ -118,7 +119,10 @@ check-kubectl:
 	$(call program,kubectl,kubernetes-client,tests of the Kubernetes manifests will be skipped)
 
 check-haproxy:
-	$(call program,haproxy,haproxy,the test behind it will be skipped$(comma) and make rolling-restart needs it)
+	$(call program,haproxy,haproxy,the tests behind it will be skipped$(comma) and make rolling-restart needs it)
+
+check-nginx:
+	$(call program,nginx,nginx,the tests behind it will be skipped)
 
 # It makes the clock that a test sets back.
 check-cc:
