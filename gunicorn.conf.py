@@ -1,23 +1,21 @@
 """Gunicorn's configuration, found by itself in the directory it is started in.
 
 It takes its values from Lantern's settings; Gunicorn's own command-line flags win over both. The
-hooks load the model once in each worker, after the fork, and keep the metrics of the workers.
+hooks load the model once in each worker, after the fork, and give it a place to count.
 """
 
 import logging
 import math
 import os
-import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 from app.deadline import serving
 from app.memory import keep_freed_memory
 from app.settings import SettingsError, settings_at_start
 from app.telemetry.logs import GunicornLogger
+from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
 from app.worker import KeepAliveWorker
 from app.worker.files import connections_that_fit
 
@@ -47,8 +45,6 @@ def _web_concurrency():
 
 _server = _settings.server
 _THREAD_SECONDS = 5
-_METRICS_PREFIX = "lantern-metrics-"
-_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
@@ -85,19 +81,30 @@ preload_app = True
 GunicornLogger.settings = _settings.logging
 logger_class = GunicornLogger
 
-# Set before prometheus-client is imported, which decides then how it keeps its values. A reload
-# (SIGHUP) runs this again in a master whose workers' files are in use: it must keep the directory.
-if not os.environ.get(_METRICS_VARIABLE):
-    _name = _METRICS_PREFIX + secrets.token_hex(8)
-    os.environ[_METRICS_VARIABLE] = str(Path(tempfile.gettempdir(), _name))
+
+def on_starting(server):
+    """Make the memory in which the workers count, or take that of the master before this one."""
+    try:
+        memory = SlabMemory.inherited(os.environ) or SlabMemory.shared()
+    except OSError as error:
+        sys.exit(
+            f"Lantern can't start. Its workers need memory that they share: {error.strerror}. "
+            "Allow the system call memfd_create, and files (ulimit -f) and an address space "
+            f"(ulimit -v) of {(SLOTS * SLAB_BYTES >> 20) + 1:,} MiB."
+        )
+    _registry(server).share(memory)
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        server.log.warning(
+            "PROMETHEUS_MULTIPROC_DIR is not used: the workers count in memory. Leave it out."
+        )
+
+
+def _registry(server):
+    return server.app.wsgi().extensions["lantern"].metrics.registry
 
 
 def when_ready(server):
-    """Prepare the directory of metrics, and warn of settings that don't go together.
-
-    Not before the sockets are bound: a start that fails leaves nothing behind.
-    """
-    _prepare_metrics(server)
+    """Warn of settings that don't go together."""
     # What is in force, not what the settings say: Gunicorn's own flags win over them.
     several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
     if _settings.model.batch_rows and not several_threads:
@@ -116,18 +123,6 @@ def _names(listeners):
     return [listener.getsockname() for listener in listeners]
 
 
-def _prepare_metrics(server):
-    """Make the directory of metrics, or empty the one that the user chose of an earlier run."""
-    from app.telemetry.metrics import empty
-
-    directory = Path(os.environ[_METRICS_VARIABLE])
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if directory.stat().st_uid != server.cfg.uid:  # workers give up root for --user after the fork
-        os.chown(directory, server.cfg.uid, server.cfg.gid)
-    if server.master_pid == 0:  # not a new master beside an old one, whose files are in use
-        empty(directory)
-
-
 def post_fork(server, worker):
     """Load the model in the worker that was just forked."""
     # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
@@ -143,7 +138,8 @@ def post_fork(server, worker):
         _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive
     lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
-    lantern.start(Path(os.environ[_METRICS_VARIABLE], "served"))
+    lantern.metrics.registry.attach()
+    lantern.start()
 
 
 def post_worker_init(worker):
@@ -176,18 +172,6 @@ def worker_exit(server, worker):
         os._exit(0)  # with one in the midst of a load, the usual way could abort
 
 
-def child_exit(server, worker):
-    """Clean up, in the master, the metrics of a worker that is gone."""
-    from app.telemetry.metrics import worker_exited
-
-    try:
-        worker_exited(worker.pid)
-    except Exception:  # the master must outlive a full disk or a file that was cut
-        server.log.exception("The metrics of worker %s were not cleaned up", worker.pid)
-
-
-def on_exit(server):
-    """Remove the directory of metrics, unless the user chose it."""
-    directory = Path(os.environ[_METRICS_VARIABLE])
-    if directory.name.startswith(_METRICS_PREFIX):
-        shutil.rmtree(directory, ignore_errors=True)
+def pre_exec(server):
+    """Leave the memory to the new master (SIGUSR2): what both count is one sum."""
+    _registry(server).pass_on(server.cfg.env_orig)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 from flask import Flask, current_app
@@ -21,6 +20,7 @@ from app.model.watcher import Watcher
 from app.overload import WaitBudget
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from app.telemetry.versions import ServedVersions
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ class Lantern:
         """Make the parts from ``settings`` and hang them on ``app``."""
         model = settings.model
         metrics = Metrics()
+        versions = ServedVersions(metrics.registry)
         services = {
             name: ModelService(
                 ModelSource(
@@ -64,6 +65,7 @@ class Lantern:
                     cache_size=settings.cache.size,
                 ),
                 metrics,
+                versions,
             )
             for name, path in settings.models.items()
         }
@@ -84,16 +86,11 @@ class Lantern:
             raise UnknownModel(name[:80], tuple(self.services))
         return self.services[name]
 
-    def start(self, memory: Path) -> None:
-        """Load the models and follow their releases; in each worker, after the fork.
-
-        ``memory`` is a directory that the workers share: what one could serve is noted there, for
-        those that begin while a release can't be served.
-        """
-        for name, service in self.services.items():
-            service.memory = memory / name
-            service.load()
+    def start(self) -> None:
+        """Load the models and follow their releases; in each worker, after the fork."""
         services = tuple(self.services.values())
+        for service in services:
+            service.load()
         self.watcher = Watcher(services, self.settings.release.poll_seconds)
         self.watcher.start()
 

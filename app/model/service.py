@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from app.model.compat import breaking_changes
 from app.model.errors import BundleError, ModelError, ModelUnavailable
 from app.model.loading import ModelSource, load_model, runtime_for
 from app.model.model import BatchPrediction, Model, Prediction
-from app.model.release import FILE_NAME, Release, read_release, release_in_force, write_release
+from app.model.release import FILE_NAME, Release, release_in_force
 from app.model.runtime import import_library
 from app.model.serving import Serving
 
@@ -51,6 +50,16 @@ class Observer:
         """Take note of why the release can't be served as it stands; empty when it can."""
 
 
+class VersionMemory(Protocol):
+    """What processes that are gone, or beside this one, could serve; no method may raise."""
+
+    def remember(self, model: str, version: str) -> None:
+        """Remember that ``version`` of ``model`` can be served."""
+
+    def recall(self, model: str) -> str | None:
+        """Return the version of ``model`` that was remembered last, if one was."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """How a service stands: what serves, if anything does, and why the release is not served as it
@@ -72,15 +81,18 @@ class _Held:
 class ModelService:
     """Holds what serves of one model in this process.
 
-    ``memory`` is a directory in which it notes what it could serve. A process that begins while the
-    release can't be served begins with that.
+    In ``memory`` it notes what it could serve. A process that begins while the release can't be
+    served begins with that.
     """
 
     def __init__(
-        self, source: ModelSource, observer: Observer | None = None, memory: Path | None = None
+        self,
+        source: ModelSource,
+        observer: Observer | None = None,
+        memory: VersionMemory | None = None,
     ) -> None:
         self.source = source
-        self.memory = memory
+        self._memory = memory
         self._observer = observer or Observer()
         self._lock = threading.Lock()
         self._tried = False
@@ -208,35 +220,21 @@ class ModelService:
             held[str(release.candidate)] = candidate
             serving = Serving(stable.model, candidate.model, release.mode, release.share)
         self._held = held
-        if not faults:
-            self._remember(release)
+        if not faults and release.stable and self._memory:
+            self._memory.remember(self._name, release.stable)
         return serving
 
     def _serve_remembered(self, faults: list[str]) -> Serving | None:
         """Load what a process beside or before this one could serve."""
-        if self.memory is None:
+        version = self._memory and self._memory.recall(self._name)
+        if not version:
             return None
-        release = None
-        with suppress(ModelError):
-            release = read_release(self.memory)
-        if release is None:
-            return None
-        stable = self._version(release.stable, [])
+        stable = self._version(version, [])
         if stable is None:
             return None
-        faults.append(f"Version {release.stable} serves, which did before.")
-        self._held = {release.stable: stable}
+        faults.append(f"Version {version} serves, which did before.")
+        self._held = {version: stable}
         return Serving(stable.model)
-
-    def _remember(self, release: Release) -> None:
-        if self.memory is None or not release.stable:
-            return
-        try:
-            self.memory.mkdir(parents=True, exist_ok=True)
-            if read_release(self.memory) != Release(release.stable):
-                write_release(self.memory, Release(release.stable))
-        except (ModelError, OSError) as error:  # a convenience, which a full disk may cost
-            log.warning("what serves is not remembered", extra={"reason": str(error)})
 
     def _version(self, version: str, faults: list[str]) -> _Held | None:
         """Give a version: the model that is held, unless its bundle was replaced, or a new one.

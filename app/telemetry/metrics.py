@@ -1,35 +1,13 @@
-"""Metrics for Prometheus, summed over all workers of a Gunicorn.
-
-With ``PROMETHEUS_MULTIPROC_DIR`` set (``gunicorn.conf.py`` does) each worker writes its values to
-files there, and any worker answers with the sum. Counters of a worker that is gone must go on
-counting, so its files are folded into one file of the departed: sums stay right and the directory
-doesn't grow with every worker that is replaced.
-"""
+"""The metrics of the service, for Prometheus, summed over all workers of a Gunicorn."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, cached_property, wraps
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from typing import ParamSpec
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    generate_latest,
-)
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.model.batching import BatchingRuntime
 from app.model.model import Model
@@ -37,24 +15,18 @@ from app.model.service import Observer
 from app.model.serving import Serving
 from app.model.shadow import Comparison, Timing
 from app.model.shadow import Observer as ShadowObserver
-from app.telemetry.reserved import ReservedDict, reserve_files
+from app.telemetry.registry import Counter, Gauge, GaugeSeries, Histogram, Registry
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
-_DEPARTED = "departed"
-_LOCK_WAIT_SECONDS = 0.5
-_FILES = re.compile(r"(counter|gauge_[a-z]+|histogram|summary)_\w+\.db")
 
 P = ParamSpec("P")
 log = logging.getLogger("lantern.metrics")
 
-reserve_files()
-
 
 def _harmless(record: Callable[P, None]) -> Callable[P, None]:
-    """Make a failure to record (a full disk, a directory that was removed) one line in the log.
+    """Make a failure to record one line in the log.
 
     What is measured matters more than the measure: no prediction fails for it.
     """
@@ -82,9 +54,9 @@ class Metrics(Observer, ShadowObserver):
     """The metrics of one application in one process."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self._shown: dict[str, list[Gauge]] = {}
-        # What is kept of each metric is how to find its child for some labels, and that remembers:
+        self.registry = registry = Registry()
+        self._shown: dict[str, list[GaugeSeries]] = {}
+        # What is kept of each metric is how to find its series for some labels, and that remembers:
         # finding one takes longer than counting with it. Labels have few values.
         self._requests = cache(
             Counter(
@@ -156,7 +128,6 @@ class Metrics(Observer, ShadowObserver):
             Gauge(
                 "lantern_model_load_seconds",
                 "Seconds that loading the model took, by worker and model version.",
-                # Without labels, a gauge would show a value for the master, too.
                 ["model", "version"],
                 multiprocess_mode="liveall",
                 registry=registry,
@@ -231,16 +202,12 @@ class Metrics(Observer, ShadowObserver):
             ).labels
         )
 
-    @cached_property
-    def _in_flight(self) -> Gauge:
-        # Not made before a worker first sets it: without labels it has a value, and so a file, at
-        # once, and the master has no directory for it yet.
-        return Gauge(
+        self._in_flight = Gauge(
             "lantern_http_requests_in_flight",
             "Requests that wait or are served, on the average of the last second.",
             multiprocess_mode="livesum",
-            registry=self._registry,
-        )
+            registry=registry,
+        ).labels()
 
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -260,9 +227,7 @@ class Metrics(Observer, ShadowObserver):
 
     def current_in_flight(self) -> float:
         """Return how many requests wait or are served in this process, as last noted."""
-        if "_in_flight" not in vars(self):
-            return 0.0  # nothing was noted yet, and to make it here would make it in the master
-        return float(self._in_flight._value.get())
+        return self._in_flight.get()
 
     @_harmless
     def in_flight_changed(self, by: int) -> None:
@@ -347,104 +312,8 @@ class Metrics(Observer, ShadowObserver):
         self._refused(name).set(1 if fault else 0)
 
     def exposition(self) -> bytes:
-        """Give all metrics in Prometheus's text format, summed over the workers if there are any.
+        """Return all metrics in Prometheus's text format, summed over the workers.
 
         Text format: https://prometheus.io/docs/instrumenting/exposition_formats/
         """
-        directory = os.environ.get(DIRECTORY_VARIABLE)
-        if not directory:
-            return generate_latest(self._registry)
-        registry = CollectorRegistry()
-        with _locked(Path(directory), fcntl.LOCK_SH):
-            _WorkersCollector(registry, path=directory)
-            return generate_latest(registry)
-
-
-class _WorkersCollector(MultiProcessCollector):
-    """Sums the files of all workers, or of those that can be read.
-
-    One that a worker is just making is empty; one that was cut must not hide the others.
-    """
-
-    def collect(self) -> Iterable[Metric]:
-        files = [str(file) for file in Path(self._path).glob("*.db")]
-        metrics: Iterable[Metric]
-        try:
-            metrics = self.merge(files)
-        except Exception:
-            metrics = self.merge([file for file in files if _readable(file)])
-        return metrics
-
-
-def _readable(file: str) -> bool:
-    try:
-        for _ in MmapedDict.read_all_values_from_file(file):
-            pass
-    except Exception:
-        return False
-    return True
-
-
-def empty(directory: Path) -> None:
-    """Remove what an earlier run left in ``directory``, and nothing that isn't of metrics."""
-    for file in directory.iterdir():
-        if _FILES.fullmatch(file.name):
-            file.unlink()
-
-
-def worker_exited(pid: int) -> None:
-    """Clean up after a worker: drop its gauges, fold its counters and histograms into one file."""
-    directory = Path(os.environ[DIRECTORY_VARIABLE])
-    mark_process_dead(pid, path=str(directory))  # readers don't mind, nor does a full disk
-    with _locked(directory, fcntl.LOCK_EX) as locked:
-        if not locked:
-            return  # what it counted still counts; only the files stay
-        for kind in ("counter", "histogram"):
-            file = directory / f"{kind}_{pid}.db"
-            if file.exists():
-                try:
-                    _fold(file, directory / f"{kind}_{_DEPARTED}.db")
-                except OSError:  # there is no room: the file stays where it is, and counts
-                    raise
-                except Exception:
-                    file.unlink()  # what can't be read once can't be read by any scrape
-                    raise
-                file.unlink()
-
-
-def _fold(file: Path, into: Path) -> None:
-    values = list(MmapedDict.read_all_values_from_file(str(file)))
-    total = ReservedDict(str(into))
-    try:
-        total.reserve(file.stat().st_size)  # all of them are added, or none
-        for key, value, _, _ in values:
-            total.write_value(key, total.read_value(key)[0] + value, 0.0)
-    finally:
-        total.close()
-
-
-@contextmanager
-def _locked(directory: Path, how: int) -> Iterator[bool]:
-    """Keep a reader from summing while files are being folded; tell whether the lock was got.
-
-    The wait is bounded: a worker that hangs with the lock held must not stop the master.
-    """
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)  # something may have cleaned it away
-        file = (directory / "lock").open("w")
-    except OSError:  # there is no room for it
-        yield False
-        return
-    with file:
-        until = time.monotonic() + _LOCK_WAIT_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    yield False
-                    return
-                time.sleep(0.01)
-            else:
-                yield True
-                return
+        return generate_latest(self.registry)

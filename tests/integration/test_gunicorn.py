@@ -135,69 +135,18 @@ def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
     assert len([key for key in after if key[0] == "lantern_model_load_seconds"]) == 3
 
 
-def metrics_directory(worker: int) -> Path:
-    """Give the directory in which ``worker`` keeps its metrics."""
-    links = [Path(link).readlink() for link in Path(f"/proc/{worker}/map_files").iterdir()]
-    return next(path.parent for path in links if path.suffix == ".db")
-
-
-def test_the_directory_of_metrics_goes_with_the_server(start: Start) -> None:
-    server = start("-w", "1")
-    directory = metrics_directory(server.workers()[0])
-    assert directory.is_dir()
-    server.stop()
-    assert not directory.exists()
-
-
-def test_a_directory_of_metrics_that_the_user_chose_is_emptied_at_the_start_and_kept(
-    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    (tmp_path / "counter_1.db").write_bytes(b"left by an earlier run")
-    server = start("-w", "1")
-    assert predict(server, sample).status_code == 200
-    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
-    server.stop()
-    assert "counter_1.db" not in {path.name for path in tmp_path.iterdir()}
-    assert tmp_path.is_dir()
-
-
-def test_a_directory_of_metrics_that_is_cleaned_away_harms_nobody(
-    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
-    server = start("-w", "1")
-    shutil.rmtree(tmp_path / "metrics")
-    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
-    os.kill(server.workers()[0], signal.SIGKILL)
-    wait_for(lambda: len(server.lines("model loaded")) == 2)
-    assert predict(server, sample).status_code == 200
-    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
-def test_workers_that_give_up_root_own_the_directory_of_metrics(start: Start) -> None:
-    server = start("-w", "1", "--user", "nobody", "--group", "nogroup")
+def test_workers_that_give_up_root_have_a_slab_and_show_that_they_live(start: Start) -> None:
+    server = start("-w", "1", "-t", "4", "--user", "nobody", "--group", "nogroup")
     (worker,) = server.workers()
-    owner = Path(f"/proc/{worker}").stat().st_uid
-    assert owner == pwd.getpwnam("nobody").pw_uid
-    assert metrics_directory(worker).stat().st_uid == owner
-
-
-def test_a_damaged_file_of_metrics_ends_with_its_worker_and_harms_nobody(
-    start: Start, tmp_path: Path, sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    server = start("-w", "1")
-    predict(server, sample)
-    (victim,) = server.workers()
-    os.kill(victim, signal.SIGSTOP)  # so that it doesn't write while the file is cut
-    os.truncate(tmp_path / f"counter_{victim}.db", 10)
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: len(server.lines("model loaded")) == 2)
-    assert predict(server, sample).status_code == 200
-    assert requests.get(f"{server.url}/metrics", timeout=20).status_code == 200
-    assert [line for line in server.lines() if "were not cleaned up" in line["message"]]
+    assert Path(f"/proc/{worker}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    files = {str(fd.readlink()): fd for fd in Path(f"/proc/{worker}/fd").iterdir()}
+    beat = files["/memfd:lantern-heartbeat (deleted)"]
+    before = beat.stat().st_mtime
+    wait_for(lambda: beat.stat().st_mtime != before)
+    inode = files["/memfd:lantern-metrics (deleted)"].stat().st_ino
+    locks = Path("/proc/locks").read_text().splitlines()
+    assert [lock for lock in locks if f" {worker} " in lock and f":{inode} " in lock]
 
 
 def test_a_model_that_can_not_be_loaded_leaves_workers_up_and_unhealthy(
@@ -440,12 +389,12 @@ def test_gunicorns_own_flags_win(start: Start) -> None:
     wait_for(lambda: '"GET /health HTTP/1.1" 200' in server.log.read_text())
 
 
-def test_a_new_master_takes_over_with_workers_and_metrics_of_its_own(
+def test_a_new_master_takes_over_with_workers_of_its_own_and_counts_on(
     start: Start, sample: dict[str, float]
 ) -> None:
     """SIGUSR2 starts a new master beside the old one; SIGTERM then ends the old one."""
     server = start("-w", "1")
-    old = metrics_directory(server.workers()[0])
+    assert predict(server, sample).status_code == 200
     server.process.send_signal(signal.SIGUSR2)
     wait_for(lambda: len(server.lines("model loaded")) == 2)
     new_worker = server.lines("model loaded")[-1]["pid"]
@@ -453,9 +402,8 @@ def test_a_new_master_takes_over_with_workers_and_metrics_of_its_own(
     try:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(20)
-        assert not old.exists()
         assert predict(server, sample).status_code == 200
-        assert rows_predicted(server) == 1
+        assert rows_predicted(server) == 2
     finally:
         os.kill(new_master, signal.SIGTERM)
         wait_for(lambda: not Path(f"/proc/{new_worker}").exists())

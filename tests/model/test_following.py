@@ -24,6 +24,8 @@ from app.model.release import FILE_NAME, Release, write_release
 from app.model.service import ModelService, Observer
 from app.model.serving import Serving
 from app.model.watcher import Watcher
+from app.telemetry.registry import Registry
+from app.telemetry.versions import ServedVersions
 from tests.integration.conftest import wait_for
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint
@@ -327,9 +329,9 @@ def test_no_question_waits_for_a_load(versions: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("damage", [corrupt, truncate, removed, half_a_release])
 def test_a_process_that_begins_under_a_bad_release_serves_what_another_could(
-    versions: Path, tmp_path: Path, damage: Callable[[Path], None]
+    versions: Path, damage: Callable[[Path], None]
 ) -> None:
-    memory = tmp_path / "memory"
+    memory = ServedVersions(Registry())
     write_release(versions, Release("1"))
     ModelService(ModelSource(versions), memory=memory).load()
     write_release(versions, Release("2"))

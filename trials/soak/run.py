@@ -25,10 +25,9 @@ from trials.soak import verdict
 from trials.soak.disturbances import FIRST, ROW, Disturbances, Event
 from trials.soak.misuse import BODY_SECONDS, HEAD_SECONDS, Account, Case, Misuse, cases
 from trials.soak.verdict import Growth
-from trials.soak.watch import Holdings, Sample, Watch, holdings, left_behind
+from trials.soak.watch import Holdings, Sample, Watch, holdings
 
 WORKERS = 3
-METRICS = "metrics"
 _CONNECTIONS = 32
 _SINGLES, _BATCHES = 500, 5
 _BATCH_ROWS = 100
@@ -98,7 +97,6 @@ def service(models: Path) -> Program:
         "soaked",
         {
             "LANTERN_MODEL__PATH": str(models),
-            "PROMETHEUS_MULTIPROC_DIR": str(models.with_name(METRICS)),
             "LANTERN_LOGGING__LEVEL": "WARNING",  # a line a request would fill the disk
             "LANTERN_ACCESS__KEYS_FILE": str(models.with_name("keys.json")),
             "LANTERN_SERVER__HEADERS_TIMEOUT_SECONDS": str(HEAD_SECONDS),
@@ -154,7 +152,6 @@ class _Soak:
         self._wrong = wrong
         self._disturbances = disturbances
         self.outcome.events = disturbances.events
-        self._metrics = disturbances.models.with_name(METRICS)
         self._counted: dict[str, _Counts] = {}
 
     def run(self) -> None:
@@ -173,8 +170,6 @@ class _Soak:
         outcome.samples = watch.samples
         self._rest()
         outcome.after, self._counted["after"] = holdings(server.process.pid), self._counts()
-        files = left_behind(self._metrics, server.process.pid)
-        outcome.faults += [f"{name} is left of a worker that is gone" for name in files]
         self._phase("reload", self._reload)
         self._rest()
         self._counted["end"] = self._counts()

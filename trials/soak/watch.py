@@ -116,7 +116,7 @@ def _kind(target: str) -> str:
     if target.endswith(" (deleted)"):
         return "a deleted file"
     if target.startswith("/"):
-        return _NUMBER.sub("N", Path(target).name)  # in files of metrics it is the pid
+        return _NUMBER.sub("N", Path(target).name)
     return re.sub(r":\[\d+\]$", "", target)
 
 
@@ -141,13 +141,6 @@ def holdings(master: int) -> Holdings:
     """Give what an idle server holds."""
     workers = {pid: _held(pid) for pid in children(master)}
     return Holdings(_held(master), workers, proportional_mib(master))
-
-
-def left_behind(metrics: Path, master: int) -> list[str]:
-    """Give the files in the directory of metrics that are of workers that are gone."""
-    living = children(master)
-    files = (path.name for path in metrics.glob("*.db"))
-    return [name for name in files if (pid := _NUMBER.search(name)) and int(pid[0]) not in living]
 
 
 def _held(pid: int) -> Counter[str]:

@@ -1,0 +1,332 @@
+"""Metrics as `prometheus_client` defines them, counted in memory that the workers share.
+
+To count is an addition at a place in the slab of this process, which is found once for each set of
+labels. Every process reads the slabs of all and answers with the sums.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from math import inf, isnan
+from operator import add
+from threading import Lock, RLock
+from typing import Generic, Literal, TypeVar
+from weakref import WeakSet
+from zlib import crc32
+
+import orjson
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.utils import floatToGoString
+
+from app.telemetry.slabs import Record, SlabMemory
+
+log = logging.getLogger("lantern.metrics")
+
+Labels = tuple[str, ...]
+Totals = dict[Labels, list[float]]
+"""The values of one metric over all processes, by the values of its labels."""
+Mode = Literal["livesum", "livemax", "liveall", "max"]
+
+_registries: WeakSet[Registry] = WeakSet()
+
+
+class Registry:
+    """The metrics of one application, and the slab in which this process counts them.
+
+    It begins with memory of its own. After `share`, every process that is forked and calls `attach`
+    has a slab of the memory that was shared, and answers for all.
+    """
+
+    def __init__(self) -> None:
+        self.families: dict[str, Family[Series]] = {}
+        self._series: list[Series] = []
+        self._shared: SlabMemory | None = None
+        self._use(SlabMemory.private())
+        _registries.add(self)
+
+    def share(self, memory: SlabMemory) -> None:
+        """Count in ``memory`` from now on; to be called before the fork."""
+        self._shared = memory
+        self._use(memory)
+
+    def attach(self) -> None:
+        """Count in a slab of the shared memory; to be called after the fork."""
+        assert self._shared is not None
+        self._use(self._shared)
+
+    def pass_on(self, environ: dict[str, str]) -> None:
+        """Have the program that this process is about to become count in the same memory.
+
+        ``environ`` is its environment.
+        """
+        assert self._shared is not None
+        self._shared.pass_on(environ)
+
+    def detach(self) -> None:
+        """Count apart, in a process that was just forked: the slab is its parent's."""
+        if self._shared is not None:
+            self._shared.disown()
+            self._use(SlabMemory.private())
+        else:  # its memory is a copy
+            self._use(self._memory)
+
+    def _use(self, memory: SlabMemory) -> None:
+        self._memory = memory
+        slab = memory.claim()
+        if slab is None:
+            log.error("Too many processes count at once: this one is missing in the metrics.")
+        self._slab = slab or SlabMemory.private().claim()
+        self._is_full = False
+        # New ones, because a thread that didn't survive a fork may have held them.
+        self.adding = RLock()  # what is logged meanwhile may be counted
+        self._counting = Lock()
+        for series in self._series:
+            self._place(series)
+
+    def add(self, series: Series) -> None:
+        """Have ``series`` counted; under the lock ``adding``."""
+        self._series.append(series)
+        self._place(series)
+
+    def _place(self, series: Series) -> None:
+        family, slab = series.family, self._slab
+        assert slab is not None
+        place = slab.place(series.key, family.width, live=family.is_live)
+        series.move(slab.floats, slab.spare if place is None else place, self._counting)
+        if place is None and not self._is_full:
+            self._is_full = True
+            log.error(
+                "The memory for the metrics of this process is full: new series are not counted, "
+                "those that there are go on. Told once.",
+                extra={"metric": family.name, "series": len(self._series)},
+            )
+
+    def totals(self) -> dict[str, Totals]:
+        """Return the values of each metric that has any, over all processes."""
+        totals: dict[str, Totals] = {}
+        for record in self._memory.records():
+            name, form, *labels = orjson.loads(record.key)
+            family = self.families.get(name)
+            # A master beside this one may run code that has other metrics.
+            if family is not None and family.form == form:
+                family.merge(totals.setdefault(name, {}), tuple(labels), record)
+        return totals
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what `prometheus_client.generate_latest` asks a registry for."""
+        totals = self.totals()
+        for name, family in self.families.items():
+            if family.is_exposed and totals.get(name):
+                yield family.exposed(totals[name])
+
+
+class Series:
+    """The values of one set of labels, in the slab of this process."""
+
+    __slots__ = ("_floats", "_lock", "_place", "family", "key")
+
+    def __init__(self, family: Family[Series], labels: Labels) -> None:
+        self.family = family
+        self.key = orjson.dumps([family.name, family.form, *labels])
+
+    def move(self, floats: memoryview[float], place: int, lock: Lock) -> None:
+        """Count at ``place`` from now on."""
+        self._floats, self._place, self._lock = floats, place, lock
+
+
+class CounterSeries(Series):
+    """A sum that only grows."""
+
+    __slots__ = ()
+
+    def inc(self, amount: float = 1) -> None:
+        """Add ``amount``. Raises ValueError for one that would spoil the sum."""
+        if not 0 <= amount < inf:
+            raise ValueError(f"a counter can't be changed by {amount}")
+        with self._lock:
+            self._floats[self._place] += amount
+
+
+class GaugeSeries(Series):
+    """A value that goes up and down."""
+
+    __slots__ = ()
+
+    def set(self, value: float) -> None:
+        """Make it ``value``."""
+        self._floats[self._place] = value
+
+    def get(self) -> float:
+        """Return what it is in this process, 0 where it was never set."""
+        value = self._floats[self._place]
+        return 0.0 if isnan(value) else value
+
+    def inc(self, amount: float = 1) -> None:
+        """Change it by ``amount``."""
+        with self._lock:
+            self._floats[self._place] = self.get() + amount
+
+
+class HistogramSeries(Series):
+    """A sum of observations, and how many there were in each bucket."""
+
+    __slots__ = ("_bounds",)
+
+    def __init__(self, family: Family[Series], labels: Labels) -> None:
+        super().__init__(family, labels)
+        assert isinstance(family, Histogram)
+        self._bounds = family.bounds
+
+    def observe(self, amount: float) -> None:
+        """Count one observation."""
+        with self._lock:
+            floats, place = self._floats, self._place
+            floats[place] += amount
+            floats[place + 1 + bisect_left(self._bounds, amount)] += 1
+
+
+S_co = TypeVar("S_co", bound=Series, covariant=True)
+
+
+class Family(ABC, Generic[S_co]):
+    """One metric: a name, what it counts, and a series for each set of labels."""
+
+    width = 1
+    """How many values a series has."""
+    is_live = False
+    """Whether they mean nothing without the process that wrote them."""
+    is_exposed = True
+    _details: object = None
+    """What, with the kind and the labels, the meaning of the values depends on."""
+    _series: type[S_co]
+
+    def __init__(
+        self, name: str, help: str, labelnames: Sequence[str] = (), *, registry: Registry
+    ) -> None:
+        self.name, self.help, self.labelnames = name, help, tuple(labelnames)
+        self.form = crc32(repr((type(self).__name__, self.labelnames, self._details)).encode())
+        self._registry = registry
+        self._known: dict[Labels, S_co] = {}
+        assert name not in registry.families
+        registry.families[name] = self
+
+    def labels(self, *values: object) -> S_co:
+        """Return the series of these values of the labels; keep it to count often."""
+        labels = tuple(map(str, values))
+        with self._registry.adding:
+            series = self._known.get(labels)
+            if series is None:
+                if len(labels) != len(self.labelnames):
+                    raise ValueError(f"{self.name} has the labels {self.labelnames}, not {labels}")
+                series = self._known[labels] = self._series(self, labels)
+                self._registry.add(series)
+            return series
+
+    def totals(self) -> Totals:
+        """Return the values over all processes."""
+        return self._registry.totals().get(self.name, {})
+
+    def merge(self, totals: Totals, labels: Labels, record: Record) -> None:
+        """Add what one process counted."""
+        known = totals.get(labels)
+        totals[labels] = record.values if known is None else list(map(add, known, record.values))
+
+    @abstractmethod
+    def exposed(self, totals: Totals) -> Metric:
+        """Return the metric in the form of `prometheus_client`."""
+
+
+class Counter(Family[CounterSeries]):
+    """A metric of sums that only grow, also when processes end."""
+
+    _series = CounterSeries
+
+    def exposed(self, totals: Totals) -> Metric:
+        metric = CounterMetricFamily(self.name, self.help, labels=self.labelnames)
+        for labels, (value,) in totals.items():
+            metric.add_metric(labels, value)
+        return metric
+
+
+class Histogram(Family[HistogramSeries]):
+    """A metric of observations, counted in buckets; ``buckets`` has the upper bounds."""
+
+    _series = HistogramSeries
+
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        labelnames: Sequence[str] = (),
+        *,
+        buckets: Sequence[float],
+        registry: Registry,
+    ) -> None:
+        self.bounds = self._details = (*map(float, buckets), inf)
+        self.width = 1 + len(self.bounds)
+        super().__init__(name, help, labelnames, registry=registry)
+
+    def exposed(self, totals: Totals) -> Metric:
+        metric = HistogramMetricFamily(self.name, self.help, labels=self.labelnames)
+        for labels, (total, *counts) in totals.items():
+            below = accumulate(counts)
+            bounds = map(floatToGoString, self.bounds)
+            metric.add_metric(labels, list(zip(bounds, below, strict=True)), total)
+        return metric
+
+
+class Gauge(Family[GaugeSeries]):
+    """A metric of values that go up and down.
+
+    ``multiprocess_mode`` is as in `prometheus_client`: how the values of several processes are one;
+    those of "live..." end with their process, and "liveall" shows each by its pid.
+    """
+
+    _series = GaugeSeries
+
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        labelnames: Sequence[str] = (),
+        *,
+        multiprocess_mode: Mode,
+        registry: Registry,
+        is_exposed: bool = True,
+    ) -> None:
+        self._mode = self._details = multiprocess_mode
+        self.is_live = multiprocess_mode.startswith("live")
+        self.is_exposed = is_exposed
+        super().__init__(name, help, labelnames, registry=registry)
+
+    def merge(self, totals: Totals, labels: Labels, record: Record) -> None:
+        (value,) = record.values
+        if isnan(value):  # never set
+            return
+        if self._mode == "livesum":
+            super().merge(totals, labels, record)
+        elif self._mode == "liveall" and record.pid is not None:
+            totals[*labels, str(record.pid)] = [value]
+        else:
+            totals[labels] = [max(value, *totals.get(labels, [value]))]
+
+    def exposed(self, totals: Totals) -> Metric:
+        names = (*self.labelnames, "pid")  # which is left out where labels have none
+        metric = GaugeMetricFamily(self.name, self.help, labels=names)
+        for labels, (value,) in totals.items():
+            metric.add_metric(labels, value)
+        return metric
+
+
+def _after_fork() -> None:
+    for registry in _registries:
+        registry.detach()
+
+
+os.register_at_fork(after_in_child=_after_fork)
