@@ -67,16 +67,15 @@ LABEL org.opencontainers.image.title="Lantern" \
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin lantern
 WORKDIR /lantern
 
-# Workers show that they live by touching a file, which must not wait for a disk. ONNX Runtime would
-# report to its makers what it runs and where, and its threads for that don't survive a fork.
+# ONNX Runtime would report to its makers what it runs and where, and its threads for that don't survive
+# a fork.
 ENV PATH="/opt/lantern/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1 \
     LANTERN_CONFIG=config/production.toml \
-    LANTERN_ACCESS__KEYS_FILE=/lantern/keys/keys.json \
-    GUNICORN_CMD_ARGS="--worker-tmp-dir=/dev/shm"
+    LANTERN_ACCESS__KEYS_FILE=/lantern/keys/keys.json
 
 USER 10001:10001
 EXPOSE 8000

@@ -18,6 +18,7 @@ from app.telemetry.logs import GunicornLogger
 from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
 from app.worker import KeepAliveWorker
 from app.worker.files import connections_that_fit
+from app.worker.heartbeat import use_memory_for_heartbeats
 
 try:
     _settings = settings_at_start()
@@ -67,8 +68,7 @@ KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
-# A worker's sign of life is a file's time; where it can't be made, the master itself would end.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+use_memory_for_heartbeats()
 proc_name = "lantern"
 # A proxy says its prefix in X-Forwarded-Prefix, which the application checks.
 forwarder_headers = ""
