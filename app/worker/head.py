@@ -25,7 +25,13 @@ _TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD = re.compile(r"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
-_NOT_IN_TARGET = re.compile(r"[^\x21-\x7e]")
+_NOT_IN_TARGET = re.compile(r"[^\x21\x22\x24-\x7e]")  # a fragment is never sent
+_ABSOLUTE = re.compile(r"https?://([^/?]*)[/?]?.*", re.IGNORECASE)
+_HOST = re.compile(
+    r"((?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]|\[[vV][^\]]+\])"
+    r"(?::0*([0-9]{0,5}))?"
+)
+"""A host and maybe a port (RFC 3986, section 3.2); nobody has the name of nothing."""
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
 
 _SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
@@ -111,6 +117,7 @@ class HeadParser:
         # What clients send again and again is looked up. Bounded, because they may send anything.
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
+        self._hosts: set[str] = set()
 
     def parse(self, head: bytes, template: Environ) -> Request:
         """Make a request of ``head``, which ends before its empty line; its environ extends a copy
@@ -156,6 +163,7 @@ class HeadParser:
         environ.pop(_DROPPED, None)
         if self._schemes:
             self._set_scheme(environ, repeated)
+        self._settle_host(environ, uri)
         if "SERVER_NAME" not in environ:
             _name_server(environ)
         if self._script_name or environ["SCRIPT_NAME"]:
@@ -219,11 +227,7 @@ class HeadParser:
             raise Refusal(400, f"{_quote(method)} is not a method.")
         if not _VERSION.fullmatch(protocol):
             raise Refusal(400, f"{_quote(protocol)} is not HTTP/1.0 or HTTP/1.1.")
-        origin = target.startswith("/")
-        asterisk = target == "*" and method == "OPTIONS"
-        authority = method == "CONNECT" and target not in ("", "*")
-        absolute = "://" in target
-        if _NOT_IN_TARGET.search(target) or not (origin or asterisk or authority or absolute):
+        if _NOT_IN_TARGET.search(target) or not _is_target(method, target):
             raise Refusal(400, f"{_quote(target)} is not a target that {method} may have.")
         try:
             url = split_request_uri(target)
@@ -236,6 +240,25 @@ class HeadParser:
                 self._lines.clear()
             self._lines[line] = parsed
         return parsed
+
+    def _settle_host(self, environ: Environ, target: str) -> None:
+        """Check the Host, which the host of an absolute target replaces (RFC 9112, section 3.2)."""
+        host = environ.get("HTTP_HOST")
+        if host not in self._hosts:
+            self._check_host(environ, host)
+        if target[:1] not in "/*" and environ["REQUEST_METHOD"] != "CONNECT":
+            environ["HTTP_HOST"] = _authority(target)
+
+    def _check_host(self, environ: Environ, host: str | None) -> None:
+        if host is None:
+            if environ["SERVER_PROTOCOL"] != "HTTP/1.0":
+                raise Refusal(400, "The request has no Host, which HTTP/1.1 asks for.")
+        elif _port_of(host) is None:
+            raise Refusal(400, f"The Host {_quote(host)} is not a host, or a host and its port.")
+        elif len(host) <= _LONGEST_REMEMBERED:
+            if len(self._hosts) >= _MOST_REMEMBERED:
+                self._hosts.clear()
+            self._hosts.add(host)
 
     def _key(self, name: str, value: str, environ: Environ) -> str:
         """Give the key in the environ of a field that is not among the remembered ones."""
@@ -306,6 +329,35 @@ def is_trusted(cfg: Any, peer: object) -> bool:
     except ValueError:
         return False
     return any(address in network for network in cfg.forwarded_allow_networks())
+
+
+def _is_target(method: str, target: str) -> bool:
+    """Return whether ``target`` has one of the four forms (RFC 9112, section 3.2)."""
+    if method == "CONNECT":
+        return bool(_port_of(target))
+    if target == "*":
+        return method == "OPTIONS"
+    return target.startswith("/") or _port_of(_authority(target)) is not None
+
+
+def _authority(target: str) -> str:
+    """Return the host, and the port if there is one, of an absolute target; empty if it isn't."""
+    matched = _ABSOLUTE.fullmatch(target)
+    return matched[1] if matched else ""
+
+
+def _port_of(text: str) -> str | None:
+    """Return the port of a host, empty if it names none; None if ``text`` is not a host."""
+    matched = _HOST.fullmatch(text)
+    if not matched or int(matched[2] or 0) > 65535:
+        return None
+    host = matched[1]
+    if host.startswith("[") and host[1] not in "vV":
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            return None
+    return matched[2] or ""
 
 
 def too_long_line(limit: int) -> Refusal:

@@ -557,7 +557,7 @@ VALID = (
     request("/", "Connection: close", version="1.0"),
     request("/", "Connection: keep-alive", method="POST", body=b"abcde", version="1.0"),
     request(
-        "http://lantern.example/a%20b?c#d", "Accept: */*", "Accept: text/html", method="DELETE"
+        "http://lantern.example/a%20b?c", "Accept: */*", "Accept: text/html", method="DELETE"
     ),
     request("/a", "X-Forwarded-Proto: https", "X-Forwarded-For: 1.2.3.4", "Cookie: a=b"),
     request("/a") + request("/b", method="POST", body=b"abcde") + request("/c"),

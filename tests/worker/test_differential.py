@@ -36,6 +36,26 @@ STRICTER: dict[str, tuple[str, ...]] = {
         for line in (b"X_%d: 1\r\n" % n * 99 + b"X: 1" for n in (1, 2))
     ),
     "an expectation is met once": ("expect twice",),
+    "gthread asks for no Host, and takes an empty one (RFC 9112, section 3.2)": (
+        "no host",
+        "an empty host",
+    ),
+    "gthread takes a target of none of the four forms for a path (RFC 9112, section 3.2)": tuple(
+        f"the request line {line!r} of {len(line)} bytes"
+        for line in (
+            *(
+                b"GET %s HTTP/1.1" % target
+                for target in (
+                    *(b"/#", b"/#a", b"/a#b?c", b"/a?b#c", b"ftp://a/b", b"a://b", b"1://b"),
+                    *(b"http:///a", b"http://", b"://", b"http://a:b/c", b"http://u:p@a/b"),
+                    b"http://a\\b/",
+                )
+            ),
+            b"CONNECT / HTTP/1.1",
+            b"CONNECT lantern.example HTTP/1.1",
+            b"CONNECT http://a/ HTTP/1.1",
+        )
+    ),
     "gthread reads the first of several fields, and no list; RFC 9112 closes for any close": (
         "connection 'keep-alive' and 'close' of HTTP/1.0",
         "connection 'close, keep-alive' of HTTP/1.1",
