@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from flask import Flask, current_app
 
@@ -29,8 +29,9 @@ class Lantern:
 
     ``services`` has one for each model by its name, and ``service`` is that of the first, which
     calls without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
-    by which a canary's callers are told apart. ``guard`` lets requests in. ``draining`` tells
-    whether this worker is about to stop.
+    by which a canary's callers are told apart. ``guard`` lets requests in, ``may_send_body``
+    says which of them may send a body, by the environ of its head. ``draining`` tells whether this
+    worker is about to stop.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Lantern:
     shadow: Shadow
     wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
+    may_send_body: Callable[[dict[str, Any]], bool] = field(default=lambda environ: True)
     service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)

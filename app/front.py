@@ -25,6 +25,10 @@ from app.telemetry.requests import CALL, ID_HEADER, Call
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
+_ADMISSION = "lantern.admission"
+"""In the environ of a request whose body the worker asked about: its caller, or its refusal."""
+
+
 class Front:
     """WSGI middleware that makes the `Call` of each request, and lets in those for which there is
     time, which are for this service and which the guard of ``parts`` lets in.
@@ -59,28 +63,47 @@ class Front:
             guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
         if "app.worker.refusal" not in environ:
-            refusal = self._refusal(call, environ, elsewhere)
-            if refusal is not None:
+            admission = self._admission(environ, elsewhere)
+            if isinstance(admission, Refused):
                 if not elsewhere:
                     call.route = self._rules.match(environ) or call.route
-                return self._refuse(call, start_response, refusal)
+                call.caller = admission.caller
+                return self._refuse(call, start_response, admission)
+            call.caller = admission
         return self._application(environ, start_response)
 
-    def _refusal(
-        self, call: Call, environ: dict[str, Any], elsewhere: Refused | None
-    ) -> Refused | None:
-        """Return why a request is not taken up, None if it is.
+    def may_send_body(self, environ: dict[str, Any]) -> bool:
+        """Return whether a request, whose head alone is here, is let in and takes a body.
+
+        Who has no key can't make the worker receive one. A request is counted once: what is found
+        is kept for when it is served.
+        """
+        admission = self._admission(environ, self._prefix.split(environ))
+        environ[_ADMISSION] = admission
+        return not isinstance(admission, Refused) and self._rules.takes_body(environ)
+
+    def _admission(
+        self, environ: dict[str, Any], elsewhere: Refused | None
+    ) -> str | Refused | None:
+        """Return the caller of a request, None where nobody needs to know, or why it is refused.
 
         ``elsewhere`` says why it is not for this service; only who is let in learns that.
         """
         guard = self._guard
+        caller = None
         try:
             self._wait_budget.check(environ)
+            if _ADMISSION in environ:
+                known: str | Refused | None = environ.pop(_ADMISSION)
+                return known
             if not guard.is_idle:
-                guard.admit(call, "" if elsewhere else self._rules.match(environ))
+                caller = guard.admit(environ, "" if elsewhere else self._rules.match(environ))
         except Refused as refusal:
-            return refusal
-        return elsewhere
+            return refusal.with_traceback(None)  # which would hold the environ that holds it
+        if elsewhere:
+            elsewhere.caller = caller
+            return elsewhere
+        return caller
 
     def _refuse(self, call: Call, start_response: Any, refusal: Refused) -> Iterable[bytes]:
         if refusal.reason:
@@ -116,6 +139,9 @@ class Front:
         return [] if call.method == "HEAD" or not body else [body]
 
 
+_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
+
+
 class Rules:
     """The rules of the application's routes, matched as Flask matches them.
 
@@ -130,6 +156,16 @@ class Rules:
             for name in models
             for verb in ("predict", "batch", "info")
         }
+        methods = {rule.rule: rule.methods or set() for rule in url_map.iter_rules()}
+        self._taking = {
+            (method, path)
+            for path, rule in self._fixed.items()
+            for method in methods[rule] - _WITHOUT_BODY
+        }
+
+    def takes_body(self, environ: dict[str, Any]) -> bool:
+        """Return whether there is something for a request of this method that reads a body."""
+        return (environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")) in self._taking
 
     def match(self, environ: dict[str, Any]) -> str:
         """Give the rule of a request; empty where there is none."""
@@ -148,7 +184,9 @@ class Rules:
 def init_app(app: Flask, parts: Lantern) -> None:
     """Put the front before ``app``, whatever is there by now, and its headers on its answers."""
     rules = Rules(app.url_map, parts.services)
-    app.wsgi_app = Front(app.wsgi_app, parts, rules)  # type: ignore[method-assign]
+    front = Front(app.wsgi_app, parts, rules)
+    app.wsgi_app = front  # type: ignore[method-assign]
+    parts.may_send_body = front.may_send_body
     app.after_request(_secure)
 
 

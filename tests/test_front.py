@@ -169,6 +169,10 @@ def test_what_is_wrong_with_a_key_is_said(
         (bearer(old), 401, "unauthorized", f"expired at {past:%Y-%m-%dT}", invalid),
         ({"Authorization": "Basic eDp5"}, 401, "unauthorized", "takes a key", None),
         ({"Authorization": "Bearer"}, 401, "unauthorized", "takes a key", None),
+        # Spaces of HTTP stand around a value; those of other scripts belong to it.
+        (bearer(f"{key}\xa0"), 401, "unauthorized", "not known", invalid),
+        (bearer(f"\xa0{key}"), 401, "unauthorized", "not known", invalid),
+        ({"X-API-Key": f"\x85{key}\xa0"}, 401, "unauthorized", "not known", invalid),
         (bearer(key) | {"X-API-Key": old}, 400, "two-keys", "different keys", "invalid_request"),
     ):
         response = client.get("/models", headers=headers)
@@ -182,6 +186,7 @@ def test_what_is_wrong_with_a_key_is_said(
     forbidden = client.get("/metrics", headers=bearer(key))
     assert "scope metrics" in forbidden.get_json()["detail"]
     assert 'error="insufficient_scope", scope="metrics"' in forbidden.headers["WWW-Authenticate"]
+    assert client.get("/models", headers=bearer(f" {key}\t")).status_code == 200
     basic = {"Authorization": "Basic eDp5", "X-API-Key": key}
     assert client.get("/models", headers=basic).status_code == 200
 

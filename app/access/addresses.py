@@ -24,7 +24,7 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str:
     peer: str = environ.get("REMOTE_ADDR") or ""
     if proxies:
         entries = environ.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", proxies)
-        entry = entries[-proxies].strip() if len(entries) >= proxies else ""
+        entry = entries[-proxies].strip(" \t") if len(entries) >= proxies else ""
         entry = entry if len(entry) <= _LONGEST else ""
         return _caller(entry) or _caller(peer) or peer
     return _caller(peer) or peer

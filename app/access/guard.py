@@ -19,10 +19,10 @@ from app.access.errors import (
 )
 from app.access.keys import ADMIN, METRICS, PREDICT, Key, KeyFile, KeysError
 from app.access.rate import RateLimit
+from app.refusals import Refused
 
 if TYPE_CHECKING:
     from app.settings import AccessSettings, Settings
-    from app.telemetry.requests import Call
 
 OPEN = "open"
 ANY_KEY = "any"
@@ -122,22 +122,27 @@ class Guard:
         """Tell whether requests for ``rule`` are held to the rate: all but those for health."""
         return rule not in _HEALTH
 
-    def admit(self, call: Call, rule: str) -> None:
-        """Let in a request for ``rule``, and note on it whose it is.
+    def admit(self, environ: Mapping[str, Any], rule: str) -> str | None:
+        """Let in a request for ``rule``, and return whose it is, if it takes a key.
 
         Raises a `Refused`. One without a key that counts is counted for its address.
         """
         if not self.counts(rule):
-            return
+            return None
         need = self.need_of(rule)
-        key = None if need == OPEN else self._key_of(call.environ)
-        if key is not None:
-            call.caller = f"{key.name}/{key.id}"
+        if need == OPEN:
+            self._count_address(environ)
+            return None
+        key = self._key_of(environ)
+        caller = f"{key.name}/{key.id}"
+        try:
             self._count(f"key:{key.id}")
             if need != ANY_KEY and not key.allows(need):
                 raise Forbidden(need, key.scopes)
-        else:
-            self._count_address(call.environ)
+        except Refused as refusal:
+            refusal.caller = caller
+            raise
+        return caller
 
     def _key_of(self, environ: Mapping[str, Any]) -> Key:
         try:
@@ -181,8 +186,9 @@ def credentials(environ: Mapping[str, Any]) -> str:
     Other schemes of Authorization are a proxy's affair. Raises `TwoKeys`.
     """
     scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    bearer: str = token.strip() if scheme.lower() == "bearer" else ""
-    other: str = environ.get("HTTP_X_API_KEY", "").strip()
+    # The spaces of HTTP alone, which `str.strip` has more of: what else is sent belongs to the key.
+    bearer: str = token.strip(" \t") if scheme.lower() == "bearer" else ""
+    other: str = environ.get("HTTP_X_API_KEY", "").strip(" \t")
     if bearer and other and bearer != other:
         raise TwoKeys
     return bearer or other
