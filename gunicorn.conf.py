@@ -65,6 +65,7 @@ limit_request_field_size = _settings.limits.max_header_field_bytes
 worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
 KeepAliveWorker.asks_application = True
 KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
+KeepAliveWorker.most_held_bytes = _settings.limits.max_held_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
@@ -112,6 +113,14 @@ def when_ready(server):
             "model.batch_rows does nothing here: a worker with one thread has one request at a "
             "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or more."
         )
+    threads_set = _settings.origins["server.threads"] != "default" and _server.threads > 1
+    if threads_set and server.cfg.threads == 1:
+        server.log.warning(
+            "server.threads = %d does nothing here: a worker of the class %s has one thread. Set "
+            "server.worker_class to 'gthread', or leave server.threads out.",
+            _server.threads,
+            server.cfg.worker_class_str,
+        )
     guard = server.app.wsgi().extensions["lantern"].guard
     guard.listen_on(_names(server.LISTENERS))
     for warning in guard.warnings():
@@ -133,6 +142,7 @@ def post_fork(server, worker):
     lantern = worker.app.wsgi().extensions["lantern"]
     if isinstance(worker, KeepAliveWorker):
         worker.wait_budget = lantern.wait_budget
+        worker.may_send_body = lantern.may_send_body
         worker.tell_in_flight = lantern.metrics.in_flight
     else:
         _follow_requests(worker, lantern.metrics)

@@ -88,6 +88,7 @@ class CacheSettings:
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
     max_body_bytes: int
+    max_held_bytes: int
     max_batch_size: int
     max_request_line_bytes: int
     max_header_fields: int
@@ -265,6 +266,7 @@ class _Cache(_Section):
 
 class _Limits(_Section):
     max_body_bytes = _count(1)
+    max_held_bytes = _count(1)
     max_batch_size = _count(1)
     max_request_line_bytes = _count(64, 8190)
     max_header_fields = _count(8, 32768)
@@ -347,6 +349,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             f"Setting server.drain_seconds ({origins['server.drain_seconds']}) must be less than "
             f"server.graceful_timeout_seconds, {server['graceful_timeout_seconds']}: a worker that "
             "drains for longer is killed."
+        )
+    limits = checked["limits"]
+    if limits["max_held_bytes"] < limits["max_body_bytes"]:
+        raise SettingsError(
+            f"Setting limits.max_held_bytes ({origins['limits.max_held_bytes']}) is "
+            f"{limits['max_held_bytes']}, and a body may have limits.max_body_bytes, "
+            f"{limits['max_body_bytes']}: set it to at least that, and better to several of them."
         )
     if checked["models"]:
         for key in ("model.path", "model.version"):

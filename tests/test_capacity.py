@@ -9,7 +9,7 @@ import pytest
 import requests
 import yaml
 
-from app.worker import KeepAliveWorker
+from app.settings import load_settings
 from tests.capacity import DOCUMENT, calculated
 from tests.deploy.manifests import KUBERNETES, mebibytes
 from tests.integration.conftest import Server, wait_for
@@ -34,7 +34,7 @@ def test_the_memory_at_the_worst_is_within_the_limit_of_the_pod() -> None:
     spec = yaml.safe_load((KUBERNETES / "base" / "deployment.yaml").read_text())["spec"]
     [container] = spec["template"]["spec"]["containers"]
     limits = container["resources"]["limits"]
-    held = int(limits["cpu"]) * KeepAliveWorker.most_held_bytes / 2**20
+    held = int(limits["cpu"]) * load_settings({}).limits.max_held_bytes / 2**20
     [worst] = re.findall(r": (\d+) MiB at the worst", DOCUMENT.read_text())
     assert held < int(worst) < mebibytes(limits["memory"])
 

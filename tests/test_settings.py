@@ -312,3 +312,12 @@ def test_what_can_not_be_released_by_is_refused(variables: dict[str, str], said:
     with pytest.raises(SettingsError) as refusal:
         load_settings({f"LANTERN_{name}": value for name, value in variables.items()})
     assert said in refusal.value.format_message()
+
+
+def test_what_a_worker_may_hold_is_at_least_one_body() -> None:
+    variables = {"LANTERN_LIMITS__MAX_HELD_BYTES": "1000"}
+    with pytest.raises(
+        SettingsError, match=r"MAX_HELD_BYTES\) is 1000, and a body may have .+ 83886"
+    ):
+        load_settings(variables)
+    load_settings(variables | {"LANTERN_LIMITS__MAX_BODY_BYTES": "1000"})

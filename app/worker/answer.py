@@ -22,6 +22,10 @@ Application = Callable[..., Iterable[bytes]]
 Part = bytes | memoryview
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
+HELD = "app.worker.held"
+"""An application that makes its answer bit by bit may put into its environ how many bytes of memory
+that takes until the end; they are counted with what the connection itself holds."""
+
 _STATUS = re.compile(r"[0-9]{3}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
@@ -48,7 +52,7 @@ class Answer:
 
     ``status``, ``headers``, ``sent`` (bytes of the body), ``response_length`` and ``headers_sent``
     are what Gunicorn's hooks and access log read. ``keep_alive`` says whether the connection may
-    stay open, as far as is known.
+    stay open, as far as is known, and ``is_made`` that all parts are there.
     """
 
     __slots__ = (
@@ -62,6 +66,7 @@ class Answer:
         "_out",
         "headers",
         "headers_sent",
+        "is_made",
         "keep_alive",
         "request",
         "response_length",
@@ -86,13 +91,22 @@ class Answer:
         self._only: int | None = None
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] | None = None
+        self.is_made = False
+
+    @property
+    def held(self) -> int:
+        """How many bytes the application says that it keeps for the parts that are to come."""
+        held: int = self.request.environ.get(HELD, 0)
+        return held
 
     def call(self, application: Application) -> None:
         """Have the application answer; `take` gives what it returned. Raises what it raises."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one piece has a length, which costs the client less than a chunk.
-        if isinstance(iterable, list | tuple) and len(iterable) == 1:
-            self._only = len(iterable[0])
+        if isinstance(iterable, list | tuple):
+            self.is_made = True
+            if len(iterable) == 1:
+                self._only = len(iterable[0])
         self._iterator = iter(iterable)
 
     def start(

@@ -6,6 +6,7 @@ import enum
 import re
 from collections.abc import Callable
 
+from app.worker.body import BodyBuffer
 from app.worker.refusal import Refusal
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -14,6 +15,17 @@ _VALUE = rb"(?:" + _TOKEN + rb"|" + _QUOTED + rb")"
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]+)((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _VALUE + rb")?)*)"
 )
+
+
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+"""Nearly every size: one without an extension."""
+
+CHUNKS_AT_ONCE = 256
+"""After so many, which take less than half a millisecond, others have their turn."""
+FREE_FRAMING = 65536
+FRAMING_RATIO = 2
+"""So many bytes of framing a body may have in any case, and so many for each byte of its data:
+whoever sends chunks of a byte makes a hundred times the work that the same bytes are in one."""
 
 
 class _Step(enum.Enum):
@@ -26,6 +38,7 @@ class _Step(enum.Enum):
 class ChunkedBody:
     """A body in chunks: ``data`` is what has arrived of it, without the framing.
 
+    ``has_more`` says that `feed` stopped to let others have their turn, and would take more.
     ``limit`` bounds the data, ``line_limit`` a line with the size of a chunk and
     ``trailers_limit`` the trailer section, all in bytes. ``check_trailers`` raises `Refusal` for a
     section that is not one.
@@ -33,12 +46,14 @@ class ChunkedBody:
 
     __slots__ = (
         "_check_trailers",
+        "_framing",
         "_left",
         "_limit",
         "_line_limit",
         "_step",
         "_trailers_limit",
         "data",
+        "has_more",
     )
 
     def __init__(
@@ -48,45 +63,47 @@ class ChunkedBody:
         trailers_limit: int,
         check_trailers: Callable[[bytes], None],
     ) -> None:
-        self.data = bytearray()
+        self.data = BodyBuffer()
         self._limit = limit
         self._line_limit = line_limit
         self._trailers_limit = trailers_limit
         self._check_trailers = check_trailers
         self._step = _Step.SIZE
         self._left = 0
+        self._framing = 0
+        self.has_more = False
 
     def feed(self, buffer: bytearray) -> bool:
         """Take what belongs to the body from the front of ``buffer``; tell whether that is all.
 
-        Raises `Refusal`: 400 for what is not a chunk, 413 beyond the limit, 431 for trailers that
-        are too large.
+        Raises `Refusal`: 400 for what is not a chunk, or for far more framing than data, 413 beyond
+        the limit, 431 for trailers that are too large.
         """
-        at = 0
+        at = chunks = 0
+        self.has_more = False
         try:
             while True:
                 if self._step is _Step.SIZE:
-                    end = buffer.find(b"\r\n", at, at + self._line_limit + 2)
-                    if end < 0:
-                        if len(buffer) - at > self._line_limit:
-                            raise Refusal(400, "The line with the size of a chunk is too long.")
+                    if chunks == CHUNKS_AT_ONCE:
+                        self.has_more = True
                         return False
-                    self._left = self._size(bytes(buffer[at:end]))
-                    self._step = _Step.DATA if self._left else _Step.TRAILERS
-                    at = end + 2
+                    end = self._take_size(buffer, at)
+                    if end < 0:
+                        return False
+                    chunks += 1
+                    at = end
                 elif self._step is _Step.DATA:
                     part = buffer[at : at + self._left]
-                    self.data += part
+                    self.data.append(part)
                     at += len(part)
                     self._left -= len(part)
                     if self._left:
                         return False
                     self._step = _Step.DATA_END
                 elif self._step is _Step.DATA_END:
-                    ending = buffer[at : at + 2]
-                    if not b"\r\n".startswith(ending):
-                        raise Refusal(400, "A chunk does not end where its size says.")
-                    if len(ending) < 2:
+                    if not buffer.startswith(b"\r\n", at):
+                        if len(buffer) - at >= 2 or not b"\r\n".startswith(buffer[at:]):
+                            raise Refusal(400, "A chunk does not end where its size says.")
                         return False
                     at += 2
                     self._step = _Step.SIZE
@@ -97,14 +114,38 @@ class ChunkedBody:
         finally:
             del buffer[:at]
 
-    def _size(self, line: bytes) -> int:
-        matched = _SIZE_LINE.fullmatch(line)
-        if not matched:
-            raise Refusal(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
-        size = int(matched[1], 16)
-        if len(self.data) + size > self._limit:
+    def _take_size(self, buffer: bytearray, at: int) -> int:
+        """Note the size of the chunk whose line begins at ``at``, and return where its data do.
+
+        Return -1 if the line is not here yet.
+        """
+        matched = _PLAIN_SIZE.match(buffer, at)
+        if matched:
+            end = matched.end()
+        else:
+            end = buffer.find(b"\r\n", at, at + self._line_limit + 2)
+            if end < 0:
+                if len(buffer) - at > self._line_limit:
+                    raise Refusal(400, "The line with the size of a chunk is too long.")
+                return -1
+            line = bytes(buffer[at:end])
+            matched = _SIZE_LINE.fullmatch(line)
+            if not matched:
+                raise Refusal(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
+            end += 2
+        self._left = size = int(matched[1], 16)
+        data = len(self.data) + size
+        if data > self._limit:
             raise Refusal(413, f"The body is larger than {self._limit} bytes.")
-        return size
+        self._framing += end - at + 2
+        if self._framing > FREE_FRAMING + FRAMING_RATIO * data:
+            raise Refusal(
+                400,
+                f"The chunks of the body have {self._framing} bytes of framing for {data} of data: "
+                f"more than {FREE_FRAMING} and {FRAMING_RATIO} for each. Send larger chunks.",
+            )
+        self._step = _Step.DATA if size else _Step.TRAILERS
+        return end
 
     def _end_of_trailers(self, buffer: bytearray, at: int) -> int:
         """Give where the trailer section ends, or -1 if that is not here yet."""

@@ -39,6 +39,12 @@ _SERVING_SHARE = 10
 """Of the time that reading took, while requests wait; within the two bounds below. Who is refused
 and asks again at once can't take the time from those who are served."""
 _LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.03
+_READING_SECONDS = 0.005
+"""So long what came is read before those who wait have their turns."""
+_GOING_ON_SECONDS = 0.002
+"""So long answers and bodies go on, where no request waits, before the sockets are looked at."""
+_MOST_WARNINGS = 20
+"""So many warnings of what clients do are logged between two beats, which are a second at most."""
 _TOGETHER_SECONDS = 0.5
 """Workers that are told to stop together have all heard of it after this."""
 
@@ -73,8 +79,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     body_timeout_seconds = 30.0
     """How long its body may take."""
     most_held_bytes = 256 << 20
-    """How many bytes of requests that aren't whole a worker keeps; beyond it, the largest is
-    refused with 503."""
+    """How many bytes a worker keeps: of requests that arrive, wait or are answered, and of answers
+    that wait to be sent. Beyond it, who holds the most is refused with 503, or its answer given up.
+    """
+    least_send_rate = 1024
+    """How many bytes a second a client has to read of an answer, once it has kept it waiting for
+    ``send_timeout_seconds``."""
     yield_seconds = 0.002
     """How long a worker leaves a new connection to those that have fewer than it."""
     drain_seconds = 0.0
@@ -94,6 +104,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return inf
 
     @staticmethod
+    def may_send_body(environ: Environ) -> bool:
+        """Return whether to receive the body of a request that is to be served.
+
+        The worker asks once the head is here and the body isn't. If not, the application is called
+        at once with an empty body, and the connection closed after its answer. A ``post_fork`` hook
+        may set another on its worker. It must not raise.
+        """
+        return True
+
+    @staticmethod
     def tell_in_flight(mean: float) -> None:
         """Take note, every second or so, of the mean number of requests that waited or were served.
 
@@ -104,7 +124,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has."""
+        """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has.
+
+        Threads are no more than useless, so they get a warning.
+        """
+        if cfg.threads > 1:
+            log.warning(
+                "threads = %d does nothing here: a keep-alive worker has one thread. Use the "
+                "worker class gthread, or leave threads out.",
+                cfg.threads,
+            )
         faults = [name for setting, name in _ELSEWHERE.items() if getattr(cfg, setting)]
         faults += [name for name, only in _HTTP_1.items() if getattr(cfg, name, only) != only]
         if faults:
@@ -125,6 +154,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._accepting = False
         self._accept_at = 0.0
         self._held = 0
+        self._put_off: dict[int, int] = {}
+        self._warnings = 0
         self.turns = Turns(self.wait_budget)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
@@ -165,23 +196,42 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Whether another worker would serve a request much sooner."""
         return self._shares.is_behind(self.age, self.turns.ahead)
 
-    def hold(self, connection: Connection, more: int) -> None:
-        """Count ``more`` bytes (or less, where negative) of a request that isn't whole.
+    def hold(self, connection: Connection, more: int) -> bool:
+        """Count ``more`` bytes (or less, where negative) that ``connection`` keeps.
 
-        Where it is too much in all, whoever holds the most is refused: a client that sends little
-        isn't to blame. Raises `Refusal` when that is ``connection`` itself.
+        Where it is too much in all, whoever holds the most has to let go: a client that holds
+        little isn't to blame. Return False if that is ``connection`` itself.
         """
         self._held += more
         if more > 0 and self._held > self.most_held_bytes:
-            refusal = Refusal(503, "Too many requests are arriving at once; send it again later.")
             largest = max(self._connections.values(), key=attrgetter("held"))
             if largest is connection:
-                raise refusal
-            self._guarded(largest, largest.refuse, refusal)
+                return False
+            self._guarded(largest, largest.give_up, self.too_much_held())
+        return True
+
+    def too_much_held(self) -> Refusal:
+        """Return what is told to whoever holds the most of too much."""
+        return Refusal(
+            503,
+            f"Server overloaded: requests that arrive and answers that wait to be sent exceed "
+            f"{self.most_held_bytes} bytes (limits.max_held_bytes), and this is the largest. "
+            "Retry later.",
+        )
+
+    def warn(self, message: str, *arguments: object) -> None:
+        """Log what a client did wrong; of many in a short time some, and how many more there were.
+
+        Clients that have no key can do wrong as often as they like.
+        """
+        self._warnings += 1
+        if self._warnings <= _MOST_WARNINGS:
+            self.log.warning(message, *arguments)
 
     def forget(self, connection: Connection) -> None:
         """Take a connection that is being closed out of the loop."""
         del self._connections[connection.fd]
+        self._put_off.pop(connection.fd, None)
         self.poller.unregister(connection.fd)
         self._tell_share()
 
@@ -230,14 +280,36 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Wait for something to happen, read what came, and give turns to those who wait."""
         turns = self.turns
         watched = monotonic()
-        events = self.poller.poll(0 if turns else self._seconds_to_wait())
+        is_busy = turns or self._put_off
+        events = self.poller.poll(0 if is_busy else self._seconds_to_wait())
         now = monotonic()
         # What is there now came since the sockets were last looked at, be it while others were
         # served or, where nothing was waited for, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
         turns.now = now
-        some_wait = False  # who waits because there is no room doesn't wait for a turn
-        for fd, event in events:
+        if not self._handle(events, now + _READING_SECONDS):
+            self._none_waited_at = now
+        if turns:
+            turns.now = monotonic()
+            share = (turns.now - now) * _SERVING_SHARE
+            seconds = min(max(share, _LEAST_SERVING_SECONDS), _MOST_SERVING_SECONDS)
+            turns.serve(self._give_turn, seconds if turns.is_line else _GOING_ON_SECONDS)
+            self._tell_share()
+        if turns.now >= self._next_beat:
+            self._beat(turns.now)
+
+    def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
+        """Read what came, and accept; what is not come to in time is put off to the next turn.
+
+        Return whether somebody waits to be accepted, be it because there is no room: who does
+        doesn't wait for a turn.
+        """
+        if self._put_off:
+            self._put_off.update(events)  # which leaves those that it knows in their places
+            events = list(self._put_off.items())
+            self._put_off = {}
+        some_wait = False
+        for number, (fd, event) in enumerate(events, 1):
             connection = self._connections.get(fd)
             if connection is not None:
                 self._guarded(connection, connection.on_event, event)
@@ -246,16 +318,14 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self._accept(fd)
             else:
                 _empty(self._wake)
-        if not some_wait:
-            self._none_waited_at = now
-        if turns:
-            turns.now = monotonic()
-            share = (turns.now - now) * _SERVING_SHARE
-            seconds = min(max(share, _LEAST_SERVING_SECONDS), _MOST_SERVING_SECONDS)
-            turns.serve(self._give_turn, seconds)
-            self._tell_share()
-        if turns.now >= self._next_beat:
-            self._beat(turns.now)
+            if monotonic() > until:
+                self._put_off = dict(events[number:])
+                break
+        for fd in self._put_off:
+            if fd in self._connections:
+                self._connections[fd].pass_over(self.unwatched_seconds)
+            some_wait = some_wait or fd in self._listeners
+        return some_wait
 
     def _give_turn(self, connection: Connection) -> None:
         self._guarded(connection, connection.advance)
@@ -278,6 +348,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Tell that this worker lives, and look for what is overdue."""
         self._next_beat = now + self._beat_seconds
         self._tell_that_it_lives(now)
+        if self._warnings > _MOST_WARNINGS:
+            more = self._warnings - _MOST_WARNINGS
+            self.log.warning("%d more warnings of that kind are left out", more)
+        self._warnings = 0
         self.tell_in_flight(self.turns.mean_in_flight())
         for connection in list(self._connections.values()):
             self._guarded(connection, connection.check_deadline, now)

@@ -382,6 +382,17 @@ def test_batching_that_can_not_happen_is_warned_of_once(
     assert all(line["level"] == "WARNING" for line in said)
 
 
+def test_threads_that_a_worker_does_not_have_are_warned_of_once(
+    start: Start, worker_class: str
+) -> None:
+    server = start("-w", "1", SERVER__THREADS="3")
+    said = [line for line in server.lines() if "server.threads = 3 does" in line["message"]]
+    assert len(said) == (worker_class != "gthread")
+    if said:
+        assert said[0]["level"] == "WARNING"
+        assert "worker_class to 'gthread'" in said[0]["message"]
+
+
 def test_gunicorns_own_flags_win(start: Start) -> None:
     server = start("-w", "1", "--access-logfile", "-", SERVER__WORKERS="4", SERVER__PORT="1")
     requests.get(f"{server.url}/health", timeout=20)

@@ -188,6 +188,8 @@ def _huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     write = start_response("200 OK", headers)
     if "whole" in environ["QUERY_STRING"]:
         return [BLOCK * blocks]
+    if "keeps" in environ["QUERY_STRING"]:
+        environ["app.worker.held"] = int(_argument(environ, "keeps", "0"))
     if "written" in environ["QUERY_STRING"]:
         write(BLOCK * blocks)
         return []

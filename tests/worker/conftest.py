@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -153,6 +154,17 @@ def reference(serve: Serve) -> Gunicorn:
 def server(serve: Serve) -> Gunicorn:
     """The echo on the keep-alive worker."""
     return serve("echo", worker="keepalive")
+
+
+@contextlib.contextmanager
+def stopped(gunicorn: Gunicorn) -> Iterator[None]:
+    """Stop the worker meanwhile: it finds all at once what was sent."""
+    worker = gunicorn.worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def limits(**values: float) -> str:
