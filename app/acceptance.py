@@ -1,7 +1,8 @@
 """Fast acceptance: the rows of a valid body, straight from its bytes.
 
-Nearly every body is valid, and then no object need be made of its names. What is not accepted here
-is left to the schemas, which say what is wrong with it, or accept it after all at their own cost.
+Nearly every body is valid, and then no object need be made of its names. What is not accepted
+here, which ends with the first fault, is left to the schemas: they say what is wrong with it, or
+accept it after all.
 """
 
 from __future__ import annotations
@@ -16,11 +17,8 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from app.http.samples import row_struct
 from app.model.features import FLOAT32_OVERFLOW, FeatureEncoder
-
-_WIDEST = 64
-"""The most features of a model that has this: msgspec looks for a name from the place of the last
-one on, which takes the square of their number where a caller sends them in another order."""
 
 
 class Acceptance:
@@ -34,20 +32,8 @@ class Acceptance:
         self._max_rows = max_rows
         self._decode_one: Any = None
         self._decode_many: Any = None
-        if encoder.width > _WIDEST:
-            return
-        try:
-            row = msgspec.defstruct(
-                "Row",
-                [
-                    (f"f{index}", float | None if feature.nullable else float)
-                    for index, feature in enumerate(encoder.features)
-                ],
-                rename={f"f{index}": name for index, name in enumerate(encoder.names)},
-                forbid_unknown_fields=True,
-                gc=False,
-            )
-        except ValueError:  # a name that would have to be escaped in JSON
+        row = row_struct(encoder)
+        if row is None:
             return
         self._decode_one = _decoder("features", row)
         self._decode_many = _decoder("samples", list[row])  # type: ignore[valid-type]

@@ -101,10 +101,13 @@ def _batch_too_large(error: BatchTooLarge) -> Response:
 
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
-    paths: list[tuple[str | int, ...]] = (
-        [("features",)] if error.rows is None else [("samples", row) for row in error.rows]
+    paths: Iterable[tuple[str | int, ...]] = (
+        [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
     )
-    faults = [Fault(path, "the model gives no finite probabilities for it") for path in paths]
+    faults = [
+        Fault(path, "the model gives no finite probabilities for it")
+        for path in islice(paths, MAX_FAULTS)
+    ]
     return problem(422, str(error), kind="non-finite-output", faults=faults)
 
 

@@ -10,20 +10,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import orjson
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+from msgspec import Raw
 from numpy.typing import NDArray
 
 from app.acceptance import Acceptance
-from app.model.errors import BatchTooLarge, InvalidFeatures
+from app.http import raw_json
+from app.http.samples import SampleReader
+from app.model.errors import MAX_FAULTS, InvalidFeatures
 from app.model.features import FeatureEncoder
 from app.model.model import BatchPrediction, Model, Prediction
-from app.wire import parse_json
+from app.wire import check_json, not_json
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
@@ -32,46 +35,64 @@ _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"
 class FeaturesField(fields.Field[NDArray[np.float32]]):
     """One sample: an object of numbers on the wire, a float32 row ``(1, width)`` inside."""
 
-    def __init__(self, encoder: FeatureEncoder, **kwargs: Any) -> None:
+    def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
-        self.encoder = encoder
+        self.samples = samples
 
     def _deserialize(
-        self, value: Any, attr: str | None, data: Any, **kwargs: Any
+        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
     ) -> NDArray[np.float32]:
         try:
-            return self.encoder.encode(value)
+            return self.samples.row(value)
         except InvalidFeatures as error:
-            raise ValidationError(list(error.faults)) from error
+            raise ValidationError(list(error.faults)) from None
 
 
 class SamplesField(fields.Field[NDArray[np.float32]]):
     """Many samples: an array of objects on the wire, a float32 matrix ``(n, width)`` inside."""
 
-    def __init__(self, encoder: FeatureEncoder, max_rows: int, **kwargs: Any) -> None:
+    def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
         messages = {**_MISSING, "type": "must be an array of samples"}
         super().__init__(required=True, error_messages=messages, **kwargs)
-        self.encoder = encoder
+        self.samples = samples
         self.max_rows = max_rows
 
     def _deserialize(
-        self, value: Any, attr: str | None, data: Any, **kwargs: Any
+        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
     ) -> NDArray[np.float32]:
-        if not isinstance(value, list):
+        if not raw_json.is_array(value):
             raise self.make_error("type")
-        if len(value) > self.max_rows:
-            raise BatchTooLarge(len(value), self.max_rows)
         try:
-            return self.encoder.encode_batch(value)
+            return self.samples.matrix(value, self.max_rows)
         except InvalidFeatures as error:
-            raise ValidationError(list(error.faults)) from error
+            raise ValidationError(list(error.faults)) from None
 
 
 class _Request(Schema):
+    """An object of one member, which is opened but not read: its field does that."""
+
     error_messages = {"type": "must be an object", "unknown": "is not known here"}  # noqa: RUF012
 
     class Meta:
         unknown = RAISE
+
+    @pre_load
+    def _open(self, body: Raw, **kwargs: Any) -> object:
+        """Return the members of the body: the one that is known, and the first that are not."""
+        if not raw_json.is_object(body):
+            return raw_json.outline(body)
+        (known,) = self.fields
+        beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
+        if beside > raw_json.MOST_COMMAS:
+            raise ValidationError(
+                f"has {beside:,} commas beside those of {known!r}, which is all that is known here"
+            )
+        members = raw_json.members(body)
+        unknown = islice((name for name in members if name != known), MAX_FAULTS)
+        return {
+            name: None if raw_json.is_null(members[name]) else members[name]
+            for name in chain(unknown, members.keys() & {known})
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +108,21 @@ class RequestBody:
         Raises 400 for what isn't JSON, `ValidationError`, and `BatchTooLarge`.
         """
         rows = self.accept(body)
-        if rows is None:
-            (rows,) = self.schema.load(parse_json(body)).values()
-        return rows
+        if rows is not None:
+            return rows
+        document: Any = check_json(body)
+        try:
+            loaded: dict[str, NDArray[np.float32]] = self.schema.load(document)
+        except RecursionError:  # there was room for it when it was checked, less deep in calls
+            raise not_json(raw_json.NESTED_TOO_DEEPLY) from None
+        except ValidationError as error:
+            messages = error.messages
+            # marshmallow's frames hold their own error: in a circle it and the document would
+            # stay until the garbage is collected.
+            error.__traceback__ = None
+        else:
+            return next(iter(loaded.values()))
+        raise ValidationError(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +146,9 @@ def request_bodies(model: Model, max_rows: int) -> RequestBodies:
 
 def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
     """Build what reads the bodies for ``encoder``, of ``max_rows`` at most."""
-    acceptance = Acceptance(encoder, max_rows)
-    predict = _Request.from_dict({"features": FeaturesField(encoder)}, name="PredictRequest")
-    batch = _Request.from_dict({"samples": SamplesField(encoder, max_rows)}, name="BatchRequest")
+    acceptance, samples = Acceptance(encoder, max_rows), SampleReader(encoder)
+    predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
+    batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
     return RequestBodies(
         RequestBody(acceptance.row, predict()), RequestBody(acceptance.matrix, batch())
     )

@@ -1,9 +1,9 @@
 """The short path: predictions answered in front of Flask, whose dispatch costs more than they do.
 
-It takes only the plain case of a prediction that succeeds. Whatever else comes, and whatever fails
-on the way, goes to Flask as if nobody had looked at it: every error is Flask's to word. Both ways
-share the request's `Call`, `app.predicting`, the log and the metrics; ``[server] short_path =
-false`` takes it away.
+It takes only the plain case of a prediction. Whatever else comes goes to Flask as if nobody had
+looked at it. What fails on the way goes there with its failure: every error is Flask's to word, and
+none is found again. Both ways share the request's `Call`, `app.predicting`, the log and the
+metrics; ``[server] short_path = false`` takes it away.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class ShortPath:
         call.route = route
         try:
             answer, headers = predict(parts, service, call, lambda: body)
-        except Exception:
+        except Exception as error:
+            call.failure = error
+        if call.failure is not None:
             return self._application(environ, start_response)
         start_response(
             "200 OK",

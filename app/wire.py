@@ -1,11 +1,11 @@
 """Between bytes and objects: JSON bodies in, JSON answers out.
 
-Reads a body within its limits of size and time, parses it, and writes answers with orjson.
+Reads a body within its limits of size and time, checks that it is JSON, and writes answers with
+orjson.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +14,7 @@ import orjson
 from flask import Response, request
 from flask.json.provider import JSONProvider
 from marshmallow import Schema
+from msgspec import Raw
 from werkzeug.exceptions import (
     BadRequest,
     RequestEntityTooLarge,
@@ -23,6 +24,7 @@ from werkzeug.exceptions import (
 
 from app.deadline import ReadDeadline, close_after_answer
 from app.extension import lantern
+from app.http import raw_json
 
 JSON = "application/json"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
@@ -61,17 +63,20 @@ def read_json_body() -> bytes:
     return _read_body()
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse JSON; a number too large for float64 becomes infinity, so that its place can be named.
+def check_json(body: bytes) -> Raw:
+    """Return the JSON that ``body`` is, unread.
 
     Raises 400 with the place (line, column) where it stops being JSON.
     """
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if "infinity" in error.msg:
-            return _parse_with_infinity(body)
-        raise _not_json(str(error) if body else "it is empty") from None
+        return raw_json.check(body)
+    except raw_json.NotJson as error:
+        raise not_json(str(error)) from None
+
+
+def not_json(why: str) -> BadRequest:
+    """Return the refusal of a body that isn't JSON, or no JSON that can be read."""
+    return BadRequest(f"The body is not JSON: {why[:LONGEST_ECHO]}.")
 
 
 def encode(schema: Schema, answer: object) -> bytes:
@@ -126,22 +131,3 @@ def _read_body() -> bytes:
     if len(body) > limit:
         raise RequestEntityTooLarge
     return body
-
-
-def _parse_with_infinity(body: bytes) -> Any:
-    """Parse what orjson refuses for a number beyond float64: valid JSON all the same."""
-    try:
-        document = json.loads(body.decode(), parse_int=float, parse_constant=_refuse_constant)
-        # A lone surrogate, which orjson refuses, is in no UTF-8 and so in no answer of ours.
-        json.dumps(document, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise _not_json(str(error)[:LONGEST_ECHO]) from None
-    return document
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _not_json(why: str) -> BadRequest:
-    return BadRequest(f"The body is not JSON: {why}.")

@@ -26,5 +26,7 @@ def predict_batch_by(name: str) -> Response:
 
 
 def _predict_batch(service: ModelService) -> Response:
-    answer = predicting.predict_batch(lantern(), service, current_call(), read_json_body)
+    call = current_call()
+    call.raise_failure()
+    answer = predicting.predict_batch(lantern(), service, call, read_json_body)
     return reply_encoded(*answer)

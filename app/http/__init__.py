@@ -1,1 +1,1 @@
-"""What stands between WSGI and a view; it knows nothing of models."""
+"""What stands between WSGI and a view: where a request is for, and how its body becomes rows."""

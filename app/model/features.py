@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from operator import itemgetter, le
 from typing import Any
 
@@ -26,7 +27,11 @@ _NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
 _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 80
-_MOST_CANDIDATES = 50
+_CHARACTERS_SHOWN = 4
+_MOST_GUESSES = 10
+_MOST_COMPARISONS = 100
+"""How many names are compared at most to guess what the unknown ones of one input were meant to be:
+each comparison takes as long as a row of a batch does, and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,11 @@ class FeatureEncoder:
         self.features = tuple(features)
         self.names = tuple(feature.name for feature in features)
         self.width = len(self.names)
+        self._lookalikes = {_appearance(name): name for name in self.names}
         self._known = frozenset(self.names)
         self._nullable = np.array([feature.nullable for feature in features], dtype=bool)
         self._types = _NUMBERS_AND_NULL if self._nullable.any() else _NUMBERS
-        self._columns: Callable[[Any], tuple[Any, ...]] = (
+        self.columns: Callable[[Any], tuple[Any, ...]] = (  # the values of a sample, in order
             itemgetter(*self.names)
             if self.width > 1
             else lambda sample: (sample[self.names[0]],)  # itemgetter of one name gives no tuple
@@ -82,7 +88,8 @@ class FeatureEncoder:
         """
         matrix = self._accept([sample])
         if matrix is None:
-            raise _invalid(list(islice(self._faults(sample, ()), MAX_FAULTS)))
+            faults = self._faults(sample, (), _Guesses(self._lookalikes))
+            raise invalid_features(list(islice(faults, MAX_FAULTS)))
         return matrix
 
     def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
@@ -93,10 +100,11 @@ class FeatureEncoder:
         """
         matrix = self._accept(samples)
         if matrix is None:
+            guesses = _Guesses(self._lookalikes)
             faults = chain.from_iterable(
-                self._faults(sample, (index,)) for index, sample in enumerate(samples)
+                self._faults(sample, (index,), guesses) for index, sample in enumerate(samples)
             )
-            raise _invalid(list(islice(faults, MAX_FAULTS)))
+            raise invalid_features(list(islice(faults, MAX_FAULTS)))
         return matrix
 
     def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
@@ -147,17 +155,16 @@ class FeatureEncoder:
         if set(map(type, samples)) != {dict} or set(map(len, samples)) != {self.width}:  # type: ignore[arg-type]
             return None
         try:
-            values = list(chain.from_iterable(map(self._columns, samples)))
+            values = list(chain.from_iterable(map(self.columns, samples)))
         except KeyError:
             return None
         # Exact types: bool is an int to isinstance, but not a number to our callers.
         return values if set(map(type, values)) <= self._types else None
 
-    def _faults(self, sample: object, path: tuple[str | int, ...]) -> Iterable[Fault]:
-        """Say what is wrong with one sample, one thing after the other, as far as it is asked for.
-
-        Guesses at what an unknown name was meant to be are few: each is a search.
-        """
+    def _faults(
+        self, sample: object, path: tuple[str | int, ...], guesses: _Guesses
+    ) -> Iterable[Fault]:
+        """Yield what is wrong with one sample, as far as it is asked for."""
         if not isinstance(sample, dict):
             yield Fault(
                 path, f"must be an object of feature names and numbers, not {_kind(sample)}"
@@ -166,11 +173,9 @@ class FeatureEncoder:
         missing = [name for name in self.names if name not in sample]
         for name in missing:
             yield Fault((*path, name), "is missing", mismatch=True)
-        guesses = _NAMES_SHOWN if len(missing) <= _MOST_CANDIDATES else 0
         for name in sample:
             if name not in self._known:
-                hint = _guess(name, missing) if guesses > 0 else ""
-                guesses -= 1
+                hint = guesses.hint(name, missing)
                 yield Fault((*path, name), f"is not a feature of this model{hint}", mismatch=True)
         for feature in self.features:
             if feature.name in sample:
@@ -179,9 +184,56 @@ class FeatureEncoder:
                     yield Fault((*path, feature.name), problem)
 
 
-def _guess(name: object, candidates: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name)[:_NAME_LENGTH_SHOWN], candidates, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class _Guesses:
+    """Guesses at what the unknown names of one input were meant to be, as many as that may cost."""
+
+    def __init__(self, lookalikes: Mapping[str, str]) -> None:
+        self._lookalikes = lookalikes
+        self._guesses = _MOST_GUESSES
+        self._comparisons = _MOST_COMPARISONS
+
+    def hint(self, name: str, missing: Sequence[str]) -> str:
+        """Return what to add to the fault of an unknown name; nothing without a guess."""
+        meant = self._lookalikes.get(_appearance(name))
+        if meant is None or meant not in missing:
+            self._guesses -= 1
+            self._comparisons -= len(missing)
+            if self._guesses < 0 or self._comparisons < 0:
+                return ""
+            close = difflib.get_close_matches(name[:_NAME_LENGTH_SHOWN], missing, n=1)
+            if not close:
+                return ""
+            meant = close[0]
+        return f"; did you mean {meant!r}{_difference(name, meant)}?"
+
+
+def _appearance(name: str) -> str:
+    """Return what a name looks like: names that differ and look the same have this in common."""
+    if name.isascii() or len(name) > 2 * _NAME_LENGTH_SHOWN:
+        return name
+    composed = unicodedata.normalize("NFKC", name)
+    return "".join(c for c in composed if unicodedata.category(c) != "Cf")
+
+
+def _difference(name: str, meant: str) -> str:
+    """Say which characters differ, where names of more than ASCII may look the same."""
+    if name.isascii() and meant.isascii():
+        return ""
+    start = _equal_at_start(name, meant)
+    end = _equal_at_start(name[start:][::-1], meant[start:][::-1])
+    ours, theirs = (_characters(text[start : len(text) - end]) for text in (meant, name))
+    if unicodedata.is_normalized("NFC", meant) != unicodedata.is_normalized("NFC", name):
+        theirs += ", another Unicode normal form"
+    return f" (which has {ours} where this has {theirs})"
+
+
+def _equal_at_start(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _characters(text: str) -> str:
+    shown = " ".join(f"U+{ord(character):04X}" for character in text[:_CHARACTERS_SHOWN])
+    return (shown or "nothing") + (" …" if len(text) > _CHARACTERS_SHOWN else "")
 
 
 def _is_nan(value: float | None) -> bool:
@@ -210,7 +262,8 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number" if type(value) in _NUMBERS else type(value).__name__)
 
 
-def _invalid(faults: Sequence[Fault]) -> InvalidFeatures:
+def invalid_features(faults: Sequence[Fault]) -> InvalidFeatures:
+    """Return the error for some faults: a mismatch if a name is missing or unknown."""
     if any(fault.mismatch for fault in faults):
         return FeatureMismatch(describe_mismatch(faults), faults)
     return InvalidFeatures("A feature's value is not acceptable.", faults)
@@ -227,15 +280,17 @@ def describe_mismatch(faults: Iterable[Fault]) -> str:
         if fault.mismatch:
             names = missing if fault.detail == "is missing" else extra
             names[str(fault.path[-1])] = None
-    return f"Feature mismatch. Missing: {_listed(missing)}, Extra: {_listed(extra)}."
+    alike = {_appearance(name) for name in missing} & {_appearance(name) for name in extra}
+    write = ascii if alike else repr  # what looks the same is told apart by its escapes
+    return f"Feature mismatch. Missing: {_listed(missing, write)}, Extra: {_listed(extra, write)}."
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], write: Callable[[object], str]) -> str:
     shown = [
         name if len(name) <= _NAME_LENGTH_SHOWN else name[:_NAME_LENGTH_SHOWN] + "…"
         for name in names
     ]
     more = len(shown) - _NAMES_SHOWN
     if more > 0:
-        return str(shown[:_NAMES_SHOWN])[:-1] + f", and {more} more]"
-    return str(shown)
+        return write(shown[:_NAMES_SHOWN])[:-1] + f", and {more} more]"
+    return write(shown)

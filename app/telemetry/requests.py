@@ -36,12 +36,14 @@ class Call:
 
     The guard notes the ``caller``, where keys are required. Who serves it notes the ``route`` it
     matched, the ``model`` and ``model_version`` that answer, and the ``rows`` that were predicted.
-    ``environ`` is WSGI's, for the headers; ``path`` is as the client has it, with the prefix.
+    ``failure`` is what the short path failed with, until Flask words it. ``environ`` is WSGI's,
+    for the headers; ``path`` is as the client has it, with the prefix.
     """
 
     __slots__ = (
         "caller",
         "environ",
+        "failure",
         "method",
         "model",
         "model_version",
@@ -65,6 +67,16 @@ class Call:
         self.model: str | None = None
         self.model_version: str | None = None
         self.rows: int | None = None
+        self.failure: Exception | None = None
+
+    def raise_failure(self) -> None:
+        """Raise what this request has failed with already, if it has; nothing keeps it then."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback holds this frame, which must not hold it
 
     def end(self, status: int, metrics: Metrics) -> None:
         """Log and count the request, which is answered with ``status``.

@@ -1,0 +1,139 @@
+"""JSON that is read no further than somebody looks.
+
+A value stays as it was written (`msgspec.Raw`) until its members or its elements are asked for.
+What nobody asks for is skipped and becomes no object, so the work and the memory for a body that is
+going to be refused are in proportion to its bytes, whatever its shape. Nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import UNSET, Raw, UnsetType
+
+MOST_COMMAS = 50_000
+"""An object with many more commas than the members that it should have is not opened."""
+NESTED_TOO_DEEPLY = "its arrays and objects are nested too deeply"
+
+_decode_raw = msgspec.json.Decoder(Raw).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_elements = msgspec.json.Decoder(list[Raw]).decode
+_decode_number = msgspec.json.Decoder(float).decode
+_Skipped = msgspec.defstruct("_Skipped", [], gc=False)
+_decode_objects = msgspec.json.Decoder(list[_Skipped]).decode  # type: ignore[valid-type]
+
+_OBJECT, _ARRAY, _NULL = ord("{"), ord("["), ord("n")
+_OUTLINES: dict[int, Any] = {
+    **{_OBJECT: {}, _ARRAY: [], ord('"'): "", ord("t"): True, ord("f"): False, _NULL: None}
+}
+
+
+class NotJson(ValueError):
+    """Bytes that aren't JSON; the message says why, and where."""
+
+
+class NotAllObjects(ValueError):
+    """An array of which an element, the one at ``index``, is no object."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"element {index} is no object")
+        self.index = index
+
+
+def check(body: bytes) -> Raw:
+    """Return the value that ``body`` is, unread. Raises `NotJson`."""
+    try:
+        if not body.isascii():
+            body.decode()  # what is skipped is not looked into
+        return _decode_raw(body)
+    except RecursionError:
+        reason = NESTED_TOO_DEEPLY
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = _reason(body, str(error))
+    raise NotJson(reason)
+
+
+def is_object(value: Raw) -> bool:
+    """Return True if a value is an object."""
+    return memoryview(value)[0] == _OBJECT
+
+
+def is_array(value: Raw) -> bool:
+    """Return True if a value is an array."""
+    return memoryview(value)[0] == _ARRAY
+
+
+def is_null(value: Raw) -> bool:
+    """Return True if a value is null."""
+    return memoryview(value)[0] == _NULL
+
+
+def commas(value: Raw) -> int:
+    """Count the commas of a value, those in its strings too: one less than it has members at most.
+
+    It takes a hundredth of the time that it takes to make them.
+    """
+    return bytes(value).count(b",")
+
+
+def commas_of_member(value: Raw, name: str) -> int:
+    """Count the commas of one member of an object, and make no other."""
+    member = _member_decoder(name)(value).content
+    return 0 if member is UNSET else commas(member)
+
+
+def members(value: Raw) -> dict[str, Raw]:
+    """Return the members of an object, the last of those with the same name."""
+    return _decode_members(value)
+
+
+def elements(value: Raw) -> list[Raw]:
+    """Return the elements of an array."""
+    return _decode_elements(value)
+
+
+def count_objects(value: Raw) -> int:
+    """Count the elements of an array, if all are objects. Raises `NotAllObjects`."""
+    try:
+        return len(_decode_objects(value))
+    except msgspec.ValidationError as error:
+        message = str(error)  # ... - at `$[5]`
+    raise NotAllObjects(int(message[message.rindex("[") + 1 : message.rindex("]")]))
+
+
+def outline(value: Raw) -> Any:
+    """Return a value of the same kind: a number or null as it is, anything else empty.
+
+    A number beyond float64 becomes infinity, so that its place can be named.
+    """
+    first = memoryview(value)[0]
+    if first in _OUTLINES:
+        return _OUTLINES[first]
+    try:
+        return _decode_number(value)
+    except msgspec.ValidationError:
+        return float("inf")
+
+
+@cache
+def _member_decoder(name: str) -> Callable[[Raw], Any]:
+    member = msgspec.defstruct(
+        "_Member", [("content", Raw | UnsetType, UNSET)], rename={"content": name}
+    )
+    return msgspec.json.Decoder(member).decode
+
+
+def _reason(body: bytes, found: str) -> str:
+    """Say why ``body`` isn't JSON: orjson words it best, and makes no object before it is sure."""
+    if not body:
+        return "it is empty"
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if "infinity" not in error.msg:  # which is valid JSON: what isn't comes later
+            return str(error)
+    return found

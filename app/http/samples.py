@@ -1,0 +1,213 @@
+"""Samples as they were sent, and the rows that they become or the faults that they have.
+
+Rows without a fault are read by a typed decoder, which makes next to nothing of them; only a row
+that it doesn't take is read name by name. How many are, and how large they may be, is bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from math import nan
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Raw
+from msgspec.structs import astuple
+from numpy.typing import NDArray
+
+from app.http import raw_json
+from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
+from app.model.features import Feature, FeatureEncoder, invalid_features
+
+_WIDEST_STRUCT = 64
+"""The most features of a row that is a Struct: msgspec looks for a name from the place of the last
+one on, which takes the square of their number where a caller sends them in another order."""
+_MOST_ELEMENTS = 100_000
+"""An array that may have more is counted before its elements are told apart."""
+_MOST_READ_BY_NAME = 300
+"""How many rows of a batch are read name by name. One without a fault comes to that only if a name
+stands twice in it, the first time with a wrong value; so many of these are no accident."""
+_NOT_READ = f"is not read: {_MOST_READ_BY_NAME} rows before it name a feature twice; name each once"
+
+
+def row_struct(encoder: FeatureEncoder) -> type[msgspec.Struct] | None:
+    """Make the type of a row, or None where the model has too many names, or one to be escaped."""
+    if encoder.width > _WIDEST_STRUCT:
+        return None
+    try:
+        return msgspec.defstruct(
+            "Row",
+            [(f"f{index}", _type(feature)) for index, feature in enumerate(encoder.features)],
+            rename={f"f{index}": name for index, name in enumerate(encoder.names)},
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+    except ValueError:  # a name that would have to be escaped in JSON
+        return None
+
+
+def _type(feature: Feature) -> Any:
+    return float | None if feature.nullable else float
+
+
+class SampleReader:
+    """Reads the samples that a model is sent."""
+
+    def __init__(self, encoder: FeatureEncoder) -> None:
+        self._encoder = encoder
+        self._most_commas = encoder.width + raw_json.MOST_COMMAS
+        self._names = frozenset(encoder.names)
+        self._pack = struct.Struct(f"={encoder.width}f").pack
+        self._values = _values_decoder(encoder)
+
+    def row(self, sample: Raw) -> NDArray[np.float32]:
+        """Return the row ``(1, width)`` of one sample, NaN where it says null.
+
+        Raises `InvalidFeatures`.
+        """
+        packed = self._accept(sample)
+        if packed is not None:
+            return self._matrix([packed])
+        if fault := self._oversize(sample, ()):
+            raise invalid_features([fault])
+        return self._encoder.encode(self._by_name(sample))
+
+    def matrix(self, samples: Raw, max_rows: int) -> NDArray[np.float32]:
+        """Return the rows ``(n, width)`` of an array of samples, NaN where they say null.
+
+        Raises `BatchTooLarge`, and `InvalidFeatures` with the first faults, by row.
+        """
+        rows = _split(samples, max_rows)
+        packed: list[bytes | None] = []
+        faults: list[Fault] = []
+        most = _MOST_READ_BY_NAME
+        for first in range(0, len(rows), MAX_FAULTS):
+            some = dict(enumerate(rows[first : first + MAX_FAULTS], first))
+            packed += map(self._accept, some.values())
+            others = [index for index in some if packed[index] is None]
+            faults += self._read_by_name({index: some[index] for index in others[:most]}, packed)
+            if not faults and len(others) > most:
+                faults.append(Fault((others[most],), _NOT_READ))
+            if len(faults) >= MAX_FAULTS or len(others) > most:
+                break
+            most -= len(others)
+        if faults:
+            raise invalid_features(faults[:MAX_FAULTS])
+        return self._matrix(packed)
+
+    def _accept(self, sample: Raw) -> bytes | None:
+        """Return the row of a sample as packed float32, if nothing is wrong with it."""
+        try:
+            # Rounds to float32 as numpy does, and refuses what rounds to infinity.
+            return self._pack(*self._values(sample))
+        except (msgspec.MsgspecError, LookupError, OverflowError):
+            return None
+
+    def _read_by_name(self, rows: dict[int, Raw], packed: list[bytes | None]) -> list[Fault]:
+        """Return the faults of some rows, by their indices; where there is none, pack them."""
+        samples: dict[int, object] = {}
+        faults: list[Fault] = []
+        for index, row in rows.items():
+            fault = self._oversize(row, (index,))
+            if fault:
+                faults.append(fault)
+                continue
+            sample = samples[index] = self._by_name(row)
+            if isinstance(sample, dict) and len(sample.keys() - self._names) >= MAX_FAULTS:
+                break  # it alone has as many faults as are told
+        try:
+            encoded = self._encoder.encode_batch(list(samples.values()))
+        except InvalidFeatures as error:
+            indices = list(samples)
+            faults += [_at(indices, fault) for fault in error.faults]
+            faults.sort(key=lambda fault: fault.path[0])
+        else:
+            for index, row in zip(samples, encoded, strict=True):
+                packed[index] = row.tobytes()
+        return faults
+
+    def _by_name(self, sample: Raw) -> object:
+        """Return a sample by its names, and nothing of a value that is no number but its kind.
+
+        Of names that the model doesn't know there are no more than faults are told.
+        """
+        if not raw_json.is_object(sample):
+            return raw_json.outline(sample)
+        members = raw_json.members(sample)
+        unknown = islice((name for name in members if name not in self._names), MAX_FAULTS)
+        wanted = self._names.union(unknown)
+        return {name: raw_json.outline(members[name]) for name in members if name in wanted}
+
+    def _oversize(self, sample: Raw, path: tuple[int, ...]) -> Fault | None:
+        """Find fault with a sample that has far more members than features, without making them."""
+        commas = raw_json.commas(sample)
+        if commas <= self._most_commas or not raw_json.is_object(sample):
+            return None
+        width = self._encoder.width
+        return Fault(
+            path,
+            f"has {commas:,} commas, too many to name what is wrong: a sample of this model has "
+            f"{width:,} feature{'s' if width > 1 else ''} and so {width - 1:,}",
+        )
+
+    def _matrix(self, packed: list[bytes | None]) -> NDArray[np.float32]:
+        joined = bytearray().join(row for row in packed if row is not None)
+        return np.frombuffer(joined, dtype=np.float32).reshape(len(packed), self._encoder.width)
+
+
+def _at(indices: list[int], fault: Fault) -> Fault:
+    """Move a fault from its place among the rows that were read to its place among all."""
+    place, *inner = fault.path
+    return replace(fault, path=(indices[int(place)], *inner))
+
+
+def _split(samples: Raw, max_rows: int) -> list[Raw]:
+    """Return the elements of an array, ``max_rows`` at most. Raises `BatchTooLarge`.
+
+    Where there may be very many, and one is no object, `InvalidFeatures` says so of that alone.
+    """
+    if raw_json.commas(samples) >= _MOST_ELEMENTS:
+        try:
+            count = raw_json.count_objects(samples)
+        except raw_json.NotAllObjects as error:
+            raise invalid_features(
+                [Fault((error.index,), "must be an object of feature names and numbers")]
+            ) from None
+        if count > max_rows:
+            raise BatchTooLarge(count, max_rows)
+    rows = raw_json.elements(samples)
+    if len(rows) > max_rows:
+        raise BatchTooLarge(len(rows), max_rows)
+    return rows
+
+
+def _values_decoder(encoder: FeatureEncoder) -> Callable[[Raw], Sequence[float]]:
+    """Make what returns the values of a sample that is as it should be, in the features' order.
+
+    It raises `msgspec.MsgspecError` or `LookupError` for any other.
+    """
+    row = row_struct(encoder)
+    if row is not None:
+        decode: Callable[[Raw], Any] = msgspec.json.Decoder(row).decode
+        return lambda sample: _with_nan(astuple(decode(sample)))
+    decode = msgspec.json.Decoder(dict[Literal[encoder.names], float | None]).decode  # type: ignore[name-defined]
+    solid = [feature.name for feature in encoder.features if not feature.nullable]
+
+    def values(sample: Raw) -> Sequence[float]:
+        by_name = decode(sample)
+        found = encoder.columns(by_name)
+        if None in found and any(by_name[name] is None for name in solid):
+            raise LookupError
+        return _with_nan(found)
+
+    return values
+
+
+def _with_nan(values: Sequence[float | None]) -> Sequence[float]:
+    if None in values:
+        return [nan if value is None else value for value in values]
+    return values  # type: ignore[return-value]
