@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import requests
 import yaml
+from flask import Flask
 
 from app.settings import load_settings
 from tests.capacity import DOCUMENT, calculated
 from tests.deploy.manifests import KUBERNETES, mebibytes
+from tests.http.test_costs import call
 from tests.integration.conftest import Server, wait_for
+from trials.fuzz.costs import SHAPES, SIZE
 
 REQUESTS = 50
 
@@ -37,6 +41,25 @@ def test_the_memory_at_the_worst_is_within_the_limit_of_the_pod() -> None:
     held = int(limits["cpu"]) * load_settings({}).limits.max_held_bytes / 2**20
     [worst] = re.findall(r": (\d+) MiB at the worst", DOCUMENT.read_text())
     assert held < int(worst) < mebibytes(limits["memory"])
+
+
+@pytest.mark.parametrize(
+    "name", ["empty rows", "empty rows, then a number", "unknown names", "wide characters"]
+)
+def test_a_body_that_is_refused_takes_no_more_memory_than_the_document_says(
+    app: Flask, name: str
+) -> None:
+    [times] = map(int, re.findall(r"up to (\d+) times its bytes", DOCUMENT.read_text()))
+    (shape,) = (shape for shape in SHAPES if shape.name == name)
+    body = shape.body(SIZE // 4)
+    call(app, shape.path, shape.body(20_000))
+    tracemalloc.start()
+    try:
+        call(app, shape.path, body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(body) + peak < times * len(body)
 
 
 def test_what_is_logged_and_scraped_is_as_much_as_the_document_says(

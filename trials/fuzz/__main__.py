@@ -4,6 +4,7 @@ Bytes that are nearly HTTP, bodies that are nearly right, documents from hypothe
 schemathesis finds in the API's own description, at two keep-alive workers. There must be no 500, no
 request without an end and no dead worker, and every refusal must be a problem document. An input
 that goes wrong is written to a file; ``--replay FILE`` sends it again and prints what comes back.
+At the end it looks for the body that costs the most CPU for its size (``trials/fuzz/costs.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.servers import BenchmarkError, running
 from tests.worker.wire import exchange
+from trials.fuzz import costs
 from trials.fuzz.run import PARTS, Options, Outcome, run, service
 
 _MOST_TOLD = 20
@@ -50,6 +52,10 @@ def main() -> int:
         outcome = run(Options(given.requests, seed, given.only), directory)
     print(table(outcome))
     write(outcome, given.out)
+    if given.only is None:
+        dear = costs.in_fresh_processes((costs.VALID, *costs.SHAPES, *costs.dearest(seed=seed)))
+        print("\nWhat bodies cost, the dearest first:\n\n" + costs.table(dear))
+        outcome.faults += costs.faults(dear)
     for fault in outcome.faults:
         print(f"FAULT: {fault}", file=sys.stderr)
     return 1 if outcome.faults else 0
