@@ -101,6 +101,11 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Its arena keeps the most that any run has needed, for good: 660 MiB after one batch of
+        # 10,000 rows of a wide network. malloc is as fast, and gives back (`app.memory`).
+        options.enable_cpu_mem_arena = False
+        # Between two runs the threads of a pool would look for work without a pause.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # From bytes, a graph's external weights would be looked for in the working directory, where
         # anything lies that callers could then read out of the answers. Nothing lies below a file.
         options.add_session_config_entry(

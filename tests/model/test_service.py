@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import platform
 import re
 import shutil
 import subprocess
@@ -236,6 +237,53 @@ def test_a_prediction_uses_as_many_threads_as_the_setting_says(packed: Path, thr
         torch.set_num_threads(before)
     session = load(packed, runtime="onnx", threads=threads).current().runtime._session
     assert session.get_session_options().intra_op_num_threads == threads
+
+
+def test_onnx_runtime_keeps_no_memory_and_no_thread_busy_between_runs(packed: Path) -> None:
+    session = load(packed, runtime="onnx", threads=2).current().runtime._session
+    options = session.get_session_options()
+    assert not options.enable_cpu_mem_arena
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+IN_USE = """
+import ctypes
+from pathlib import Path
+import numpy as np
+from app.memory import keep_freed_memory
+from app.model.loading import ModelSource, load_model
+
+class Used(ctypes.Structure):  # struct mallinfo2, see mallinfo(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost").split()]
+
+mallinfo2 = ctypes.CDLL(None).mallinfo2
+mallinfo2.restype = Used
+
+def used():  # what is allocated and not freed, mapped for itself or not
+    now = mallinfo2()
+    return now.uordblks + now.hblkhd
+
+keep_freed_memory()
+runtime = load_model(ModelSource(Path({bundle!r}), runtime={runtime!r})).runtime
+rows = np.ones((200_000, 3), dtype=np.float32)
+runtime.run(rows[:1])
+before = used()
+for _ in range(2):
+    runtime.run(rows)
+print(used() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this libc can't be asked")
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_runtime_gives_back_what_a_large_batch_took(packed: Path, runtime: str) -> None:
+    """Its largest layer takes 12.8 MB for these rows, which ONNX Runtime's arena would keep."""
+    program = IN_USE.format(bundle=str(packed), runtime=runtime)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(ran.stdout) < 1 << 20
 
 
 def test_the_info_tells_what_the_model_takes_and_how_it_was_loaded(packed: Path) -> None:
