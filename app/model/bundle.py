@@ -11,7 +11,7 @@ from pathlib import Path
 from app.model import manifest as manifest_file
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import VERSION, FileRecord, Manifest, read_manifest
+from app.model.manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
@@ -186,6 +186,8 @@ def open_bare_checkpoint(
             f"model.class_names must be {output_dim} different names, as many as {path} has "
             f"outputs; {len(classes)} are given."
         )
+    check_names("model.feature_names", feature_names)
+    check_names("model.class_names", classes)
     manifest = Manifest(
         name=path.parent.name if path.stem == "model" else path.stem,
         version=version,

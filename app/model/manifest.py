@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ FORMAT = 1
 """The format of ``manifest.json`` that this code writes, and the only one that it reads."""
 
 FILE_NAME = "manifest.json"
+LARGEST_FILE = 16 << 20
+"""Bytes of a manifest at most; ``/model/info`` repeats most of them."""
+LONGEST_NAME = 256
+"""Characters of the name of a feature or class at most: answers, logs and metrics repeat it."""
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """What a version may be called: it stands in answers, logs, metrics and names of directories."""
@@ -77,6 +82,12 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"{path} is missing, or not a regular file.")
     try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise BundleError(
+                f"{path} has {size:,} bytes, and at most {LARGEST_FILE:,} are read: record fewer "
+                "golden samples, and shorter descriptions."
+            )
         # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits,
         # none of which an answer that repeats it could hold.
         document = orjson.loads(path.read_bytes())
@@ -171,8 +182,8 @@ def _parse(root: _Reader) -> Manifest:
         raise written.fail(f"{FORMAT} (it is {written.value!r}); pack the bundle again")
     features = tuple(_feature(item) for item in root.member("features").items(least=1))
     classes = tuple(item.string() for item in root.member("classes").items(least=2))
-    _refuse_repeats("features", [feature.name for feature in features])
-    _refuse_repeats("classes", classes)
+    check_names("features", [feature.name for feature in features])
+    check_names("classes", classes)
     created_at = root.member("created_at")
     preprocessing = root.member("preprocessing")
     training = root.member("training")
@@ -257,7 +268,15 @@ def _files(files: _Reader) -> dict[str, FileRecord]:
     return records
 
 
-def _refuse_repeats(place: str, names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
+def check_names(place: str, names: Sequence[str]) -> None:
+    """Raise `BundleError` for names of features or classes that are too long, or not unique."""
+    for index, name in enumerate(names):
+        if len(name) > LONGEST_NAME:
+            raise BundleError(
+                f"{place}[{index}] is a name of {len(name):,} characters, and at most "
+                f"{LONGEST_NAME} are accepted: every answer repeats it."
+            )
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        raise BundleError(f"{place} must differ from each other; repeated: {', '.join(repeated)}.")
+        shown = ", ".join(repeated[:10])
+        raise BundleError(f"{place} must differ from each other; repeated: {shown}.")

@@ -83,6 +83,18 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
         (lambda m: m["features"][1].update(name="age"), "features must differ.* repeated: age"),
         (lambda m: m.update(classes=["one"]), "classes must be an array of at least 2"),
         (lambda m: m.update(classes=["a", "a", "b"]), "classes must differ"),
+        (
+            lambda m: m["classes"].__setitem__(2, "é" * 257),
+            r"classes\[2\] is a name of 257 characters, and at most 256",
+        ),
+        (
+            lambda m: m["features"][1].update(name="a" * 300),
+            r"features\[1\] is a name of 300 characters, and at most 256",
+        ),
+        (
+            lambda m: m.update(description="a" * (16 << 20)),
+            r"has 16,\d+,\d+ bytes, and at most 16,777,216 are read",
+        ),
         (lambda m: m.update(training=[]), "training must be an object"),
         (lambda m: m.pop("golden"), "golden must be an object"),
         (lambda m: m["golden"]["samples"][0].pop(), r"golden.samples\[0\] must be an array of 3"),
