@@ -75,6 +75,7 @@ class ModelInfo(TypedDict):
     created_at: str | None
     model_loaded: bool
     num_features: int
+    max_batch_size: int
     feature_names: list[str]
     features: list[FeatureInfo]
     classes: list[str]

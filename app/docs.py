@@ -26,7 +26,7 @@ from app.model.errors import NonFiniteOutput
 from app.model.features import FLOAT32_OVERFLOW, Feature
 from app.model.model import Model
 from app.overload import TIMEOUT_HEADER
-from app.predicting import VERSION_HEADER
+from app.predicting import VERSION_HEADER, largest_batch
 from app.problems import PROBLEM_JSON
 from app.schemas import (
     BATCH_RESPONSE,
@@ -38,6 +38,7 @@ from app.schemas import (
     PROBE,
     PROBLEM,
 )
+from app.settings import LimitSettings
 from app.telemetry.metrics import CONTENT_TYPE
 from app.telemetry.predictions import WARNINGS_HEADER
 from app.wire import JSON
@@ -46,12 +47,16 @@ _REFUSALS = {
     400: "The body isn't JSON, or the features aren't exactly the model's.",
     404: "No such model, or the version that was asked for is not loaded.",
     408: "The body did not arrive in time.",
-    413: "The body, or the batch, is too large.",
+    413: "The body, the batch, or the answer to it, is too large.",
     415: "The body isn't declared as JSON.",
     422: "JSON of the wrong shape, or a value that isn't a finite number.",
     500: "A fault of ours.",
     503: "No model is loaded, or there is too much to do: Retry-After says when to come again.",
 }
+_MOST_SHOWN = 100
+"""So many classes are named, and shown in an example; those of a model with more only in part."""
+_MOST_DESCRIBED = 1000
+"""So many features are described one by one: the document is built for each who asks for it."""
 _PREDICT_REFUSALS = (400, 404, 408, 413, 415, 422, 500, 503)
 _WARNINGS = {
     WARNINGS_HEADER: {
@@ -104,7 +109,7 @@ class Documentation(Swagger):  # type: ignore[misc]
         parts = lantern()
         models = {name: service.loaded for name, service in parts.services.items()}
         settings = parts.settings
-        document = openapi(models, settings.limits.max_batch_size, settings.release.routing_header)
+        document = openapi(models, settings.limits, settings.release.routing_header)
         describe_access(document, parts.guard)
         if request.script_root:
             document["servers"] = [{"url": request.script_root}]
@@ -134,7 +139,7 @@ def init_app(app: Flask) -> None:
 
 
 def openapi(
-    models: Mapping[str, Model | None], max_batch_size: int, routing_header: str
+    models: Mapping[str, Model | None], limits: LimitSettings, routing_header: str
 ) -> dict[str, Any]:
     """Build the OpenAPI document of a service with ``models``, None being one that isn't loaded.
 
@@ -163,8 +168,8 @@ def openapi(
         features = each.manifest.features if each else ()
         spec.components.schema(_features_name(name), component=_features_schema(features))
     for path, method, operation in [
-        *_operations(model, max_batch_size, routing_header),
-        *_operations_by_name(list(models), _operations(model, max_batch_size, routing_header)),
+        *_operations(model, limits, routing_header),
+        *_operations_by_name(list(models), _operations(model, limits, routing_header)),
     ]:
         spec.path(path, operations={method: operation})
     document: dict[str, Any] = spec.to_dict()
@@ -230,20 +235,25 @@ def _operations_by_name(
         operation["summary"] += ", by the model of that name"
         if len(names) > 1 and "requestBody" in operation:
             content = operation["requestBody"]["content"][JSON]
-            content.pop("example")
+            content.pop("example", None)
             members = content["schema"]["properties"]
             if "features" in members:
                 members["features"] = features
             else:
                 members["samples"]["items"] = features
+                members["samples"]["description"] = (
+                    "At most max_batch_size of the model's info; more are answered 413."
+                )
         described.append((path, method, operation))
     return described
 
 
 def _operations(
-    model: Model | None, max_batch_size: int, routing_header: str
+    model: Model | None, limits: LimitSettings, routing_header: str
 ) -> list[tuple[str, str, dict[str, Any]]]:
     features = model.manifest.features if model else ()
+    if len(features) > _MOST_DESCRIBED:
+        features = ()
     sample = {feature.name: _example(feature) for feature in features}
     prediction = _example_prediction(model, sample)
     predictions = prediction and {
@@ -256,16 +266,17 @@ def _operations(
         "tags": ["Prediction"],
         "operationId": "predict",
         "parameters": [_VERSION, _ROUTING | {"name": routing_header}, _TIMEOUT],
-        "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample),
+        "requestBody": _body("features", {"$ref": "#/components/schemas/Features"}, sample or None),
         "responses": {
             **_answer(200, "The prediction.", "Prediction", _WARNINGS, prediction),
             **_problems(*_PREDICT_REFUSALS),
         },
     }
+    largest = largest_batch(model, limits) if model else limits.max_batch_size
     samples = {
         "type": "array",
         # In words, not as maxItems: a larger batch is well-formed, and answered 413 for its size.
-        "description": f"At most {max_batch_size:,} samples; more are answered 413.",
+        "description": f"At most {largest:,} samples; more are answered 413.",
         "items": {"$ref": "#/components/schemas/Features"},
     }
     batch = {
@@ -273,7 +284,7 @@ def _operations(
         "tags": ["Prediction"],
         "operationId": "predict_batch",
         "parameters": [_VERSION, _ROUTING | {"name": routing_header}, _TIMEOUT],
-        "requestBody": _body("samples", samples, [sample, sample]),
+        "requestBody": _body("samples", samples, [sample, sample] if sample else None),
         "responses": {
             **_answer(200, "The predictions, in order.", "BatchResponse", _WARNINGS, predictions),
             **_problems(*_PREDICT_REFUSALS),
@@ -371,7 +382,7 @@ def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
                     "required": [member],
                     "additionalProperties": False,
                 },
-                "example": {member: example},
+                **({} if example is None else {"example": {member: example}}),
             }
         },
     }
@@ -380,6 +391,13 @@ def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
 def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
     if not features:
         return {"type": "object", "description": "No model is loaded: its features aren't known."}
+    if len(features) > _MOST_DESCRIBED:
+        return {
+            "type": "object",
+            "description": f"A number for each of {len(features):,} features: the model's info "
+            "lists them.",
+            "additionalProperties": {"type": "number", "nullable": True},
+        }
     return {
         "type": "object",
         "properties": {feature.name: _feature_schema(feature) for feature in features},
@@ -416,8 +434,8 @@ def _example(feature: Feature) -> float:
 
 
 def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
-    """Give the model's real answer for the example, if it has one."""
-    if model is None:
+    """Give the model's real answer for the example, if it has one that can be read."""
+    if model is None or len(model.classes) > _MOST_SHOWN or not sample:
         return None
     try:
         prediction = model.predict(model.encoder.encode(sample))
@@ -431,10 +449,12 @@ def _description(model: Model | None) -> str:
     if model is None:
         return "No model is loaded."
     manifest = model.manifest
-    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in enumerate(manifest.classes))
+    shown = enumerate(manifest.classes[:_MOST_SHOWN])
+    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
+    more = len(manifest.classes) - _MOST_SHOWN
     return (
         f"Serves **{manifest.name}**, version {manifest.version}. {manifest.description}\n\n"
-        f"Classes: {classes}."
+        f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
     )
 
 

@@ -18,6 +18,7 @@ from werkzeug.routing import RequestRedirect
 from app.extension import lantern
 from app.model.errors import (
     MAX_FAULTS,
+    AnswerTooLarge,
     BatchTooLarge,
     Fault,
     ModelUnavailable,
@@ -45,6 +46,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_redirect)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
+    app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -98,6 +100,11 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
 def _batch_too_large(error: BatchTooLarge) -> Response:
     fault = Fault(("samples",), f"has {error.rows} rows, at most {error.limit} are accepted")
     return problem(413, str(error), kind="batch-too-large", faults=[fault])
+
+
+def _answer_too_large(error: AnswerTooLarge) -> Response:
+    detail = f"has {error.rows} rows; the answer to at most {error.largest} is small enough"
+    return problem(413, str(error), kind="answer-too-large", faults=[Fault(("samples",), detail)])
 
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:

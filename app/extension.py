@@ -65,6 +65,7 @@ class Lantern:
                     feature_names=model.feature_names,
                     class_names=model.class_names,
                     cache_size=settings.cache.size,
+                    max_answer_values=settings.limits.max_answer_values,
                 ),
                 metrics,
                 versions,

@@ -14,15 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.extension import Lantern
+from app.model.errors import AnswerTooLarge
 from app.model.model import Model
 from app.model.service import ModelService
 from app.model.serving import Serving
+from app.protocols.native.answers import EncodedRows
 from app.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
+from app.settings import LimitSettings
 from app.telemetry import predictions
-from app.telemetry.requests import Call
+from app.telemetry.requests import AnswerInParts, Call
 
-Answer = tuple[bytes, list[tuple[str, str]]]
-"""The JSON of an answer, and the headers that it alone has."""
+Body = bytes | AnswerInParts
+Answer = tuple[Body, list[tuple[str, str]]]
+"""The JSON of an answer, and the headers that it alone has. A large one comes in parts, and ends
+its call itself.
+"""
 
 Predict = Callable[[Lantern, ModelService, Call, Callable[[], bytes]], Answer]
 
@@ -45,7 +51,7 @@ def predict(
     started = perf_counter()
     prediction = model.predict(row)
     seconds = perf_counter() - started
-    body = PREDICTION.encode(prediction)
+    body = _body(parts, call, PREDICTION.in_parts(prediction))
     headers = predictions.record_one(parts, call, model, row, prediction)
     if serving.mode == "canary":
         if not prediction.was_cached:
@@ -60,17 +66,34 @@ def predict_batch(
     parts: Lantern, service: ModelService, call: Call, read_body: Callable[[], bytes]
 ) -> Answer:
     """Classify every sample in the body, or refuse them all; raises as `predict` does, and
-    `BatchTooLarge`.
+    `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
     """
     serving = service.serving
     model = choose(parts, serving, call)
     bodies = request_bodies(model, parts.settings.limits.max_batch_size)
     matrix = bodies.batch.load(read_body())
+    rows, limit = len(matrix), parts.settings.limits.max_answer_values
+    if rows * len(model.classes) > limit:
+        raise AnswerTooLarge(rows, len(model.classes), limit)
     batch = model.predict_batch(matrix)
-    body = BATCH_RESPONSE.encode(batch)
+    body = _body(parts, call, BATCH_RESPONSE.in_parts(batch))
     headers = predictions.record_batch(parts, call, model, matrix, batch)
     _shadow(parts, serving, model, matrix, batch.probabilities)
     return body, headers
+
+
+def largest_batch(model: Model, limits: LimitSettings) -> int:
+    """Return the number of rows that a batch for ``model`` may have at most."""
+    return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
+
+
+def _body(parts: Lantern, call: Call, encoded: EncodedRows | tuple[bytes]) -> Body:
+    """Encode the answer, if it is one part, or begin to; others are served between two parts."""
+    if len(encoded) == 1:
+        (body,) = encoded
+        return body
+    assert isinstance(encoded, EncodedRows)
+    return AnswerInParts(call, iter(encoded), encoded.nbytes, parts.metrics)
 
 
 def _shadow(

@@ -90,6 +90,7 @@ class LimitSettings:
     max_body_bytes: int
     max_held_bytes: int
     max_batch_size: int
+    max_answer_values: int
     max_request_line_bytes: int
     max_header_fields: int
     max_header_field_bytes: int
@@ -268,6 +269,7 @@ class _Limits(_Section):
     max_body_bytes = _count(1)
     max_held_bytes = _count(1)
     max_batch_size = _count(1)
+    max_answer_values = _count(1)
     max_request_line_bytes = _count(64, 8190)
     max_header_fields = _count(8, 32768)
     max_header_field_bytes = _count(64, 65536)

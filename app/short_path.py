@@ -18,7 +18,7 @@ from app import predicting
 from app.access.headers import PLAIN
 from app.extension import Lantern
 from app.model.service import ModelService
-from app.telemetry.requests import CALL, ID_HEADER, Call
+from app.telemetry.requests import CALL, ID_HEADER, AnswerInParts, Call
 from app.wire import JSON
 
 _VERBS: dict[str, predicting.Predict] = {
@@ -77,16 +77,12 @@ class ShortPath:
             call.failure = error
         if call.failure is not None:
             return self._application(environ, start_response)
-        start_response(
-            "200 OK",
-            [
-                ("Content-Type", JSON),
-                ("Content-Length", str(len(answer))),
-                *headers,
-                *PLAIN,
-                (ID_HEADER, call.request_id),
-            ],
-        )
+        headers = [("Content-Type", JSON), *headers, *PLAIN, (ID_HEADER, call.request_id)]
+        if isinstance(answer, AnswerInParts):
+            start_response("200 OK", headers)
+            return answer
+        headers.insert(1, ("Content-Length", str(len(answer))))
+        start_response("200 OK", headers)
         call.end(200, parts.metrics)
         return [answer]
 

@@ -89,8 +89,10 @@ def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSO
     return Response(encode(schema, answer), status, mimetype=mimetype)
 
 
-def reply_encoded(body: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
-    """Answer with JSON that is written already."""
+def reply_encoded(
+    body: bytes | Iterable[bytes], headers: Iterable[tuple[str, str]] = ()
+) -> Response:
+    """Answer with JSON that is written already, or written while it is sent."""
     response = Response(body, mimetype=JSON)
     response.headers.extend(headers)
     return response

@@ -126,6 +126,34 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+MANY = 200
+"""The classes of `many_classes`."""
+
+
+@pytest.fixture(scope="session")
+def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a model with many classes, and three features; don't change it."""
+    import numpy as np
+    import torch
+
+    from app.model.network import Network
+    from app.model.pack import pack
+    from tests.model.conftest import FEATURES
+
+    directory = tmp_path_factory.mktemp("many") / "many"
+    torch.manual_seed(11)
+    pack(
+        Network(len(FEATURES), 8, MANY),
+        directory / "1",
+        name="many",
+        version="1",
+        features=FEATURES,
+        classes=[f"label {number}" for number in range(MANY)],
+        golden_samples=np.array([[30, 2, 1], [60, np.nan, 9]], dtype=np.float32),
+    )
+    return directory
+
+
 @pytest.fixture
 def versions(three_versions: Path, tmp_path: Path) -> Path:
     """A copy of the three versions, to be released and damaged."""

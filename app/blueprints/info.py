@@ -10,9 +10,10 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from app import __version__
 from app.access.guard import OPEN
 from app.extension import lantern
+from app.model.model import Model
 from app.model.service import ModelService, State
 from app.model.serving import Serving
-from app.predicting import VERSION_HEADER
+from app.predicting import VERSION_HEADER, largest_batch
 from app.schemas import LINKS, MODEL_INFO, MODELS
 from app.wire import JSON, encode, reply, reply_encoded
 
@@ -39,6 +40,10 @@ _LINKED = (
 """What the page links to: rule, endpoint and label."""
 
 
+_MOST_FIELDS, _MOST_NAMES = 200, 1000
+"""The page has a form for a model of so many features and classes: it is made for each visitor."""
+
+
 @blueprint.get("/")
 def index() -> Response:
     """Give links to a program, and to a browser a page to try the model on."""
@@ -49,6 +54,7 @@ def index() -> Response:
             render_template(
                 "page.html",
                 model=model and model.info(),
+                takes_form=model is not None and _fits_a_form(model),
                 reason=service.fault,
                 version=__version__,
                 takes_key=guard.need_of("/predict") != OPEN,
@@ -62,6 +68,11 @@ def index() -> Response:
         response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
+
+
+def _fits_a_form(model: Model) -> bool:
+    """Return True if people can fill in the features, and the page need not hold many names."""
+    return model.encoder.width <= _MOST_FIELDS and len(model.classes) <= _MOST_NAMES
 
 
 _described: WeakKeyDictionary[Serving, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()
@@ -95,7 +106,11 @@ def _describe(service: ModelService) -> Response:
     key = model.version, state.fault
     known, body = _described.get(serving, (None, b""))
     if known != key:
-        body = encode(MODEL_INFO, model.info() | {"release": _release(State(serving, state.fault))})
+        more = {
+            "max_batch_size": largest_batch(model, lantern().settings.limits),
+            "release": _release(State(serving, state.fault)),
+        }
+        body = encode(MODEL_INFO, model.info() | more)
         _described[serving] = key, body
     return reply_encoded(body)
 

@@ -88,6 +88,22 @@ class BatchTooLarge(ModelError):
         self.limit = limit
 
 
+class AnswerTooLarge(ModelError):
+    """A batch whose answer would have more values than the service gives.
+
+    ``largest`` is the number of rows whose answer would be small enough.
+    """
+
+    def __init__(self, rows: int, values_per_row: int, limit: int) -> None:
+        self.rows = rows
+        self.largest = limit // values_per_row
+        super().__init__(
+            f"The answer to {rows:,} rows of {values_per_row:,} values each would have "
+            f"{rows * values_per_row:,} values, and at most {limit:,} are given "
+            f"(limits.max_answer_values). Send at most {self.largest:,} rows in one request."
+        )
+
+
 class NonFiniteOutput(ModelError):
     """The network gave no finite probabilities for the sample, or for some of a batch.
 

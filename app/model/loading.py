@@ -20,7 +20,8 @@ class ModelSource:
     ``name`` is what it is called where several are served; the manifest's own if empty.
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
     ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
-    ``cache_size`` is the number of rows whose answers are remembered.
+    ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds
+    the values of one answer; 0 doesn't.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class ModelSource:
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
+    max_answer_values: int = 0
 
 
 def load_model(source: ModelSource) -> Model:
@@ -43,6 +45,13 @@ def load_model(source: ModelSource) -> Model:
     found = bundles.find_bundle(source.path, source.version)
     load = _load_bare if bundles.is_bare(found) else _load_bundle
     bundle, runtime, checksum = load(source, found)
+    classes = len(bundle.manifest.classes)
+    if 0 < source.max_answer_values < classes:
+        raise BundleError(
+            f"Version {bundle.manifest.version} answers {classes:,} values for a row, and "
+            f"limits.max_answer_values is {source.max_answer_values:,}: it could answer no "
+            "request. Set it higher."
+        )
     if source.batch_rows:
         runtime = BatchingRuntime(runtime, source.batch_rows)
     model = Model(bundle, runtime, checksum, name=source.name, cache_size=source.cache_size)

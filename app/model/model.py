@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.model.bundle import Bundle
 from app.model.cache import AnswerCache
-from app.model.errors import BundleError, NonFiniteOutput
+from app.model.errors import MAX_FAULTS, BundleError, NonFiniteOutput
 from app.model.features import FeatureEncoder
 from app.model.manifest import Golden
 from app.model.runtime import Runtime
@@ -73,8 +73,8 @@ class BatchPrediction:
 
     def class_counts(self) -> dict[str, int]:
         """Count the predictions of each class that has any."""
-        counts = np.bincount(self.class_indices, minlength=len(self.classes)).tolist()
-        return {name: n for name, n in zip(self.classes, counts, strict=True) if n}
+        counts = np.bincount(self.class_indices)
+        return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
 
 
 class Model:
@@ -132,7 +132,7 @@ class Model:
     def predict_batch(self, matrix: NDArray[np.float32]) -> BatchPrediction:
         """Classify ``(n, width)`` float32 rows, ``n`` may be 0, in one pass of the network.
 
-        Raises `NonFiniteOutput` with the rows on which the network overflows.
+        Raises `NonFiniteOutput` with the first rows on which the network overflows.
         """
         if len(matrix):
             probabilities = self.runtime.run(matrix)
@@ -140,7 +140,7 @@ class Model:
             probabilities = np.empty((0, len(self.classes)), dtype=np.float32)
         finite = np.isfinite(probabilities).all(axis=1)
         if not finite.all():
-            raise NonFiniteOutput(np.flatnonzero(~finite).tolist())
+            raise NonFiniteOutput(np.flatnonzero(~finite)[:MAX_FAULTS].tolist())
         return BatchPrediction(
             probabilities.argmax(axis=1),
             probabilities,

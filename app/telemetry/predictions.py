@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from itertools import accumulate
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +16,10 @@ from app.telemetry import requests
 from app.telemetry.logs import EventLog
 from app.telemetry.requests import Call
 
+OTHERS = "(other)"
+"""The label of all classes, or features, of a model that have no series of their own."""
+MOST_SERIES = 100
+"""So many classes of a model have a series of their own in the metrics, and so many features."""
 WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
@@ -63,18 +66,35 @@ def _record(
     call.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
     headers = [(WARNINGS_HEADER, listed(outside))] if outside else []
-    parts.metrics.predicted(model, classes, outside)
+    parts.metrics.predicted(
+        model,
+        _in_few_series(model.classes, classes),
+        _in_few_series(model.encoder.names, outside),
+    )
     return headers
 
 
-def listed(names: Iterable[str]) -> str:
+def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Sum what is counted of all names but the first of a model, the same in every worker."""
+    if len(names) <= MOST_SERIES:
+        return counts
+    few = {name: counts[name] for name in names[:MOST_SERIES] if name in counts}
+    others = sum(counts.values()) - sum(few.values())
+    return few | {OTHERS: others} if others else few
+
+
+def listed(names: Collection[str]) -> str:
     """Write names for a header: what it can't hold is percent-encoded, a comma too.
 
     Those that make it too long for common clients and proxies are only counted.
     """
-    written = [quote(name, safe=_READABLE) for name in names]
-    lengths = accumulate(len(name) + 2 for name in written)
-    fitting = sum(length <= _LONGEST_HEADER for length in lengths)
-    if fitting < len(written):
-        written[fitting:] = [f"and {len(written) - fitting} more"]
+    written: list[str] = []
+    length = 0
+    for name in names:
+        quoted = quote(name[:_LONGEST_HEADER], safe=_READABLE)
+        length += len(quoted) + 2
+        if length > _LONGEST_HEADER:
+            written.append(f"and {len(names) - len(written)} more")
+            break
+        written.append(quoted)
     return ", ".join(written)

@@ -6,10 +6,11 @@ WSGI environ, where whatever answers finds it.
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
@@ -25,10 +26,11 @@ events = EventLog("lantern.request")
 ID_HEADER = "X-Request-ID"
 CALL = "lantern.call"
 """The key of the `Call` in a WSGI environ."""
+HELD = "app.worker.held"
+"""In the environ: how many bytes the worker is to count as kept for the rest of an answer."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
-_NOTHING: Mapping[str, Any] = {}
 
 
 class Call:
@@ -54,7 +56,7 @@ class Call:
         "started",
     )
 
-    def __init__(self, method: str, path: str, environ: Mapping[str, Any]) -> None:
+    def __init__(self, method: str, path: str, environ: dict[str, Any]) -> None:
         self.started = perf_counter()
         self.method = method
         self.path = path
@@ -78,13 +80,17 @@ class Call:
             finally:
                 del failure  # its traceback holds this frame, which must not hold it
 
-    def end(self, status: int, metrics: Metrics) -> None:
+    def end(
+        self, status: int, metrics: Metrics, seconds: float | None = None, *, complete: bool = True
+    ) -> None:
         """Log and count the request, which is answered with ``status``.
 
-        It lets go of the environ, which holds it: in a circle they would keep each other, and the
-        body with them, until the garbage is collected.
+        It took ``seconds``, by default those since it began. ``complete`` is False where the caller
+        left before the answer was whole. It lets go of the environ, which holds it: in a circle
+        they would keep each other, and the body with them, until the garbage is collected.
         """
-        seconds = perf_counter() - self.started
+        if seconds is None:
+            seconds = perf_counter() - self.started
         # Labels are bounded: neither a path nor a method that someone made up becomes one.
         method = self.method if self.method in _METHODS else "other"
         metrics.request_served(method, self.route, status, seconds)
@@ -100,8 +106,55 @@ class Call:
         }
         if self.caller is not None:
             fields["caller"] = self.caller
+        if not complete:
+            fields["complete"] = False
         events.info("request", fields)
-        self.environ = _NOTHING
+        self.environ = {}
+
+
+class AnswerInParts:
+    """The body of an answer (200) that is made while it is sent; it ends ``call`` when it is whole,
+    or given up.
+
+    The first part is made at once: what raises, raises before the answer begins. The request takes
+    as long as until then, and as making the other parts; the caller's time to read them, and that
+    of others who are served in between, don't count. ``held`` is how many bytes of memory ``parts``
+    are made from.
+    """
+
+    def __init__(self, call: Call, parts: Iterator[bytes], held: int, metrics: Metrics) -> None:
+        self._parts: Iterator[bytes] | None = itertools.chain((next(parts),), parts)
+        self._call = call
+        self._held = held
+        self._metrics = metrics
+        self._seconds: float | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._parts is None:
+            raise StopIteration
+        begun = perf_counter()
+        if self._seconds is None:
+            self._seconds = begun - self._call.started
+            self._call.environ[HELD] = self._held
+            self._call.environ["wsgi.input"] = io.BytesIO()  # nobody reads again what was sent
+        part = next(self._parts, None)
+        self._seconds += perf_counter() - begun
+        if part is None:
+            self._end(complete=True)
+            raise StopIteration
+        return part
+
+    def close(self) -> None:
+        """Give up what is left of the answer, if anything is; servers call it (PEP 3333)."""
+        self._end(complete=False)
+
+    def _end(self, *, complete: bool) -> None:
+        if self._parts is not None:
+            self._parts = None
+            self._call.end(200, self._metrics, self._seconds, complete=complete)
 
 
 def init_app(app: Flask) -> None:
@@ -132,7 +185,8 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     call = current_call()
     response.headers[ID_HEADER] = call.request_id
-    call.end(response.status_code, lantern().metrics)
+    if not isinstance(response.response, AnswerInParts):
+        call.end(response.status_code, lantern().metrics)
     return response
 
 

@@ -1,0 +1,1 @@
+"""Lantern's own protocol: samples and predictions in JSON, by name."""
