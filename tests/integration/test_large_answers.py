@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,3 +98,17 @@ def test_a_client_that_leaves_amid_an_answer_is_logged_so(server: Server) -> Non
         lambda: [line for line in server.lines("request") if line.get("complete") is False], 60
     )
     assert requests.get(f"{server.url}/health/live", timeout=30).ok
+
+
+def test_what_unread_answers_are_made_from_counts_as_held(
+    start: Callable[..., Server], worker_class: str, many_classes: Path
+) -> None:
+    """Each keeps 2.4 MB for its parts, and one or two of these: of four, some are given up."""
+    if worker_class != "keepalive":
+        pytest.skip("Gunicorn's own classes hold no more answers than they have threads")
+    server = start("-w", "1", MODEL__PATH=str(many_classes), LIMITS__MAX_HELD_BYTES=str(10 << 20))
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(asking(server)).recv(1)
+        wait_for(lambda: [x for x in server.lines("request") if x.get("complete") is False], 60)
+        assert requests.get(f"{server.url}/health/live", timeout=30).ok
