@@ -5,7 +5,6 @@ hooks load the model once in each worker, after the fork, and give it a place to
 """
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from app.settings import SettingsError, settings_at_start
 from app.telemetry.logs import GunicornLogger
 from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
 from app.worker import KeepAliveWorker
+from app.worker.cores import usable_cores
 from app.worker.files import connections_that_fit
 from app.worker.heartbeat import use_memory_for_heartbeats
 
@@ -24,16 +24,6 @@ try:
     _settings = settings_at_start()
 except SettingsError as error:
     sys.exit(f"Lantern can't start. {error.format_message()}")
-
-
-def _usable_cores():
-    """Count the cores this process may use: its affinity, and the CPU quota of its container."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cores if quota == "max" else min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return cores
 
 
 def _web_concurrency():
@@ -49,7 +39,7 @@ _THREAD_SECONDS = 5
 
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
-workers = _server.workers or _web_concurrency() or _usable_cores()
+workers = _server.workers or _web_concurrency() or usable_cores()
 worker_class = _settings.worker_class
 if worker_class == "keepalive":
     worker_class = KeepAliveWorker

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from app.worker.cores import usable_cores
 from benchmarks.peers import pins, read_pins
 from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
 
@@ -18,7 +19,7 @@ def describe() -> dict[str, Any]:
     ours = read_pins(ROOT / "requirements.txt")
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),

@@ -33,6 +33,7 @@ from app.model.repository import Repository
 from app.model.runtime import is_installed
 from app.model.verification import verify
 from app.settings import KEY_VARIABLE
+from app.worker.cores import usable_cores
 
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 refused, not verified, or not to be read;
@@ -331,6 +332,9 @@ def pack(
     with told_in_a_sentence():
         if not is_installed("torch"):
             raise BundleError("Packing needs torch: pip install -r requirements-dev.txt")
+        # By itself torch has a thread for each core of the machine, and knows of no quota.
+        if usable_cores() < (os.cpu_count() or 1):
+            os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
         from app.model.packing.file import pack_file  # imports torch, which no other command needs
 
         manifest = pack_file(
