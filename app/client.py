@@ -13,6 +13,7 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from io import TextIOWrapper
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any, NotRequired, Self, TypedDict, cast
@@ -488,6 +489,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine don't see)",
     )
     given = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # may lack characters that the names of classes have
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with ModelClient(given.url, api_key=given.api_key or None) as client:
             _demonstrate(client)

@@ -22,6 +22,7 @@ from app.access.cors import is_origin
 from app.access.rate import IN_MEMORY, Rate, check_redis_url
 from app.http.prefix import parse_prefix
 from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
+from app.model.text import NotUtf8, decode, readable, to_path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
@@ -334,8 +335,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     _merge(values, origins, _read_toml(DEFAULT_FILE), "default")
-    if environ.get(FILE_VARIABLE):
-        _merge(values, origins, _read_toml(Path(environ[FILE_VARIABLE])), environ[FILE_VARIABLE])
+    if file := environ.get(FILE_VARIABLE):
+        _merge(values, origins, _read_toml(Path(file)), readable(file))
     if environ.get(_SCRIPT_NAME):
         _merge(values, origins, {"server": {"prefix": environ[_SCRIPT_NAME]}}, _SCRIPT_NAME)
     for variable in sorted(environ):
@@ -373,11 +374,11 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     server = dict(checked["server"])
     server["prefix"] = parse_prefix(server["prefix"])
     model = dict(checked["model"])
-    model["path"] = PROJECT_ROOT / model["path"]  # an absolute path replaces the root
+    model["path"] = _in_project(model["path"])
     for names in ("feature_names", "class_names"):
         model[names] = tuple(model[names])
     access = dict(checked["access"])
-    access["keys_file"] = PROJECT_ROOT / access["keys_file"]
+    access["keys_file"] = _in_project(access["keys_file"])
     access["cors_origins"] = tuple(access["cors_origins"])
     return Settings(
         server=ServerSettings(**server),
@@ -404,10 +405,15 @@ def _without_password(value: Any) -> Any:
     return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", value)
 
 
+def _in_project(path: str) -> Path:
+    """Return a path that starts at the project, unless it is absolute."""
+    return PROJECT_ROOT / to_path(path)
+
+
 def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
     """Give the models to serve by their names; without any, the one at ``path``."""
     if named:
-        return {name: PROJECT_ROOT / relative for name, relative in named.items()}
+        return {name: _in_project(relative) for name, relative in named.items()}
     stem = path.stem if path.suffix == ".pt" else path.resolve().name
     return {
         re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]+", "-", stem)[:64].lstrip("-._") or "model": path
@@ -415,12 +421,15 @@ def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    name = readable(str(path))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(decode(path.read_bytes()))
     except OSError as error:
-        raise SettingsError(f"The settings file {path} can't be read: {error.strerror}.") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise SettingsError(f"The settings file {path} is not TOML: {error}.") from error
+        raise SettingsError(f"The settings file {name} can't be read: {error.strerror}.") from error
+    except NotUtf8 as error:
+        raise SettingsError(f"The settings file {name} {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"The settings file {name} is not TOML: {error}.") from error
 
 
 def _merge(
@@ -446,6 +455,10 @@ def _merge_variable(
             f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
             "underscores between section and key."
         )
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode()  # whatever the locale has
+    except UnicodeError:
+        raise SettingsError(f"{variable} is not UTF-8.") from None
     field = _SECTIONS.get(section, {}).get(key)
     values.setdefault(section, {})[key] = _parse_variable(field, text)
     origins[f"{section}.{key}"] = variable

@@ -13,6 +13,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.model.text import print_anything
 from benchmarks import agreement, machine, picture, report
 from benchmarks.bench import Bench
 from benchmarks.measures import PARTS, WITH_PEERS, everyone
@@ -29,6 +30,7 @@ _QUIET = 0.5
 def main() -> int:
     """Measure, report, and give the exit status: 1 when anything went wrong in a measurement."""
     options = _options()
+    print_anything()
     parts = [name for name in PARTS if name in options.only and name not in options.skip]
     full = (parts, options.rounds, options.seconds) == (list(PARTS), ROUNDS, SECONDS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and so stops the servers

@@ -126,7 +126,8 @@ def _ask_for_health(port: int, waits: list[float], done: threading.Event) -> Non
 
 
 def _memory_mib(pid: int, field: str) -> float:
-    [kib] = re.findall(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    [kib] = re.findall(rf"{field}:\s+(\d+) kB", status)
     return int(kib) / 1024
 
 

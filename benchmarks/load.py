@@ -95,7 +95,7 @@ def wrk(
     command += ["-s", str(_LUA), f"{server.url}{path}"]
     if bodies:
         command += ["--", str(bodies)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if ran.returncode:
         raise BenchmarkError(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
     return parse_wrk(ran.stdout)

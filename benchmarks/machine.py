@@ -51,19 +51,19 @@ def load_average() -> float:
 
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     return ran.stdout.strip()
 
 
 def _first_line(*command: str) -> str:
     """Give the first line that a program prints; wrk says its version and exits with 1."""
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return (ran.stdout or ran.stderr).partition("\n")[0].partition(" Copyright")[0]
 
 
 def _field(path: str, name: str) -> str:
     """Give the value of the first line ``name : value`` of a file in /proc."""
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:
             return value.strip()

@@ -212,7 +212,11 @@ def _have_each_worker_predict(server: Server, workers: int) -> None:
         status, _ = exchange(server, "/predict", body)
         if status != 200:
             raise BenchmarkError(f"{server.name} answers /predict with {status}.")
-        lines = (line for line in server.log.read_text().splitlines() if line.startswith("{"))
+        lines = (
+            line
+            for line in server.log.read_text(encoding="utf-8").splitlines()
+            if line.startswith("{")
+        )
         said = (json.loads(line) for line in lines)
         if len({line["pid"] for line in said if line["message"] == "prediction"}) == workers:
             return

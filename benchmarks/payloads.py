@@ -21,7 +21,7 @@ Sample = dict[str, float | None]
 @cache
 def manifest() -> dict[str, Any]:
     """Give the bundle's description of itself."""
-    content: dict[str, Any] = json.loads((BUNDLE / "manifest.json").read_text())
+    content: dict[str, Any] = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
     return content
 
 

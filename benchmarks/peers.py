@@ -16,15 +16,15 @@ def make_environments() -> None:
         requirements = PEERS / name / "requirements.txt"
         directory = VENVS / name
         stamp = directory / ".made-from"  # written last, so half an environment has none
-        wanted = f"{sys.version}\n{requirements.read_text()}"
-        if stamp.is_file() and stamp.read_text() == wanted:
+        wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
+        if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
             continue
         print(f"Making the environment of the {name} peer", flush=True)
         shutil.rmtree(directory, ignore_errors=True)
         _run(sys.executable, "-m", "venv", str(directory))
         pip = ("pip", "--disable-pip-version-check", "install", "--quiet")
         _run(str(directory / "bin" / "python"), "-m", *pip, "-r", str(requirements))
-        stamp.write_text(wanted)
+        stamp.write_text(wanted, encoding="utf-8")
 
 
 def pins(name: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ def pins(name: str) -> dict[str, str]:
 def read_pins(path: Path) -> dict[str, str]:
     """Give ``{name: version}`` of lines like ``orjson==3.13.0``, also in files it takes in."""
     found: dict[str, str] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         requirement = line.partition("#")[0].strip()
         if requirement.startswith("-r "):
             found |= read_pins(path.parent / requirement.removeprefix("-r ").strip())

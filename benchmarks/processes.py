@@ -15,7 +15,7 @@ def children(pid: int) -> list[int]:
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found += [int(child) for child in path.read_text().split()]
+            found += [int(child) for child in path.read_text(encoding="utf-8").split()]
     return found
 
 
@@ -34,7 +34,9 @@ def cpu_seconds(pid: int) -> float:
     for one in tree(pid):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # The name, in parentheses, may hold spaces; fields 14 to 17 are counted from 1.
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            fields = (
+                Path(f"/proc/{one}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            )
             ticks += sum(int(field) for field in fields[11:15])
     return ticks / _TICKS_PER_SECOND
 
@@ -46,7 +48,7 @@ def proportional_mib(pid: int) -> float:
     """
     kib = 0
     for one in tree(pid):
-        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{one}/smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss:"):
                 kib += int(line.split()[1])
     return kib * 1024 / MIB

@@ -34,7 +34,7 @@ def write(
         "median over the rounds, and what was divided by what.\n\n"
         f"{caption(about)}\n"
     )
-    (directory / "table.md").write_text(text)
+    (directory / "table.md").write_text(text, encoding="utf-8")
     document = {
         **about,
         "rows": [
@@ -52,7 +52,7 @@ def write(
         ],
         "figures": figures,
     }
-    (directory / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    (directory / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def caption(about: dict[str, Any]) -> str:

@@ -165,7 +165,7 @@ def _wait_until_ready(server: Server) -> None:
                 if connection.getresponse().status == 200:
                     return
         time.sleep(_POLL_SECONDS)
-    tail = server.log.read_text(errors="replace")[-2000:]
+    tail = server.log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise BenchmarkError(f"{server.name} did not start:\n{tail}")
 
 
@@ -186,7 +186,7 @@ def free_port() -> int:
     None that the kernel would give to a client as its own port.
     """
     path = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    first_of_clients = int(path.read_text().split()[0])
+    first_of_clients = int(path.read_text(encoding="utf-8").split()[0])
     ports = list(range(_LOWEST_PORT, max(first_of_clients, _LOWEST_PORT + 1)))
     random.shuffle(ports)
     for port in ports:

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from app.model.features import Feature
+from app.model.text import NotUtf8, check_encoding, find_fault
 
 IDENTIFIER = "customer_id"
 """May be in the file and is never a feature: who a customer is says nothing of the next one."""
@@ -93,19 +94,25 @@ def group_identical(features: NDArray[np.float32]) -> NDArray[np.int64]:
 def _read_table(path: Path) -> pd.DataFrame:
     """Read every cell as text: what pandas would guess, it could guess wrong in silence."""
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
+            check_encoding(file.peek())
             # A row longer than the header is otherwise cut, with no more than this warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
+            try:
+                table = pd.read_csv(
+                    file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+                )
+            except UnicodeDecodeError:
+                raise find_fault(file) from None
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}.") from error
+    except NotUtf8 as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8: it {error}") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty.") from None
     except pd.errors.ParserWarning:
         raise DataError(f"{path} has rows with more cells than the header has columns.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except pd.errors.ParserError as error:
         raise DataError(f"{path} is not a CSV file in UTF-8: {str(error).strip()}.") from error
     return table.fillna("").rename(columns=str.strip)
 

@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from app.model.errors import BundleError
 from app.model.pack import check_replaceable, pack
+from app.model.text import print_anything
+from app.worker.cores import usable_cores
 from training.card import RELIABILITY_PICTURE, ROC_PICTURE, write_card
 from training.data import CLASSES, Data, DataError, read_data
 from training.describe import describe_features, describe_training, golden_samples
@@ -31,6 +34,9 @@ _TITLES = ("ROC AUC", "avg. precision", "Brier score", "calibr. error")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says; gives the exit status."""
     options = _parser().parse_args(arguments)
+    print_anything()
+    # By itself torch has a thread for each core of the machine, and knows of no quota.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     recipe = replace(Recipe(), epochs=options.epochs)
     try:
         check_replaceable(options.out)  # before the minutes of training, not after

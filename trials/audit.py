@@ -16,6 +16,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from app.model.text import print_anything
+
 _SECONDS = 600
 
 
@@ -55,11 +57,13 @@ def run(service: str) -> Audit:
     """Have pip-audit look up what is installed. Raises `RuntimeError` when it can't."""
     with tempfile.TemporaryDirectory(prefix="lantern-audit-") as directory:
         requirements = Path(directory, "installed.txt")
-        requirements.write_text("\n".join(pins()) + "\n")
+        requirements.write_text("\n".join(pins()) + "\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip_audit", "--requirement", str(requirements)]
         command += ["--no-deps", "--disable-pip", "--vulnerability-service", service]
         command += ["--format", "json", "--progress-spinner", "off"]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+        ran = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=False, timeout=_SECONDS
+        )
     try:
         return read(json.loads(ran.stdout))
     except (ValueError, KeyError):
@@ -86,6 +90,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trials.audit", description=__doc__)
     parser.add_argument("--service", choices=("pypi", "osv"), default="pypi", help="whom to ask")
     service = parser.parse_args().service
+    print_anything()
     try:
         audit = run(service)
     except (RuntimeError, subprocess.TimeoutExpired) as error:

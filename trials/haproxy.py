@@ -93,7 +93,9 @@ def haproxy(instances: Sequence[int], directory: Path) -> Iterator[HAProxy]:
         until = time.monotonic() + _START_SECONDS
         while not address.exists():
             if process.poll() is not None or time.monotonic() > until:
-                raise BenchmarkError(f"HAProxy did not start:\n{log.read_text()[-2000:]}")
+                raise BenchmarkError(
+                    f"HAProxy did not start:\n{log.read_text(encoding='utf-8')[-2000:]}"
+                )
             time.sleep(_POLL_SECONDS)
         for number in range(1, len(instances) + 1):
             proxy.wait_for(f"lantern-{number}", "UP", _START_SECONDS)

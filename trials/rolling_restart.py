@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.model.text import print_anything
 from benchmarks import payloads
 from benchmarks.servers import BenchmarkError, Program, Server, free_port, lantern, running
 from trials.expected import Oracle
@@ -150,7 +151,7 @@ class Instance:
 
     def errors(self) -> list[str]:
         """Give the lines of an error that it has logged in all its lives."""
-        lines = self._server.log.read_text(errors="replace").splitlines()
+        lines = self._server.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return self._errors + [line for line in lines if '"ERROR"' in line or "Traceback" in line]
 
     def restart(self, proxy: HAProxy) -> Restart:
@@ -222,6 +223,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=defaults.seed)
     options = Options(**vars(parser.parse_args()))
+    print_anything()
     missing = [name for name in ("haproxy", "setpriv") if shutil.which(name) is None]
     if missing:
         parser.error(f"{' and '.join(missing)} are needed (Debian's haproxy and util-linux).")

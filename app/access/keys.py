@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from app.model.release import sync_directory
+from app.model.text import NotUtf8, decode, readable
 
 PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
 
@@ -49,6 +50,9 @@ log = logging.getLogger("lantern.access")
 
 class KeysError(Exception):
     """The file of keys can't be read or changed; the message names it and what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(readable(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +142,19 @@ def read_keys(path: Path) -> list[Key]:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise KeysError(f"{path} is not a file.")
-            text = file.read(_LARGEST_FILE + 1)
+            content = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise KeysError(f"{path} can't be read: {error.strerror}.") from error
-    if len(text) > _LARGEST_FILE:
+    if len(content) > _LARGEST_FILE:
         raise KeysError(f"{path} is larger than {_LARGEST_FILE:,} bytes.")
     try:
-        keys = [_key(entry) for entry in json.loads(text)["keys"]]
+        keys = [_key(entry) for entry in json.loads(decode(content))["keys"]]
         if len({key.id for key in keys}) < len(keys):
             raise ValueError("two keys have the same id")
+    except NotUtf8 as error:
+        raise KeysError(f"{path} {error}") from None
     except (
         ValueError,
         KeyError,

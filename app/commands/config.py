@@ -9,6 +9,7 @@ from flask.cli import with_appcontext
 
 from app.commands.printing import print_json, print_table
 from app.extension import lantern
+from app.model.text import print_anything
 
 
 @click.command()
@@ -16,6 +17,7 @@ from app.extension import lantern
 @with_appcontext
 def config(as_json: bool) -> None:
     """Print the settings in force and where each value came from."""
+    print_anything()
     settings = lantern().settings
     rows = [(key, value, settings.origins[key]) for key, value in settings.values.items()]
     if as_json:

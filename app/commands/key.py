@@ -28,11 +28,12 @@ from app.access.keys import (
 )
 from app.commands.printing import plain, print_json, print_table
 from app.extension import lantern
+from app.model.text import print_anything
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 
-key = AppGroup("key", help="Make, list and revoke the keys of the API.")
+key = AppGroup("key", callback=print_anything, help="Make, list and revoke the keys of the API.")
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from app.model.packing.description import read_description
 from app.model.release import Release
 from app.model.repository import Repository
 from app.model.runtime import is_installed
+from app.model.text import print_anything, readable
 from app.model.verification import verify
 from app.settings import KEY_VARIABLE
 from app.worker.cores import usable_cores
@@ -95,6 +96,7 @@ def _plain_name(context: click.Context, parameter: click.Parameter, name: str | 
 
 model = AppGroup(
     "model",
+    callback=print_anything,
     help="See, verify and compare the versions of a model, and change which of them serves.",
     epilog=EXIT_CODES,
 )
@@ -349,7 +351,7 @@ def pack(
         print_json(manifest_document(manifest))
     else:
         click.echo(
-            f"Packed version {manifest.version} of {manifest.name} to {out}: "
+            f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
             f"{len(manifest.features)} features, {len(manifest.classes)} classes."
         )
 
@@ -427,5 +429,5 @@ def _print_change(change: Change, as_json: bool) -> None:
 
 
 def _text(argument: str) -> str:
-    """Give an argument without the bytes in it that were no text."""
-    return argument.encode(errors="replace").decode()
+    """Return an argument as it was typed, in whatever locale; what is no text is replaced."""
+    return readable(argument)

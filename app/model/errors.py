@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.model.text import readable
+
 MAX_FAULTS = 100
 """How many faults of one input are reported at most; the rest is not looked for."""
 
@@ -26,7 +28,13 @@ class Fault:
 
 
 class ModelError(Exception):
-    """The base of every error that ``app.model`` raises on purpose."""
+    """The base of every error that ``app.model`` raises on purpose.
+
+    Its message may name a path, and is text all the same: it stands in answers and logs.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(readable(message))
 
 
 class BundleError(ModelError):

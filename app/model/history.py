@@ -27,6 +27,7 @@ from app.model.release import (
     release_document,
     sync_directory,
 )
+from app.model.text import NotUtf8, decode
 
 FILE_NAME = "history.jsonl"
 
@@ -75,7 +76,11 @@ def read_history(directory: Path) -> list[Change]:
         return []
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    *lines, tail = content.split(b"\n")
+    whole, end, tail = content.rpartition(b"\n")
+    try:
+        lines = decode(whole).split("\n") if end else []
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
     changes = []
     for number, line in enumerate(lines, start=1):
         change = _parse(line)
@@ -150,7 +155,7 @@ def _append(path: Path, line: bytes) -> int:
     return length
 
 
-def _parse(line: bytes) -> Change | None:
+def _parse(line: str | bytes) -> Change | None:
     """Give the change on a line; None where it is none."""
     try:
         document = json.loads(line)

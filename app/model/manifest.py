@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from app.model.errors import BundleError
 from app.model.features import Feature
+from app.model.text import NotUtf8, decode
 
 FORMAT = 1
 """The format of ``manifest.json`` that this code writes, and the only one that it reads."""
@@ -79,6 +80,23 @@ class Manifest:
 
 def read_manifest(path: Path) -> Manifest:
     """Read ``manifest.json``. Raises `BundleError`, which names the member that is wrong."""
+    document = _read_document(path)
+    try:
+        return _parse(document)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def read_name(path: Path) -> str:
+    """Read no more of ``manifest.json`` than what it calls the model. Raises `BundleError`."""
+    document = _read_document(path)
+    try:
+        return document.member("name").string()
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def _read_document(path: Path) -> _Reader:
     if not path.is_file():
         raise BundleError(f"{path} is missing, or not a regular file.")
     try:
@@ -90,21 +108,21 @@ def read_manifest(path: Path) -> Manifest:
             )
         # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits,
         # none of which an answer that repeats it could hold.
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(decode(path.read_bytes()))
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
     except orjson.JSONDecodeError as error:
         raise BundleError(f"{path} is not JSON: {error}") from error
-    try:
-        return _parse(_Reader(document, ""))
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from None
+    return _Reader(document, "")
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write ``manifest`` to ``path`` as JSON that people can read and `read_manifest` accepts."""
     document = manifest_document(manifest)
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from app.model.bundle import highest_version
 from app.model.errors import BundleError
 from app.model.manifest import VERSION, VERSION_FORM
+from app.model.text import NotUtf8, decode
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
@@ -62,17 +63,17 @@ def read_release(directory: Path) -> Release | None:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             raise BundleError(f"{path} is not a regular file.")
         with path.open("rb") as file:
-            text = file.read(_LARGEST_FILE + 1).decode()
+            content = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is not UTF-8.") from error
-    if len(text) > _LARGEST_FILE:
+    if len(content) > _LARGEST_FILE:
         raise BundleError(f"{path} is larger than a release can be.")
     try:
-        return parse_release(tomllib.loads(text))
+        return parse_release(tomllib.loads(decode(content)))
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
     # Beside its own error tomllib lets through an integer of too many digits, and too deep nesting.

@@ -6,6 +6,7 @@ messages keep their place and take the same form.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from gunicorn.glogging import Logger
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from app.access.keys import KEY_SECRET
+from app.model.text import readable
 from app.settings import LoggingSettings
 from app.telemetry.lines import LineHandler
 
@@ -83,6 +85,12 @@ class JsonFormatter(OrjsonFormatter):
         }
         line.update(fields)
         return orjson.dumps(line).decode()
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        try:
+            return str(super().jsonify_log_record(log_data))
+        except TypeError:  # the name of a file that the locale could not decode
+            return readable(json.dumps(log_data, default=str, ensure_ascii=False))
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from app.model.text import print_anything
 from benchmarks.servers import BenchmarkError, running
 from tests.worker.wire import exchange
 from trials.fuzz import costs
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="where inputs that go wrong go")
     parser.add_argument("--replay", type=Path, help="a file to send as it is, and nothing else")
     given = parser.parse_args()
+    print_anything()
     if shutil.which("setpriv") is None:
         parser.error("setpriv is needed (Debian's package util-linux).")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and so stops the server
@@ -45,7 +47,7 @@ def main() -> int:
             with running(service(), directory) as server:
                 received = exchange(("127.0.0.1", server.port), given.replay.read_bytes())
                 print(received.decode("latin-1"))
-                print(server.log.read_text(errors="replace"), file=sys.stderr)
+                print(server.log.read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
             return 0
         seed = random.SystemRandom().getrandbits(32) if given.seed is None else given.seed
         print(f"seed {seed}", flush=True)

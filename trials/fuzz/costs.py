@@ -191,7 +191,9 @@ def measured(shape: Shape, size: int = SIZE) -> tuple[Cost, float]:
     body = shape.body(size)
     gc.collect()
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+    Path("/proc/self/clear_refs").write_text(
+        "5", encoding="utf-8"
+    )  # the peak starts anew (proc(5))
     cost = meter.cost_of(shape, body)
     peak, after = _resident("VmHWM"), _resident("VmRSS")
     return replace(cost, peak_mib=peak - before, left_mib=after - before), valid
@@ -199,7 +201,7 @@ def measured(shape: Shape, size: int = SIZE) -> tuple[Cost, float]:
 
 def _resident(which: str) -> float:
     """Return a size of this process in MiB, as proc(5) has it."""
-    text = Path("/proc/self/status").read_text()
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(text.split(f"{which}:")[1].split()[0]) / 1024
 
 

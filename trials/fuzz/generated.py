@@ -132,7 +132,7 @@ def by_schemathesis(url: str, seed: int, examples: int, directory: Path) -> str 
         cwd=directory,
         env={**os.environ, **HOOKS},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=_SCHEMATHESIS_SECONDS,
     )

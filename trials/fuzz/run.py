@@ -142,5 +142,5 @@ class _Fuzz:
         failed = {status: n for status, n in self._counts().items() if status == 500}
         if failed:
             outcome.faults.append(f"the service counts {failed[500]:,} answers of 500")
-        with server.log.open(errors="replace") as lines:
+        with server.log.open(encoding="utf-8", errors="replace") as lines:
             outcome.faults += islice(strange_lines(lines), 50)

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from app.model.text import print_anything
 from benchmarks import machine
 from benchmarks.servers import BenchmarkError
 from trials.load import Tally
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--out", type=Path, default=OUT, help="where report and picture go")
     given = vars(parser.parse_args())
+    print_anything()
     out: Path = given.pop("out")
     options = Options(**given)
     if shutil.which("setpriv") is None:
@@ -58,7 +60,7 @@ def main() -> int:
         outcome = run(options, Path(directory))
     out.mkdir(parents=True, exist_ok=True)
     report = about | summary(outcome) | {"samples": series(outcome)}
-    (out / "soak.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / "soak.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     caption = (
         f"{WORKERS} workers, {options.minutes:g} minutes, commit {commit[:12]}; "
         "a line is a change of the release, the end of a worker, or a reload"

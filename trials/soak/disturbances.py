@@ -93,7 +93,7 @@ class Disturbances:
             cwd=ROOT,
             env=environment(self.settings),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
             timeout=_COMMAND_SECONDS,
         )
@@ -131,5 +131,5 @@ class Disturbances:
 
 def _started(pid: int) -> int:
     """Give when a process was started, in ticks since the machine was."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return int(fields[19])

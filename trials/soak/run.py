@@ -122,7 +122,7 @@ def run(options: Options, directory: Path, make: Callable[[Path], Program] = ser
         soak = _Soak(options, server, disturbances, items, wrong)
         soak.run()
         soak.stop()
-        soak.judge(server.log.read_text(errors="replace"))
+        soak.judge(server.log.read_text(encoding="utf-8", errors="replace"))
     return soak.outcome
 
 

@@ -94,7 +94,7 @@ def _process(pid: int) -> Process:
 def _fields(path: Path) -> dict[str, int]:
     """Give the fields of a file in /proc that begin with a number; memory is in KiB."""
     found = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         number = _NUMBER.match(value.strip())
         if number:

@@ -37,6 +37,7 @@ from typing import Any
 
 from app.model.errors import BundleError
 from app.model.features import FLOAT32_OVERFLOW, Feature
+from app.model.text import NotUtf8, decode
 
 _KEYS = ("name", "description", "classes", "training", "features")
 _FEATURE_KEYS = (
@@ -71,9 +72,9 @@ def read_description(path: Path) -> ModelDescription:
     if len(content) > _LARGEST_FILE:
         raise BundleError(f"{path} is larger than any features file; is it the right one?")
     try:
-        return parse_description(tomllib.loads(content.decode()))
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is not UTF-8.") from error
+        return parse_description(tomllib.loads(decode(content)))
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BundleError(f"{path} is not TOML: {error}.") from error
     except BundleError as error:

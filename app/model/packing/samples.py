@@ -10,6 +10,7 @@ import difflib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from app.model.errors import BundleError
 from app.model.features import FLOAT32_OVERFLOW, Feature
+from app.model.text import NotUtf8, check_encoding, find_fault
 
 GOLDEN_ROWS = 20
 """How many rows of the file become golden samples, at most."""
@@ -45,12 +47,17 @@ def read_samples(path: Path, features: Sequence[Feature]) -> Samples:
     A blank cell is null. Raises `BundleError`, which names the line and the column.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(csv.reader(file), features)
+        with path.open("rb") as file:
+            check_encoding(file.peek())
+            text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            try:
+                return _read(csv.reader(text), features)
+            except UnicodeDecodeError:
+                raise find_fault(file) from None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is not UTF-8; save it as CSV in UTF-8.") from error
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
     except csv.Error as error:
         raise BundleError(f"{path} is not CSV: {error}.") from error
     except BundleError as error:
