@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
 from app.deadline import serving
 from app.memory import keep_freed_memory

@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.configure_logging(settings.logging)
     parts = Lantern.install(app, settings)
     lines.when_dropped(parts.metrics.lines_dropped)
-    for service in parts.services.values():
+    for service in parts.models:
         service.import_libraries()
 
     requests.init_app(app)

@@ -107,7 +107,9 @@ class Documentation(Swagger):  # type: ignore[misc]
         request that is handled.
         """
         parts = lantern()
-        models = {name: service.loaded for name, service in parts.services.items()}
+        # In this order: what is loaded for this may be what has the name.
+        loaded = [(service.loaded, service.name) for service in parts.models]
+        models = {name: model for model, name in loaded}
         settings = parts.settings
         document = openapi(models, settings.limits, settings.release.routing_header)
         describe_access(document, parts.guard)
@@ -215,7 +217,8 @@ def _operations_by_name(
         "name": "name",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "enum": names},
+        # Without an enumeration while a name is still to be learnt.
+        "schema": {"type": "string"} | ({"enum": names} if all(names) else {}),
     }
     features = {
         "oneOf": [
@@ -453,7 +456,7 @@ def _description(model: Model | None) -> str:
     classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
     more = len(manifest.classes) - _MOST_SHOWN
     return (
-        f"Serves **{manifest.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"Serves **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
         f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
     )
 

@@ -5,14 +5,14 @@ One object, kept in ``app.extensions["lantern"]``; views reach it by `lantern()`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from flask import Flask, current_app
 
 from app.access.guard import Guard
-from app.model.errors import UnknownModel
+from app.model.errors import ModelUnavailable, UnknownModel
 from app.model.loading import ModelSource
 from app.model.service import ModelService
 from app.model.shadow import Shadow
@@ -27,15 +27,15 @@ from app.telemetry.versions import ServedVersions
 class Lantern:
     """The parts that requests share.
 
-    ``services`` has one for each model by its name, and ``service`` is that of the first, which
-    calls without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
+    ``models`` has a service for each model, and ``service`` is that of the first, which calls
+    without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
     by which a canary's callers are told apart. ``guard`` lets requests in, ``may_send_body``
     says which of them may send a body, by the environ of its head. ``draining`` tells whether this
     worker is about to stop.
     """
 
     settings: Settings
-    services: Mapping[str, ModelService]
+    models: Sequence[ModelService]
     metrics: Metrics
     shadow: Shadow
     wait_budget: WaitBudget
@@ -52,8 +52,8 @@ class Lantern:
         model = settings.model
         metrics = Metrics()
         versions = ServedVersions(metrics.registry)
-        services = {
-            name: ModelService(
+        models = [
+            ModelService(
                 ModelSource(
                     path=path,
                     name=name,
@@ -71,30 +71,46 @@ class Lantern:
                 versions,
             )
             for name, path in settings.models.items()
-        }
+        ]
+        for service in models:
+            service.learn_name()
         shadow = Shadow(metrics, metrics.current_in_flight)
-        self = cls(settings, services, metrics, shadow, WaitBudget(settings.limits))
+        self = cls(settings, models, metrics, shadow, WaitBudget(settings.limits))
         app.extensions["lantern"] = self
         return self
 
     def __post_init__(self) -> None:
-        self.service = next(iter(self.services.values()))
+        self.service = self.models[0]
         self.guard = Guard(self.settings)
         header = self.settings.release.routing_header
         self.routing_variable = "HTTP_" + header.upper().replace("-", "_")
 
+    @property
+    def services(self) -> Mapping[str, ModelService]:
+        """The services by their models' names; of one whose name nobody knows yet it is empty."""
+        return {service.name: service for service in self.models}
+
     def named(self, name: str) -> ModelService:
-        """Give the service of the model ``name``. Raises `UnknownModel`."""
-        if name not in self.services:
-            raise UnknownModel(name[:80], tuple(self.services))
-        return self.services[name]
+        """Return the service of the model ``name``.
+
+        Raises `UnknownModel`; or, where a model's name isn't known, so that it may be this one,
+        `ModelUnavailable` with the reason.
+        """
+        services = self.services
+        if "" in services:
+            fault = services[""].fault  # where nothing was loaded yet, it is now
+            services = self.services
+            if "" in services:
+                raise ModelUnavailable(fault)
+        if name not in services:
+            raise UnknownModel(name[:80], tuple(services))
+        return services[name]
 
     def start(self) -> None:
         """Load the models and follow their releases; in each worker, after the fork."""
-        services = tuple(self.services.values())
-        for service in services:
+        for service in self.models:
             service.load()
-        self.watcher = Watcher(services, self.settings.release.poll_seconds)
+        self.watcher = Watcher(self.models, self.settings.release.poll_seconds)
         self.watcher.start()
 
     def stop(self, seconds: float) -> bool:

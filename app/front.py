@@ -6,7 +6,7 @@ it, and neither's work is spent on what is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.access.cors import Cors
 from app.access.headers import headers_for
 from app.extension import Lantern
 from app.http.prefix import PathPrefix
+from app.model.service import ModelService
 from app.problems import PROBLEM_JSON, problem_document
 from app.refusals import Refused
 from app.telemetry.requests import CALL, ID_HEADER, Call
@@ -145,26 +146,37 @@ _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 class Rules:
     """The rules of the application's routes, matched as Flask matches them.
 
-    Paths of rules without a variable are looked up; only others go through werkzeug's matcher.
+    Paths of rules without a variable, and those of the models that are here, are looked up; only
+    others go through werkzeug's matcher.
     """
 
-    def __init__(self, url_map: Map, models: Iterable[str]) -> None:
+    def __init__(self, url_map: Map, services: Iterable[ModelService]) -> None:
         self._map = url_map
-        rules = [rule for rule in url_map.iter_rules() if not rule.arguments]
-        self._fixed: Mapping[str, str] = {rule.rule: rule.rule for rule in rules} | {
-            f"/models/{name}/{verb}": f"/models/<name>/{verb}"
-            for name in models
-            for verb in ("predict", "batch", "info")
-        }
-        methods = {rule.rule: rule.methods or set() for rule in url_map.iter_rules()}
-        self._taking = {
-            (method, path)
-            for path, rule in self._fixed.items()
-            for method in methods[rule] - _WITHOUT_BODY
-        }
+        self._methods = {rule.rule: rule.methods or set() for rule in url_map.iter_rules()}
+        self._fixed: dict[str, str] = {}
+        self._taking: set[tuple[str, str]] = set()
+        self._add((rule.rule, rule.rule) for rule in url_map.iter_rules() if not rule.arguments)
+        self._unnamed = list(services)
+        self._add_named()
+
+    def _add(self, paths: Iterable[tuple[str, str]]) -> None:
+        for path, rule in paths:
+            self._fixed[path] = rule
+            self._taking |= {(method, path) for method in self._methods[rule] - _WITHOUT_BODY}
+
+    def _add_named(self) -> None:
+        """Add the paths of the models whose names are known by now."""
+        for service in [service for service in self._unnamed if service.name]:
+            self._unnamed.remove(service)
+            self._add(
+                (f"/models/{service.name}/{verb}", f"/models/<name>/{verb}")
+                for verb in ("predict", "batch", "info")
+            )
 
     def takes_body(self, environ: dict[str, Any]) -> bool:
         """Return whether there is something for a request of this method that reads a body."""
+        if self._unnamed:
+            self._add_named()
         return (environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")) in self._taking
 
     def match(self, environ: dict[str, Any]) -> str:
@@ -183,7 +195,7 @@ class Rules:
 
 def init_app(app: Flask, parts: Lantern) -> None:
     """Put the front before ``app``, whatever is there by now, and its headers on its answers."""
-    rules = Rules(app.url_map, parts.services)
+    rules = Rules(app.url_map, parts.models)
     front = Front(app.wsgi_app, parts, rules)
     app.wsgi_app = front  # type: ignore[method-assign]
     parts.may_send_body = front.may_send_body

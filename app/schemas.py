@@ -322,7 +322,11 @@ class ReleaseSchema(Schema):
 
 
 class ListedModelSchema(Schema):
-    name = fields.String(required=True)
+    name = fields.String(
+        required=True,
+        allow_none=True,
+        **_said("As paths have it; null while neither settings nor files say it."),
+    )
     release = fields.Nested(ReleaseSchema, required=True)
 
 

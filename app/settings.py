@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 from app.access.cors import is_origin
 from app.access.rate import IN_MEMORY, Rate, check_redis_url
 from app.http.prefix import parse_prefix
+from app.model.naming import NAME, NAME_FORM
 from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
 from app.model.text import NotUtf8, decode, readable, to_path
 
@@ -66,6 +67,7 @@ class ServerSettings:
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     path: Path
+    name: str
     version: str
     runtime: RuntimeChoice
     device: str
@@ -122,7 +124,9 @@ class LoggingSettings:
 class Settings:
     """The settings in force; ``origins`` maps ``section.key`` to where its value came from.
 
-    ``values`` are for people: passwords are left out of them.
+    ``models`` has the paths of the models by the names that the settings give them; the name is
+    empty for the one that its own files name. ``values`` are for people: passwords are left out of
+    them.
     """
 
     server: ServerSettings
@@ -186,15 +190,17 @@ _HEADER = validate.Regexp(
     flags=re.IGNORECASE,
     error="Must be the name of a header that callers are free to set.",
 )
-_MODEL_NAME = validate.Regexp(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
-    error="A model's name must be letters, digits and . _ - (it stands in paths).",
-)
 _DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
 
 
 def _prefix(text: str) -> None:
     _checked(parse_prefix, text)
+
+
+def _model_name(text: str) -> None:
+    """Check a model's name, or that there is none."""
+    if text and not NAME.fullmatch(text):
+        raise ValidationError(f"A model's name must be {NAME_FORM}: it stands in URLs.")
 
 
 def _rate(text: str) -> None:
@@ -248,6 +254,7 @@ class _Server(_Section):
 
 class _Model(_Section):
     path = _text()
+    name = fields.String(required=True, validate=_model_name)
     version = fields.String(required=True)
     runtime = _text(*RUNTIME_CHOICES)
     device = fields.String(required=True, validate=_DEVICE)
@@ -298,7 +305,11 @@ class _Logging(_Section):
 class _Settings(_Section):
     server = fields.Nested(_Server, required=True)
     model = fields.Nested(_Model, required=True)
-    models = fields.Dict(keys=fields.String(validate=_MODEL_NAME), values=_text(), required=True)
+    models = fields.Dict(
+        keys=fields.String(validate=[validate.Length(min=1), _model_name]),
+        values=_text(),
+        required=True,
+    )
     release = fields.Nested(_Release, required=True)
     cache = fields.Nested(_Cache, required=True)
     limits = fields.Nested(_Limits, required=True)
@@ -361,13 +372,29 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             f"{limits['max_body_bytes']}: set it to at least that, and better to several of them."
         )
     if checked["models"]:
-        for key in ("model.path", "model.version"):
+        for key in ("model.path", "model.name", "model.version"):
             if origins[key] != "default":
                 raise SettingsError(
                     f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
                     "those to serve: leave one of the two out."
                 )
+        _refuse_two_spellings(checked["models"], origins)
     return _typed(checked, origins)
+
+
+def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> None:
+    """Raise `SettingsError` for names that differ in case alone: variables, which have none, can't
+    replace the entry of a file that they are meant for.
+    """
+    seen: dict[str, str] = {}
+    for name in models:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise SettingsError(
+                f"Settings models.{other} ({origins[f'models.{other}']}) and models.{name} "
+                f"({origins[f'models.{name}']}) differ in case alone: write the name in small "
+                "letters in both."
+            )
 
 
 def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
@@ -383,7 +410,8 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     return Settings(
         server=ServerSettings(**server),
         model=ModelSettings(**model),
-        models=_models(checked["models"], model["path"]),
+        models={name: _in_project(path) for name, path in checked["models"].items()}
+        or {model["name"]: model["path"]},
         release=ReleaseSettings(**checked["release"]),
         cache=CacheSettings(**checked["cache"]),
         limits=LimitSettings(**checked["limits"]),
@@ -408,16 +436,6 @@ def _without_password(value: Any) -> Any:
 def _in_project(path: str) -> Path:
     """Return a path that starts at the project, unless it is absolute."""
     return PROJECT_ROOT / to_path(path)
-
-
-def _models(named: Mapping[str, str], path: Path) -> dict[str, Path]:
-    """Give the models to serve by their names; without any, the one at ``path``."""
-    if named:
-        return {name: _in_project(relative) for name, relative in named.items()}
-    stem = path.stem if path.suffix == ".pt" else path.resolve().name
-    return {
-        re.sub(r"[^A-Za-z0-9._-]|^[^A-Za-z0-9]+", "-", stem)[:64].lstrip("-._") or "model": path
-    }
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

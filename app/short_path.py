@@ -40,12 +40,20 @@ class ShortPath:
             "/predict": (predicting.predict, parts.service, "/predict"),
             "/predict/batch": (predicting.predict_batch, parts.service, "/predict/batch"),
         }
-        for name, service in parts.services.items():
+        self._unnamed = list(parts.models)
+        self._add_routes()
+
+    def _add_routes(self) -> None:
+        """Add the routes of the models whose names are known by now."""
+        for service in [service for service in self._unnamed if service.name]:
+            self._unnamed.remove(service)
             for verb, predict in _VERBS.items():
                 route = predict, service, f"/models/<name>/{verb}"
-                self._routes[f"/models/{name}/{verb}"] = route
+                self._routes[f"/models/{service.name}/{verb}"] = route
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if self._unnamed:
+            self._add_routes()
         found = self._routes.get(environ.get("PATH_INFO", ""))
         if (
             found is None

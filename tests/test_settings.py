@@ -289,11 +289,10 @@ def test_several_models_have_names_and_the_first_is_the_default() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), [("models/churn", "churn"), ("x/my model.pt", "my-model"), ("/", "model")]
-)
-def test_a_single_model_is_called_like_its_place(path: str, name: str) -> None:
-    assert list(load_settings({"LANTERN_MODEL__PATH": path}).models) == [name]
+def test_a_single_model_has_the_name_of_the_settings_or_one_that_its_files_say() -> None:
+    place = {"LANTERN_MODEL__PATH": "models/churn"}
+    assert list(load_settings(place).models) == [""]
+    assert list(load_settings(place | {"LANTERN_MODEL__NAME": "shop"}).models) == ["shop"]
 
 
 @pytest.mark.parametrize(
@@ -303,6 +302,12 @@ def test_a_single_model_is_called_like_its_place(path: str, name: str) -> None:
         ({"MODELS__A": ""}, "models.a"),
         ({"MODELS__A": "x", "MODEL__PATH": "y"}, "leave one of the two out"),
         ({"MODELS__A": "x", "MODEL__VERSION": "2"}, "leave one of the two out"),
+        ({"MODELS__A": "x", "MODEL__NAME": "b"}, "leave one of the two out"),
+        ({"MODELS__A/B": "x"}, "models.a/b"),
+        ({"MODELS__.": "x"}, "A model's name must be at most 64 letters, digits and . _ + -"),
+        ({"MODEL__NAME": "a/b"}, "model.name = 'a/b'"),
+        ({"MODEL__NAME": ".."}, "model.name = '..'"),
+        ({"MODEL__NAME": "x" * 65}, "it stands in URLs"),
         ({"RELEASE__POLL_SECONDS": "1e11"}, "release.poll_seconds"),
         ({"RELEASE__ROUTING_HEADER": "Content-Type"}, "release.routing_header"),
         ({"RELEASE__ROUTING_HEADER": "a b"}, "release.routing_header"),
@@ -321,3 +326,19 @@ def test_what_a_worker_may_hold_is_at_least_one_body() -> None:
     ):
         load_settings(variables)
     load_settings(variables | {"LANTERN_LIMITS__MAX_BODY_BYTES": "1000"})
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[models]\na = "x"\na = "y"\n')
+    assert "is not TOML" in refused(CONFIG=str(file))
+    file.write_text('[models]\nChurn = "x"\n')
+    message = refused(CONFIG=str(file), MODELS__CHURN="y")
+    assert f"models.Churn ({file}) and models.churn (LANTERN_MODELS__CHURN)" in message
+    assert "differ in case alone" in message
+    file.write_text('[models]\n"" = "x"\n')
+    assert "Shorter than minimum length 1" in refused(CONFIG=str(file))
+    # A variable replaces the entry of the file that has its name.
+    file.write_text('[models]\nchurn = "x"\n')
+    settings = load_settings({"LANTERN_CONFIG": str(file), "LANTERN_MODELS__CHURN": "/y"})
+    assert dict(settings.models) == {"churn": Path("/y")}

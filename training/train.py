@@ -7,6 +7,7 @@ Exits with 2 and one sentence on standard error when the data or the place is wr
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -67,7 +68,7 @@ def train(data: Data, out: Path, recipe: Recipe, *, folds: int, seed: int) -> Ev
         network = fit_network(data.features, data.labels, recipe, seed, bar.update)
     print("\n".join(_summary_lines(evaluation)))
     features = describe_features(data)
-    name, version = out.resolve().parent.name, out.resolve().name
+    name, version = _place(out)
     card = write_card(
         data,
         features,
@@ -140,9 +141,15 @@ def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def _place(out: Path) -> tuple[str, str]:
+    """Return the name and the version that a bundle's path says, never where a link leads."""
+    parts = Path(os.path.abspath(out)).parts  # noqa: PTH100 -- Path keeps "..", resolve() follows
+    return parts[-2], parts[-1]
+
+
 def _command(out: Path, recipe: Recipe, *, folds: int, seed: int) -> str:
     """Give the command that makes this bundle again, free of this machine's paths."""
-    place = f"models/{out.resolve().parent.name}/{out.resolve().name}"
+    place = "models/" + "/".join(_place(out))
     defaults = _parser().parse_args(["--data", "customers.csv", "--out", place])
     options = {"folds": folds, "seed": seed, "epochs": recipe.epochs}
     changed = [f"--{n} {v}" for n, v in options.items() if v != getattr(defaults, n)]

@@ -19,7 +19,7 @@ def health() -> Response:
     """Tell whether every model of the worker serves; 503 when one doesn't."""
     parts = lantern()
     model = parts.service.loaded
-    missing = [service.fault for service in parts.services.values() if service.loaded is None]
+    missing = [service.fault for service in parts.models if service.loaded is None]
     document = {
         "status": "unhealthy" if missing else "healthy",
         "model_loaded": model is not None,
@@ -43,6 +43,6 @@ def ready() -> Response:
     parts = lantern()
     if parts.draining():
         raise Draining
-    for service in parts.services.values():
+    for service in parts.models:
         service.current()
     return reply(PROBE, {"status": "ready"})

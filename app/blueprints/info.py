@@ -93,8 +93,7 @@ def model_info_by(name: str) -> Response:
 @blueprint.get("/models")
 def models() -> Response:
     """List the models of this service, and which of their versions serve."""
-    services = lantern().services
-    return reply(MODELS, {"models": [_listed(name, each) for name, each in services.items()]})
+    return reply(MODELS, {"models": [_listed(each) for each in lantern().models]})
 
 
 def _describe(service: ModelService) -> Response:
@@ -115,8 +114,9 @@ def _describe(service: ModelService) -> Response:
     return reply_encoded(body)
 
 
-def _listed(name: str, service: ModelService) -> dict[str, Any]:
-    return {"name": name, "release": _release(service.state)}
+def _listed(service: ModelService) -> dict[str, Any]:
+    release = _release(service.state)  # first: what is loaded for this may be what has the name
+    return {"name": service.name or None, "release": release}
 
 
 def _release(state: State) -> dict[str, Any]:

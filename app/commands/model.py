@@ -81,11 +81,15 @@ def repository(name: str | None) -> Repository:
 
     One that the settings don't name lies beside the first.
     """
-    models = lantern().settings.models
-    first = next(iter(models.values()))
-    directory = first if name is None else models.get(name, first.parent / name)
-    settings = lantern().settings.model
-    return Repository(directory, runtime=settings.runtime, device=settings.device)
+    parts, settings = lantern(), lantern().settings.model
+    service = parts.service if name is None else parts.services.get(name)
+    source = service.source if service else None
+    return Repository(
+        source.path if source else parts.service.source.path.parent / str(name),
+        name=source.name if source else "",
+        runtime=settings.runtime,
+        device=settings.device,
+    )
 
 
 def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -379,7 +383,8 @@ def compare_candidate(
     settings = lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
-    name = next((n for n, p in settings.models.items() if p == repository.directory), "")
+    served = (each for each in lantern().models if each.source.path == repository.directory)
+    name = next((each.name for each in served), "")
     sides = compare_sides(text, name or repository.directory.name)
     if as_json:
         print_json(asdict(sides))

@@ -189,7 +189,7 @@ def open_bare_checkpoint(
     check_names("model.feature_names", feature_names)
     check_names("model.class_names", classes)
     manifest = Manifest(
-        name=path.parent.name if path.stem == "model" else path.stem,
+        name=path.stem,
         version=version,
         features=tuple(Feature(name) for name in feature_names),
         classes=classes,

@@ -17,7 +17,7 @@ from app.model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime,
 class ModelSource:
     """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
 
-    ``name`` is what it is called where several are served; the manifest's own if empty.
+    ``name`` is what the settings call it; empty where its files do (see `app.model.naming`).
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
     ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds

@@ -21,6 +21,7 @@ from app.model.compat import breaking_changes
 from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRefused
 from app.model.history import Change, new_change, read_history, recorded
 from app.model.manifest import Manifest
+from app.model.naming import as_name
 from app.model.release import Mode, Release, release_in_force, write_release
 from app.model.runtime import RuntimeChoice
 from app.model.verification import verify
@@ -55,10 +56,18 @@ class Repository:
     """
 
     def __init__(
-        self, directory: Path, *, runtime: RuntimeChoice = "auto", device: str = "cpu"
+        self,
+        directory: Path,
+        *,
+        name: str = "",
+        runtime: RuntimeChoice = "auto",
+        device: str = "cpu",
     ) -> None:
-        """``runtime`` and ``device`` are those of the service, which a version must suit."""
+        """``runtime`` and ``device`` are those of the service, which a version must suit; ``name``
+        is what its settings call the model, empty where the manifests do.
+        """
         self.directory = directory
+        self.name = name
         self.runtime = runtime
         self.device = device
 
@@ -119,7 +128,12 @@ class Repository:
                     f"Version {version} is stable already{ends if before.candidate else ''}."
                 )
             manifest = self._verified(version, "promoted")
-            reasons = unknown if before is None else self._breaks(before.stable, manifest)
+            reasons = unknown
+            if before is not None:
+                reasons = [
+                    *self._breaks(before.stable, manifest),
+                    *self._renames(before.stable, manifest),
+                ]
             if reasons and not allow_schema_change:
                 raise ReleaseRefused(
                     f"Version {version} is not promoted, for it may break callers "
@@ -224,6 +238,22 @@ class Repository:
             return breaking_changes(manifests.read_manifest(path), manifest)
         except BundleError as error:
             return [f"The stable version {stable} can't be compared with. {error}"]
+
+    def _renames(self, stable: str, manifest: Manifest) -> list[str]:
+        """Say that ``manifest`` has another name than that of ``stable``, where callers see it."""
+        if self.name:
+            return []
+        path = self.directory / stable / manifests.FILE_NAME
+        try:
+            before, after = as_name(manifests.read_name(path)), as_name(manifest.name)
+        except BundleError:  # `_breaks` says so
+            return []
+        if before == after:
+            return []
+        return [
+            f"The model is called {after!r}, and was {before!r}: so are its URLs and metrics from "
+            f'the next start of the service, unless model.name = "{before}" is set.'
+        ]
 
     def _version_before(self, stable: str) -> str:
         earlier = _stables(read_history(self.directory), stable)[:-1]

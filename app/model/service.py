@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -23,9 +24,11 @@ from app.model.compat import breaking_changes
 from app.model.errors import BundleError, ModelError, ModelUnavailable
 from app.model.loading import ModelSource, load_model, runtime_for
 from app.model.model import BatchPrediction, Model, Prediction
+from app.model.naming import ModelName, as_name, name_in
 from app.model.release import FILE_NAME, Release, release_in_force
 from app.model.runtime import import_library
 from app.model.serving import Serving
+from app.model.text import readable
 
 log = logging.getLogger("lantern.model")
 
@@ -94,12 +97,32 @@ class ModelService:
         self.source = source
         self._memory = memory
         self._observer = observer or Observer()
+        self._name = ModelName(source.name)
+        self._told_name: str | None = None
         self._lock = threading.Lock()
         self._tried = False
         self._seen: object = None
         self._try_again_at = float("inf")
         self._held: dict[str, _Held] = {}
         self._state = State()
+
+    @property
+    def name(self) -> str:
+        """What the model is called, by every process for as long as the service runs.
+
+        The name in its source, or else what its files called it when they could first be read;
+        empty until then.
+        """
+        return self._name.value
+
+    def learn_name(self) -> None:
+        """Read the name from the model's files, where nothing else says it. Never raises.
+
+        Done before a fork, it doesn't hang on which worker is the first to load.
+        """
+        with suppress(Exception):  # why they can't be read is told by `load`
+            found = bundles.find_bundle(self.source.path, self._release().stable)
+            self._name.decide(lambda: name_in(found))
 
     def import_libraries(self) -> None:
         """Import what the runtime needs: done before a fork, every worker shares it.
@@ -221,12 +244,12 @@ class ModelService:
             serving = Serving(stable.model, candidate.model, release.mode, release.share)
         self._held = held
         if not faults and release.stable and self._memory:
-            self._memory.remember(self._name, release.stable)
+            self._memory.remember(self._remembered_as, release.stable)
         return serving
 
     def _serve_remembered(self, faults: list[str]) -> Serving | None:
         """Load what a process beside or before this one could serve."""
-        version = self._memory and self._memory.recall(self._name)
+        version = self._memory and self._memory.recall(self._remembered_as)
         if not version:
             return None
         stable = self._version(version, [])
@@ -249,7 +272,7 @@ class ModelService:
         if files is None or (held is not None and held.files == files):
             return held
         started = monotonic()
-        model = _attempt(faults, lambda: load_model(source))
+        model = _attempt(faults, lambda: self._load(source))
         if model is None:
             return held
         seconds = monotonic() - started
@@ -266,6 +289,19 @@ class ModelService:
         _tell(lambda: self._observer.loaded(model, seconds))
         return _Held(model, files)
 
+    def _load(self, source: ModelSource) -> Model:
+        found = bundles.find_bundle(source.path, source.version)
+        name = self._name.decide(lambda: name_in(found))
+        model = load_model(replace(source, name=name))
+        written = as_name(model.manifest.name)
+        if written != name and not self.source.name:
+            log.warning(
+                "the manifest has another name; this service keeps its own until it is restarted: "
+                "set model.name to keep it for good",
+                extra={"model": name, "manifest": written, "model_version": model.version},
+            )
+        return model
+
     def _tell_of_swap(self, new: Serving, old: Serving | None) -> None:
         _tell(lambda: self._observer.served(new))
         if old is None:
@@ -273,7 +309,7 @@ class ModelService:
         log.info(
             "release followed",
             extra={
-                "model": self._name,
+                "model": self.name,
                 "stable": new.stable.version,
                 "candidate": new.candidate and new.candidate.version,
                 "mode": new.mode,
@@ -283,15 +319,19 @@ class ModelService:
         )
 
     def _tell_of_fault(self, before: State) -> None:
-        state = self._state
-        _tell(lambda: self._observer.refused(self._name, state.fault))
+        state, name = self._state, self.name
+        if name and self._told_name == "":  # what was told of it without a name is no longer so
+            _tell(lambda: self._observer.refused("", ""))
+        self._told_name = name
+        _tell(lambda: self._observer.refused(name, state.fault))
         if state.fault and state.fault != before.fault:
             event = "release not followed" if state.serving else "model not loaded"
-            log.error(event, extra={"model": self._name, "reason": state.fault})
+            log.error(event, extra={"model": name or None, "reason": state.fault})
 
     @property
-    def _name(self) -> str:
-        return self.source.name or self.source.path.name
+    def _remembered_as(self) -> str:
+        """What is known before any file can be read, as long as the settings are the same."""
+        return self.source.name or readable(str(self.source.path))
 
     @property
     def _is_directory(self) -> bool:

@@ -1,0 +1,78 @@
+"""What a model is called: in URLs, metrics, logs and commands, everywhere the same.
+
+The settings say it, or else the model's own files; the name of a directory, or where a link points,
+never does. It is decided once for all processes of a service, so that no release changes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from app.model import bundle as bundles
+from app.model import manifest as manifests
+from app.model.text import readable
+
+NAME = manifests.VERSION
+"""The form of a name: one segment of a path, as it stands."""
+NAME_FORM = manifests.VERSION_FORM
+_LONGEST = 64
+_FALLBACK = "model"
+
+
+def name_in(bundle: Path) -> str:
+    """Return what the files of a bundle, or of a bare checkpoint, call their model.
+
+    A manifest has its name; a checkpoint without one is called like its file. Raises `BundleError`
+    for a manifest that can't be read.
+    """
+    if bundles.is_bare(bundle):
+        return as_name(bundles.checkpoint_path(bundle).stem)
+    return as_name(manifests.read_name(bundle / manifests.FILE_NAME))
+
+
+def as_name(text: str) -> str:
+    """Return ``text`` as a name: what can't stand in a URL as it is becomes ``-``."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "-", readable(text)).lstrip("-._+")
+    return plain[:_LONGEST] or _FALLBACK
+
+
+class ModelName:
+    """A name that is known from the start, or that the first process which learns it decides.
+
+    The processes that are forked from this one share it, in memory that has no name in any file
+    system; the system takes the lock back from a process that dies.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self._name = name
+        if not name:
+            self._shared = os.memfd_create("lantern-model-name")
+            weakref.finalize(self, os.close, self._shared)
+
+    @property
+    def value(self) -> str:
+        """The name; empty while no process knows it."""
+        if not self._name:
+            self._name = os.pread(self._shared, _LONGEST, 0).decode()
+        return self._name
+
+    def decide(self, learn: Callable[[], str]) -> str:
+        """Return the name, which is what ``learn`` returns where none was decided before.
+
+        Raises what ``learn`` raises; it is then still to be decided.
+        """
+        if self.value:
+            return self._name
+        name = learn()
+        fcntl.lockf(self._shared, fcntl.LOCK_EX)
+        try:
+            if not self.value:
+                os.pwrite(self._shared, name.encode(), 0)
+            return self.value
+        finally:
+            fcntl.lockf(self._shared, fcntl.LOCK_UN)
