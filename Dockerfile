@@ -82,7 +82,7 @@ EXPOSE 8000
 
 # Not urllib.request: it would ask the proxy of HTTP_PROXY, where one is set.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('LANTERN_SERVER__PORT', 8000)), timeout=4); service.request('GET', os.environ.get('LANTERN_SERVER__PREFIX', os.environ.get('SCRIPT_NAME', '')).rstrip('/') + '/health/ready'); sys.exit(service.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('LANTERN_SERVER__PORT') or os.environ.get('PORT') or 8000), timeout=4); service.request('GET', os.environ.get('LANTERN_SERVER__PREFIX', os.environ.get('SCRIPT_NAME', '')).rstrip('/') + '/health/ready'); sys.exit(service.getresponse().status != 200)"]
 
 # Gunicorn is the container's first process, so a SIGTERM reaches it.
 CMD ["gunicorn", "wsgi:app"]

@@ -31,6 +31,9 @@ PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
 KEY_VARIABLE = "LANTERN_API_KEY"
 """No setting: the key that the client and commands send to a service."""
+PORT_VARIABLE = "PORT"
+"""By which Heroku, Cloud Run and others say where they lead requests to."""
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 -- where such a platform looks for the service
 
 _SCRIPT_NAME = "SCRIPT_NAME"
 """The variable by which Gunicorn is told the prefix."""
@@ -353,6 +356,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
             _merge_variable(values, origins, variable, environ[variable])
+    _merge_port(values, origins, environ.get(PORT_VARIABLE, ""))
     try:
         checked = _SCHEMA.load(values)
     except ValidationError as error:
@@ -404,6 +408,7 @@ def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     model["path"] = _in_project(model["path"])
     for names in ("feature_names", "class_names"):
         model[names] = tuple(model[names])
+    server["host"] = server["host"].removeprefix("[").removesuffix("]")  # as URLs have IPv6
     access = dict(checked["access"])
     access["keys_file"] = _in_project(access["keys_file"])
     access["cors_origins"] = tuple(access["cors_origins"])
@@ -480,6 +485,22 @@ def _merge_variable(
     field = _SECTIONS.get(section, {}).get(key)
     values.setdefault(section, {})[key] = _parse_variable(field, text)
     origins[f"{section}.{key}"] = variable
+
+
+def _merge_port(values: dict[str, Any], origins: dict[str, str], text: str) -> None:
+    """Listen at the port of a platform, and where it looks for it, unless the user says otherwise.
+
+    A variable, it wins over the file; but Lantern's own variable is the more exact one, and then
+    this says nothing of the host either.
+    """
+    if not text or origins["server.port"].startswith(PREFIX):
+        return
+    server = values["server"]
+    server["port"] = _parse_variable(_SECTIONS["server"]["port"], text)
+    origins["server.port"] = PORT_VARIABLE
+    if origins["server.host"] == "default":
+        server["host"] = _EVERYWHERE
+        origins["server.host"] = PORT_VARIABLE
 
 
 def _parse_variable(field: Any, text: str) -> Any:

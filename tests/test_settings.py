@@ -208,6 +208,60 @@ def test_the_production_example_loads_and_overrides_something() -> None:
     assert settings.server.host == named["server"]["host"] == "0.0.0.0"
 
 
+def test_an_address_of_ipv6_may_be_written_as_urls_have_it() -> None:
+    for text in ("::1", "[::1]"):
+        assert load_settings({"LANTERN_SERVER__HOST": text}).server.host == "::1"
+
+
+FILE_WITH_PORT = "[server]\nport = 9000\n"
+FILE_WITH_HOST = '[server]\nhost = "::1"\n'
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "address", "origins"),
+    [
+        ({"PORT": "5000"}, "", ("0.0.0.0", 5000), ("PORT", "PORT")),
+        ({"PORT": ""}, "", ("127.0.0.1", 8000), ("default", "default")),
+        ({"PORT": "5000"}, FILE_WITH_PORT, ("0.0.0.0", 5000), ("PORT", "PORT")),
+        ({"PORT": "5000"}, FILE_WITH_HOST, ("::1", 5000), ("FILE", "PORT")),
+        (
+            {"PORT": "5000", "LANTERN_SERVER__HOST": "127.0.0.1"},
+            *("", ("127.0.0.1", 5000), ("LANTERN_SERVER__HOST", "PORT")),
+        ),
+        # The more exact variable: as `make serve PORT=9001` sets it, which leaves PORT there, too.
+        (
+            {"PORT": "5000", "LANTERN_SERVER__PORT": "9001"},
+            *(FILE_WITH_PORT, ("127.0.0.1", 9001), ("default", "LANTERN_SERVER__PORT")),
+        ),
+        (
+            {"PORT": "nonsense", "LANTERN_SERVER__PORT": "9001"},
+            *("", ("127.0.0.1", 9001), ("default", "LANTERN_SERVER__PORT")),
+        ),
+    ],
+)
+def test_a_platform_says_the_port_unless_the_user_does(
+    variables: dict[str, str],
+    file: str,
+    address: tuple[str, int],
+    origins: tuple[str, str],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(file)
+    settings = load_settings(variables | ({"LANTERN_CONFIG": str(path)} if file else {}))
+    assert (settings.server.host, settings.server.port) == address
+    told = settings.origins["server.host"], settings.origins["server.port"]
+    assert told == tuple(origin.replace("FILE", str(path)) for origin in origins)
+
+
+@pytest.mark.parametrize("text", ["http", "0", "70000", "80.5", "tcp://10.0.0.1:80", "-1"])
+def test_a_port_of_a_platform_that_is_none_is_refused_by_name(text: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({"PORT": text})
+    assert "Setting server.port = " in refusal.value.format_message()
+    assert "(PORT): " in refusal.value.format_message()
+
+
 def run_flask(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", *arguments],

@@ -108,7 +108,9 @@ class Guard:
                 if not self._file.current():
                     return [
                         f"Keys are required and there is none in {self._file.path}: only /health "
-                        f"is answered. `{CREATE_COMMAND}` makes one, which counts at once."
+                        f"is answered. `{CREATE_COMMAND}` makes one, which counts at once. To do "
+                        "without keys, where something in front decides who gets here, start it "
+                        "with LANTERN_ACCESS__AUTH=none."
                     ]
             except KeysError as error:
                 return [f"Keys are required: {error}"]

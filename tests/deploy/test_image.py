@@ -203,11 +203,7 @@ def service() -> Iterator[Any]:
 
 
 def check_health(healthcheck: list[str], port: int, **variables: str) -> bool:
-    environ = {
-        **variables,
-        "LANTERN_SERVER__PORT": str(port),
-        "http_proxy": "http://127.0.0.1:9",
-    }
+    environ = {"LANTERN_SERVER__PORT": str(port), "http_proxy": "http://127.0.0.1:9", **variables}
     command = [sys.executable, *healthcheck[1:]]
     run = subprocess.run(command, env=environ, capture_output=True, timeout=20, check=False)
     return run.returncode == 0
@@ -234,6 +230,15 @@ def test_the_containers_health_is_asked_for_under_the_prefix(
     ):
         assert check_health(healthcheck, service.server_port, **variables)
     assert service.asked == ["/a/health/ready"] * 2
+
+
+def test_the_containers_health_is_asked_where_a_platform_says(
+    healthcheck: list[str], service: Any
+) -> None:
+    service.status = 200
+    port = service.server_port
+    assert check_health(healthcheck, port, LANTERN_SERVER__PORT="", PORT=str(port))
+    assert check_health(healthcheck, port, PORT="9")
 
 
 def test_a_container_that_does_not_listen_is_unhealthy(healthcheck: list[str]) -> None:
