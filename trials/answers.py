@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +22,18 @@ _PROBLEM = {
     "errors": list,
 }
 _ERROR = {"pointer": str, "detail": str}
+_PASSING = {
+    408: {"request-timeout"},
+    429: {"rate-limited"},
+    503: {"overloaded", "draining", "service-unavailable"},
+}
+"""Refusals that say something of the moment and nothing of the request, by how their type ends.
+
+The same request may be served a moment later, and a machine that is busy or slow brings them about.
+Those by which the service says that it is out of order (no model, no keys) are none of them.
+"""
+_RETRIED = (429, 503)
+"""Of these the ones that say when to come again."""
 _PREDICTION = {
     "prediction": int,
     "label": str,
@@ -49,6 +62,11 @@ def fault_of(answer: Answer, path: str = "") -> str | None:
     return None
 
 
+def is_passing(answer: Answer) -> bool:
+    """Return True for a refusal, as documented, that the same request may not meet again."""
+    return answer.status in _PASSING and fault_of(answer) is None
+
+
 def _fault_of_problem(answer: Answer) -> str | None:
     kinds = answer.all("content-type")
     if kinds != [PROBLEM_JSON] or not answer.all("x-request-id"):
@@ -64,7 +82,21 @@ def _fault_of_problem(answer: Answer) -> str | None:
         fault = f"it says {document['status']}"
     if fault is None:
         fault = _first(_misshapen(one, _ERROR) for one in document["errors"])
+    if fault is None:
+        fault = _fault_of_passing(answer, document["type"])
     return f"a refusal of {answer.status}: {fault}" if fault else None
+
+
+def _fault_of_passing(answer: Answer, kind: str) -> str | None:
+    """Say what is wrong with a refusal of a status by which only passing ones may be told."""
+    if answer.status in _PASSING and kind.rpartition(":")[2] not in _PASSING[answer.status]:
+        return f"{kind} is nothing that passes"
+    after = answer.all("retry-after")
+    if answer.status in _RETRIED and not (
+        len(after) == 1 and re.fullmatch("[1-9][0-9]*", after[0])
+    ):
+        return f"it says that it passes, and Retry-After is {after}"
+    return None
 
 
 def _first(faults: Iterable[str | None]) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from benchmarks.servers import BenchmarkError
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 30.0
 """How long an answer may take before the request counts as failed."""
 BUCKETS_PER_SECOND = 10
 """How finely it is noted when which version answered."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from schemathesis.core.failures import ServerError
+from schemathesis.openapi.checks import UndefinedStatusCode
 
 from benchmarks.servers import Program
 from tests.worker.wire import Answer, request
-from trials.answers import fault_of
+from trials.answers import PROBLEM_JSON, fault_of, is_passing
 from trials.fuzz.__main__ import table, write
-from trials.fuzz.conversations import Conversation, Findings
+from trials.fuzz.conversations import Conversation, Findings, split
+from trials.fuzz.hooks import filter_failure
 from trials.fuzz.inputs import bodies, raw
 from trials.fuzz.run import PARTS, Options, run, service
 
@@ -38,15 +42,21 @@ def test_a_few_thousand_requests_find_nothing(tmp_path: Path) -> None:
         assert f"| {part} |" in table(outcome)
 
 
+def behind(middleware: str, **settings: str) -> Program:
+    """Describe the server that is fuzzed, with what `faulty` has by this name before it."""
+    program = service()
+    arguments = tuple(
+        f"tests.trials.faulty:{middleware}" if one == "wsgi:app" else one
+        for one in program.arguments
+    )
+    own = {**program.settings, **settings}
+    return Program("f", program.gunicorn, arguments, program.directory, own)
+
+
 @pytest.mark.parametrize("part", WITHOUT_SCHEMATHESIS)
 def test_faults_are_found_and_their_inputs_kept(tmp_path: Path, part: str) -> None:
     """Before the application stands one that answers some with 500, and some not at all."""
-    program = service()
-    arguments = tuple(
-        "tests.trials.faulty:fragile" if one == "wsgi:app" else one for one in program.arguments
-    )
-    program = Program("f", program.gunicorn, arguments, program.directory, program.settings)
-    outcome = run(Options(1500, SEED, part), tmp_path, program)
+    outcome = run(Options(1500, SEED, part), tmp_path, behind("fragile"))
     said = "\n".join(outcome.faults)
     assert "an answer of 500" in said
     if part != "hypothesis":  # which ends with the first fault
@@ -55,6 +65,32 @@ def test_faults_are_found_and_their_inputs_kept(tmp_path: Path, part: str) -> No
     kept = {file.stem: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     assert kept == {conversation.name: conversation.data for conversation, _ in outcome.wrong}
     assert kept
+
+
+@pytest.mark.parametrize("part", ["hypothesis", "schemathesis"])
+def test_refusals_of_the_moment_are_no_faults(tmp_path: Path, part: str) -> None:
+    """Those that the description has: overload, a rate, what arrived too slowly."""
+    program = behind("busy", LANTERN_LIMITS__RATE="900000/second")
+    outcome = run(Options(300, SEED, part), tmp_path, program)
+    assert outcome.faults == []
+    if part == "hypothesis":  # the service itself doesn't count what was put before it
+        assert all(outcome.statuses[part][status] for status in PASSING)
+
+
+def test_schemathesis_is_contradicted_about_refusals_of_the_moment_alone() -> None:
+    response = SimpleNamespace(
+        status_code=503,
+        headers={"content-type": [PROBLEM_JSON], "x-request-id": ["a"], "retry-after": ["1"]},
+        content=refusal(503, "overloaded").partition(b"\r\n\r\n")[2],
+    )
+    of_the_request = ServerError(operation="a", status_code=503)
+    of_the_form = UndefinedStatusCode(
+        operation="a", status_code=503, defined_status_codes=[], allowed_status_codes=[], message=""
+    )
+    assert not filter_failure(None, of_the_request, None, response)
+    assert filter_failure(None, of_the_form, None, response)
+    response.content = refusal(503, "model-unavailable").partition(b"\r\n\r\n")[2]
+    assert filter_failure(None, of_the_request, None, response)
 
 
 def test_the_same_seed_makes_the_same_requests_and_each_can_be_made_alone() -> None:
@@ -76,7 +112,44 @@ def http(status: int, body: bytes, *fields: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+PASSING = (408, 429, 503)
 PROBLEM_TYPE = "Content-Type: application/problem+json"
+
+
+def refusal(status: int, kind: str, *fields: str) -> bytes:
+    body = PROBLEM.replace(b"400", b"%d" % status)
+    body = body.replace(b'"type":"a"', b'"type":"urn:lantern:problem:%s"' % kind.encode())
+    return http(status, body, PROBLEM_TYPE, *fields)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "fields"),
+    [
+        (503, "overloaded", ["Retry-After: 1"]),
+        (503, "draining", ["Retry-After: 1"]),
+        (503, "service-unavailable", ["Retry-After: 1"]),  # a worker's own, as it stops
+        (429, "rate-limited", ["Retry-After: 30"]),
+        (408, "request-timeout", []),
+    ],
+)
+def test_a_refusal_of_the_moment_is_told_from_others(
+    status: int, kind: str, fields: list[str]
+) -> None:
+    received = refusal(status, kind, *fields)
+    assert judged(received, "/predict") == []
+    (answer,) = split(received, may_be_head=False)
+    assert is_passing(answer)
+    for other in ("model-unavailable", "keys-unavailable", "a"):
+        assert len(judged(refusal(status, other, *fields), "/predict")) == 1
+    if fields:
+        for wrong in ([], ["Retry-After: 0"], ["Retry-After: soon"], fields * 2):
+            assert len(judged(refusal(status, kind, *wrong), "/predict")) == 1
+
+
+def test_a_refusal_of_the_request_is_not_one_of_the_moment() -> None:
+    for received in (http(400, PROBLEM, PROBLEM_TYPE), http(200, PREDICTION), http(500, b"")):
+        (answer,) = split(received, may_be_head=False)
+        assert not is_passing(answer)
 
 
 def test_what_is_answered_as_documented_is_no_fault() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from trials.fuzz.conversations import Conversation, Findings
 
 HOOKS = {"SCHEMATHESIS_HOOKS": "trials.fuzz.hooks", "PYTHONPATH": str(ROOT)}
 """Variables by which schemathesis finds our hooks."""
+PATIENCE = "--request-timeout=60"
+"""For schemathesis, which would otherwise take what needs ten seconds for a fault."""
 _SCHEMATHESIS_SECONDS = 900
 _SMALL_LISTS = 3
 
@@ -39,6 +42,9 @@ def by_hypothesis(port: int, seed: int, count: int, findings: Findings) -> None:
 
     def ask(data: bytes) -> Answer | None:
         nonlocal kept
+        if select.select([kept.socket], [], [], 0)[0]:  # idle for too long, and closed meanwhile
+            kept.close()
+            kept = Connection(("127.0.0.1", port))
         answer = kept.send(data).answer()
         if answer is None or answer.all("connection") == ["close"]:
             kept.close()
@@ -126,6 +132,7 @@ def by_schemathesis(url: str, seed: int, examples: int, directory: Path) -> str 
             f"{url}/openapi.json",
             "--checks=all",
             "--mode=all",
+            PATIENCE,
             f"--max-examples={examples}",
             f"--seed={seed}",
         ],

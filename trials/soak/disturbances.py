@@ -35,7 +35,7 @@ ROW = (
     "model promote 1",
 )
 """What is done, one after the other and again. It begins and ends with version 1 alone."""
-_COMMAND_SECONDS = 60
+_COMMAND_SECONDS = 180
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ class Misuse:
         except (OSError, MalformedAnswer) as error:
             fault = f"{error!r}"
         refused = answer is not None and status == 503 and OVERLOADED in answer.body
-        if fault is None and not refused and status not in (case.statuses or (0,)):
+        # On a machine so busy that the client itself was slow, it may be told so.
+        late = status == 408 and monotonic() - began >= HEAD_SECONDS
+        if not (fault or refused or late) and status not in (case.statuses or (0,)):
             fault = f"answered {status or 'nothing'} and not {case.statuses or 'nothing'}"
         if fault is None and answer:
             fault = fault_of(answer, case.path)

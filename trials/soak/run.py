@@ -56,6 +56,8 @@ class Options:
     """Wrong clients a second."""
     most_growth_percent: float = 2.0
     most_refused_percent: float = 1.0
+    follow_seconds: float = verdict.FOLLOW_SECONDS
+    """How long all workers may take to follow a change of the release."""
     seed: int = 0
     row: tuple[str, ...] = ROW
 
@@ -236,7 +238,7 @@ class _Soak:
     def _rest(self) -> None:
         """Let version 1 serve alone, every worker have followed, and nobody ask anything."""
         self._disturbances.go_home()
-        until = monotonic() + verdict.FOLLOW_SECONDS
+        until = monotonic() + self._options.follow_seconds
         while {self._version() for _ in range(_ASKED)} != {FIRST.stable}:
             if monotonic() > until:
                 raise BenchmarkError(f"Not all workers follow to version {FIRST.stable}.")
@@ -271,7 +273,7 @@ class _Soak:
         for name, tally in outcome.tallies.items():
             said = [
                 *verdict.unexplained_failures(tally, events),
-                *verdict.strange_versions(tally, events, FIRST.stable),
+                *verdict.strange_versions(tally, events, FIRST.stable, options.follow_seconds),
                 *verdict.unexplained_mishaps(outcome.misused[name].mishaps, events),
             ]
             faults += [f"{name}: {words}" for words in said]

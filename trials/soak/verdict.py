@@ -19,11 +19,11 @@ from trials.soak.misuse import Mishap
 from trials.soak.watch import Holdings, Sample
 
 FOLLOW_SECONDS = 8.0
-"""How long after a release was changed the former may still answer: workers look every two
-seconds, load the version and test it, all under load."""
-_KILL_SECONDS = 1.0
+"""How long after a release was changed the former may still answer, on a machine with nothing else
+to do: workers look every two seconds, load the version and test it, all under load."""
+_KILL_SECONDS = 4.0
 """How long after a kill its connections may still be found broken: the client is busy, too."""
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 30.0
 """How long a worker that was told to stop may refuse what isn't here whole."""
 _CLOCK_SECONDS = 0.05
 
@@ -153,10 +153,13 @@ def _overlaps(mishap: Mishap, events: Iterable[Event], after: float) -> bool:
     )
 
 
-def strange_versions(tally: Tally, events: Sequence[Event], first: str) -> Iterator[str]:
+def strange_versions(
+    tally: Tally, events: Sequence[Event], first: str, follow_seconds: float = FOLLOW_SECONDS
+) -> Iterator[str]:
     """Tell of answers by versions that could not serve when they were given.
 
-    ``first`` served alone before the first change. A shadow never answers.
+    ``first`` served alone before the first change, and ``follow_seconds`` after each the former may
+    still answer. A shadow never answers.
     """
     changes = [one for one in events if isinstance(one, Released)]
     answering = [{first}, *(_answering(one) for one in changes)]
@@ -167,7 +170,7 @@ def strange_versions(tally: Tally, events: Sequence[Event], first: str) -> Itera
         for number, versions in enumerate(answering):
             since = changes[number - 1].began if number else -np.inf
             until = changes[number].ended if number < len(changes) else np.inf
-            if since <= ends and begins <= until + FOLLOW_SECONDS:
+            if since <= ends and begins <= until + follow_seconds:
                 allowed |= versions
         if version not in allowed:
             strange[version] += count
@@ -175,7 +178,7 @@ def strange_versions(tally: Tally, events: Sequence[Event], first: str) -> Itera
         yield f"{count:,} answers are of version {version} when it could not serve"
     seen = {version for _, version in tally.versions}
     for change, following in pairwise(changes):
-        if tally.began < change.began and following.began - change.ended > FOLLOW_SECONDS:
+        if tally.began < change.began and following.began - change.ended > follow_seconds:
             for version in _answering(change) - seen:
                 yield f"version {version} was released and never answered"
 
