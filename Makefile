@@ -17,13 +17,14 @@ DEVELOPMENT := $(VENV)/.development
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench rolling-restart soak fuzz audit image-test lock lint format types \
-    check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy check-nginx \
-    check-cc
+.PHONY: help serve test test-busy bench rolling-restart soak fuzz audit image-test lock lint format \
+    types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
+    check-nginx check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
+	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make bench   measure it beside three FastAPI programs, and draw the pictures (20 minutes)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
@@ -42,7 +43,12 @@ serve: $(SERVING)
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses=auto --cov --cov-report=term
+
+# What the tests say must not depend on how fast the machine is. The processes end with the tests,
+# however those end.
+test-busy: $(DEVELOPMENT)
+	$(BIN)/python -m trials.busy --processes 4 -- $(MAKE) test
 
 bench: $(DEVELOPMENT) check-wrk
 	$(BIN)/python -m benchmarks

@@ -18,6 +18,10 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
+from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
+    pytest_collection_modifyitems,
+    pytest_xdist_auto_num_workers,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
