@@ -145,12 +145,12 @@ def all_running(programs: list[Program], directory: Path) -> Iterator[list[Serve
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment without what would change a server's settings, and with ``settings``."""
+    """Give the environment without what would change or slow a server, and with ``settings``."""
     others = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PROMETHEUS_MULTIPROC_DIR", "PYTHONPATH")
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("LANTERN_") and name not in others
+        if not name.startswith(("LANTERN_", "COVERAGE_")) and name not in others
     }
     return {**kept, **settings}
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from benchmarks.servers import free_port
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-START_SECONDS = 60
+START_SECONDS = 180
 
 
 class Server:
@@ -86,19 +86,26 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def alone(server: Server, worker: int) -> Iterator[None]:
+    """Have one worker answer alone: the others are stopped meanwhile, and can accept nothing."""
+    others = [pid for pid in server.workers() if pid != worker]
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """Wait until ``condition`` gives something true, and give that."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import requests
 
 from app.settings import load_settings
 from tests.conftest import BUNDLE, ROOT
-from tests.integration.conftest import Server, free_port, wait_for
+from tests.integration.conftest import Server, alone, free_port, wait_for
 from tests.telemetry.test_metrics import samples
 
 Start = Callable[..., Server]
@@ -70,17 +69,13 @@ def test_each_of_three_workers_loads_the_model_exactly_once(
     start: Start, sample: dict[str, float]
 ) -> None:
     server = start("-w", "3")
-    answered: Counter[int] = Counter()
-
-    def all_have_answered() -> bool:
-        with ThreadPoolExecutor(12) as pool:
-            for response in pool.map(lambda _: predict(server, sample), range(60)):
-                assert response.status_code == 200
-        answered.clear()
-        answered.update(line["pid"] for line in server.lines("prediction"))
-        return len(answered) == 3
-
-    wait_for(all_have_answered)
+    wait_for(lambda: len(server.lines("model loaded")) == 3)
+    for worker in server.workers():
+        with alone(server, worker):
+            for _ in range(20):
+                assert predict(server, sample).status_code == 200
+    answered = Counter(line["pid"] for line in server.lines("prediction"))
+    assert answered == dict.fromkeys(server.workers(), 20)
     loads = server.lines("model loaded")
     assert Counter(line["pid"] for line in loads) == dict.fromkeys(answered, 1)
     for line in loads:
@@ -93,16 +88,13 @@ def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
     start: Start, sample: dict[str, float]
 ) -> None:
     server = start("-w", "3")
-    sent = 0
-
-    def everyone_took_part() -> bool:
-        nonlocal sent
-        with ThreadPoolExecutor(12) as pool:
-            list(pool.map(lambda _: predict(server, sample), range(60)))
-        sent += 60
-        return len({line["pid"] for line in server.lines("prediction")}) == 3
-
-    wait_for(everyone_took_part)
+    wait_for(lambda: len(server.lines("model loaded")) == 3)
+    for worker in server.workers():
+        with alone(server, worker):
+            for _ in range(20):
+                predict(server, sample)
+    sent = 60
+    assert len({line["pid"] for line in server.lines("prediction")}) == 3
     requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 7}, timeout=20)
 
     def scrape() -> dict[Any, float]:

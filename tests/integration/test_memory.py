@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from app.model.network import Network, save_checkpoint
-from tests.integration.conftest import Server, wait_for
+from tests.integration.conftest import Server, alone, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,13 @@ def test_two_workers_share_one_copy_of_large_weights(
     server = start(
         "-w", "2", MODEL__PATH=str(path), MODEL__FEATURE_NAMES="a,b", MODEL__RUNTIME="torch"
     )
-
-    def both_have_answered() -> bool:  # which touches every weight
-        response = requests.post(
-            f"{server.url}/predict", json={"features": {"a": 1, "b": 2}}, timeout=60
-        )
-        assert response.status_code == 200
-        return len({line["pid"] for line in server.lines("prediction")}) == 2
-
-    wait_for(both_have_answered)
+    wait_for(lambda: len(server.lines("model loaded")) == 2)
+    for worker in server.workers():  # an answer touches every weight
+        with alone(server, worker):
+            response = requests.post(
+                f"{server.url}/predict", json={"features": {"a": 1, "b": 2}}, timeout=120
+            )
+            assert response.status_code == 200
     shares = [proportional(pid, path) for pid in server.workers()]
     assert len(shares) == 2
     # Together one copy, half of it each: a copy of one's own would count in full.

@@ -72,7 +72,7 @@ class Gunicorn:
         self.wait_for_log("Listening at:")
         ask(self.address)
 
-    def wait_for_log(self, words: str, seconds: float = 30) -> None:
+    def wait_for_log(self, words: str, seconds: float = 120) -> None:
         """Wait until the log holds ``words``."""
         wait_for(
             lambda: words in self.text or self.process.poll() is not None,
@@ -98,7 +98,7 @@ class Gunicorn:
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(40)
+            return self.process.wait(120)
         except subprocess.TimeoutExpired:
             for pid in [*self.workers(), self.process.pid]:
                 os.kill(pid, signal.SIGKILL)
@@ -108,7 +108,7 @@ class Gunicorn:
 
 def wait_for(
     condition: Callable[[], Any],
-    seconds: float = 30,
+    seconds: float = 120,
     describe: Callable[[], str] = lambda: "what a test waits for",
 ) -> Any:
     """Wait until ``condition`` gives something true, and give that."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 """How long to wait for a server before calling it hung."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5]\d\d) [\t -~\x80-\xff]*")
