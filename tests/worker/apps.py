@@ -304,7 +304,7 @@ def _wait_for_file(path: str) -> str:
     """Wait until somebody makes the file ``path``, or long enough to say that nobody will."""
     begun = time.monotonic()
     while not Path(path).exists():
-        if time.monotonic() - begun > 10:
+        if time.monotonic() - begun > 120:
             return "gave up"
         time.sleep(0.01)
     return "went on"
@@ -341,7 +341,7 @@ def _until_released(environ: Environ, start_response: StartResponse) -> Iterable
     def parts() -> Iterator[bytes]:
         begun = time.monotonic()
         while name not in _released:
-            if time.monotonic() - begun > 10:
+            if time.monotonic() - begun > 120:
                 recorded.append(f"{name} gave up")
                 return
             yield part

@@ -226,7 +226,7 @@ def test_tls_is_refused_with_a_way_out(tmp_path: Path) -> None:
     flags = certificate(tmp_path)
     gunicorn = Gunicorn("echo", *flags, worker="keepalive", directory=tmp_path)
     try:
-        assert gunicorn.process.wait(30) != 0
+        assert gunicorn.process.wait(120) != 0
     finally:
         gunicorn.stop()
     assert "gthread" in gunicorn.text, gunicorn.text
@@ -302,7 +302,7 @@ def test_what_the_worker_does_not_have_is_refused_by_name(
 ) -> None:
     gunicorn = Gunicorn("echo", *flags, worker="keepalive", directory=tmp_path)
     try:
-        assert gunicorn.process.wait(30) != 0
+        assert gunicorn.process.wait(120) != 0
     finally:
         gunicorn.stop()
     assert re.search(rf"does not have {name}: use .* gthread", gunicorn.text), gunicorn.text

@@ -128,9 +128,9 @@ def test_a_busy_worker_that_could_open_no_more_files_accepts_again(serve: Serve)
 def test_a_body_that_comes_fast_is_in_time_however_long_the_turns_of_the_others(
     serve: Serve,
 ) -> None:
-    """With 64 KiB a turn, each of which takes 0.16 s at least, it would take 20 s."""
-    gunicorn = serve("zoo", config=limits(body_timeout_seconds=10.0))
-    body = b"a" * (8 << 20)
+    """With 64 KiB a turn, each of which takes 0.16 s at least, it would take 38 s."""
+    gunicorn = serve("zoo", config=limits(body_timeout_seconds=25.0))
+    body = b"a" * (15 << 20)
     with kept_busy(gunicorn, "/slow?seconds=0.02", 8):
         answer = ask(gunicorn.address, "/unread", method="POST", body=body)
     assert answer.status == 200
@@ -165,7 +165,7 @@ def test_a_worker_that_is_busy_for_longer_than_its_timeout_is_not_taken_for_hung
     """The requests are short, and come all at once."""
     before = hurried.worker()
     with ExitStack() as stack:
-        first, *others = (stack.enter_context(Connection(hurried.address)) for _ in range(12))
+        first, *others = (stack.enter_context(Connection(hurried.address)) for _ in range(9))
         for connection in (first, *others):
             get(connection)
         first.send(request("/slow?seconds=0.3"))

@@ -41,12 +41,24 @@ def test_whole_requests_are_answered_before_the_end(worker: str, serve: Serve) -
         new = [stack.enter_context(Connection(gunicorn.address)) for _ in range(20)]
         for number, connection in enumerate(kept + new):
             connection.send(request(f"/slow?seconds=0.01&name={number}"))
+        if worker == "gthread":  # which accepts while it is busy, and loses what it hasn't
+            wait_for(lambda: not waiting(gunicorn))
         time.sleep(0.2)
         gunicorn.signal(signal.SIGTERM)
         for number, connection in enumerate([*kept, *new, busy]):
             answers = connection.answers()
             assert [answer.status for answer in answers] == [200], f"request {number}: {answers}"
     assert gunicorn.stop() == 0, gunicorn.text
+
+
+def waiting(gunicorn: Gunicorn) -> int:
+    """Give how many connections wait to be accepted, as Linux tells in proc_net_tcp(5)."""
+    port = f":{gunicorn.address[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        _, address, _, state, queues, *_ = line.split()
+        if address.endswith(port) and state == "0A":
+            return int(queues.partition(":")[2], 16)
+    raise AssertionError("nobody listens")
 
 
 def test_pipelined_requests_are_answered_before_the_end(serve: Serve) -> None:
@@ -104,7 +116,7 @@ def test_a_client_that_never_reads_holds_up_the_end_no_longer_than_is_graceful(
         deaf.send(request("/huge"))
         assert deaf.socket.recv(10)
         gunicorn.signal(signal.SIGTERM)
-        assert gunicorn.process.wait(20) == 0, gunicorn.text
+        assert gunicorn.process.wait(120) == 0, gunicorn.text
 
 
 class Load:
@@ -238,55 +250,71 @@ def drain(seconds: float) -> str:
     return limits(drain_seconds=seconds)
 
 
+def asked_for(seconds: float, begun: float, gunicorn: Gunicorn) -> list[Answer]:
+    """Ask again and again for ``seconds`` after ``begun``, and give the answers.
+
+    What ends later, on a busy machine, says nothing.
+    """
+    answers: list[Answer] = []
+    while True:
+        try:
+            answer = ask(gunicorn.address, "/pid")
+        except (AssertionError, OSError):
+            if time.monotonic() < begun + seconds:
+                raise
+        if time.monotonic() >= begun + seconds:
+            return answers
+        answers.append(answer)
+        time.sleep(0.02)
+
+
 def test_a_service_that_is_told_to_stop_accepts_for_as_long_as_it_drains(serve: Serve) -> None:
     gunicorn = serve("zoo", "-w", "2", config=drain(3))
     with Connection(gunicorn.address) as kept:
         assert kept.send(request("/pid")).answer() is not None
-        gunicorn.signal(signal.SIGTERM)
         begun = time.monotonic()
+        gunicorn.signal(signal.SIGTERM)
         gunicorn.wait_for_log("Handling signal: term")
-        while time.monotonic() < begun + 2:
-            answer = ask(gunicorn.address, "/pid")
-            assert answer.status == 200
-            assert answer["Connection"] == "close"
-            time.sleep(0.02)
-        answer = kept.send(request("/pid")).answer()
-        assert answer is not None
-        assert answer["Connection"] == "close"
-    assert gunicorn.process.wait(20) == 0, gunicorn.text
+        answers = asked_for(2, begun, gunicorn)
+        assert {(answer.status, answer["Connection"]) for answer in answers} == {(200, "close")}
+        last = kept.send(request("/pid")).answer()
+        if time.monotonic() < begun + 3:
+            assert last is not None
+            assert last["Connection"] == "close"
+    assert gunicorn.process.wait(120) == 0, gunicorn.text
     assert "Traceback" not in gunicorn.text
 
 
-def test_one_that_is_busy_when_all_are_told_to_stop_takes_no_ones_place(serve: Serve) -> None:
+def test_one_that_is_busy_when_all_are_told_to_stop_takes_no_ones_place(
+    serve: Serve, tmp_path: Path
+) -> None:
     """Else the others stop accepting, and who comes waits for it."""
     gunicorn = serve("zoo", "-w", "2", config=drain(4))
+    go_on = tmp_path / "go-on"
     with Connection(gunicorn.address) as busy:
-        busy.send(request("/slow?seconds=3"))
-        time.sleep(0.3)
-        gunicorn.signal(signal.SIGTERM)
+        busy.send(request(f"/work-after?in-the-iterable&path={go_on}"))
+        assert busy.answer() is not None  # and its worker goes on with it
         begun = time.monotonic()
-        while time.monotonic() < begun + 2:
-            asked = time.monotonic()
-            assert ask(gunicorn.address, "/pid").status == 200
-            assert time.monotonic() < asked + 0.5
-            time.sleep(0.02)
-        assert busy.answer() is not None
-    assert gunicorn.process.wait(20) == 0, gunicorn.text
+        gunicorn.signal(signal.SIGTERM)
+        answers = asked_for(2, begun, gunicorn)
+        go_on.touch()
+    assert {answer.status for answer in answers} == {200}
+    assert gunicorn.process.wait(120) == 0, gunicorn.text
 
 
 def test_a_worker_whose_place_is_taken_does_not_drain(serve: Serve) -> None:
-    gunicorn = serve("zoo", "-w", "2", "--graceful-timeout", "60", config=drain(50))
+    gunicorn = serve("zoo", "-w", "2", "--graceful-timeout", "400", config=drain(300))
     before = set(gunicorn.workers())
     gunicorn.signal(signal.SIGHUP)
-    wait_for(lambda: len(gunicorn.workers()) == 2 and not before & set(gunicorn.workers()), 20)
+    wait_for(lambda: len(gunicorn.workers()) == 2 and not before & set(gunicorn.workers()))
     gunicorn.signal(signal.SIGINT)
-    assert gunicorn.process.wait(20) == 0, gunicorn.text
+    assert gunicorn.process.wait(120) == 0, gunicorn.text
 
 
 def test_an_application_that_hangs_is_ended_and_replaced(worker: str, serve: Serve) -> None:
     if worker == "gthread":
         pytest.skip("gthread beats on while one of its threads hangs")
-    gunicorn = serve("zoo", "--timeout", "1", worker=worker)
+    gunicorn = serve("zoo", "--timeout", "2", "--preload", worker=worker)
     before = gunicorn.worker()
     with Connection(gunicorn.address) as connection:
         received = connection.send(request("/slow?seconds=60")).receive_all()
@@ -301,7 +329,7 @@ def test_a_worker_that_waits_or_streams_is_not_taken_for_hung(worker: str, serve
     with Connection(gunicorn.address, receive_buffer=4096) as slow:
         slow.send(request("/huge?blocks=4000"))
         begun = time.monotonic()
-        while time.monotonic() - begun < 4:
+        while time.monotonic() - begun < 3:
             assert slow.socket.recv(200_000)
             time.sleep(0.05)
         assert gunicorn.worker() == before
@@ -318,11 +346,11 @@ def test_a_worker_whose_master_vanished_ends(serve: Serve) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_quick_stop_is_quick_with_connections_open(number: signal.Signals, serve: Serve) -> None:
-    flags = ("--keep-alive", "60", "--graceful-timeout", "60")
+    flags = ("--keep-alive", "300", "--graceful-timeout", "300")
     gunicorn = serve("zoo", *flags, covered=False)  # an exception from a signal can hang coverage
     with Connection(gunicorn.address) as idle, Connection(gunicorn.address) as half:
         assert idle.send(request("/pid")).answer() is not None
         half.send(b"GET / HTTP/1.1\r\n")
         ask(gunicorn.address)
         gunicorn.signal(number)
-        assert gunicorn.process.wait(20) == 0, gunicorn.text
+        assert gunicorn.process.wait(100) == 0, gunicorn.text

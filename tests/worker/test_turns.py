@@ -1,7 +1,7 @@
 """Requests have their turns in the order they came; who waits for too long is handed over marked.
 
-A worker with one thread serves them; ``/slow`` keeps it busy meanwhile. A field X-Budget says how
-many seconds a request may wait.
+A worker with one thread serves them, and is `held` meanwhile. A field X-Budget says how many
+seconds a request may wait.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,19 @@ def connect(gunicorn: Gunicorn, stack: ExitStack) -> Connection:
     return connection
 
 
+@contextmanager
+def held(gunicorn: Gunicorn, stack: ExitStack, directory: Path) -> Iterator[None]:
+    """Keep the worker busy with one request until the context ends."""
+    go_on = directory / "go-on"
+    busy = connect(gunicorn, stack)
+    answer = busy.send(request(f"/work-after?in-the-iterable&path={go_on}")).answer()
+    assert answer is not None  # and the worker goes on with it
+    try:
+        yield
+    finally:
+        go_on.touch()
+
+
 def post(target: str, *fields: str, size: int = 10) -> bytes:
     return request(target, *fields, f"Content-Length: {size}", method="POST") + b"a" * size
 
@@ -55,14 +69,16 @@ def overdue(connection: Connection) -> float | None:
     return seconds
 
 
-def test_requests_are_served_in_the_order_they_came(gunicorn: Gunicorn, stack: ExitStack) -> None:
-    busy, *others = (connect(gunicorn, stack) for _ in range(6))
-    busy.send(request("/slow?seconds=0.3"))
+def test_requests_are_served_in_the_order_they_came(
+    gunicorn: Gunicorn, stack: ExitStack, tmp_path: Path
+) -> None:
+    others = [connect(gunicorn, stack) for _ in range(5)]
     before = len(recorded(gunicorn))
-    for number, connection in enumerate(others):
-        time.sleep(0.01)
-        connection.send(request(f"/stream?name=turn-{number}"))
-    for connection in (busy, *others):
+    with held(gunicorn, stack, tmp_path):
+        for number, connection in enumerate(others):
+            time.sleep(0.01)
+            connection.send(request(f"/stream?name=turn-{number}"))
+    for connection in others:
         assert connection.answer() is not None
     closed = [step for step in recorded(gunicorn)[before:] if "closed" in step]
     assert closed == [f"turn-{number} closed" for number in range(5)]
@@ -74,75 +90,76 @@ def recorded(gunicorn: Gunicorn) -> list[str]:
 
 
 def test_one_that_waited_for_longer_than_it_may_is_marked(
-    gunicorn: Gunicorn, stack: ExitStack
+    gunicorn: Gunicorn, stack: ExitStack, tmp_path: Path
 ) -> None:
     """Though it is only read when the worker has time again: the kernel knows when it came."""
-    busy, hurried, patient, free = (connect(gunicorn, stack) for _ in range(4))
-    busy.send(request("/slow?seconds=0.6"))
-    time.sleep(0.1)
-    hurried.send(request("/overdue", "X-Budget: 0.2"))
-    patient.send(request("/overdue", "X-Budget: 20"))
-    free.send(request("/overdue"))
+    hurried, patient, free = (connect(gunicorn, stack) for _ in range(3))
+    with held(gunicorn, stack, tmp_path):
+        hurried.send(request("/overdue", "X-Budget: 0.2"))
+        patient.send(request("/overdue", "X-Budget: 100"))
+        free.send(request("/overdue"))
+        time.sleep(0.3)
     waited = overdue(hurried)
     assert waited is not None
-    assert 0.2 < waited < 20
+    assert 0.2 < waited < 100
     assert overdue(patient) is None
     assert overdue(free) is None
-    assert busy.answer() is not None
 
 
 def test_what_waited_to_be_accepted_or_came_in_parts_has_waited(
-    gunicorn: Gunicorn, stack: ExitStack
+    gunicorn: Gunicorn, stack: ExitStack, tmp_path: Path
 ) -> None:
     """A new connection, and a body that takes more than one look."""
-    busy, large = (connect(gunicorn, stack) for _ in range(2))
-    busy.send(request("/slow?seconds=0.6"))
-    time.sleep(0.1)
-    fresh = stack.enter_context(Connection(gunicorn.address))
-    fresh.send(request("/overdue", "X-Budget: 0.2"))
-    large.send(post("/overdue", "X-Budget: 0.2", size=100_000))
+    large = connect(gunicorn, stack)
+    with held(gunicorn, stack, tmp_path):
+        fresh = stack.enter_context(Connection(gunicorn.address))
+        fresh.send(request("/overdue", "X-Budget: 0.2"))
+        large.send(post("/overdue", "X-Budget: 0.2", size=100_000))
+        time.sleep(0.3)
     for connection in (fresh, large):
         waited = overdue(connection)
         assert waited is not None
-        assert 0.2 < waited < 20
-    assert busy.answer() is not None
+        assert 0.2 < waited < 100
     later = connect(gunicorn, stack)
-    later.send(request("/overdue", "X-Budget: 0.2"))
-    assert overdue(later) is None
+
+    def is_in_time() -> bool:  # unless this machine is slow
+        return overdue(later.send(request("/overdue", "X-Budget: 0.2"))) is None
+
+    wait_for(is_in_time)
 
 
 def test_one_that_would_wait_for_longer_is_handed_over_ahead_of_the_others(
-    gunicorn: Gunicorn, stack: ExitStack
+    gunicorn: Gunicorn, stack: ExitStack, tmp_path: Path
 ) -> None:
-    teaching, *line = (connect(gunicorn, stack) for _ in range(6))
+    teaching, first, *line = (connect(gunicorn, stack) for _ in range(6))
     for _ in range(3):  # what requests of this size take
         assert teaching.send(post("/slow?seconds=0.3")).answer() is not None
     hurried = connect(gunicorn, stack)
-    for connection in line:
-        connection.send(post("/slow?seconds=0.3"))
-    time.sleep(0.15)  # all have lined up behind the first
-    hurried.send(request("/overdue", "X-Budget: 0.9"))
-    waits = overdue(hurried)
+    served = tmp_path / "served"
+    with held(gunicorn, stack, tmp_path):
+        first.send(post(f"/work-after?in-the-iterable&name=first-in-line&path={served}"))
+        for connection in line:
+            connection.send(post("/slow?seconds=0.01"))
+        hurried.send(request("/overdue", "X-Budget: 0.9"))
+    waits = overdue(hurried)  # while the first has its turn, or before that
+    served.touch()
     assert waits is not None
     assert waits > 0.9
-    line[-1].socket.settimeout(0.05)
-    with pytest.raises(TimeoutError):
-        line[-1].socket.recv(1)
-    line[-1].socket.settimeout(30)
-    for connection in line:
+    for connection in (first, *line):
         assert connection.answer() is not None
+    assert "first-in-line went on" in ask(gunicorn.address, "/recorded").json()
 
 
 def test_one_that_was_held_up_does_not_count_for_all(gunicorn: Gunicorn, stack: ExitStack) -> None:
     """Others of its size are not taken to last as long."""
-    teaching, *line = (connect(gunicorn, stack) for _ in range(6))
+    teaching, *line = (connect(gunicorn, stack) for _ in range(11))
     for _ in range(5):
         assert teaching.send(post("/slow?seconds=0.01", size=1000)).answer() is not None
     assert teaching.send(post("/slow?seconds=2", size=1000)).answer() is not None
     for connection in line:
         connection.send(post("/slow?seconds=0.01", size=1000))
     hurried = connect(gunicorn, stack)
-    hurried.send(post("/overdue", "X-Budget: 1", size=1000))
+    hurried.send(post("/overdue", "X-Budget: 2.5", size=1000))
     assert overdue(hurried) is None
     for connection in line:
         assert connection.answer() is not None
@@ -157,25 +174,24 @@ def test_who_is_in_no_line_is_never_marked(gunicorn: Gunicorn, stack: ExitStack)
 
 def test_pipelined_requests_line_up_one_by_one(gunicorn: Gunicorn, stack: ExitStack) -> None:
     greedy, other = (connect(gunicorn, stack) for _ in range(2))
-    greedy.send(request("/slow?seconds=0.1") * 10)
+    greedy.send(request("/slow?seconds=0.1") * 20)
     time.sleep(0.02)
-    other.send(request("/overdue", "X-Budget: 0.5"))
+    other.send(request("/overdue", "X-Budget: 1.8"))
     assert overdue(other) is None
-    for _ in range(10):
+    for _ in range(20):
         assert greedy.answer() is not None
 
 
-def test_large_bodies_that_wait_are_held_within_the_limit(serve: Serve) -> None:
+def test_large_bodies_that_wait_are_held_within_the_limit(serve: Serve, tmp_path: Path) -> None:
     gunicorn = serve("zoo", config=limits(most_held_bytes=3 << 20))
     with ExitStack() as stack:
-        busy, *others = (connect(gunicorn, stack) for _ in range(9))
-        busy.send(request("/slow?seconds=1"))
-        for connection in others:
-            connection.send(post("/unread", size=1 << 20))
+        others = [connect(gunicorn, stack) for _ in range(8)]
+        with held(gunicorn, stack, tmp_path):
+            for connection in others:
+                connection.send(post("/unread", size=1 << 20))
         statuses = [answer.status for c in others if (answer := c.answer())]
         assert set(statuses) == {200, 503}, statuses
         assert statuses.count(200) >= 2
-        assert busy.answer() is not None
         fresh = connect(gunicorn, stack)
         answer = fresh.send(post("/unread", size=1 << 20)).answer()
         assert answer is not None

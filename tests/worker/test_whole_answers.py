@@ -20,7 +20,7 @@ def post_request(worker, req, environ, resp):
     if "in-the-hook" in req.query:
         begun = time.monotonic()
         path = Path(req.query.partition("path=")[2])
-        while not path.exists() and time.monotonic() - begun < 10:
+        while not path.exists() and time.monotonic() - begun < 120:
             time.sleep(0.01)
         end = "went on" if path.exists() else "gave up"
         worker.log.info("The hook after %s %s", req.path, end)
