@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 import requests
 
+from app.overload import TIMEOUT_HEADER
 from tests.integration.conftest import Server, wait_for
 
 JSON = {"Content-Type": "application/json"}
@@ -52,7 +55,7 @@ class Callers:
         assert not self.faults, self.faults
 
     def _call(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=120)
         try:
             while not self.stopping.is_set():
                 connection.request("POST", "/predict/batch", self.body, JSON)
@@ -75,11 +78,11 @@ def test_what_would_wait_for_too_long_is_refused_and_the_rest_is_served(
 ) -> None:
     server = start("-w", "1", LIMITS__QUEUE_BUDGET_MS="2", LOGGING__LEVEL="WARNING")
     with Callers(server, sample, 12) as callers:
-        wait_for(lambda: callers.statuses.count(200) > 20 and callers.statuses.count(503) > 20)
+        wait_for(lambda: callers.statuses.count(200) > 5 and callers.statuses.count(503) > 5)
         for path in ("/health/live", "/health/ready", "/model/info", "/metrics"):
             assert requests.get(server.url + path, timeout=30).status_code == 200, path
         refused = 'lantern_http_requests_refused_total{reason="overloaded"}'
-        assert _value(server, refused) > 20
+        assert _value(server, refused) > 5
     assert set(callers.statuses) == {200, 503}
 
 
@@ -87,30 +90,47 @@ def test_a_caller_in_a_hurry_is_told_at_once(
     start: Callable[..., Server], sample: dict[str, float]
 ) -> None:
     server = start("-w", "1", LIMITS__QUEUE_BUDGET_MS="0", LOGGING__LEVEL="WARNING")
-    with Callers(server, sample, 4) as callers, requests.Session() as session:
-        answers = [
-            session.post(
-                f"{server.url}/predict",
-                json={"features": sample},
-                headers={"X-Request-Timeout-Ms": budget},
-                timeout=30,
-            )
-            for budget in ["1", "60000"] * 5
-        ]
-        wait_for(lambda: _value(server, "lantern_http_requests_in_flight") > 1)
-    hurried, patient = answers[::2], answers[1::2]
-    assert [answer.status_code for answer in patient] == [200] * 5
-    assert {answer.status_code for answer in hurried} <= {200, 503}
-    refused = [answer for answer in hurried if answer.status_code == 503]
-    assert refused, "with four batches under way there is always a line"
-    assert "may wait 0.001 s" in refused[0].json()["detail"]
-    assert set(callers.statuses) == {200}, "nobody else is refused"
+    (worker,) = server.workers()
+    batch = json.dumps({"samples": [sample] * ROWS})
+    row = json.dumps({"features": sample})
+    with ExitStack() as stack:
+        *callers, patient, hurried = (_connect(server, stack) for _ in range(6))
+        for _ in range(3):  # so that the worker knows how long such a batch takes
+            assert _post(callers[0], "/predict/batch", batch).status == 200
+        os.kill(worker, signal.SIGSTOP)  # until all stand in line
+        for caller in callers:
+            caller.request("POST", "/predict/batch", batch, JSON)
+        patient.request("POST", "/predict", row, JSON | {TIMEOUT_HEADER: "600000"})
+        hurried.request("POST", "/predict", row, JSON | {TIMEOUT_HEADER: "1"})
+        os.kill(worker, signal.SIGCONT)
+        refused = hurried.getresponse()
+        assert refused.status == 503
+        assert "may wait 0.001 s" in json.load(refused)["detail"]
+        for other in (patient, *callers):
+            assert other.getresponse().status == 200, "nobody else is refused"
+    with Callers(server, sample, 4):
+        wait_for(lambda: _value(server, "lantern_http_requests_in_flight") > 0)
+
+
+def _connect(server: Server, stack: ExitStack) -> http.client.HTTPConnection:
+    """Open a connection that the worker has accepted."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection.request("GET", "/health/live")
+    connection.getresponse().read()
+    return stack.enter_context(closing(connection))
+
+
+def _post(connection: http.client.HTTPConnection, path: str, body: str) -> http.client.HTTPResponse:
+    connection.request("POST", path, body, JSON)
+    response = connection.getresponse()
+    response.read()
+    return response
 
 
 def test_a_service_that_drains_says_that_it_is_not_ready_and_serves_on(
     start: Callable[..., Server], sample: dict[str, float]
 ) -> None:
-    server = start("-w", "2", SERVER__DRAIN_SECONDS="2.5")
+    server = start("-w", "2", SERVER__DRAIN_SECONDS="29")
     server.process.send_signal(signal.SIGTERM)
 
     def said() -> dict[str, Any] | None:
@@ -123,7 +143,9 @@ def test_a_service_that_drains_says_that_it_is_not_ready_and_serves_on(
     while time.monotonic() < until:
         answer = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=30)
         assert answer.status_code == 200
-    assert server.process.wait(30) == 0
+    for worker in server.workers():  # which need not drain to its end
+        os.kill(worker, signal.SIGQUIT)
+    assert server.process.wait(120) == 0
 
 
 def _value(server: Server, name: str) -> float:
