@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -25,6 +26,16 @@ from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "models" / "campaign-response" / "1"
+
+
+# What a test says depends neither on chance (`make fuzz` takes it) nor on how fast the machine is.
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 def without_coverage() -> dict[str, str]:

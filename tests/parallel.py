@@ -14,7 +14,22 @@ import pytest
 _SHARED = ("module", "class", "package")
 _SPLIT = ("worker_class", "worker")
 """Parameters of whole modules: with each value there are other servers."""
-_LONGEST: tuple[str, ...] = ()
+_LONGEST = (
+    "tests/trials/test_soak.py::test_a_",
+    "tests/integration/test_schemathesis.py",
+    "tests/trials/test_fuzz.py::test_a_few_thousand",
+    "tests/integration/test_browser.py",
+    "tests/integration/test_hot_swap.py",
+    "tests/faults/test_clock.py",
+    "tests/integration/test_rolling_restart.py",
+    "tests/worker/test_differential.py",
+    "tests/worker/test_stopping.py",
+    "tests/trials/test_fuzz.py",
+    "tests/integration/test_gunicorn.py",
+    "tests/integration",
+    "tests/faults",
+    "tests/worker",
+)
 """The beginnings of the names of tests that take long, the longest first."""
 
 

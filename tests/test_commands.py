@@ -64,7 +64,7 @@ def flask(versions: Path, *arguments: str, before: str = "") -> subprocess.Popen
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -428,7 +428,7 @@ def test_of_two_promotes_at_once_one_wins_and_the_other_says_so(versions: Path) 
     )
     first = flask(versions, "promote", "2", "-m", "first", before=barrier)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not verifying.exists():
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -453,10 +453,10 @@ def test_a_promote_that_is_killed_holds_up_nobody(versions: Path) -> None:
         "import time, pathlib\n"
         "from app.model import repository\n"
         f"repository.verify = lambda *_, **__: [pathlib.Path({str(verifying)!r}).touch(),"
-        " time.sleep(60)]\n"
+        " time.sleep(600)]\n"
     )
     first = flask(versions, "promote", "2", before=wait)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not verifying.exists():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -203,7 +203,9 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(
-    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(environs())
 def test_any_request_gets_the_same_answer_and_leaves_the_same_lines(

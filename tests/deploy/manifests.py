@@ -36,7 +36,7 @@ def documents(path: Path) -> list[Document]:
 def build(directory: Path) -> list[Document]:
     """Build the kustomization in ``directory``; skip the test where nothing here can."""
     run = subprocess.run(
-        [*_builder(), str(directory)], capture_output=True, text=True, timeout=60, check=False
+        [*_builder(), str(directory)], capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0, run.stderr
     assert not run.stderr  # a field that is deprecated, say

@@ -302,7 +302,7 @@ class Watched:
         self.url = url
 
     def api(self, path: str, **parameters: str) -> Any:
-        answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=120)
         body = answer.json()
         assert body["status"] == "success", body
         return body["data"]
@@ -331,7 +331,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield Watched(server, f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         server.stop()
 
 
@@ -343,13 +343,13 @@ def with_traffic(watched: Watched, manifest: dict[str, Any]) -> Watched:
     def seen() -> bool:
         for age in (features["age"], 199):
             body = {"features": {**features, "age": age}}
-            requests.post(f"{watched.server.url}/predict", json=body, timeout=10)
+            requests.post(f"{watched.server.url}/predict", json=body, timeout=120)
         with contextlib.suppress(requests.ConnectionError):
             query = "rate(lantern_features_out_of_range_total[1m]) > 0"
             return bool(watched.api("query", query=query)["result"])
         return False
 
-    wait_for(seen, 60)
+    wait_for(seen)
     return watched
 
 

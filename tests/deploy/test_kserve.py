@@ -164,7 +164,7 @@ def server(service: Document, tmp_path_factory: pytest.TempPathFactory) -> Any:
     started = Server([], settings, directory / "log")
     try:
         started.wait_until_up()
-        wait_for(lambda: requests.get(f"{started.url}/health/ready", timeout=5).ok)
+        wait_for(lambda: requests.get(f"{started.url}/health/ready", timeout=120).ok)
         yield started
     finally:
         started.stop()
@@ -182,5 +182,5 @@ def test_the_readme_says_which_paths_answer(server: Server, sample: dict[str, fl
     for method, path, answer in rows:
         body = next((b for end, b in bodies.items() if path.endswith(end)), None)
         body = bodies[":predict"] if path.endswith(":predict") else body
-        got = requests.request(method, server.url + path, json=body, timeout=10)
+        got = requests.request(method, server.url + path, json=body, timeout=120)
         assert got.status_code == {"yes": 200, "no": 404}[answer], path

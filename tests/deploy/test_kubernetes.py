@@ -120,12 +120,12 @@ def metrics(app: Flask, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     server = Server(["-w", "1"], {}, tmp_path_factory.mktemp("metrics") / "log")
 
     def of_workers() -> str:
-        text = requests.get(f"{server.url}/metrics", timeout=5).text
+        text = requests.get(f"{server.url}/metrics", timeout=120).text
         return text if "lantern_http_requests_in_flight" in text else ""
 
     try:
         server.wait_until_up()
-        text = wait_for(of_workers, 10)
+        text = wait_for(of_workers)
     finally:
         server.stop()
     text += app.test_client().get("/metrics").get_data(as_text=True)
@@ -519,10 +519,10 @@ def test_a_pod_with_an_empty_volume_serves_once_the_job_has_run(
     )
     try:
         server.wait_until_up()
-        assert requests.get(f"{server.url}/health/ready", timeout=5).status_code == 503
+        assert requests.get(f"{server.url}/health/ready", timeout=120).status_code == 503
         done = release(releasing, ROOT, volume)
         assert done.returncode == 0, done.stderr
-        wait_for(lambda: requests.get(f"{server.url}/health/ready", timeout=5).ok)
+        wait_for(lambda: requests.get(f"{server.url}/health/ready", timeout=120).ok)
     finally:
         server.stop()
     assert sorted(entry.name for entry in (volume / name).iterdir()) == [

@@ -33,7 +33,7 @@ def open_files(pid: int) -> int:
 def hold_connections(server: Server, number: int, stack: contextlib.ExitStack) -> None:
     """Open connections, and send nothing on them."""
     for _ in range(number):
-        connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=120)
         stack.enter_context(connection)
 
 

@@ -40,7 +40,7 @@ def refused_by(server: Server, after: int = 0) -> set[int]:
 
 def fault(server: Server) -> str:
     """Give why the release is not served as it stands; empty when it is."""
-    document = requests.get(f"{server.url}/model/info", timeout=20).json()
+    document = requests.get(f"{server.url}/model/info", timeout=120).json()
     return document["release"]["fault"] or ""
 
 

@@ -52,7 +52,7 @@ def visit(
         "dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss())
     )
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(120_000)
     try:
         page.goto(server.url + path)
         yield page

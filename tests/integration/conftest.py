@@ -63,7 +63,7 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(requests.RequestException):
-                requests.get(f"{self.url}/health/live", timeout=5, verify=False)
+                requests.get(f"{self.url}/health/live", timeout=120, verify=False)
                 return
             time.sleep(0.05)
         raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
@@ -145,11 +145,12 @@ def start(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without what would make it call home."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("there is no chromium here: apt-get install chromium")
+    expect.set_options(timeout=120_000)
     arguments = [
         "--no-sandbox",
         "--disable-gpu",

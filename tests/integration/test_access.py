@@ -42,7 +42,7 @@ def keys(tmp_path: Path) -> Path:
 def ask(server: Server, key: str = "", path: str = "/models") -> int:
     """Ask on a connection of its own, so that any worker may answer."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return requests.get(server.url + path, headers=headers, timeout=20).status_code
+    return requests.get(server.url + path, headers=headers, timeout=120).status_code
 
 
 def ask_often(server: Server, key: str = "", times: int = 40) -> Counter[int]:
@@ -118,11 +118,11 @@ def test_a_socket_that_was_inherited_is_looked_at(keys: Path) -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            response = requests.get(f"http://127.0.0.1:{port}/models", timeout=60)
+            response = requests.get(f"http://127.0.0.1:{port}/models", timeout=120)
             assert response.status_code == 401
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
@@ -158,7 +158,7 @@ def test_keys_that_the_workers_user_can_not_read_let_nobody_in(
 def test_no_header_tells_the_version_of_the_server(start: Start, name: str) -> None:
     server = start("-w", "1", SERVER__WORKER_CLASS=name)
     for path in ("/health", "/nope", "/static/page.css"):
-        headers = requests.get(server.url + path, timeout=20).headers
+        headers = requests.get(server.url + path, timeout=120).headers
         assert headers["Server"] == "gunicorn"
         assert not re.search(r"(?i)werkzeug|flask|python|\d+\.\d+\.\d+", str(headers))
 
@@ -188,7 +188,7 @@ def test_an_id_that_is_no_word_gets_into_neither_log_nor_answer(start: Start) ->
         b"x" * 200,
     ]
     for value in forged:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         connection.connect()
         connection.sock.sendall(
             b"GET /health/live?forged HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -233,7 +233,7 @@ def test_workers_share_one_count_in_redis_and_go_on_without_it(
     # Each worker counts for itself now: neither all are let in nor none.
     assert 20 <= answered[200] <= 40
     assert answered[200] + answered[429] == 100
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 100
     redis.start()
 
     def is_asked_again() -> bool:
@@ -278,4 +278,4 @@ def test_a_prediction_over_tls_with_a_certificate_that_is_verified(
         client.predict(sample)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(requests.exceptions.SSLError):
-        requests.get(f"{server.url}/health", timeout=20)
+        requests.get(f"{server.url}/health", timeout=120)

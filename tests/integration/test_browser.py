@@ -34,7 +34,7 @@ BROWSER_ACCEPTS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/a
 
 def ask(server: Server, features: dict[str, float | None]) -> dict[str, Any]:
     """Ask the API itself."""
-    response = requests.post(f"{server.url}/predict", json={"features": features}, timeout=20)
+    response = requests.post(f"{server.url}/predict", json={"features": features}, timeout=120)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -249,7 +249,7 @@ def test_the_links_of_the_page_lead_somewhere(browser: Browser, server: Server) 
     with visit(browser, server) as page:
         links = page.locator("nav a, link[rel=icon]").evaluate_all("all => all.map(a => a.href)")
         for url in links:
-            assert requests.get(url, timeout=20).status_code == 200, url
+            assert requests.get(url, timeout=120).status_code == 200, url
         for path in ("/docs", "/openapi.json", "/metrics", "/health"):
             assert server.url + path in links
 
@@ -263,7 +263,7 @@ def test_programs_get_json_where_browsers_get_the_page(server: Server) -> None:
         ("text/html;q=0.5, application/json", "application/json"),
         (None, "application/json"),
     ):
-        response = requests.get(server.url, headers={"Accept": accept}, timeout=20)
+        response = requests.get(server.url, headers={"Accept": accept}, timeout=120)
         assert response.headers["Content-Type"].split(";")[0] == expected, accept
         assert "Accept" in response.headers["Vary"]
 
@@ -379,7 +379,7 @@ def test_a_bare_checkpoint_of_many_classes_works(
 
 def test_the_page_runs_and_loads_nothing_but_its_own_files(server: Server) -> None:
     """Its policy allows no inline script or style, and it has none."""
-    response = requests.get(server.url, headers={"Accept": "text/html"}, timeout=20)
+    response = requests.get(server.url, headers={"Accept": "text/html"}, timeout=120)
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "unsafe" not in response.headers["Content-Security-Policy"]
     assert not re.search(r"<script(?![^>]* src=)|<style|\s(style|on\w+)=|https?:", response.text)
@@ -476,7 +476,7 @@ def test_the_documentation_takes_a_key_and_sends_it(
 def test_the_documentation_shows_every_operation_with_a_current_swagger_ui(
     browser: Browser, server: Server
 ) -> None:
-    document = requests.get(f"{server.url}/openapi.json", timeout=20).json()
+    document = requests.get(f"{server.url}/openapi.json", timeout=120).json()
     operations = [path for path, methods in document["paths"].items() for _ in methods]
     with visit(browser, server, "/docs") as page:
         expect(page.locator(".opblock")).to_have_count(len(operations))

@@ -25,7 +25,7 @@ def client(server: Server) -> Iterator[ModelClient]:
 def demonstrate(url: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "app.client", "--url", url]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
 
 

@@ -32,12 +32,12 @@ Start = Callable[..., Server]
 
 def predict(server: Server, sample: dict[str, float], **kwargs: Any) -> requests.Response:
     """Ask for one prediction on a connection of its own, so that any worker may answer."""
-    return requests.post(f"{server.url}/predict", json={"features": sample}, timeout=20, **kwargs)
+    return requests.post(f"{server.url}/predict", json={"features": sample}, timeout=120, **kwargs)
 
 
 def rows_predicted(server: Server) -> float:
     """Give the one figure of rows predicted that the metrics hold."""
-    got = samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+    got = samples(requests.get(f"{server.url}/metrics", timeout=120).text)
     (rows,) = [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"]
     return rows
 
@@ -55,7 +55,7 @@ def receive_all(connection: socket.socket) -> bytes:
 
 def exchange(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
     """Send bytes as they are, as long as the server takes them, and give what it answers."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         try:
             for part in parts:
                 connection.sendall(part)
@@ -95,10 +95,10 @@ def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
                 predict(server, sample)
     sent = 60
     assert len({line["pid"] for line in server.lines("prediction")}) == 3
-    requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 7}, timeout=20)
+    requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 7}, timeout=120)
 
     def scrape() -> dict[Any, float]:
-        return samples(requests.get(f"{server.url}/metrics", timeout=20).text)
+        return samples(requests.get(f"{server.url}/metrics", timeout=120).text)
 
     def count(got: dict[Any, float], name: str) -> float:
         return sum(value for key, value in got.items() if key[0] == name)
@@ -151,11 +151,11 @@ def test_a_model_that_can_not_be_loaded_leaves_workers_up_and_unhealthy(
     for _ in range(20):
         assert predict(server, sample).status_code == 503
     for path in ("/health", "/health/ready", "/model/info"):
-        response = requests.get(server.url + path, timeout=20)
+        response = requests.get(server.url + path, timeout=120)
         assert response.status_code == 503
         assert "model.onnx has 0 bytes, and the manifest says" in response.text
-    assert requests.get(f"{server.url}/health/live", timeout=20).status_code == 200
-    assert requests.get(f"{server.url}/docs", timeout=20).status_code == 200
+    assert requests.get(f"{server.url}/health/live", timeout=120).status_code == 200
+    assert requests.get(f"{server.url}/docs", timeout=120).status_code == 200
     assert sorted(server.workers()) == workers, "a worker was replaced"
     assert len(server.lines("model not loaded")) == 2
 
@@ -202,7 +202,7 @@ def test_a_worker_told_to_stop_answers_what_it_began_and_leaves(
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         b"Connection: close\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(head + body[:10])
         time.sleep(0.5)  # until the worker is reading the body
         server.process.send_signal(signal.SIGTERM)
@@ -210,7 +210,7 @@ def test_a_worker_told_to_stop_answers_what_it_began_and_leaves(
         connection.sendall(body[10:])
         answer = receive_all(connection)
     assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert server.process.wait(20) == 0
+    assert server.process.wait(120) == 0
 
 
 def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start, worker_class: str) -> None:
@@ -220,8 +220,8 @@ def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start, worker_class
     server = start("-w", "1")
     head = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n"
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as held,
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.port), timeout=120) as held,
+        socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection,
     ):
         held.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
         connection.sendall(head)  # not complete yet
@@ -255,7 +255,7 @@ def test_a_body_that_was_refused_unread_is_logged_and_counted(server: Server) ->
     assert b"urn:lantern:problem:" in answer
     (line,) = [line for line in server.lines("request") if line["request_id"] == "mine"]
     assert (line["status"], line["path"]) == (413, "/predict")
-    metrics = requests.get(f"{server.url}/metrics", timeout=20).text
+    metrics = requests.get(f"{server.url}/metrics", timeout=120).text
     assert re.search(r'requests_total\{[^}]*route="/predict",status="413"\} ', metrics), metrics
 
 
@@ -291,7 +291,7 @@ def test_under_tls_a_late_body_ends_its_connection_without_a_clear_word(
     )
     context = ssl._create_unverified_context()
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+        socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection,
         context.wrap_socket(connection) as secured,
     ):
         secured.sendall(
@@ -300,7 +300,7 @@ def test_under_tls_a_late_body_ends_its_connection_without_a_clear_word(
         )
         with pytest.raises(ssl.SSLError, match="ALERT"):
             receive_all(secured)
-    assert requests.get(f"{server.url}/health", timeout=20, verify=False).status_code == 200
+    assert requests.get(f"{server.url}/health", timeout=120, verify=False).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(
     server: Server, sample: dict[str, float]
 ) -> None:
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 100\r\n\r\n{"
@@ -387,7 +387,7 @@ def test_threads_that_a_worker_does_not_have_are_warned_of_once(
 
 def test_gunicorns_own_flags_win(start: Start) -> None:
     server = start("-w", "1", "--access-logfile", "-", SERVER__WORKERS="4", SERVER__PORT="1")
-    requests.get(f"{server.url}/health", timeout=20)
+    requests.get(f"{server.url}/health", timeout=120)
     assert len(server.workers()) == 1
     wait_for(lambda: '"GET /health HTTP/1.1" 200' in server.log.read_text())
 
@@ -404,7 +404,7 @@ def test_a_new_master_takes_over_with_workers_of_its_own_and_counts_on(
     new_master = int(Path(f"/proc/{new_worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
     try:
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(20)
+        server.process.wait(120)
         assert predict(server, sample).status_code == 200
         assert rows_predicted(server) == 2
     finally:
@@ -434,7 +434,7 @@ def test_a_reload_changes_no_setting_and_outlives_a_file_that_can_not_be_used(
     file.write_text('[server]\nkeepalive_seconds = "a while"\n')
     server.process.send_signal(signal.SIGHUP)
     wait_for(lambda: (now := server.workers()) and not set(now) & set(before))
-    assert requests.get(f"{server.url}/health/ready", timeout=20).status_code == 200
+    assert requests.get(f"{server.url}/health/ready", timeout=120).status_code == 200
 
 
 def test_flasks_development_server_loads_the_model_in_its_process(
@@ -453,7 +453,7 @@ def test_flasks_development_server_loads_the_model_in_its_process(
         def answer() -> requests.Response | None:
             try:
                 return requests.post(
-                    f"http://127.0.0.1:{port}/predict", json={"features": sample}, timeout=20
+                    f"http://127.0.0.1:{port}/predict", json={"features": sample}, timeout=120
                 )
             except requests.ConnectionError:
                 return None

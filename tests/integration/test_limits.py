@@ -45,7 +45,7 @@ def server(start: Callable[..., Server]) -> Server:
 def test_a_head_over_a_limit_is_refused_with_a_problem_document(
     server: Server, path: str, headers: dict[str, str], status: int, said: str
 ) -> None:
-    answer = requests.get(server.url + path, headers=headers, timeout=30)
+    answer = requests.get(server.url + path, headers=headers, timeout=120)
     assert answer.status_code == status
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert said in answer.json()["detail"]
@@ -54,10 +54,12 @@ def test_a_head_over_a_limit_is_refused_with_a_problem_document(
 def test_a_body_and_a_batch_over_their_limits_are_refused(
     server: Server, sample: dict[str, float]
 ) -> None:
-    large = requests.post(f"{server.url}/predict", data=b" " * 1001, timeout=30)
+    large = requests.post(f"{server.url}/predict", data=b" " * 1001, timeout=120)
     assert large.status_code == 413
     assert "larger than the 1,000 bytes" in large.json()["detail"]
-    batch = requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 3}, timeout=30)
+    batch = requests.post(
+        f"{server.url}/predict/batch", json={"samples": [sample] * 3}, timeout=120
+    )
     assert batch.status_code == 413
     assert "at most 2" in batch.text
 
@@ -66,10 +68,10 @@ def test_a_worker_has_no_more_connections_than_its_limit(server: Server) -> None
     """Those beyond wait to be accepted, or idle ones make room for them."""
     with ExitStack() as stack:
         for _ in range(30):
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
-        assert requests.get(f"{server.url}/health/live", timeout=30).status_code == 200
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=120))
+        assert requests.get(f"{server.url}/health/live", timeout=120).status_code == 200
         assert 4 < _connections(server) <= 8
-    assert requests.get(f"{server.url}/health/live", timeout=30).status_code == 200
+    assert requests.get(f"{server.url}/health/live", timeout=120).status_code == 200
 
 
 def _connections(server: Server) -> int:

@@ -80,7 +80,7 @@ def test_what_would_wait_for_too_long_is_refused_and_the_rest_is_served(
     with Callers(server, sample, 12) as callers:
         wait_for(lambda: callers.statuses.count(200) > 5 and callers.statuses.count(503) > 5)
         for path in ("/health/live", "/health/ready", "/model/info", "/metrics"):
-            assert requests.get(server.url + path, timeout=30).status_code == 200, path
+            assert requests.get(server.url + path, timeout=120).status_code == 200, path
         refused = 'lantern_http_requests_refused_total{reason="overloaded"}'
         assert _value(server, refused) > 5
     assert set(callers.statuses) == {200, 503}
@@ -134,14 +134,14 @@ def test_a_service_that_drains_says_that_it_is_not_ready_and_serves_on(
     server.process.send_signal(signal.SIGTERM)
 
     def said() -> dict[str, Any] | None:
-        answer = requests.get(f"{server.url}/health/ready", timeout=30)
+        answer = requests.get(f"{server.url}/health/ready", timeout=120)
         return answer.json() if answer.status_code == 503 else None
 
     assert wait_for(said)["type"] == "urn:lantern:problem:draining"
-    assert requests.get(f"{server.url}/health/live", timeout=30).status_code == 200
+    assert requests.get(f"{server.url}/health/live", timeout=120).status_code == 200
     until = time.monotonic() + 1
     while time.monotonic() < until:
-        answer = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=30)
+        answer = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=120)
         assert answer.status_code == 200
     for worker in server.workers():  # which need not drain to its end
         os.kill(worker, signal.SIGQUIT)
@@ -149,6 +149,6 @@ def test_a_service_that_drains_says_that_it_is_not_ready_and_serves_on(
 
 
 def _value(server: Server, name: str) -> float:
-    metrics = requests.get(f"{server.url}/metrics", timeout=30).text
+    metrics = requests.get(f"{server.url}/metrics", timeout=120).text
     (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
     return float(line.rpartition(" ")[2])

@@ -32,12 +32,12 @@ def test_all_is_served_under_the_prefix(server: Server, sample: dict[str, float]
         assert client.health_check()["status"] == "healthy"
         assert client.predict(sample)["model_version"] == "1"
         assert client.predict_batch([sample])["total_samples"] == 1
-    index = requests.get(f"{server.url}/lantern", timeout=20)
+    index = requests.get(f"{server.url}/lantern", timeout=120)
     assert index.json()["docs"] == "/lantern/docs"
-    document = requests.get(f"{server.url}/lantern/openapi.json", timeout=20).json()
+    document = requests.get(f"{server.url}/lantern/openapi.json", timeout=120).json()
     assert document["servers"] == [{"url": "/lantern"}]
     outer = {"X-Forwarded-Prefix": "/apps"}
-    index = requests.get(f"{server.url}/lantern/", headers=outer, timeout=20)
+    index = requests.get(f"{server.url}/lantern/", headers=outer, timeout=120)
     assert index.json()["docs"] == "/apps/lantern/docs"
 
 
@@ -46,14 +46,14 @@ def test_what_is_outside_the_prefix_is_not_there(server: Server, sample: dict[st
         status, problem = ask(server, path)
         assert (status, problem["type"]) == (404, "urn:lantern:problem:not-found"), path
         assert problem["instance"] == path
-    response = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=20)
+    response = requests.post(f"{server.url}/predict", json={"features": sample}, timeout=120)
     assert response.status_code == 404
     assert not [line for line in server.lines() if line["level"] in ("ERROR", "CRITICAL")]
 
 
 def ask(server: Server, path: str) -> tuple[int, Any]:
     """Ask for a path as it is written; requests would mend it."""
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=120)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, json.loads(response.read())

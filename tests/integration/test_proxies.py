@@ -64,27 +64,27 @@ def test_documents_links_and_redirects_lead_where_they_say(
     front: Front, sample: dict[str, float]
 ) -> None:
     with requests.Session() as session:
-        index = session.get(f"{front.url}/", timeout=20)
+        index = session.get(f"{front.url}/", timeout=120)
         links = index.json()
-        document = session.get(urljoin(index.url, links["openapi"]), timeout=20)
+        document = session.get(urljoin(index.url, links["openapi"]), timeout=120)
         (server,) = document.json()["servers"]
         base = urljoin(document.url, server["url"])
         assert base == front.url
         gets = [p for p, methods in document.json()["paths"].items() if "get" in methods]
         for path in gets:
             name = path.replace("{name}", "campaign-response")
-            assert session.get(base + name, timeout=20).status_code == 200, path
+            assert session.get(base + name, timeout=120).status_code == 200, path
         for path in ("", "/docs/", "/apidocs", "/apidocs/index.html"):
-            landed = session.get(front.url + path, timeout=20)
+            landed = session.get(front.url + path, timeout=120)
             assert landed.status_code == 200
             assert landed.url.rstrip("/") in (front.url, f"{front.url}/docs")
         # What a client says of itself counts for nothing.
-        forged = session.get(f"{front.url}/", headers={"X-Forwarded-Prefix": "/x"}, timeout=20)
+        forged = session.get(f"{front.url}/", headers={"X-Forwarded-Prefix": "/x"}, timeout=120)
         assert forged.json() == links
-        missing = session.get(f"{front.url}/nope", timeout=20)
+        missing = session.get(f"{front.url}/nope", timeout=120)
         assert missing.json()["instance"] == "/lantern/nope"
         for path in ("/", "/health", "/lanternhealth"):
-            assert session.get(front.origin + path, timeout=20).status_code == 404
+            assert session.get(front.origin + path, timeout=120).status_code == 404
     with ModelClient(front.url) as client:
         assert client.predict(sample)["model_version"] == "1"
 

@@ -21,7 +21,7 @@ from app.model.pack import parity_samples
 from tests.conftest import BUNDLE
 
 Matrix = NDArray[np.float32]
-WAIT = 20.0  # seconds until a test that hangs fails; none is decided by it otherwise
+WAIT = 120.0  # seconds until a test that hangs fails; none is decided by it otherwise
 
 
 class Poison(Exception):

@@ -309,14 +309,14 @@ def test_no_question_waits_for_a_load(versions: Path, monkeypatch: pytest.Monkey
 
     def slow(source: ModelSource) -> Model:
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return load_model(source)
 
     monkeypatch.setattr(service_module, "load_model", slow)
     write_release(versions, Release("2"))
     following = threading.Thread(target=service.refresh)
     following.start()
-    assert begun.wait(20)
+    assert begun.wait(120)
     # Asked on this thread: one that waited would wait for ever.
     assert service.load()
     assert service.fault == ""

@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import pty
 import select
 import socket
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +36,18 @@ def logger_to(descriptor: int) -> logging.Logger:
     return logger
 
 
-def read_all(descriptor: int) -> bytes:
-    """Read what is there, and what follows soon."""
+def read_all(descriptor: int, last: str = "") -> bytes:
+    """Read until what ends with ``last`` is there, or nobody writes any more; and what follows."""
     text = b""
-    while select.select([descriptor], [], [], 1)[0] and (part := os.read(descriptor, 1 << 16)):
+    while True:
+        is_there = bool(last) and text.rstrip().endswith(last.encode())
+        if not select.select([descriptor], [], [], 0.1 if is_there else 120)[0]:
+            assert is_there, f"{last[:100]!r} did not come: {text[-1000:]!r}"
+            return text
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            return text
         text += part
-    return text
 
 
 def pipe() -> tuple[int, int]:
@@ -65,7 +74,7 @@ def test_lines_wait_for_a_reader_and_come_whole_and_in_order(
     wanted = [f"{number} " + "x" * (number % 7 * 1000) for number in range(200)]
     for line in wanted:
         logger.info(line)
-    text = read_all(reading).decode()
+    text = read_all(reading, wanted[-1]).decode()
     assert text.split() == " ".join(wanted).split()
     assert os.get_blocking(writing) == blocking
     os.close(reading)
@@ -80,7 +89,7 @@ def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> 
     for number in range(2 * MOST_HELD // 1000):
         logger.info("%06d %s", number, "x" * 992)
     held, missing, after = (
-        read_all(reading)
+        read_all(reading, "nobody took them")
         .decode()
         .partition(f"{sum(dropped)} lines of the log were dropped: nobody took them\n")
     )
@@ -90,7 +99,7 @@ def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> 
     assert len(numbers) + sum(dropped) == 2 * MOST_HELD // 1000
     assert len(held) <= MOST_HELD + 65536
     logger.info("and on it goes")
-    assert after + read_all(reading).decode() == "and on it goes\n"
+    assert after + read_all(reading, "on it goes").decode() == "and on it goes\n"
     os.close(reading)
     os.close(writing)
 
@@ -100,7 +109,7 @@ def test_a_line_larger_than_all_that_is_held_is_told_as_dropped() -> None:
     logger = logger_to(writing)
     logger.info("x" * (MOST_HELD + 1))
     logger.info("next")
-    assert read_all(reading) == b"1 lines of the log were dropped: nobody took them\nnext\n"
+    assert read_all(reading, "next") == b"1 lines of the log were dropped: nobody took them\nnext\n"
     os.close(reading)
     os.close(writing)
 
@@ -119,6 +128,11 @@ def run(program: str, stdout: int, *arguments: str, **options: Any) -> subproces
     return subprocess.Popen(command, cwd=ROOT, stdout=stdout, **options)
 
 
+def available(pipe: int) -> int:
+    """Give how many bytes there are to read from a pipe."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
 def test_a_fork_does_not_write_twice_what_is_held() -> None:
     reading, writing = os.pipe()
     process = run(
@@ -134,19 +148,19 @@ logger.info("the parent's")
         writing,
     )
     os.close(writing)
-    time.sleep(1)  # until the pipe is full, so that some are held
+    wait_for(lambda: available(reading) > 60_000)  # it is full, so that some are held
     text = read_all(reading).decode()
     assert [line.split()[0] for line in text.splitlines() if line[0].isdigit()] == [
         str(number) for number in range(100)
     ]
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     os.close(reading)
 
 
 def test_the_end_of_a_process_does_not_wait_for_a_reader_for_long() -> None:
     reading, writing = os.pipe()
     process = run("for _ in range(100): logger.info('x' * 1000)", writing)
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     os.close(reading)
     os.close(writing)
 
@@ -169,7 +183,7 @@ def test_several_processes_do_not_tear_each_others_lines() -> None:
         whole = [line for line in text.decode().splitlines() if line.startswith(letter)]
         assert [len(line) for line in whole] == [n % 40 * 100 + 1 for n in range(400)]
         assert {line.strip(letter) for line in whole} == {""}
-    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
     os.close(reading)
 
 
@@ -184,14 +198,14 @@ logger.handlers = [LineHandler(sys.stdout)]
 for number in range(100):
     logger.info("%d %s", number, "x" * 1000)
 print("done", file=sys.stderr, flush=True)
-time.sleep(20)
+time.sleep(600)
 """
     errors, told = os.pipe()
     process = run(program, writing, stderr=told)
     try:
         wait_for(lambda: select.select([errors], [], [], 0)[0])
         assert os.read(errors, 100) == b"done\n"
-        text = read_all(reading).decode()
+        text = read_all(reading, "99 " + "x" * 1000).decode()
     finally:
         process.kill()
         process.wait()
