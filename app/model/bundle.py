@@ -11,6 +11,7 @@ from pathlib import Path
 from app.model import manifest as manifest_file
 from app.model.errors import BundleError
 from app.model.features import Feature
+from app.model.file_kind import foreign_kind
 from app.model.manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
 
 CHECKPOINT = "model.pt"
@@ -132,9 +133,10 @@ def check_file(file: Path, record: FileRecord) -> None:
         if not file.is_file():  # a pipe would be read for ever
             raise BundleError(f"{file} is missing, or not a regular file.")
         if file.stat().st_size != record.size:
+            kind = foreign_kind(file) or "was altered or cut short"
             raise BundleError(
                 f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
-                f"{record.size:,}: it was altered or cut short."
+                f"{record.size:,}: it {kind}."
             )
         if file_sha256(file) != record.sha256:
             raise BundleError(

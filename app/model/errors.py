@@ -5,13 +5,18 @@ Nothing here knows of HTTP: ``app/errors.py`` alone turns these into answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from app.model.text import readable
 
 MAX_FAULTS = 100
 """How many faults of one input are reported at most; the rest is not looked for."""
+_SHOWN = 80
+_LONGEST_LINE = 2_000
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +128,30 @@ class NonFiniteOutput(ModelError):
             "The model gives no finite probabilities for these values; check their magnitude."
         )
         self.rows = None if rows is None else tuple(rows)
+
+
+def shown(value: object) -> str:
+    """Return ``value``, of a file that may mean harm, as it may stand in a message.
+
+    `repr` of nested lists can be without an end, and that of a long number takes forever.
+    """
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int) and value.bit_length() <= 64:
+        return repr(value)
+    return f"a value of type {type(value).__name__[:_SHOWN]}"
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return ``names`` as a list in a sentence, the first ``most`` of them; "nothing" for none."""
+    first = list(islice(names, most + 1))
+    said = ", ".join(name[:_SHOWN] for name in first[:most])
+    return f"{said}, ..." if len(first) > most else said or "nothing"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, without colours and its full stop."""
+    text = _TERMINAL_CODES.sub("", str(error)[:_LONGEST_LINE]).strip()
+    return text.splitlines()[0].strip().rstrip(".")[:300] if text else type(error).__name__

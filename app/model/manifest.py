@@ -18,8 +18,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError
+from app.model.errors import BundleError, listed, shown
 from app.model.features import Feature
+from app.model.file_kind import foreign_kind
 from app.model.text import NotUtf8, decode
 
 FORMAT = 1
@@ -114,6 +115,9 @@ def _read_document(path: Path) -> _Reader:
     except NotUtf8 as error:
         raise BundleError(f"{path} {error}") from None
     except orjson.JSONDecodeError as error:
+        kind = foreign_kind(path)
+        if kind:
+            raise BundleError(f"{path} {kind}.") from error
         raise BundleError(f"{path} is not JSON: {error}") from error
     return _Reader(document, "")
 
@@ -197,7 +201,7 @@ class _Reader:
 def _parse(root: _Reader) -> Manifest:
     written = root.member("format")
     if type(written.value) is not int or written.value != FORMAT:
-        raise written.fail(f"{FORMAT} (it is {written.value!r}); pack the bundle again")
+        raise written.fail(f"{FORMAT} (it is {shown(written.value)}); pack the bundle again")
     features = tuple(_feature(item) for item in root.member("features").items(least=1))
     classes = tuple(item.string() for item in root.member("classes").items(least=2))
     check_names("features", [feature.name for feature in features])
@@ -296,5 +300,4 @@ def check_names(place: str, names: Sequence[str]) -> None:
             )
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        shown = ", ".join(repeated[:10])
-        raise BundleError(f"{place} must differ from each other; repeated: {shown}.")
+        raise BundleError(f"{place} must differ from each other; repeated: {listed(repeated)}.")

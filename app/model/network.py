@@ -7,9 +7,6 @@ This module imports torch; whoever serves with ONNX Runtime never imports it.
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.model.errors import BundleError
+from app.model.checkpoint_scan import scan_checkpoint
+from app.model.errors import BundleError, first_line, listed, shown
+from app.model.file_kind import STATE_ALONE
 from app.model.manifest import VERSION, VERSION_FORM
 
 DROPOUT = 0.3
@@ -27,7 +26,6 @@ LARGEST_DIM = 1_000_000
 """More inputs, units or outputs than any classifier of rows has: a number that is a mistake."""
 _LARGEST_READ = 4 << 20
 """Bytes of a checkpoint of which every worker may have a copy."""
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 STANDARD_SCORE_LIMIT = 10.0
 """Standard scores are held within this many deviations: no input, however extreme, can drive
 the network beyond what float32 holds, or make it extrapolate without end."""
@@ -167,31 +165,23 @@ def save_checkpoint(network: Network, version: str, path: Path) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint, large weights mapped from the file so that workers share them.
 
-    They do if they are float32 in torch's zip format; others are converted, a copy a worker. What
-    is written into a file that is mapped reaches the answers, so small ones are read instead. Only
-    tensors and plain values are read (``weights_only=True``); a file that would run code is
-    refused. Raises `BundleError`, which names the file and what is wrong with it.
+    They do if they are float32; others are converted, a copy a worker. What is written into a file
+    that is mapped reaches the answers, so small ones are read instead. Only tensors and plain
+    values are read (``weights_only=True``), once `scan_checkpoint` has seen that they lie within
+    the file. Raises `BundleError`, which names the file and what is wrong with it.
     """
     if not path.is_file():
         raise BundleError(f"{path} does not exist, or is not a regular file.")
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _refuse_compressed(path)
+    scan_checkpoint(path)
     try:
         content = torch.load(
             path,
             map_location="cpu",
             weights_only=True,
-            # torch maps its zip format, not the one before it.
-            mmap=zipped and path.stat().st_size > _LARGEST_READ,
+            mmap=path.stat().st_size > _LARGEST_READ,
         )
-    except pickle.UnpicklingError as error:
-        raise BundleError(
-            f"{path} is not a checkpoint of tensors and plain values, and is refused: loading it "
-            f"could run code that it hides. Save a state dictionary instead. ({_first_line(error)})"
-        ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise BundleError(f"{path} can't be read as a checkpoint: {_first_line(error)}") from error
+        raise BundleError(f"{path} can't be read as a checkpoint: {first_line(error)}.") from error
     return _checked(content, path)
 
 
@@ -212,7 +202,8 @@ def build_network(checkpoint: Checkpoint) -> Network:
         network.eval().requires_grad_(False)
     except (RuntimeError, TypeError) as error:
         raise BundleError(
-            f"The checkpoint's tensors don't fit a network of {dims}: {error}"
+            f"The checkpoint's tensors don't fit a network of {dims} inputs, hidden units and "
+            f"outputs: {_misfit(error)}. Is it of another network than Lantern's? {STATE_ALONE}"
         ) from error
     for name, tensor in network.state_dict().items():
         wanted = torch.bool if name.endswith(".selected") else torch.float32
@@ -221,44 +212,37 @@ def build_network(checkpoint: Checkpoint) -> Network:
     return network
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse a zip that torch would not have written: compressed, it can't be mapped as weights."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            compressed = [
-                entry.filename
-                for entry in archive.infolist()
-                if entry.compress_type != zipfile.ZIP_STORED
-            ]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise BundleError(f"{path} can't be read as a checkpoint: {error}") from error
-    if compressed:
-        raise BundleError(
-            f"{path} is a compressed zip ({compressed[0][:80]}); save it with torch.save."
-        )
+def _misfit(error: Exception) -> str:
+    """Return what torch says of the first tensor that doesn't fit; its first line says nothing."""
+    lines = str(error)[:2_000].strip().splitlines()
+    return " ".join(lines[1:2] or lines)[:300].strip().rstrip(".")
 
 
 def _checked(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise BundleError(
-            f"{path} holds a {type(content).__name__}, not a dictionary with the keys "
+            f"{path} holds {shown(content)}, not a dictionary with the keys "
             f"{', '.join(CHECKPOINT_KEYS)}."
         )
     missing = [key for key in CHECKPOINT_KEYS if key not in content]
     if missing:
-        raise BundleError(f"{path} lacks the checkpoint key(s) {', '.join(missing)}.")
+        raise BundleError(
+            f"{path} lacks the checkpoint key(s) {', '.join(missing)}, which a checkpoint of "
+            f"Lantern's own network has. It holds: {listed(map(str, content))}. {STATE_ALONE}"
+        )
     dims: dict[str, int] = {}
     for key, least in (("input_dim", 1), ("hidden_dim", 1), ("output_dim", 2)):
         value = content[key]
         if type(value) is not int or not least <= value <= LARGEST_DIM:
             raise BundleError(
                 f"{path}: {key} must be an integer of at least {least} and at most "
-                f"{LARGEST_DIM:,}, not {value!r:.80}."
+                f"{LARGEST_DIM:,}, not {shown(value)}."
             )
         dims[key] = value
     version = content["version"]
-    if type(version) not in (str, int, float) or not VERSION.fullmatch(str(version)):
-        raise BundleError(f"{path}: version must be {VERSION_FORM}.")
+    plain = type(version) in (str, float) or (type(version) is int and abs(version) < 2**63)
+    if not plain or not VERSION.fullmatch(str(version)):
+        raise BundleError(f"{path}: version must be {VERSION_FORM}; it is {shown(version)}.")
     state = content["model_state_dict"]
     if not isinstance(state, Mapping):
         raise BundleError(f"{path}: model_state_dict is not a state dictionary.")
@@ -266,7 +250,7 @@ def _checked(content: Any, path: Path) -> Checkpoint:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise BundleError(
-                f"{path}: model_state_dict holds {name!r:.80}, which is not a tensor."
+                f"{path}: model_state_dict holds {shown(name)}, which is not a tensor."
             )
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
             raise BundleError(
@@ -288,12 +272,7 @@ def _linear_layers(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if kinds != ["weight", "bias"] * len(layers):
         raise BundleError(
             "A checkpoint without preprocessing must hold three linear layers (weight and bias of "
-            f"each, in order) and nothing else; this one holds: {', '.join(given) or 'nothing'}."
+            f"each, in order) and nothing else; this one holds: {listed(given)}. It is of another "
+            f"network than Lantern's. {STATE_ALONE}"
         )
     return dict(zip(wanted, checkpoint.state_dict.values(), strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    """Give an error's own first sentence; torch's go on with advice on how to load it unsafely."""
-    lines = _TERMINAL_CODES.sub("", str(error)).strip().splitlines()
-    return lines[0].partition(" In PyTorch")[0].strip() if lines else type(error).__name__

@@ -72,10 +72,12 @@ def test_weights_in_double_precision_are_served_in_single(tmp_path: Path) -> Non
     assert network(torch.zeros(1, 4)).dtype == torch.float32
 
 
-def test_the_format_before_zip_loads_too(tmp_path: Path) -> None:
+def test_the_format_before_zip_is_refused_before_torch_sees_it(tmp_path: Path) -> None:
+    """Made to do harm, one has torch read for ever."""
     path = tmp_path / "model.pt"
     torch.save(foreign_checkpoint(), path, _use_new_zipfile_serialization=False)
-    assert read_checkpoint(path).input_dim == 4
+    with pytest.raises(BundleError, match="is a pickle and no zip archive"):
+        read_checkpoint(path)
 
 
 class Malice:

@@ -1,0 +1,108 @@
+"""What a file is that should be a model and isn't: told by its first bytes, with what to do.
+
+Nothing in the file is interpreted beyond a header. Each piece of advice is tried by a test.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+EXPORT = (
+    "torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=({0: "
+    'torch.export.Dim("rows")},)), "model.pt2")'
+)
+"""How a model in Python becomes a file that can be packed."""
+
+_HEAD = 512
+_HAS_ROOT = re.compile(r"(?!MAR-INF/)[^/]+/.")
+_NO_NETWORK = (
+    "build the network in Python, have it load them (model.load_state_dict(state)), export it, and "
+    f"pack that: {EXPORT}"
+)
+STATE_ALONE = f"Weights alone don't say what to compute with them: {_NO_NETWORK}."
+"""What to do with a state dictionary of a network that isn't Lantern's."""
+
+WHOLE_MODEL = (
+    "If it is a whole model of your own, load it where its code is (model = torch.load(FILE, "
+    f"weights_only=False)), export it, and pack that: {EXPORT}"
+)
+"""What to do with a pickled module."""
+
+_TORCHSCRIPT = (
+    "is TorchScript (torch.jit.save); convert it to ONNX, and pack that: "
+    'torch.onnx.export(torch.jit.load("model.pt"), (example,), "model.onnx", dynamo=False, '
+    'input_names=["x"], dynamic_axes={"x": {0: "rows"}})'
+)
+_OLD_PICKLE = (
+    "is a pickle and no zip archive (torch.save wrote such before 1.6), and is refused: loading it "
+    "could run code that it hides, or take forever. If you trust it, write it anew: "
+    'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+)
+_OLD_TAR = (
+    "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "
+    'write it anew: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
+)
+SAFETENSORS = f"is safetensors, which holds weights and no network; {_NO_NETWORK}"
+TORCHSERVE = (
+    "is an archive of TorchServe; unpack it (unzip), load its model in Python, export it, and pack "
+    f"that: {EXPORT}"
+)
+_WEB_PAGE = "is a web page and not a model: see what the download was of, and fetch the file itself"
+_HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\Z"), "is empty: it was cut short; copy it again"),
+    (
+        re.compile(rb"version https://git-lfs\.github\.com/spec/"),
+        "is a pointer of git-lfs and not the file itself, which git lfs pull fetches",
+    ),
+    (re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", re.IGNORECASE), _WEB_PAGE),
+    (re.compile(rb"\x1f\x8b"), "is compressed by gzip; unpack it first: gunzip FILE.gz"),
+    (re.compile(rb".{7}\x00\{\"", re.DOTALL), SAFETENSORS),
+    (re.compile(rb"\x80[\x00-\x05]"), _OLD_PICKLE),
+    (re.compile(rb".{257}ustar", re.DOTALL), _OLD_TAR),
+)
+_EXPORTED = "is an exported program; name it model.pt2 to pack it"
+_MEMBERS: tuple[tuple[str, str], ...] = (
+    ("constants.pkl", _TORCHSCRIPT),
+    ("models/model.json", _EXPORTED),
+    (
+        "serialized_exported_program.json",
+        "was written by torch.export.save of a torch that is too old: export the model with the "
+        "torch that is installed here",
+    ),
+    (
+        "data.pkl",
+        f"was written by torch.save; export the model, and pack that: {EXPORT}. (A checkpoint of "
+        "Lantern's own network is packed as a .pt)",
+    ),
+    ("MAR-INF/MANIFEST.json", TORCHSERVE),
+)
+
+
+def foreign_kind(path: Path) -> str:
+    """Return what ``path`` is where that is a known kind that is no model, and what to do; or "".
+
+    It goes on from the file's name, without a full stop. Raises `OSError`.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return next((kind for form, kind in _HEADS if form.match(head)), "")
+
+
+def archive_kind(members: Collection[str], but: str) -> str:
+    """Return what an archive is by the names in it, without its root's, and what to do; or "".
+
+    ``but`` is the one member whose kind is the one that is wanted.
+    """
+    for member, kind in _MEMBERS:
+        if member in members:
+            return "" if member == but else kind
+    return ""
+
+
+def members_of(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names in ``archive``, without that of its root directory."""
+    names = [entry.filename for entry in archive.infolist()]
+    return [name.partition("/")[2] if _HAS_ROOT.match(name) else name for name in names]
