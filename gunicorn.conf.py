@@ -124,9 +124,9 @@ def _names(listeners):
 def post_fork(server, worker):
     """Load the model in the worker that was just forked."""
     # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
-    # signal to stop during a long load must end it.
-    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(ending, signal.SIG_DFL)
+    # signal to stop during a long load must end it, and a trial that ends is nobody's worker.
+    for inherited in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(inherited, signal.SIG_DFL)
     keep_freed_memory()
     lantern = worker.app.wsgi().extensions["lantern"]
     if isinstance(worker, KeepAliveWorker):

@@ -66,6 +66,7 @@ class Lantern:
                     class_names=model.class_names,
                     cache_size=settings.cache.size,
                     max_answer_values=settings.limits.max_answer_values,
+                    limits=model.trial_limits,
                 ),
                 metrics,
                 versions,

@@ -24,6 +24,7 @@ from app.http.prefix import parse_prefix
 from app.model.naming import NAME, NAME_FORM
 from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
 from app.model.text import NotUtf8, decode, readable, to_path
+from app.model.trial import TrialLimits
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
@@ -78,6 +79,13 @@ class ModelSettings:
     batch_rows: int
     feature_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    trial_seconds: float
+    trial_memory_mb: int
+
+    @property
+    def trial_limits(self) -> TrialLimits:
+        """What the trial of a file that nobody vouches for may take."""
+        return TrialLimits(self.trial_seconds, self.trial_memory_mb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +273,8 @@ class _Model(_Section):
     batch_rows = _count(0)
     feature_names = fields.List(_text(), required=True)
     class_names = fields.List(_text(), required=True)
+    trial_seconds = _seconds(most=86400)
+    trial_memory_mb = _count(256, 1 << 24)
 
 
 class _Release(_Section):

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.model import trial
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
 from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
@@ -41,6 +42,18 @@ hypothesis.settings.load_profile("suite")
 def without_coverage() -> dict[str, str]:
     """The environment for a process that is killed, and would leave half a file of coverage."""
     return {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+
+
+def _run_here(function: Callable[..., Any], *arguments: Any, path: Path, limits: Any) -> Any:
+    """Do what `app.model.trial.run` does, without a process."""
+    return json.loads(json.dumps(function(*arguments)))
+
+
+@pytest.fixture(autouse=True)
+def trials_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare tests a start of Python and torch a trial, but those that are marked real_trials."""
+    if "real_trials" not in request.keywords:
+        monkeypatch.setattr(trial, "run", _run_here)
 
 
 @pytest.fixture(scope="session")

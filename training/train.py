@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from app.model.bundle_writer import check_replaceable
 from app.model.errors import BundleError
-from app.model.pack import check_replaceable, pack
+from app.model.pack import pack
 from app.model.text import print_anything
 from app.worker.cores import usable_cores
 from training.card import RELIABILITY_PICTURE, ROC_PICTURE, write_card

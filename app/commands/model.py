@@ -28,13 +28,13 @@ from app.model.errors import BundleError, ChangeUnderWay, ModelError, NothingToC
 from app.model.history import Change, change_document
 from app.model.manifest import VERSION, VERSION_FORM, manifest_document
 from app.model.packing.description import read_description
+from app.model.packing.file import pack_file
 from app.model.release import Release
 from app.model.repository import Repository
 from app.model.runtime import is_installed
 from app.model.text import print_anything, readable
 from app.model.verification import verify
 from app.settings import KEY_VARIABLE
-from app.worker.cores import usable_cores
 
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 refused, not verified, or not to be read;
@@ -89,6 +89,7 @@ def repository(name: str | None) -> Repository:
         name=source.name if source else "",
         runtime=settings.runtime,
         device=settings.device,
+        limits=settings.trial_limits,
     )
 
 
@@ -180,7 +181,7 @@ def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
     """
     repository.require(old)
     repository.require(new)
-    comparison = compare(repository.directory, old, new)
+    comparison = compare(repository.directory, old, new, repository.limits)
     if as_json:
         print_json(reports.comparison_document(comparison))
     else:
@@ -193,8 +194,8 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
     """Verify VERSION, and measure it.
 
     Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by
-    one and together; tells everything that is wrong. The latencies are of the runtime alone, in
-    milliseconds, in this process.
+    one and together; tells everything that is wrong. Each runtime is tried in a process of its own,
+    bounded in memory and time. The latencies are of the runtime alone, in milliseconds.
     """
     repository.require(version)
     report = verify(
@@ -203,6 +204,7 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
         threads=lantern().settings.model.threads,
         runtime=repository.runtime,
         device=repository.device,
+        limits=repository.limits,
     )
     if as_json:
         print_json(reports.report_document(report))
@@ -332,17 +334,13 @@ def pack(
     """Make a bundle of SOURCE, a model of your own.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
-    checkpoint of Lantern's own network (.pt). No code in it is run. The bundle is compared with
-    it on the samples and on noise around them. Needs what requirements-dev.txt installs.
+    checkpoint of Lantern's own network (.pt). No code in it is run, and it is read in a process of
+    its own, bounded in memory and time. The bundle is compared with it on the samples and on noise
+    around them. Needs what requirements-dev.txt installs.
     """
     with told_in_a_sentence():
         if not is_installed("torch"):
             raise BundleError("Packing needs torch: pip install -r requirements-dev.txt")
-        # By itself torch has a thread for each core of the machine, and knows of no quota.
-        if usable_cores() < (os.cpu_count() or 1):
-            os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-        from app.model.packing.file import pack_file  # imports torch, which no other command needs
-
         manifest = pack_file(
             source,
             out,
@@ -350,6 +348,7 @@ def pack(
             samples=samples,
             outputs=outputs,
             replace=replace,
+            limits=lantern().settings.model.trial_limits,
         )
     if as_json:
         print_json(manifest_document(manifest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.model import manifest as manifests
+from app.model import trial
 from app.model.compat import breaking_changes, harmless_changes
 from app.model.errors import BundleError, ModelError
 from app.model.figures import flatten
 from app.model.loading import ModelSource, load_model
 from app.model.manifest import Manifest
 from app.model.model import Model
+from app.model.trial import DEFAULT_LIMITS, TrialLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,13 @@ class Comparison:
     incomparable: str
 
 
-def compare(directory: Path, old_version: str, new_version: str) -> Comparison:
+def compare(
+    directory: Path, old_version: str, new_version: str, limits: TrialLimits = DEFAULT_LIMITS
+) -> Comparison:
     """Compare two versions of the model in ``directory``, their answers on both's golden samples.
 
-    Raises `BundleError` when a manifest can't be read.
+    They answer in a process of its own, within ``limits``. Raises `BundleError` when a manifest
+    can't be read.
     """
     old, new = (
         manifests.read_manifest(directory / version / manifests.FILE_NAME)
@@ -62,11 +67,10 @@ def compare(directory: Path, old_version: str, new_version: str) -> Comparison:
     agreement, incomparable = None, _obstacle(old, new)
     if not incomparable:
         try:
-            models = [
-                load_model(ModelSource(directory / version, version))
-                for version in (old_version, new_version)
-            ]
-            agreement = _agreement(*models)
+            newer = directory / new_version
+            agreement = Agreement(
+                **trial.run(_answers_of, directory / old_version, newer, path=newer, limits=limits)
+            )
         except ModelError as error:
             incomparable = str(error)
     before, after = flatten(old.training), flatten(new.training)
@@ -92,6 +96,11 @@ def _obstacle(old: Manifest, new: Manifest) -> str:
     if set(old.classes) != set(new.classes):
         return "The versions have different classes."
     return ""
+
+
+def _answers_of(old: Path, new: Path) -> dict[str, Any]:
+    """Return the `Agreement` of two bundles, as plain values."""
+    return asdict(_agreement(*(load_model(ModelSource(path, path.name)) for path in (old, new))))
 
 
 def _agreement(old: Model, new: Model) -> Agreement:

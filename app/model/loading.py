@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.model import bundle as bundles
+from app.model import trial
 from app.model.batching import BatchingRuntime
 from app.model.bundle import Bundle
 from app.model.errors import BundleError
 from app.model.model import Model
 from app.model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+from app.model.trial import DEFAULT_LIMITS, TrialLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class ModelSource:
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
     ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds
-    the values of one answer; 0 doesn't.
+    the values of one answer; 0 doesn't. ``limits`` are those of the trial of what nobody verified.
     """
 
     path: Path
@@ -35,15 +38,29 @@ class ModelSource:
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
     max_answer_values: int = 0
+    limits: TrialLimits = DEFAULT_LIMITS
 
 
 def load_model(source: ModelSource) -> Model:
     """Load, verify and self-test the model that ``source`` stands for.
 
-    Raises `BundleError` when it can't be served.
+    The files of a bundle are those that were packed, which its manifest vouches for: they are
+    loaded at once. A checkpoint without a manifest is tried in a process of its own first. Raises
+    `BundleError` when the model can't be served.
     """
     found = bundles.find_bundle(source.path, source.version)
-    load = _load_bare if bundles.is_bare(found) else _load_bundle
+    if not bundles.is_bare(found):
+        return _load(source, found, _load_bundle)
+    _check_bare(source)
+    file = bundles.checkpoint_path(found)
+    tried = trial.run(_try_bare, source, found, path=file, limits=source.limits)
+    model = _load(source, found, _load_bare)
+    if model.checksum != tried:
+        raise BundleError(f"{file} was replaced while it was loaded; load it again.")
+    return model
+
+
+def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Model:
     bundle, runtime, checksum = load(source, found)
     classes = len(bundle.manifest.classes)
     if 0 < source.max_answer_values < classes:
@@ -54,22 +71,37 @@ def load_model(source: ModelSource) -> Model:
         )
     if source.batch_rows:
         runtime = BatchingRuntime(runtime, source.batch_rows)
-    model = Model(bundle, runtime, checksum, name=source.name, cache_size=source.cache_size)
+    model = Model(
+        bundle,
+        runtime,
+        checksum,
+        name=source.name,
+        cache_size=source.cache_size,
+        trial_seconds=source.limits.seconds,
+    )
     model.self_test()
     return model
 
 
+def _try_bare(source: ModelSource, found: Path) -> str:
+    """Load a bare checkpoint as a worker would, on the CPU, and return its checksum."""
+    on_cpu = replace(source, device="cpu", runtime="torch", batch_rows=0)
+    return _load(on_cpu, found, _load_bare).checksum
+
+
 def runtime_for(source: ModelSource) -> str:
-    """Tell which runtime `load_model` will use, without loading anything.
+    """Return the runtime that `load_model` will use, without loading anything.
 
     Raises `BundleError` as it would.
     """
     found = bundles.find_bundle(source.path, source.version)
     bare = bundles.is_bare(found)
+    if bare:
+        return _check_bare(source)
     return choose_runtime(
         source.runtime,
-        has_onnx=not bare and (found / bundles.ONNX).is_file(),
-        has_checkpoint=bare or (found / bundles.CHECKPOINT).is_file(),
+        has_onnx=(found / bundles.ONNX).is_file(),
+        has_checkpoint=(found / bundles.CHECKPOINT).is_file(),
         device=source.device,
     )
 
@@ -115,8 +147,12 @@ def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "
     return TorchRuntime(build_network(checkpoint), threads, device)
 
 
+def _check_bare(source: ModelSource) -> str:
+    """Return the runtime of a bare checkpoint. Raises `BundleError` when it isn't to be had."""
+    return choose_runtime(source.runtime, has_onnx=False, has_checkpoint=True, device=source.device)
+
+
 def _load_bare(source: ModelSource, path: Path) -> _Loaded:
-    choose_runtime(source.runtime, has_onnx=False, has_checkpoint=True, device=source.device)
     from app.model.network import build_network, read_checkpoint
 
     file = bundles.checkpoint_path(path)

@@ -21,6 +21,7 @@ from app.model.errors import MAX_FAULTS, BundleError, NonFiniteOutput
 from app.model.features import FeatureEncoder
 from app.model.manifest import Golden
 from app.model.runtime import Runtime
+from app.model.trial import DEFAULT_LIMITS
 
 GOLDEN_TOLERANCE = 1e-5
 """How far a probability may lie from the one that was packed, absolutely."""
@@ -80,7 +81,8 @@ class BatchPrediction:
 class Model:
     """One version of a classifier, loaded into a runtime.
 
-    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0.
+    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0. ``trial_seconds``
+    is how long the self-test may take.
     """
 
     def __init__(
@@ -91,7 +93,9 @@ class Model:
         *,
         name: str = "",
         cache_size: int = 0,
+        trial_seconds: float = DEFAULT_LIMITS.seconds,
     ) -> None:
+        self._trial_seconds = trial_seconds
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
@@ -153,9 +157,9 @@ class Model:
         """Answer the golden samples, one by one and together: warm-up and self-test in one.
 
         A bare checkpoint has none; it must then answer a row of zeros with probabilities.
-        Raises `BundleError` when an answer is not what was packed, or does not come.
+        Raises `BundleError` when an answer is not what was packed, or does not come in time.
         """
-        with self.runtime.on_trial():
+        with self.runtime.on_trial(self._trial_seconds):
             self._test()
 
     def _test(self) -> None:

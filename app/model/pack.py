@@ -7,17 +7,11 @@ with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
 from __future__ import annotations
 
 import copy
-import ctypes
-import errno
 import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from app.model import bundle as bundles
-from app.model import manifest as manifests
+from app.model.bundle_writer import check_replaceable, require_packages, write_bundle
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import FileRecord, Golden, Manifest
+from app.model.manifest import Golden, Manifest
 from app.model.network import Network, Preprocessing, Probabilities, save_checkpoint
 from app.model.runtime import OnnxRuntime, TorchRuntime
 
@@ -86,64 +80,6 @@ def pack(
     return write_bundle(out, manifest, fill)
 
 
-def write_bundle(
-    out: Path, manifest: Manifest, fill: Callable[[Path], None], *, replaces: bool = True
-) -> Manifest:
-    """Write a bundle to the directory ``out``, all of it or nothing; give its manifest.
-
-    ``fill`` writes the files into the directory that it is given, or raises; their checksums are
-    added to ``manifest``. A bundle that is at ``out`` is replaced, or `BundleError` raised unless
-    it ``replaces``.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        directory = Path(scratch) / out.name
-        directory.mkdir()
-        fill(directory)
-        files = {
-            file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
-            for file in directory.iterdir()
-        }
-        complete = replace(manifest, files=files)
-        manifests.write_manifest(complete, directory / manifests.FILE_NAME)
-        bundles.open_bundle(directory)  # what was written can be read
-        if replaces and out.exists():
-            _exchange(directory, out)
-            return complete
-        try:
-            directory.rename(out)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            raise BundleError(f"{out} came to be while this was packed; it is kept.") from error
-    return complete
-
-
-def _exchange(new: Path, out: Path) -> None:
-    """Have ``new`` and ``out`` change places, in one step where there is one (renameat2(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    with suppress(AttributeError):
-        if libc.renameat2(here, os.fsencode(new), here, os.fsencode(out), exchange) == 0:
-            return
-    aside = out.with_name(f".{out.name}-replaced-{os.getpid()}")
-    out.rename(aside)
-    try:
-        new.rename(out)
-    except BaseException:
-        aside.rename(out)
-        raise
-    aside.rename(new)
-
-
-def check_replaceable(out: Path) -> None:
-    """Raise `BundleError` when `pack` to ``out`` would destroy what was never a bundle."""
-    if out.is_dir() and (not any(out.iterdir()) or (out / manifests.FILE_NAME).is_file()):
-        return
-    if out.exists():
-        raise BundleError(f"{out} exists and is not a bundle; it is not replaced.")
-
-
 def export_onnx(network: Network, path: Path) -> None:
     """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
     require_packages()
@@ -164,15 +100,6 @@ def export_onnx(network: Network, path: Path) -> None:
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the packing machine
     program.save(str(path), external_data=False)
-
-
-def require_packages() -> None:
-    """Raise `BundleError` where a package that packing needs beside those of serving is missing."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise BundleError(
-            f"Packing needs {' and '.join(missing)}: pip install -r requirements-dev.txt"
-        )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from app.model.manifest import Manifest
 from app.model.naming import as_name
 from app.model.release import Mode, Release, release_in_force, write_release
 from app.model.runtime import RuntimeChoice
+from app.model.trial import DEFAULT_LIMITS, TrialLimits
 from app.model.verification import verify
 
 LOCK_NAME = ".lock"
@@ -62,10 +63,13 @@ class Repository:
         name: str = "",
         runtime: RuntimeChoice = "auto",
         device: str = "cpu",
+        limits: TrialLimits = DEFAULT_LIMITS,
     ) -> None:
-        """``runtime`` and ``device`` are those of the service, which a version must suit; ``name``
-        is what its settings call the model, empty where the manifests do.
+        """``runtime`` and ``device`` are those of the service, which a version must suit; it is
+        tried within ``limits``. ``name`` is what its settings call the model, empty where the
+        manifests do.
         """
+        self.limits = limits
         self.directory = directory
         self.name = name
         self.runtime = runtime
@@ -224,6 +228,7 @@ class Repository:
             each_runtime=each_runtime,
             runtime=self.runtime,
             device=self.device,
+            limits=self.limits,
         )
         if report.problems or report.manifest is None:
             raise ReleaseRefused(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError
+from app.model.errors import BundleError, first_line
 
 if TYPE_CHECKING:
     from app.model.network import Network
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # ONNX Runtime reports to its makers' collector, from threads that it starts when it is imported and
 # that don't survive a fork: a worker then hangs or aborts when it exits. This must be set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-TRIAL_SECONDS = 60.0
-"""How long a version may take to answer its golden samples, and to be measured."""
 
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 RUNTIME_CHOICES: tuple[str, ...] = get_args(RuntimeChoice)
@@ -44,7 +41,7 @@ class Runtime(Protocol):
         """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32."""
         ...
 
-    def on_trial(self) -> AbstractContextManager[None]:
+    def on_trial(self, seconds: float) -> AbstractContextManager[None]:
         """A context in which runs must end in time: nobody knows yet whether the network does.
 
         Raises `BundleError` when they don't.
@@ -79,7 +76,7 @@ class TorchRuntime:
             probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
 
-    def on_trial(self) -> AbstractContextManager[None]:
+    def on_trial(self, seconds: float) -> AbstractContextManager[None]:
         """Our own network has no loop that could be without end."""
         return nullcontext()
 
@@ -96,28 +93,12 @@ class OnnxRuntime:
     device = "cpu"
 
     def __init__(self, path: Path, threads: int, *, width: int, classes: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Its arena keeps the most that any run has needed, for good: 660 MiB after one batch of
-        # 10,000 rows of a wide network. malloc is as fast, and gives back (`app.memory`).
-        options.enable_cpu_mem_arena = False
-        # Between two runs the threads of a pool would look for work without a pause.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # From bytes, a graph's external weights would be looked for in the working directory, where
-        # anything lies that callers could then read out of the answers. Nothing lies below a file.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", os.devnull
-        )
-        options.log_severity_level = 3  # errors only: its warnings are advice to its developers
         try:
-            session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            session = open_session(path.read_bytes(), threads)
         except Exception as error:  # a pybind exception with no public base
-            raise BundleError(f"{path} can't be loaded by ONNX Runtime: {error}") from error
+            raise BundleError(
+                f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
+            ) from error
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise BundleError(
@@ -144,16 +125,17 @@ class OnnxRuntime:
         return probabilities
 
     @contextmanager
-    def on_trial(self) -> Iterator[None]:
-        """Have runs ended after `TRIAL_SECONDS`, between two operations of the graph.
+    def on_trial(self, seconds: float) -> Iterator[None]:
+        """Have runs ended after ``seconds``, between two operations of the graph.
 
-        One operation is not interrupted, nor is reading the graph.
+        One operation is not interrupted, nor is reading the graph: a trial in a process of its own
+        ends those, too (`app.model.trial`).
         """
         from onnxruntime import RunOptions
 
         before = self._options
         options = self._options = RunOptions()
-        timer = threading.Timer(TRIAL_SECONDS, setattr, (options, "terminate", True))
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
         try:
@@ -161,13 +143,37 @@ class OnnxRuntime:
         except Exception as error:
             if options.terminate:
                 raise BundleError(
-                    f"The network was still running after {TRIAL_SECONDS:g} seconds: it may be "
-                    "without an end."
+                    f"The network was still running after {seconds:g} seconds: it may be "
+                    "without an end. If it is only slow, raise model.trial_seconds."
                 ) from error
             raise
         finally:
             timer.cancel()
             self._options = before
+
+
+def open_session(content: bytes, threads: int) -> Any:
+    """Return a session of ONNX Runtime for a graph, weights and all; it reads no file.
+
+    Raises what ONNX Runtime raises, of no public base.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Its arena keeps the most that any run has needed, for good: 660 MiB after one batch of 10,000
+    # rows of a wide network. malloc is as fast, and gives back (`app.memory`).
+    options.enable_cpu_mem_arena = False
+    # Between two runs the threads of a pool would look for work without a pause.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # From bytes, a graph's external weights would be looked for in the working directory, where
+    # anything lies that callers could then read out of the answers. Nothing lies below a file.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
+    options.log_severity_level = 4  # what it says is in its exceptions
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def choose_runtime(
@@ -193,8 +199,9 @@ def choose_runtime(
         raise BundleError(
             "model.runtime is 'torch', but this model has no model.pt; use 'auto' or 'onnx'."
             if on_cpu
-            else f"model.device is {device!r}, which takes torch, but this model has no model.pt; "
-            "pack it with one, or set model.device to 'cpu'."
+            else f"model.device is {device!r}, which takes torch, but this model has no model.pt: "
+            "only checkpoints of Lantern's own network are packed with one. Set model.device to "
+            "'cpu'."
         )
     if name == "torch" and not is_installed(name):
         if choice == "torch":

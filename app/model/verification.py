@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.model import bundle as bundles
 from app.model import manifest as manifests
+from app.model import trial
 from app.model.bundle import Bundle
-from app.model.errors import BundleError
+from app.model.errors import BundleError, first_line
 from app.model.loading import make_runtime
 from app.model.manifest import Golden, Manifest
 from app.model.model import Model
 from app.model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from app.model.trial import DEFAULT_LIMITS, TrialLimits
 
 _ROWS = 1000
 _WARM_UP = 10
@@ -83,14 +86,15 @@ def verify(
     each_runtime: bool = True,
     runtime: RuntimeChoice = "auto",
     device: str = "cpu",
+    limits: TrialLimits = DEFAULT_LIMITS,
 ) -> Report:
     """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
     runtime, and, if ``measure``, the latency.
 
     Unless ``each_runtime``, only the one that starts fastest is tried, of those that the version
     has: torch alone takes a second to be imported. It must have what ``runtime`` executes on
-    ``device``, as the settings of the service will ask of it. Never raises for what is wrong with
-    the version: the report says it.
+    ``device``, as the settings of the service will ask of it. Each runtime is tried in a process of
+    its own, within ``limits``. Never raises for what is wrong with the version: the report says it.
     """
     path = directory / version
     try:
@@ -123,29 +127,44 @@ def verify(
         fit = file in manifest.files and file not in damaged and is_installed(name)
         if fit and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
-            reports.append(_examine(bundle, name, threads=threads, measure=measure))
+            reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
 
 
-def _examine(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
+def _tried(
+    bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: TrialLimits
+) -> RuntimeReport:
+    """Have a process of its own examine a runtime, and return what it reports."""
+    try:
+        report = trial.run(_examine, bundle, name, *how, path=file, limits=limits)
+    except BundleError as error:
+        return RuntimeReport(name, problem=str(error))
+    latency = report.pop("latency")
+    return RuntimeReport(**report, latency=latency and Latency(**latency))
+
+
+def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str, Any]:
+    """Return the `RuntimeReport` of one runtime, as plain values."""
+    return asdict(_report(bundle, name, threads=threads, measure=measure))
+
+
+def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
     golden = bundle.manifest.golden
     assert golden is not None  # a manifest that was read has them
     try:
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        with runtime.on_trial():
-            single, batch = _differences(runtime, golden)
-            try:
-                Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
-            except BundleError as error:
-                problem = str(error)
-            latency = measure_latency(runtime, golden.samples) if measure and not problem else None
+        single, batch = _differences(runtime, golden)
+        try:
+            Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
+        except BundleError as error:
+            problem = str(error)
+        latency = measure_latency(runtime, golden.samples) if measure and not problem else None
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # a graph that loads can fail to run, in its library's own ways
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return RuntimeReport(name, problem=f"The network can't be run: {said}")
+        return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
     return RuntimeReport(name, single, batch, latency, problem)
 
 

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from app.model.errors import BundleError
+from app.model.errors import BundleError, first_line
 from app.model.features import Feature
 from app.model.pack import PARITY_TOLERANCE
 from app.model.packing.samples import Samples
-from app.model.packing.source import DYNAMIC_BATCH, Answers, Matrix, Source, first_line
+from app.model.packing.source import DYNAMIC_BATCH, Answers, Matrix, Outputs, Source
 from app.model.runtime import OnnxRuntime, Runtime
 
-Outputs = Literal["auto", "logits", "probabilities"]
-"""What the last layer of a user's model gives; "auto" looks at its answers."""
-
+_DYNAMIC_INTEGERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 _SUM_TOLERANCE = 1e-4
 _ONE_SCORE = (
     "one column for each class is needed. Let the model end in torch.cat([1 - p, p], dim=1), where "
@@ -169,5 +166,19 @@ def check_rows_alone(runtime: OnnxRuntime, source: Source, samples: Samples) -> 
     if not off <= PARITY_TOLERANCE:
         raise BundleError(
             f"{source.path} answers a row differently alone and among others (by up to {off:.2g}). "
-            "Was it exported while training? Call model.eval() before exporting."
+            + _about_other_rows(source)
         )
+
+
+def _about_other_rows(source: Source) -> str:
+    """Say what to do about a model whose answers depend on the rows beside."""
+    operators = {node.op_type for node in source.graph.graph.node}
+    if operators & _DYNAMIC_INTEGERS:
+        return (
+            "It is quantised dynamically: its scale is taken from all rows of a call. Quantise it "
+            "statically (onnxruntime.quantization.quantize_static), or pack the model in float32."
+        )
+    return (
+        "It computes with all rows of a call together: a mean over rows, or batch normalisation "
+        "that trains. Call model.eval() before exporting, and let the model treat rows one by one."
+    )

@@ -14,17 +14,23 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from app.model import runtime as runtimes
-from app.model.errors import BundleError
-from app.model.packing.source import Answers, Matrix, Source, asking, first_line
-
-assert runtimes  # it keeps ONNX Runtime from reporting, and must be imported before it
+from app.model.errors import BundleError, first_line
+from app.model.file_kind import foreign_kind
+from app.model.packing.external import take_in_external_data
+from app.model.packing.source import Answers, Matrix, Source, asking
+from app.model.runtime import open_session
 
 _ROWS = 256
 _IR_VERSION = 8
 """The least version of the format that is written: from 4 on, weights need not be inputs too."""
 _NULLS_OPSET = 9
 """The version of the operators that first has IsNaN and Where on floats."""
+_RANDOM = frozenset(
+    {
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        *("Bernoulli", "Multinomial"),
+    }
+)
 _DTYPES: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 
 
@@ -37,9 +43,16 @@ def read_graph(path: Path) -> Source:
     if not path.is_file():
         raise BundleError(f"{path} does not exist, or is not a regular file.")
     try:
-        model = onnx.load(str(path))
+        kind = foreign_kind(path)
+        if kind:
+            raise BundleError(f"{path} can't be read as ONNX: it {kind}.")
+        model = onnx.load(str(path), load_external_data=False)
+    except BundleError:
+        raise
     except Exception as error:  # of protobuf, of onnx's checks, of the system
         raise BundleError(f"{path} can't be read as ONNX: {first_line(error)}.") from error
+    take_in_external_data(model, path)
+    _refuse_random(model, path)
     if not model.graph.node:
         raise BundleError(f"{path} can't be read as ONNX: there is no graph in it.")
     given = _input(model, path)
@@ -153,6 +166,18 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     yield from _graphs(part)
 
 
+def _refuse_random(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph that draws lots: no golden sample could be answered twice."""
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    found = next((node.op_type for node in nodes if node.op_type in _RANDOM), None)
+    if found:
+        raise BundleError(
+            f"{path} uses {found}, which draws lots: the same rows would be answered differently "
+            "each time. Export a model without random numbers, after model.eval()."
+        )
+
+
 def _remove_traces(model: onnx.ModelProto) -> None:
     """Remove what exporters note for people: stack traces, with the paths of their machine."""
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
@@ -224,15 +249,10 @@ def _matrix_info(name: str, columns: int) -> onnx.ValueInfoProto:
 
 
 def _session(model: onnx.ModelProto, path: Path) -> Any:
-    """Give a session of ONNX Runtime on the original."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what it says is in its exceptions
+    """Return a session of ONNX Runtime on the original."""
     content = _serialised(model, path)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(content, threads=1)
     except Exception as error:  # a pybind exception with no public base
         raise BundleError(
             f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."

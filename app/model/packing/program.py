@@ -1,6 +1,6 @@
 """Exported programs: load a ``.pt2`` file, run it, and export it to ONNX.
 
-Torch gets the file only as `archive` has made it safe.
+Torch gets the file as `archive` has made it safe, and runs it as `functional` has made it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from app.model.errors import BundleError
+from app.model.errors import BundleError, first_line
 from app.model.pack import OPSET, quiet_exporter
 from app.model.packing.archive import safe_archive
-from app.model.packing.source import (
-    DYNAMIC_BATCH,
-    Answers,
-    Matrix,
-    Source,
-    asking,
-    first_line,
-)
+from app.model.packing.functional import functional
+from app.model.packing.source import DYNAMIC_BATCH, Answers, Matrix, Source, asking
 
 _ROWS = 256
 """How many rows the original is asked at once, where it takes any number."""
@@ -42,6 +36,14 @@ def read_program(path: Path) -> Source:
             raise BundleError(
                 f"{path} was written by torch {version} and can't be loaded by torch "
                 f"{torch.__version__}: {first_line(error)}."
+            ) from error
+        try:
+            program = functional(program, path)
+        except BundleError:
+            raise
+        except Exception as error:  # of sizes that don't fit each other, above all
+            raise BundleError(
+                f"{path} can't be traced by torch {torch.__version__}: {first_line(error)}."
             ) from error
     return _source(path, program)
 

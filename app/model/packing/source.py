@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError
+from app.model.errors import BundleError, first_line
 
 if TYPE_CHECKING:
     import onnx
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
+PROGRAM_SUFFIX = ".pt2"
+GRAPH_SUFFIX = ".onnx"
+
+Outputs = Literal["auto", "logits", "probabilities"]
+"""What the last layer of a user's model gives; "auto" looks at its answers."""
 
 Matrix = NDArray[np.float32]
 Answers = NDArray[np.floating[Any]]
@@ -81,9 +88,3 @@ def _in_parts(run: Callable[[Matrix], Answers], matrix: Matrix, rows: int) -> An
             )
         answers.append(answered[: len(part)])
     return np.concatenate(answers)
-
-
-def first_line(error: Exception) -> str:
-    """Give the first line of what a library says, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".")[:300] if lines else type(error).__name__

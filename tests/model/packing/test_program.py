@@ -237,7 +237,7 @@ def torchscript(path: Path) -> None:
         (bomb, "is a compressed zip"),
         (overlapping, "is a compressed zip"),
         (lambda path: torch.save({"a": 1}, path), "was written by torch.save; export the model"),
-        (torchscript, "is TorchScript; export the model with torch.export.export"),
+        (torchscript, "is TorchScript (torch.jit.save); convert it to ONNX, and pack that"),
         (lambda path: zipfile.ZipFile(path, "w").close(), "holds 0 programs"),
     ],
 )
@@ -266,7 +266,7 @@ def put(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
         (put(PROGRAM, b"[" * 100_000), "that is not JSON"),
         (put(PROGRAM, b"[]"), "that is not a JSON object"),
         (put(PROGRAM, b"{}"), "is malformed: KeyError at 'graph_module'"),
-        (put("data/weights/weight_0", b"abc"), "can't be loaded by torch"),
+        (put("data/weights/weight_0", b"abc"), "the file has 3 bytes of them. It was cut short"),
         (put("archive_version", b"99"), "can't be loaded by torch"),
         (
             editing(PROGRAM, lambda d: d["schema_version"].update(major=99)),

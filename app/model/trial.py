@@ -1,0 +1,221 @@
+"""The trial: what reads or runs a file that nobody has vouched for does so in a process of its own.
+
+A file of a model can ask for any time and any memory, and can crash the libraries that read it. A
+trial calls one function of ``app.model`` in a child process whose memory and time are bounded, and
+that ends with the process that started it. Whatever becomes of it there, the caller gets a value,
+or a `BundleError` of one sentence.
+
+The child is a fresh interpreter and not a fork: the caller may have threads. It is given a pickle,
+which is ours; what comes back is JSON, for by then a file that means harm may have had its way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import re
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from app.model.errors import BundleError, first_line
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_LARGEST_ANSWER = 256 << 20
+_LONGEST_SENTENCE = 2_000
+_FILE_SIZES = 10
+"""How many times its own size a file may take beside the allowance: copies of its weights."""
+_PACKING_TIMES = 10
+"""How many times as long as reading it packing a model may take: it is exported, and compared."""
+_NO_MEMORY = re.compile(
+    r"bad.?alloc|MemoryError|cannot allocate memory|can't allocate memory|not enough memory"
+    r"|failed to allocate|unable to allocate|out of memory|can't start new thread",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLimits:
+    """What a trial may take: ``seconds``, and ``memory_mb`` MiB beside ten times the file's size.
+
+    The settings are ``model.trial_seconds`` and ``model.trial_memory_mb``.
+    """
+
+    seconds: float = 60.0
+    memory_mb: int = 4096
+
+    def for_packing(self) -> TrialLimits:
+        """Return the limits for exporting and comparing a model, which takes longer."""
+        return replace(self, seconds=self.seconds * _PACKING_TIMES)
+
+    def memory_bytes(self, path: Path) -> int:
+        """Return the bytes of memory that a trial of ``path``, a file or a directory, may take."""
+        files = path.iterdir() if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        return (self.memory_mb << 20) + _FILE_SIZES * size
+
+
+DEFAULT_LIMITS = TrialLimits()
+
+
+def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: TrialLimits) -> Any:
+    """Call ``function``, a module's own, in a bounded process, and return what it returns.
+
+    It must return what JSON can hold. ``path`` is the file that is tried, for the sentences. Raises
+    `BundleError`: the one that ``function`` raises, or one that says that the process crashed, or
+    took more than ``limits``.
+    """
+    try:
+        memory = limits.memory_bytes(path)
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
+    request = pickle.dumps((function, arguments))
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as answers:
+        try:
+            child = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "app.model.trial"),
+                    *(str(number) for number in (writer, os.getpid(), memory)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(writer,),
+                env=_environment(),
+            )
+        finally:
+            os.close(writer)
+        try:
+            answer = _converse(child, request, answers.fileno(), monotonic() + limits.seconds)
+        except TimeoutError:
+            raise BundleError(
+                f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
+                "be without an end, or made to do harm. If you trust it and it is only slow, raise "
+                "model.trial_seconds."
+            ) from None
+        finally:
+            child.kill()
+            child.wait()
+    return _outcome(answer, child.returncode, path, memory)
+
+
+def _environment() -> dict[str, str]:
+    """Return the child's environment: one thread, whose stack counts as memory, and our package."""
+    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def _converse(child: subprocess.Popen[bytes], request: bytes, answers: int, end: float) -> bytes:
+    """Send ``request`` and return what is answered until the child ends. Raises `TimeoutError`."""
+    assert child.stdin is not None
+    received = bytearray()
+    with child.stdin as stdin, selectors.DefaultSelector() as selector:
+        os.set_blocking(stdin.fileno(), False)
+        selector.register(stdin, selectors.EVENT_WRITE)
+        selector.register(answers, selectors.EVENT_READ)
+        unsent = memoryview(request)
+        while True:
+            ready = selector.select(max(0.0, end - monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                if key.fileobj is stdin:
+                    try:
+                        unsent = unsent[os.write(stdin.fileno(), unsent) :]
+                    except BrokenPipeError:
+                        unsent = unsent[:0]
+                    if not unsent:
+                        selector.unregister(stdin)
+                        stdin.close()
+                    continue
+                part = os.read(answers, 1 << 20)
+                received += part
+                if not part or len(received) > _LARGEST_ANSWER:
+                    return bytes(received)
+
+
+def _outcome(answer: bytes, status: int, path: Path, memory: int) -> Any:
+    """Return the value in ``answer``, or raise what it stands for."""
+    try:
+        outcome = json.loads(answer)
+        kind, value = outcome["kind"], outcome["value"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise BundleError(
+            f"{path} can't be used: the process that tried it {_ending(status)}. The file is "
+            f"damaged or made to do harm, or takes more than the {memory >> 20:,} MiB of memory "
+            "that it may (model.trial_memory_mb)."
+        ) from None
+    if kind == "returned":
+        return value
+    if kind == "memory":
+        raise BundleError(
+            f"{path} takes more than the {memory >> 20:,} MiB of memory that it may; it may be "
+            "made to do harm. If you trust it, raise model.trial_memory_mb."
+        )
+    sentence = str(value)[:_LONGEST_SENTENCE]
+    if kind == "refused":
+        raise BundleError(sentence)
+    raise BundleError(
+        f"{path} can't be used: reading it failed in a way that nobody foresaw ({sentence}). Is "
+        "the file damaged?"
+    )
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return "ended without an answer"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
+
+
+def main() -> None:
+    """Obey one request, as the child. The arguments are the pipe for the answer, the process that
+    asks, and the bytes of memory that there are.
+    """
+    pipe, parent, memory = map(int, sys.argv[1:])
+    _bind(parent, memory)
+    function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - our own
+    answer = _answer(function, arguments)
+    with os.fdopen(pipe, "wb") as file:
+        file.write(json.dumps(answer).encode())
+    os._exit(0)  # the libraries' threads and exit handlers have nothing to add
+
+
+def _bind(parent: int, memory: int) -> None:
+    """Have this process end with its parent, and take no more memory than it may."""
+    end_with_parent = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before it could be followed
+        os._exit(1)
+    # Of data, and not of addresses: libraries reserve many more than they ever use.
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what ``function`` comes to. Libraries word a lack of memory each in its own way."""
+    try:
+        return {"kind": "returned", "value": function(*arguments)}
+    except BundleError as error:
+        kind, said = "refused", str(error)
+    except BaseException as error:  # a file can have libraries raise anything
+        kind, said = "failed", f"{type(error).__name__}: {first_line(error)}"
+    return {"kind": "memory" if _NO_MEMORY.search(said) else kind, "value": said}
+
+
+if __name__ == "__main__":
+    main()
