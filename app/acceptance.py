@@ -17,8 +17,8 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from app.http.samples import row_struct
 from app.model.features import FLOAT32_OVERFLOW, FeatureEncoder
+from app.protocols.native.samples import row_struct
 
 
 class Acceptance:

@@ -20,12 +20,12 @@ from msgspec import Raw
 from numpy.typing import NDArray
 
 from app.acceptance import Acceptance
-from app.http import raw_json
-from app.http.samples import SampleReader
 from app.model.errors import MAX_FAULTS, InvalidFeatures
 from app.model.features import FeatureEncoder
 from app.model.model import BatchPrediction, Model, Prediction
+from app.protocols import raw_json
 from app.protocols.native.answers import EncodedRows, json_time
+from app.protocols.native.samples import SampleReader
 from app.wire import check_json, not_json
 
 _FEW_CLASSES = 64

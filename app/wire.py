@@ -24,7 +24,7 @@ from werkzeug.exceptions import (
 
 from app.deadline import ReadDeadline, close_after_answer
 from app.extension import lantern
-from app.http import raw_json
+from app.protocols import raw_json
 
 JSON = "application/json"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")

@@ -39,6 +39,15 @@ def test_a_module_imports_only_what_it_may_know(path: Path) -> None:
         strange = [n for n in names if within(n, "flask", "werkzeug", "marshmallow", "gunicorn")]
         assert not strange
         assert not [n for n in names if within(n, "app") and not within(n, "app.model")]
+    if place[:2] == ("app", "worker"):
+        assert not [n for n in names if within(n, "app") and not within(n, "app.worker")]
+    if place[:2] == ("app", "http"):
+        assert not [n for n in names if within(n, "app.model", "onnxruntime", "torch")]
+    if place[:2] == ("app", "protocols"):
+        assert not [n for n in names if within(n, "flask", "werkzeug", "gunicorn")]
+        assert not [
+            n for n in names if within(n, "app") and not within(n, "app.model", "app.protocols")
+        ]
     if place[:2] != ("app", "blueprints") and place != ("app", "__init__.py"):
         assert not [name for name in names if within(name, "app.blueprints")]
     if place == ("app", "client.py"):

@@ -1,1 +1,1 @@
-"""What stands between WSGI and a view: where a request is for, and how its body becomes rows."""
+"""What stands between WSGI and a view, whatever model answers: so far, which path is meant."""

@@ -16,10 +16,10 @@ from msgspec import Raw
 from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest
 
-from app.http import raw_json
-from app.http.samples import SampleReader
 from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, FeatureMismatch, InvalidFeatures
 from app.model.features import Feature, FeatureEncoder
+from app.protocols import raw_json
+from app.protocols.native.samples import SampleReader
 from app.schemas import RequestBody, make_request_bodies
 from tests.test_acceptance import bodies
 
