@@ -22,9 +22,9 @@ from app.model.service import ModelService
 from app.problems import PROBLEM_JSON, problem_document
 from app.refusals import Refused
 from app.telemetry.requests import CALL, ID_HEADER, Call
+from app.worker.environ import REFUSAL
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
-
 
 _ADMISSION = "lantern.admission"
 """In the environ of a request whose body the worker asked about: its caller, or its refusal."""
@@ -63,7 +63,7 @@ class Front:
         if not guard.is_told:
             guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
-        if "app.worker.refusal" not in environ:
+        if REFUSAL not in environ:
             admission = self._admission(environ, elsewhere)
             if isinstance(admission, Refused):
                 if not elsewhere:

@@ -13,11 +13,11 @@ from typing import Any
 
 from app.refusals import Refused
 from app.settings import LimitSettings
+from app.worker.environ import OVERDUE
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
 _VARIABLE = "HTTP_X_REQUEST_TIMEOUT_MS"
-_OVERDUE = "app.worker.overdue"
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -68,7 +68,7 @@ class WaitBudget:
         """Raise `Overloaded` for a request that the worker found to be too late, and `BadBudget`
         for a header that makes no sense.
         """
-        waits = environ.get(_OVERDUE)
+        waits = environ.get(OVERDUE)
         if waits is not None:
             raise Overloaded(waits, self(environ))
         if _VARIABLE in environ and caller_budget(environ) is None:

@@ -20,14 +20,13 @@ from werkzeug.exceptions import ServiceUnavailable
 from app.extension import lantern
 from app.telemetry.logs import EventLog
 from app.telemetry.metrics import Metrics
+from app.worker.environ import HELD, REFUSAL
 
 events = EventLog("lantern.request")
 
 ID_HEADER = "X-Request-ID"
 CALL = "lantern.call"
 """The key of the `Call` in a WSGI environ."""
-HELD = "app.worker.held"
-"""In the environ: how many bytes the worker is to count as kept for the rest of an answer."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
@@ -175,7 +174,7 @@ def _begin() -> None:
     call.method = request.method
     if request.url_rule:
         call.route = request.url_rule.rule
-    refusal = environ.get("app.worker.refusal")
+    refusal = environ.get(REFUSAL)
     if refusal is not None:  # too large, too late or malformed: the worker has not read it
         if refusal.retry_after is not None:
             raise ServiceUnavailable(refusal.detail, retry_after=refusal.retry_after)

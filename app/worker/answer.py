@@ -15,16 +15,13 @@ from types import TracebackType
 
 from gunicorn import SERVER
 
+from app.worker.environ import HELD
 from app.worker.head import Request
 from app.worker.refusal import Refusal
 
 Application = Callable[..., Iterable[bytes]]
 Part = bytes | memoryview
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
-
-HELD = "app.worker.held"
-"""An application that makes its answer bit by bit may put into its environ how many bytes of memory
-that takes until the end; they are counted with what the connection itself holds."""
 
 _STATUS = re.compile(r"[0-9]{3}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from app.worker.answer import Answer, Part, refusal_answer
 from app.worker.body import BodyBuffer
 from app.worker.chunks import ChunkedBody
+from app.worker.environ import REFUSAL
 from app.worker.head import Environ, HeadParser, Request, too_long_line
 from app.worker.refusal import Refusal
 
@@ -248,7 +249,7 @@ class Connection:
         self._drop()
         if self._worker.asks_application:
             request.environ["wsgi.input"] = io.BytesIO()
-            request.environ["app.worker.refusal"] = refusal
+            request.environ[REFUSAL] = refusal
             request.keep_alive = False
             self._serve(request)
             return

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from app.worker.environ import OVERDUE
 from app.worker.head import Environ
 
 if TYPE_CHECKING:
     from app.worker.connection import Connection
-
-OVERDUE = "app.worker.overdue"
-"""In the environ of a request that has waited for longer than it may, or would: the seconds."""
 
 _SURELY_IN_TIME = 0.001
 """Nobody is in such a hurry; so most requests needn't be asked how long they may wait."""
@@ -28,11 +26,8 @@ _NEWS = 0.1
 """The weight of the last request in the mean of what those of its size take."""
 _OUTLIER = 4.0
 """So many times the mean counts at most: one that was held up says little of the next."""
-
 _MARGIN = 1.5
 """It may take longer than the mean: then who joined the line would have waited in vain."""
-
-
 _LINE_SHARE = 3.0
 """So many times as long as one went on with something, requests in the line are served before the
 next does."""

@@ -93,7 +93,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     asks_application = False
     """Whether the application words refusals: it is called with an empty body and finds a `Refusal`
-    under ``app.worker.refusal`` in the environ. The method is UNREAD where the head wasn't read."""
+    under `app.worker.environ.REFUSAL`. The method is UNREAD where the head wasn't read."""
 
     @staticmethod
     def wait_budget(environ: Environ) -> float:
