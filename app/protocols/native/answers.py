@@ -3,7 +3,7 @@
 orjson writes the digits of an array of float32. numpy lays each number's digits into a slot of a
 fixed width behind its key, and between what a row begins and ends with; one `bytes.translate` then
 deletes the padding. A part is a few milliseconds of work, so that others can be served between
-two of them, and takes a few MiB, however large the answer is.
+two of them, and takes less than 16 MiB, however large the answer is.
 """
 
 from __future__ import annotations
