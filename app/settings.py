@@ -366,7 +366,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
             _merge_variable(values, origins, variable, environ[variable])
-    _merge_port(values, origins, environ.get(PORT_VARIABLE, ""))
+    if environ.get(PORT_VARIABLE) and origins["server.port"] not in environ:
+        _merge_port(values, origins, environ[PORT_VARIABLE])
     try:
         checked = _SCHEMA.load(values)
     except ValidationError as error:
@@ -500,11 +501,9 @@ def _merge_variable(
 def _merge_port(values: dict[str, Any], origins: dict[str, str], text: str) -> None:
     """Listen at the port of a platform, and where it looks for it, unless the user says otherwise.
 
-    A variable, it wins over the file; but Lantern's own variable is the more exact one, and then
-    this says nothing of the host either.
+    A variable, it wins over the file; but Lantern's own variable, which is the more exact one, wins
+    over it, and then it says nothing of the host either.
     """
-    if not text or origins["server.port"].startswith(PREFIX):
-        return
     server = values["server"]
     server["port"] = _parse_variable(_SECTIONS["server"]["port"], text)
     origins["server.port"] = PORT_VARIABLE

@@ -254,6 +254,15 @@ def test_a_platform_says_the_port_unless_the_user_does(
     assert told == tuple(origin.replace("FILE", str(path)) for origin in origins)
 
 
+def test_a_file_with_the_name_of_a_variable_is_no_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("LANTERN_PORTS.toml").write_text(FILE_WITH_PORT)
+    settings = load_settings({"LANTERN_CONFIG": "LANTERN_PORTS.toml", "PORT": "5000"})
+    assert settings.server.port == 5000
+
+
 @pytest.mark.parametrize("text", ["http", "0", "70000", "80.5", "tcp://10.0.0.1:80", "-1"])
 def test_a_port_of_a_platform_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(SettingsError) as refusal:
