@@ -155,10 +155,11 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
 
 def _unexpected(error: Exception) -> Response:
     original = error.original_exception if isinstance(error, InternalServerError) else error
+    call = current_call()
     log.error(
         "unexpected error",
         exc_info=original or error,
-        extra={"request_id": current_call().request_id, "path": current_call().path},
+        extra={"request_id": call.request_id, "path": call.path},
     )
     return problem(
         500, "An error on our side, not in your request. Quote the request_id to report it."

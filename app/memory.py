@@ -9,9 +9,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 32 << 20
 _OWN_MAPPING_BYTES = 8 << 20
-"""An allocation of this size and above goes back when it is freed. So do not those of a batch of
-10,000 rows of the bundled model, of which ONNX Runtime's largest have 2.6 MB, and the parts of an
-answer."""
+"""An allocation of this size and above goes back when it is freed. Smaller are those for
+10,000 rows of the bundled model (ONNX Runtime's largest have 2.6 MB), and for a part of an answer.
+"""
 
 
 def keep_freed_memory() -> None:

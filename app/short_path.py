@@ -83,6 +83,7 @@ class ShortPath:
             answer, headers = predict(parts, service, call, lambda: body)
         except Exception as error:
             call.failure = error
+        # Not in the handler: Flask's own errors would have this one as their context.
         if call.failure is not None:
             return self._application(environ, start_response)
         headers = [("Content-Type", JSON), *headers, *PLAIN, (ID_HEADER, call.request_id)]

@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as directory:
         _pack(Path(directory, "many", "1"), options.classes)
-        settings = {"LANTERN_MODEL__PATH": str(Path(directory, "many"))}
-        values = options.classes * options.rows
-        if values > 1_000_000:
-            settings["LANTERN_LIMITS__MAX_ANSWER_VALUES"] = str(values)
+        settings = {
+            "LANTERN_MODEL__PATH": str(Path(directory, "many")),
+            "LANTERN_LIMITS__MAX_ANSWER_VALUES": str(options.classes * options.rows),
+        }
         body = payloads.batch(payloads.samples(options.rows, nulls=0))
         for _ in range(options.rounds):
             with running(lantern(settings=settings, workers=1), Path(directory)) as server:

@@ -39,7 +39,6 @@ _LINKED = (
 )
 """What the page links to: rule, endpoint and label."""
 
-
 _MOST_FIELDS, _MOST_NAMES = 200, 1000
 """The page has a form for a model of so many features and classes: it is made for each visitor."""
 

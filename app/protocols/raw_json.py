@@ -28,7 +28,12 @@ _decode_objects = msgspec.json.Decoder(list[_Skipped]).decode  # type: ignore[va
 
 _OBJECT, _ARRAY, _NULL = ord("{"), ord("["), ord("n")
 _OUTLINES: dict[int, Any] = {
-    **{_OBJECT: {}, _ARRAY: [], ord('"'): "", ord("t"): True, ord("f"): False, _NULL: None}
+    _OBJECT: {},
+    _ARRAY: [],
+    ord('"'): "",
+    ord("t"): True,
+    ord("f"): False,
+    _NULL: None,
 }
 
 

@@ -43,8 +43,3 @@ class BodyBuffer:
     def getvalue(self) -> bytes:
         """Return the bytes so far, as one copy."""
         return bytes(self._small) if self._map is None else self._map[: self._size]
-
-    def close(self) -> None:
-        """Give the memory back."""
-        if self._map is not None:
-            self._map.close()
