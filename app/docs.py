@@ -437,7 +437,7 @@ def _example(feature: Feature) -> float:
 
 
 def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
-    """Give the model's real answer for the example, if it has one that can be read."""
+    """Return the model's real answer for the example, if it has one that can be read."""
     if model is None or len(model.classes) > _MOST_SHOWN or not sample:
         return None
     try:

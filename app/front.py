@@ -76,8 +76,8 @@ class Front:
     def may_send_body(self, environ: dict[str, Any]) -> bool:
         """Return whether a request, whose head alone is here, is let in and takes a body.
 
-        Who has no key can't make the worker receive one. A request is counted once: what is found
-        is kept for when it is served.
+        A caller without a key can't make the worker receive one. A request is counted once: what is
+        found is kept for when it is served.
         """
         admission = self._admission(environ, self._prefix.split(environ))
         environ[_ADMISSION] = admission
@@ -88,7 +88,7 @@ class Front:
     ) -> str | Refused | None:
         """Return the caller of a request, None where nobody needs to know, or why it is refused.
 
-        ``elsewhere`` says why it is not for this service; only who is let in learns that.
+        ``elsewhere`` says why it is not for this service; only callers who are let in learn that.
         """
         guard = self._guard
         caller = None

@@ -42,7 +42,7 @@ def calls(source: str) -> Iterator[tuple[int, str]]:
 def opens_text(
     node: ast.Call, name: str, keywords: dict[str | None, ast.expr], is_method: bool
 ) -> bool:
-    """Tell whether a call opens a file as text; one of ``os.open`` has flags in that place."""
+    """Return whether a call opens a file as text; one of ``os.open`` has flags in that place."""
     if ast.unparse(node.func) == "os.open" or (is_method and name == "open" and not is_path(node)):
         return False
     at = OPENERS[name] - (is_method and name == "open")
@@ -53,7 +53,7 @@ def opens_text(
 
 
 def is_path(node: ast.Call) -> bool:
-    """Tell a path's ``open``, which takes a mode or nothing, from those of other things."""
+    """Return whether this is a path's ``open``, which takes a mode or nothing."""
     return not node.args or isinstance(node.args[0], ast.Constant)
 
 

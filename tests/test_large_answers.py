@@ -39,7 +39,7 @@ def app(
 
 @pytest.fixture
 def small_parts() -> Iterator[None]:
-    """Have parts made of about two rows."""
+    """Make parts of about two rows."""
     with patch.object(answers, "PART_BYTES", 2 * MANY * 32):
         yield
 

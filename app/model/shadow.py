@@ -169,8 +169,9 @@ class Shadow:
         self._thread: threading.Thread | None = None
 
     def offer(self, stable: Model, candidate: Model, rows: Matrix, probabilities: Matrix) -> None:
-        """Have ``candidate`` predict ``rows``, for which ``stable`` gave ``probabilities``, or drop
-        some of them if there is no time for all. Never raises, never waits.
+        """Queue ``rows`` for ``candidate``, or drop some of them if there is no time for all.
+
+        ``probabilities`` are those that ``stable`` gave for them. Never raises, never waits.
         """
         if not len(rows):
             return

@@ -61,7 +61,7 @@ class Registry:
         self._use(self._shared)
 
     def pass_on(self, environ: dict[str, str]) -> None:
-        """Have the program that this process is about to become count in the same memory.
+        """Make the program that this process is about to become count in the same memory.
 
         ``environ`` is its environment.
         """
@@ -80,7 +80,11 @@ class Registry:
         self._memory = memory
         slab = memory.claim()
         if slab is None:
-            log.error("Too many processes count at once: this one is missing in the metrics.")
+            log.error(
+                "Too many processes count at once: this one is missing in the metrics. Start fewer "
+                "workers (server.workers).",
+                extra={"limit": memory.slots},
+            )
         self._slab = slab or SlabMemory.private().claim()
         self._is_full = False
         # New ones, because a thread that didn't survive a fork may have held them.
@@ -90,7 +94,7 @@ class Registry:
             self._place(series)
 
     def add(self, series: Series) -> None:
-        """Have ``series`` counted; under the lock ``adding``."""
+        """Count ``series`` from now on; under the lock ``adding``."""
         self._series.append(series)
         self._place(series)
 
@@ -103,7 +107,7 @@ class Registry:
             self._is_full = True
             log.error(
                 "The memory for the metrics of this process is full: new series are not counted, "
-                "those that there are go on. Told once.",
+                "those that there are go on. Logged once.",
                 extra={"metric": family.name, "series": len(self._series)},
             )
 

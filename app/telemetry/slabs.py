@@ -62,6 +62,7 @@ class SlabMemory:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if fd is None else mmap.MAP_SHARED
         mapping = mmap.mmap(-1 if fd is None else fd, _size(slots, slab_bytes), flags=flags)
         _MEMORY_HEAD.pack_into(mapping, 0, _LAYOUT, slots, slab_bytes // _WORD)
+        self.slots = slots
         self._fd = fd
         self._own: int | None = None
         memory = memoryview(mapping)
@@ -173,7 +174,7 @@ class Slab:
     """One slab: ``words`` words from ``start`` on, for records behind one another.
 
     How many are used stands at ``used``, apart from them: to look there touches no slab. All are
-    places in the memory. Whoever calls `place` sees to it that no other thread does.
+    places in the memory. The caller of `place` sees to it that no other thread calls it.
     """
 
     def __init__(self, views: _Views, used: int, start: int, words: int) -> None:

@@ -15,8 +15,6 @@ _VALUE = rb"(?:" + _TOKEN + rb"|" + _QUOTED + rb")"
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]+)((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _VALUE + rb")?)*)"
 )
-
-
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 """Nearly every size: one without an extension."""
 
@@ -25,7 +23,7 @@ CHUNKS_AT_ONCE = 256
 FREE_FRAMING = 65536
 FRAMING_RATIO = 2
 """So many bytes of framing a body may have in any case, and so many for each byte of its data:
-whoever sends chunks of a byte makes a hundred times the work that the same bytes are in one."""
+in chunks of a byte the same bytes are a hundred times the work that they are in one."""
 
 
 class _Step(enum.Enum):

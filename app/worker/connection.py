@@ -198,7 +198,7 @@ class Connection:
             self.refuse(refusal)
 
     def check_deadline(self, now: float) -> None:
-        """Have a turn to end, if the deadline has passed: many may end at once."""
+        """Queue the end of the connection, if its deadline has passed: many may end at once."""
         if not self._is_in_time(now):
             self._queue(self._expire)
 
@@ -233,7 +233,7 @@ class Connection:
             self.close()
 
     def give_up(self, refusal: Refusal) -> None:
-        """Let go of what is held: refuse the request, or break off the answer."""
+        """Release what is held: refuse the request, or break off the answer."""
         if not self._answer and not self._out and not self._lingering:
             self.refuse(refusal)
             return
@@ -626,7 +626,7 @@ class Connection:
         self._taken += taken
 
     def _queue(self, task: Callable[[], None]) -> None:
-        """Have a turn for ``task``, when others have had theirs."""
+        """Queue ``task`` behind what others go on with."""
         self._task = task
         self._worker.turns.queue(self)
 

@@ -26,5 +26,5 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
 
 
 def use_memory_for_heartbeats() -> None:
-    """Have Gunicorn's workers of every class make a `Heartbeat`."""
+    """Make Gunicorn's workers of every class use a `Heartbeat`."""
     base.WorkerTmp = Heartbeat

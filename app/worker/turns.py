@@ -63,7 +63,7 @@ class Turns:
         return bool(self._line)
 
     def queue(self, connection: Connection) -> None:
-        """Have a connection that is not done go on, behind the others that do."""
+        """Queue a connection that is not done, behind the others that go on."""
         connection.is_queued = True
         self._going_on.append(connection)
 
@@ -92,7 +92,7 @@ class Turns:
             self._is_refusing = True
 
     def serve(self, advance: Callable[[Connection], None], seconds: float) -> None:
-        """Let those who wait, or go on, have their turns, for ``seconds``."""
+        """Serve requests that wait, and connections that go on, for ``seconds``."""
         line, going_on = self._line, self._going_on
         until = self.now + seconds
         while self.now <= until:
@@ -109,7 +109,7 @@ class Turns:
             self.ahead = 0.0  # without what the sums and differences left over
 
     def _advance(self, advance: Callable[[Connection], None], connection: Connection) -> None:
-        """Have a connection take its turn, and learn how long its request took, if that was one."""
+        """Advance a connection, and learn how long its request took, if that was one."""
         connection.is_queued = False
         kind, connection.kind = connection.kind, None
         self.ahead -= connection.cost

@@ -126,7 +126,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has.
 
-        Threads are no more than useless, so they get a warning.
+        Threads do no harm and nothing else, so they get a warning.
         """
         if cfg.threads > 1:
             log.warning(
@@ -199,7 +199,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def hold(self, connection: Connection, more: int) -> bool:
         """Count ``more`` bytes (or less, where negative) that ``connection`` keeps.
 
-        Where it is too much in all, whoever holds the most has to let go: a client that holds
+        Where it is too much in all, the one that holds the most has to let go: a client that holds
         little isn't to blame. Return False if that is ``connection`` itself.
         """
         self._held += more
@@ -211,7 +211,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     def too_much_held(self) -> Refusal:
-        """Return what is told to whoever holds the most of too much."""
+        """Return the refusal for the connection that holds the most, where all hold too much."""
         return Refusal(
             503,
             f"Server overloaded: requests that arrive and answers that wait to be sent exceed "

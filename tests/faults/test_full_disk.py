@@ -38,7 +38,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def environ(disk: Path) -> dict[str, str]:
-    """Have temporary files there."""
+    """Make temporary files there."""
     return {"TMPDIR": str(disk)}
 
 

@@ -74,7 +74,7 @@ def children(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def new_master(server: Server) -> Iterator[int]:
-    """Have a new master take over from the old one, which ends; and end it in the end."""
+    """Start a new master, which takes over from the old one, and end it in the end."""
     old = server.workers()
     server.process.send_signal(signal.SIGUSR2)
     (master,) = wait_for(lambda: set(children(server.process.pid)) - set(old))
@@ -124,7 +124,7 @@ def test_no_count_goes_back_whatever_becomes_of_workers_and_masters(
 
 
 def named_files(server: Server) -> list[str]:
-    """Give the files with a name that the service can write to, but for its log."""
+    """Return the files with a name that the service can write to, but for its log."""
     found = []
     for pid in (server.process.pid, *server.workers()):
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -178,7 +178,7 @@ def test_two_services_of_the_same_environment_count_apart(
 
 
 def make_read_only(*, but: tuple[str, ...]) -> Callable[[], None]:
-    """Give what leaves a process nothing that can be written to, ``but`` some mounts."""
+    """Return what leaves a process nothing that can be written to, ``but`` some mounts."""
 
     def become() -> None:
         assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0

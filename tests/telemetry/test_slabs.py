@@ -42,7 +42,7 @@ def counting() -> Counting:
 
 @contextmanager
 def worker(counting: Counting, work: Callable[[], None]) -> Iterator[int]:
-    """Have a forked process do some work, and then live until the block ends, when it is killed."""
+    """Fork a process that does some work, and lives until the block ends, when it is killed."""
     done, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -163,7 +163,7 @@ class Slow:
 
 
 def slow_down(series: Series, reading: Callable[[], object]) -> None:
-    """Have ``reading`` called in the midst of each addition to a series."""
+    """Call ``reading`` in the midst of each addition to a series."""
     series.move(Slow(series._floats, reading), series._place, series._lock)  # type: ignore[arg-type]
 
 

@@ -49,7 +49,7 @@ def one_by_one(batch: BatchPrediction) -> bytes:
 
 @contextmanager
 def parts_of(size: int) -> Iterator[None]:
-    """Have parts made of so many bytes of slots."""
+    """Make parts of so many bytes of slots."""
     with patch.object(answers, "PART_BYTES", size):
         yield
 
