@@ -191,9 +191,8 @@ def measured(shape: Shape, size: int = SIZE) -> tuple[Cost, float]:
     body = shape.body(size)
     gc.collect()
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text(
-        "5", encoding="utf-8"
-    )  # the peak starts anew (proc(5))
+    # The peak starts anew (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     cost = meter.cost_of(shape, body)
     peak, after = _resident("VmHWM"), _resident("VmRSS")
     return replace(cost, peak_mib=peak - before, left_mib=after - before), valid
