@@ -255,7 +255,7 @@ class ModelService:
         stable = self._version(version, [])
         if stable is None:
             return None
-        faults.append(f"Version {version} serves, which did before.")
+        faults.append(f"Falling back to version {version}.")
         self._held = {version: stable}
         return Serving(stable.model)
 

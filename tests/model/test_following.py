@@ -338,7 +338,7 @@ def test_a_process_that_begins_under_a_bad_release_serves_what_another_could(
     damage(versions / "2")
     late = ModelService(ModelSource(versions), memory=memory)
     assert answer(late)[0] == "1"
-    assert late.fault.endswith("Version 1 serves, which did before.")
+    assert late.fault.endswith("Falling back to version 1.")
     write_release(versions, Release("3"))
     late.refresh()
     assert answer(late)[0] == "3"
