@@ -63,7 +63,7 @@ def place_bundle(directory: Path, out: Path, *, replaces: bool) -> None:
 
 
 def _exchange(new: Path, out: Path) -> None:
-    """Have ``new`` and ``out`` change places, in one step where there is one (renameat2(2))."""
+    """Exchange ``new`` and ``out``, in one step where there is one (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     with suppress(AttributeError):

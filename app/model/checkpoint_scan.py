@@ -195,7 +195,7 @@ class _Machine:
         self._memo[index] = self._stack[-1]
 
     def _build(self, _: Any) -> None:
-        """Let a state dictionary have what torch notes beside it."""
+        """Accept what torch notes beside a state dictionary."""
         if self._stack.pop() is not _DICT or self._stack[-1] is not _DICT:
             raise ValueError("a state of something that has none")
 

@@ -126,7 +126,7 @@ class OnnxRuntime:
 
     @contextmanager
     def on_trial(self, seconds: float) -> Iterator[None]:
-        """Have runs ended after ``seconds``, between two operations of the graph.
+        """End runs after ``seconds``, between two operations of the graph.
 
         One operation is not interrupted, nor is reading the graph: a trial in a process of its own
         ends those, too (`app.model.trial`).

@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def _bind(parent: int, memory: int) -> None:
-    """Have this process end with its parent, and take no more memory than it may."""
+    """Make this process end with its parent, and take no more memory than it may."""
     end_with_parent = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before it could be followed

@@ -135,7 +135,7 @@ def verify(
 def _tried(
     bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: TrialLimits
 ) -> RuntimeReport:
-    """Have a process of its own examine a runtime, and return what it reports."""
+    """Examine a runtime in a process of its own, and return what that reports."""
     try:
         report = trial.run(_examine, bundle, name, *how, path=file, limits=limits)
     except BundleError as error:

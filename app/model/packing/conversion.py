@@ -178,12 +178,12 @@ def _pack_graph(
 
 
 def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:
-    """Give the values that stand in for null: float32 ``(features,)``, NaN where null stays."""
+    """Return the values that stand in for null: float32 ``(features,)``, NaN where null stays."""
     return np.array([medians.get(f.name, np.nan) for f in features], dtype=np.float32)
 
 
 def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRuntime:
-    """Give what a worker would serve the graph in ``file`` with."""
+    """Return the runtime by which a worker would serve the graph in ``file``."""
     try:
         return OnnxRuntime(file, threads=1, width=width, classes=classes)
     except BundleError as error:

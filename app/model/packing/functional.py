@@ -104,7 +104,7 @@ def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _bypass_identities(program: torch.export.ExportedProgram) -> None:
-    """Have those who use the answer of an operator that gives back its input use that."""
+    """Replace the answer of an operator that returns its input by that input, where it is used."""
     for node in list(program.graph.nodes):
         trains = len(node.args) > 2 and node.args[2] is not False  # (x, p, train)
         if _name(node) not in operators.IDENTITIES or trains:
