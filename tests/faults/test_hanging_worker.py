@@ -31,7 +31,7 @@ def shows_life(worker: int) -> bool:
     A file's time tells the master, by the clock that begins when the machine does.
     """
     links = Path(f"/proc/{worker}/fd").iterdir()
-    files = [link for link in links if "wgunicorn" in link.readlink().name]
+    files = [link for link in links if "lantern-heartbeat" in link.readlink().name]
     # One that was just forked has the files of others, too.
     return len(files) == 1 and files[0].stat().st_mtime <= time.monotonic()
 
