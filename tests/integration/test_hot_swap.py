@@ -25,6 +25,9 @@ from tests.model.conftest import CLASSES, FEATURES
 from tests.telemetry.test_metrics import samples
 
 PROMOTIONS = 30
+WIDTH = 1000
+WEIGHTS_KIB = WIDTH * WIDTH * 4 // 1024
+"""Of a network with two hidden layers of that width: nearly all are between the two."""
 SAMPLE = {"age": 30, "income": 20_000, "visits": 1}
 Start = Callable[..., Server]
 
@@ -192,7 +195,7 @@ def test_fifty_swaps_leave_no_memory_behind(start: Start, tmp_path: Path, runtim
     for version in ("1", "2"):
         torch.manual_seed(int(version))
         pack(
-            Network(len(FEATURES), 1000, len(CLASSES)),  # 4 MB of weights
+            Network(len(FEATURES), WIDTH, len(CLASSES)),
             models / version,
             name="large",
             version=version,
@@ -220,7 +223,8 @@ def test_fifty_swaps_leave_no_memory_behind(start: Start, tmp_path: Path, runtim
     swap(45)
     after_fifty = resident(worker)
     print(f"resident after 5 swaps {after_five} KiB, after 50 {after_fifty} KiB")
-    assert after_fifty <= after_five * 1.05
+    # The heap may keep what a few versions took; 45 that stay would be 180 MB.
+    assert after_fifty - after_five <= 6 * WEIGHTS_KIB
     server.stop()
 
 
