@@ -3,6 +3,7 @@
 A thread of its own predicts the rows in batches, and pauses after each for so long that it takes
 no more of the processor than callers leave. Rows that it has no time for are dropped and counted.
 Which ones, is chance with the same odds for each row, so that what is compared stands for all.
+Rows that wait keep no model: those of a version that serves no more are dropped, too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Self
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +46,28 @@ _TIMED_SECONDS = 1.0
 log = logging.getLogger("lantern.shadow")
 
 Matrix = NDArray[np.float32]
-Pair = tuple[Model, Model]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A stable version and a candidate: what they are called, and the models for as long as
+    somebody else has them.
+    """
+
+    model: str
+    stable: str
+    candidate: str
+    _models: tuple[ref[Model], ref[Model]]
+
+    @classmethod
+    def of(cls, stable: Model, candidate: Model) -> Self:
+        models = ref(stable), ref(candidate)
+        return cls(stable.name, stable.version, candidate.version, models)
+
+    def models(self) -> tuple[Model, Model] | None:
+        """Return the models; None where one of them was replaced."""
+        stable, candidate = (model() for model in self._models)
+        return None if stable is None or candidate is None else (stable, candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +99,10 @@ class Timing:
 
 
 class Observer:
-    """Receives what a shadow finds of ``stable`` and ``candidate``; no method may raise."""
+    """Receives what a shadow finds; no method may raise."""
 
-    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
-        """Take note of a comparison."""
+    def compared(self, pair: Pair, comparison: Comparison) -> None:
+        """Take note of a comparison, of versions that may be gone by now."""
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
         """Take note of how long both take for one row."""
@@ -175,15 +199,16 @@ class Shadow:
         """
         if not len(rows):
             return
+        pair = Pair.of(stable, candidate)
         with self._changed:
             is_running = self._is_running()
             if is_running:
                 is_first = not self._sample
-                self._sample.add(_Answered((stable, candidate), rows, probabilities))
+                self._sample.add(_Answered(pair, rows, probabilities))
                 if is_first:
                     self._changed.notify_all()
         if not is_running:
-            self._observer.compared(stable, candidate, Comparison(dropped=len(rows)))
+            self._observer.compared(pair, Comparison(dropped=len(rows)))
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing waits to be compared; return whether that came about in time."""
@@ -191,7 +216,7 @@ class Shadow:
             return self._changed.wait_for(lambda: not (self._is_comparing or self._sample), seconds)
 
     def stop(self, seconds: float) -> bool:
-        """End, leaving what waits; return whether the thread ended in time."""
+        """End, dropping what waits; return whether the thread ended in time."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -219,12 +244,14 @@ class Shadow:
         return max(_LEAST_SHARE, _MOST_SHARE - self._in_flight())
 
     def _run(self) -> None:
-        while self._await_rows():
+        is_going_on = True
+        while is_going_on:
+            is_going_on = self._await_rows()
             with self._changed:
                 sample, self._sample = self._sample, self._new_sample()
                 self._is_comparing = True
             self._compare_all(sample)
-            del sample  # or its models would live on for as long as nothing comes
+            del sample  # or its rows would live on for as long as nothing comes
             with self._changed:
                 self._is_comparing = False
                 self._changed.notify_all()
@@ -241,21 +268,31 @@ class Shadow:
             return not self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _compare_all(self, sample: _Sample) -> None:
-        """Compare the rows of ``sample``, as many in a pass as are predicted in a short time."""
-        for (stable, candidate), dropped in sample.dropped.items():
-            self._observer.compared(stable, candidate, Comparison(dropped=dropped))
+        """Compare the rows of ``sample``, as many in a pass as are predicted in a short time.
+
+        No model is held during the pauses, which are long where one is slow.
+        """
+        for pair, dropped in sample.dropped.items():
+            self._observer.compared(pair, Comparison(dropped=dropped))
         waiting = sample.answered[::-1]
         while waiting:
-            started = time.perf_counter()
             answered = _next_pass(waiting, max(1, int(_PASS_SECONDS / self._seconds_a_row)))
-            self._observer.compared(*answered.pair, self._compared(answered))
-            spent = time.perf_counter() - started
-            self._learn(spent / len(answered))
-            if started >= self._time_again_at:
-                self._time_one(answered)
-                spent = time.perf_counter() - started
-            if not self._pause(spent * (1 / self._allowed_share() - 1)):
-                return
+            spent = self._compare(answered)
+            if spent:
+                self._pause(spent * (1 / self._allowed_share() - 1))
+
+    def _compare(self, answered: _Answered) -> float:
+        """Compare the rows of one pass; return the seconds spent, 0 where they were dropped."""
+        models = answered.pair.models()
+        if models is None or self._stopping:
+            self._observer.compared(answered.pair, Comparison(dropped=len(answered)))
+            return 0.0
+        started = time.perf_counter()
+        self._observer.compared(answered.pair, self._compared(models, answered))
+        self._learn((time.perf_counter() - started) / len(answered))
+        if started >= self._time_again_at:
+            self._time_one(models, answered)
+        return time.perf_counter() - started
 
     def _learn(self, seconds_a_row: float) -> None:
         mean = self._seconds_a_row
@@ -264,20 +301,21 @@ class Shadow:
         else:  # a pass that was held up says little of the next
             self._seconds_a_row += 0.2 * (min(seconds_a_row, 4 * mean) - mean)
 
-    def _compared(self, answered: _Answered) -> Comparison:
+    def _compared(self, models: tuple[Model, Model], answered: _Answered) -> Comparison:
         """Compare; where the candidate fails, find the rows that it fails on."""
         try:
-            return compare(*answered.pair, answered.rows, answered.probabilities)
+            return compare(*models, answered.rows, answered.probabilities)
         except Exception as error:
             self._log_once(answered.pair, error)
             if len(answered) == 1 or isinstance(error, Incomparable):
                 return Comparison(failed=len(answered))
         first = np.arange(len(answered)) < len(answered) // 2
-        return self._compared(answered.pick(first)) + self._compared(answered.pick(~first))
+        halves = answered.pick(first), answered.pick(~first)
+        return sum((self._compared(models, half) for half in halves), Comparison())
 
-    def _time_one(self, answered: _Answered) -> None:
+    def _time_one(self, models: tuple[Model, Model], answered: _Answered) -> None:
         """Time both versions on one row, under the same conditions."""
-        stable, candidate = answered.pair
+        stable, candidate = models
         started = time.perf_counter()
         try:
             timing = time_both(stable, candidate, answered.rows[:1])
@@ -289,7 +327,7 @@ class Shadow:
         self._time_again_at = ended + max(_TIMED_SECONDS, 100 * (ended - started))
 
     def _log_once(self, pair: Pair, error: Exception) -> None:
-        failure = pair[0].version, pair[1].version, type(error).__name__
+        failure = pair.stable, pair.candidate, type(error).__name__
         if failure not in self._failures:
             self._failures.add(failure)
             log.error("the shadow can't predict; logged once", exc_info=error)

@@ -13,7 +13,7 @@ from app.model.batching import BatchingRuntime
 from app.model.model import Model
 from app.model.service import Observer
 from app.model.serving import Serving
-from app.model.shadow import Comparison, Timing
+from app.model.shadow import Comparison, Pair, Timing
 from app.model.shadow import Observer as ShadowObserver
 from app.telemetry.registry import Counter, Gauge, GaugeSeries, Histogram, Registry
 
@@ -252,9 +252,9 @@ class Metrics(Observer, ShadowObserver):
         self._beside(model.name, model.version).observe(seconds)
 
     @_harmless
-    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
+    def compared(self, pair: Pair, comparison: Comparison) -> None:
         """Count what a shadow answered beside the stable version."""
-        labels = stable.name, stable.version, candidate.version
+        labels = pair.model, pair.stable, pair.candidate
         for result, rows in (
             ("agreed", comparison.agreed),
             ("differed", comparison.compared - comparison.agreed),

@@ -18,6 +18,7 @@ from app.model.model import Model
 from app.model.shadow import (
     Comparison,
     Observer,
+    Pair,
     Shadow,
     Timing,
     _Answered,
@@ -87,7 +88,7 @@ class Recorder(Observer):
         self.total = Comparison()
         self.timings: list[Timing] = []
 
-    def compared(self, stable: Model, candidate: Model, comparison: Comparison) -> None:
+    def compared(self, pair: Pair, comparison: Comparison) -> None:
         self.total += comparison
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
@@ -204,18 +205,19 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
 ) -> None:
     """Be it one of a large batch or alone, the first or the last."""
     answers = np.zeros((1, 3), dtype=np.float32)
+    versions = Pair.of(*pair)
     kept: list[float] = []
     for seed in range(40):
         sample = _Sample(100, np.random.default_rng(seed))
         number = 0
         for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
             numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
-            sample.add(_Answered(pair, numbers, np.repeat(answers, size, axis=0)))
+            sample.add(_Answered(versions, numbers, np.repeat(answers, size, axis=0)))
             number += size
         rows = [value for each in sample.answered for value in each.rows[:, 0].tolist()]
         assert len(rows) == sample.rows <= 100
         assert len(set(rows)) == len(rows)
-        assert sample.dropped == {pair: 2000 - len(rows)}
+        assert sample.dropped == {versions: 2000 - len(rows)}
         kept += rows
     quarters = np.histogram(kept, bins=[0, 500, 1000, 1500, 2000])[0]
     assert quarters.min() > 0.8 * len(kept) / 4
@@ -226,11 +228,12 @@ def test_the_memory_of_what_waits_is_bounded(
 ) -> None:
     monkeypatch.setattr("app.model.shadow.MOST_BYTES", 20_000)
     sample = _Sample(10**9, np.random.default_rng(1))
+    versions = Pair.of(*pair)
     rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
     for _ in range(10):
-        sample.add(_Answered(pair, rows, answers))
+        sample.add(_Answered(versions, rows, answers))
         assert sum(each.size for each in sample.answered) <= 20_000
-    assert sample.rows + sample.dropped[pair] == 10_000
+    assert sample.rows + sample.dropped[versions] == 10_000
 
 
 def test_the_busier_the_worker_the_longer_the_pauses(
@@ -258,7 +261,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
         sample = _Sample(100, np.random.default_rng(1))
         for _ in range(20):
-            sample.add(_Answered((stable, candidate), ROWS[:1], answers[:1]))
+            sample.add(_Answered(Pair.of(stable, candidate), ROWS[:1], answers[:1]))
         before = now
         shadow._compare_all(sample)
         found[in_flight] = (now - before) / (now - before + sum(pauses))
@@ -295,3 +298,58 @@ def test_a_shadow_that_was_replaced_is_freed(three_versions: Path) -> None:
     del candidate
     gc.collect()
     assert gone() is None
+
+
+def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
+    three_versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow it is: its rows wait through long pauses."""
+    stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
+    answers = stable.runtime.run(ROWS)
+    candidate.runtime = Counting(answers)
+    found = Recorder()
+    shadow = Shadow(found)
+    shadow._seconds_a_row = 1.0  # a pass of one row
+    is_paused, go_on = threading.Event(), threading.Event()
+
+    def pause(seconds: float) -> bool:
+        if found.total.compared:
+            is_paused.set()
+            assert go_on.wait(60)
+        return True
+
+    monkeypatch.setattr(shadow, "_pause", pause)
+    shadow.offer(stable, candidate, ROWS, answers)
+    assert is_paused.wait(60)
+    gone = weakref.ref(candidate)
+    del candidate
+    gc.collect()
+    assert gone() is None
+    go_on.set()
+    assert shadow.wait(60)
+    assert (found.total.compared, found.total.dropped) == (1, 2)
+
+
+def test_what_waits_at_the_end_is_counted(pair: tuple[Model, Model]) -> None:
+    stable, candidate = pair
+    answers = stable.runtime.run(ROWS)
+    is_asked, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Counting):
+        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+            is_asked.set()
+            assert go_on.wait(60)
+            return super().run(matrix)
+
+    candidate.runtime = Waiting(answers)
+    found = Recorder()
+    shadow = Shadow(found)
+    shadow._seconds_a_row = 1.0
+    shadow.offer(stable, candidate, ROWS, answers)
+    assert is_asked.wait(60)
+    shadow.offer(stable, candidate, ROWS, answers)
+    assert not shadow.stop(0)
+    shadow.offer(stable, candidate, ROWS, answers)
+    go_on.set()
+    assert shadow.stop(60)
+    assert (found.total.compared, found.total.dropped) == (1, 8)
