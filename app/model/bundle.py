@@ -53,8 +53,14 @@ def find_bundle(path: Path, version: str = "") -> Path:
 
 
 def holds_versions(path: Path) -> bool:
-    """Tell whether ``path`` is (or may become) a directory of versions: no bundle, no file."""
-    return not (path.is_file() or _holds_model(path))
+    """Return whether ``path`` is (or may become) a directory of versions: no bundle, no file.
+
+    Raises `BundleError` where it can't be looked at.
+    """
+    try:
+        return not (path.is_file() or _holds_model(path))
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        raise _unreadable(path, error) from error
 
 
 def versions(path: Path) -> list[str]:

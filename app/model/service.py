@@ -265,7 +265,9 @@ class ModelService:
         What is held stays good whatever becomes of its files; why it is not loaded anew is noted.
         """
         held = self._held.get(version)
-        source = replace(self.source, version=version) if self._is_directory else self.source
+        source = _attempt(faults, lambda: self._source_of(version))
+        if source is None:
+            return held
         files = _attempt(
             faults, lambda: _identities(bundles.find_bundle(source.path, source.version))
         )
@@ -332,6 +334,9 @@ class ModelService:
     def _remembered_as(self) -> str:
         """What is known before any file can be read, as long as the settings are the same."""
         return self.source.name or readable(str(self.source.path))
+
+    def _source_of(self, version: str) -> ModelSource:
+        return replace(self.source, version=version) if self._is_directory else self.source
 
     @property
     def _is_directory(self) -> bool:

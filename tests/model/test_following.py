@@ -345,6 +345,25 @@ def test_a_process_that_begins_under_a_bad_release_serves_what_another_could(
     assert late.fault == ""
 
 
+def test_a_process_that_begins_where_nothing_can_be_looked_at_says_so_and_stays(
+    versions: Path, tmp_path: Path
+) -> None:
+    """Not even whether there is a directory: a name too long stands for a lack of permission."""
+    memory = ServedVersions(Registry())
+    link = tmp_path / "current"
+    link.symlink_to(versions)
+    ModelService(ModelSource(link), memory=memory).load()
+    link.unlink()
+    link.symlink_to("x" * 300)
+    late = ModelService(ModelSource(link), memory=memory)
+    assert not late.load()
+    assert late.fault == f"{link} can't be read: File name too long."
+    link.unlink()
+    link.symlink_to(versions)
+    late.refresh()
+    assert (answer(late)[0], late.fault) == ("3", "")
+
+
 def test_a_version_gets_in_when_only_its_network_is_mended(versions: Path) -> None:
     write_release(versions, Release("1"))
     service = ModelService(ModelSource(versions))
