@@ -17,7 +17,7 @@ from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
 from app.worker import KeepAliveWorker
 from app.worker.cores import usable_cores
 from app.worker.files import connections_that_fit
-from app.worker.heartbeat import use_memory_for_heartbeats
+from app.worker.heartbeat import Heartbeat, use_memory_for_heartbeats
 
 try:
     _settings = settings_at_start()
@@ -74,6 +74,13 @@ logger_class = GunicornLogger
 
 def on_starting(server):
     """Make the memory in which the workers count, or take that of the master before this one."""
+    try:
+        Heartbeat(server.cfg).close()
+    except (OSError, RuntimeError) as error:
+        sys.exit(
+            f"Lantern can't start. Its workers' signs of life can't be made: {error}. Leave "
+            "--worker-tmp-dir out: they are then made in memory."
+        )
     try:
         memory = SlabMemory.inherited(os.environ) or SlabMemory.shared()
     except OSError as error:

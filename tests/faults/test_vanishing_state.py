@@ -230,3 +230,15 @@ def test_where_there_is_no_memory_to_share_the_start_says_what_to_allow(
     assert "Lantern can't start. Its workers need memory that they share" in said
     assert "memfd_create" in said
     assert "Traceback" not in said
+
+
+def test_a_directory_for_signs_of_life_that_is_not_there_is_told_at_the_start(
+    tmp_path: Path,
+) -> None:
+    arguments = ["-w", "1", "--worker-tmp-dir", str(tmp_path / "nowhere")]
+    server = Server(arguments, {}, tmp_path / "log", without_coverage())
+    assert server.process.wait(60) != 0
+    said = server.log.read_text()
+    assert "nowhere doesn't exist" in said
+    assert "Leave --worker-tmp-dir out" in said
+    assert "Traceback" not in said
