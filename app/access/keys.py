@@ -224,7 +224,10 @@ def _changing(path: Path) -> Iterator[list[Key]]:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise KeysError(f"{lock} can't be opened: {error.strerror}.") from error
+        raise KeysError(
+            f"{lock} can't be opened: {error.strerror}. Set access.keys_file to a file in a "
+            "directory that is there and can be written to."
+        ) from error
     try:
         _wait_for(descriptor, lock)
         keys = read_keys(path)
