@@ -195,7 +195,9 @@ class _Guesses:
     def hint(self, name: str, missing: Sequence[str]) -> str:
         """Return what to add to the fault of an unknown name; nothing without a guess."""
         meant = self._lookalikes.get(_appearance(name))
-        if meant is None or meant not in missing:
+        if meant is not None and meant not in missing:
+            return f", and was sent beside {meant!r}{difference(name, meant)}"
+        if meant is None:
             self._guesses -= 1
             self._comparisons -= len(missing)
             if self._guesses < 0 or self._comparisons < 0:
@@ -204,7 +206,7 @@ class _Guesses:
             if not close:
                 return ""
             meant = close[0]
-        return f"; did you mean {meant!r}{_difference(name, meant)}?"
+        return f"; did you mean {meant!r}{difference(name, meant)}?"
 
 
 def _appearance(name: str) -> str:
@@ -215,8 +217,10 @@ def _appearance(name: str) -> str:
     return "".join(c for c in composed if unicodedata.category(c) != "Cf")
 
 
-def _difference(name: str, meant: str) -> str:
-    """Say which characters differ, where names of more than ASCII may look the same."""
+def difference(name: str, meant: str) -> str:
+    """Return which characters differ, to be added to ``meant``; nothing for names in ASCII, whose
+    difference is seen.
+    """
     if name.isascii() and meant.isascii():
         return ""
     start = _equal_at_start(name, meant)

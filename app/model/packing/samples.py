@@ -17,11 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.model.errors import BundleError
-from app.model.features import FLOAT32_OVERFLOW, Feature
+from app.model.features import FLOAT32_OVERFLOW, Feature, difference
 from app.model.text import NotUtf8, check_encoding, find_fault
 
 GOLDEN_ROWS = 20
 """How many rows of the file become golden samples, at most."""
+
+
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What spreadsheets write into a CSV instead of commas, for instance where those are in numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +129,14 @@ def _column(header: Sequence[str], name: str) -> int:
     if len(found) > 1:
         raise BundleError(f"the column {name!r} is there {len(found)} times.")
     if not found:
+        for separator, called in _OTHER_SEPARATORS.items():
+            if len(header) == 1 and separator in header[0]:
+                raise BundleError(
+                    f"its columns are separated by {called}; save it with commas, and with points "
+                    "in its numbers."
+                )
         close = difflib.get_close_matches(name, header, n=1)
-        hint = f" (is it {close[0]!r}?)" if close else ""
+        hint = f" (is it {close[0]!r}{difference(name, close[0])}?)" if close else ""
         raise BundleError(
             f"the column {name!r} is missing{hint}; the first line must name every feature."
         )
