@@ -91,13 +91,11 @@ class PathPrefix:
         return None
 
     def _stripped(self, forwarded: str) -> str:
-        """Return what the outermost of our own proxies has stripped.
+        """Return what our own proxies have stripped, one after another.
 
-        Each appends what it strips, so this is the entry so many from the right; what stands before
-        it, the caller may have made up. With fewer entries there is none (as in werkzeug's
-        ``ProxyFix``). Raises `ValueError`.
+        Each that strips appends what it does, and others append nothing: so of the entries from the
+        right at most as many as there are proxies are theirs, and clients see all of these, the
+        outermost first. What stands before them, the caller made up. Raises `ValueError`.
         """
-        entries = forwarded.rsplit(",", self._proxies)
-        if len(entries) < self._proxies:
-            return ""
-        return parse_prefix(entries[-self._proxies].strip(" \t"))
+        entries = forwarded.split(",")[-self._proxies :]
+        return "".join(parse_prefix(entry.strip(" \t")) for entry in entries)
