@@ -457,6 +457,11 @@ def _in_project(path: str) -> Path:
 def _read_toml(path: Path) -> dict[str, Any]:
     name = readable(str(path))
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SettingsError(
+                f"The settings file {name} is not a regular file, and is read more than once: a "
+                "pipe would be empty by then. Write the settings to a file."
+            )
         return tomllib.loads(decode(path.read_bytes()))
     except OSError as error:
         raise SettingsError(f"The settings file {name} can't be read: {error.strerror}.") from error

@@ -149,6 +149,14 @@ def test_a_file_is_read_strictly(tmp_path: Path, content: str, said: str) -> Non
     assert str(file) in message or content == "[extra]\n"
 
 
+def test_a_file_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    """Gunicorn's half of the settings would come from it, and the application's from nowhere."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SettingsError, match="pipe is not a regular file, and is read more than on"):
+        load_settings({"LANTERN_CONFIG": str(pipe)})
+
+
 def test_every_fault_is_told_at_once() -> None:
     message = refused(SERVER__PORT="x", LIMITS__MAX_BATCH_SIZE="0", LOGGING__COLOUR="1")
     for name in ("server.port", "limits.max_batch_size", "logging.colour"):
