@@ -62,6 +62,7 @@ class Pair:
     @classmethod
     def of(cls, stable: Model, candidate: Model) -> Self:
         models = ref(stable), ref(candidate)
+        hash(models)  # which a reference remembers, and can't find out once its model is gone
         return cls(stable.name, stable.version, candidate.version, models)
 
     def models(self) -> tuple[Model, Model] | None:
@@ -187,6 +188,7 @@ class Shadow:
         self._random = np.random.default_rng()
         self._seconds_a_row = _FIRST_GUESS
         self._time_again_at = 0.0
+        self._pair: Pair | None = None
         self._sample = self._new_sample()
         self._is_comparing = self._stopping = False
         self._failures: set[tuple[str, str, str]] = set()
@@ -199,8 +201,10 @@ class Shadow:
         """
         if not len(rows):
             return
-        pair = Pair.of(stable, candidate)
         with self._changed:
+            if self._pair is None or self._pair.models() != (stable, candidate):
+                self._pair = Pair.of(stable, candidate)
+            pair = self._pair
             is_running = self._is_running()
             if is_running:
                 is_first = not self._sample

@@ -223,6 +223,21 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
     assert quarters.min() > 0.8 * len(kept) / 4
 
 
+def test_rows_of_a_version_that_is_gone_can_still_be_dropped(three_versions: Path) -> None:
+    stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
+    pair = Pair.of(stable, candidate)
+    sample = _Sample(10, np.random.default_rng(1))
+    answered = _Answered(pair, ROWS, np.zeros((3, 3), np.float32))
+    sample.add(answered)
+    gone = weakref.ref(candidate)
+    del candidate
+    gc.collect()
+    assert gone() is None
+    for _ in range(9):
+        sample.add(answered)
+    assert sample.rows + sample.dropped[pair] == 30
+
+
 def test_the_memory_of_what_waits_is_bounded(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
