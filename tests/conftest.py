@@ -23,6 +23,7 @@ from app.telemetry.logs import JsonFormatter
 from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
 )
 
 ROOT = Path(__file__).resolve().parent.parent

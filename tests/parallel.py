@@ -1,36 +1,42 @@
-"""How the tests are shared out among processes: ``pytest -n auto --dist loadgroup``, `make test`.
+"""How the tests are shared out among processes: ``pytest --numprocesses=auto``, as in `make test`.
 
-Tests that share something of their module, as a server, stay together in one process; any other
-test is free. What takes longest begins first, so that nothing long is left for the end.
+Tests of a module stay together in one process, for they share servers; with each class of workers
+there are others, so those may be apart. What takes longest begins first, so that nothing long is
+left for the end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from typing import Any
 
 import pytest
 
-_SHARED = ("module", "class", "package")
-_SPLIT = ("worker_class", "worker")
-"""Parameters of whole modules: with each value there are other servers."""
+_WORKER_CLASS = re.compile(r"[\[-](keepalive|gthread|sync)[]-]")
+"""A parameter of a test, in its name."""
+_SHARES_NOTHING = ("tests/faults/", "tests/trials/", "tests/integration/test_schemathesis.py")
+"""Where each test has a server of its own, and takes long."""
 _LONGEST = (
-    "tests/trials/test_soak.py::test_a_",
+    "tests/trials/test_soak.py::test_a_s",
     "tests/integration/test_schemathesis.py",
+    "tests/model/packing/test_file.py",
     "tests/trials/test_fuzz.py::test_a_few_thousand",
-    "tests/integration/test_browser.py",
     "tests/integration/test_hot_swap.py",
+    "tests/test_readme.py",
+    "tests/integration/test_browser.py",
+    "tests/worker/test_differential.py",
     "tests/faults/test_clock.py",
     "tests/integration/test_rolling_restart.py",
-    "tests/worker/test_differential.py",
     "tests/worker/test_stopping.py",
     "tests/trials/test_fuzz.py",
-    "tests/integration/test_gunicorn.py",
-    "tests/integration",
-    "tests/faults",
-    "tests/worker",
+    "tests/integration/",
+    "tests/faults/",
+    "tests/worker/",
+    "tests/model/packing/",
+    "tests/deploy/",
 )
-"""The beginnings of the names of tests that take long, the longest first."""
+"""How the names of those tests begin that take long, the longest first."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -39,30 +45,33 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have tests that belong together run in one process, in the order they were collected in."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Name the group of each test, and begin with those that take longest."""
-    if not hasattr(config, "workerinput"):
-        return  # this process has all the tests
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=_rank)
+    """Begin with the tests that take longest, where several processes share them."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _rank(item.nodeid))
 
 
-def _group(item: pytest.Item) -> str:
-    if not any(_scopes(item)):
-        return item.nodeid.replace("@", "")
-    module = item.nodeid.partition("::")[0]
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return "-".join([module, *(str(parameters[name]) for name in _SPLIT if name in parameters)])
+def group(nodeid: str) -> str:
+    """Name the group that a test belongs to, by the test's own name."""
+    if nodeid.startswith(_SHARES_NOTHING):
+        return nodeid
+    module, _, name = nodeid.partition("::")
+    worker_class = _WORKER_CLASS.search(name)
+    return f"{module} {worker_class[1]}" if worker_class else module
 
 
-def _scopes(item: pytest.Item) -> Iterator[bool]:
-    """Tell of each fixture that a test uses whether its module shares it."""
-    for definitions in item._fixtureinfo.name2fixturedefs.values():
-        yield definitions[-1].scope in _SHARED
-
-
-def _rank(item: pytest.Item) -> int:
-    names = (n for n, name in enumerate(_LONGEST) if item.nodeid.startswith(name))
-    return next(names, len(_LONGEST))
+def _rank(nodeid: str) -> int:
+    ranks = (rank for rank, beginning in enumerate(_LONGEST) if nodeid.startswith(beginning))
+    return next(ranks, len(_LONGEST))

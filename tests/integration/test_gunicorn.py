@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -132,7 +133,10 @@ def test_workers_that_give_up_root_have_a_slab_and_show_that_they_live(start: St
     server = start("-w", "1", "-t", "4", "--user", "nobody", "--group", "nogroup")
     (worker,) = server.workers()
     assert Path(f"/proc/{worker}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
-    files = {str(fd.readlink()): fd for fd in Path(f"/proc/{worker}/fd").iterdir()}
+    files: dict[str, Path] = {}
+    for fd in Path(f"/proc/{worker}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            files[str(fd.readlink())] = fd
     beat = files["/memfd:lantern-heartbeat (deleted)"]
     before = beat.stat().st_mtime
     wait_for(lambda: beat.stat().st_mtime != before)

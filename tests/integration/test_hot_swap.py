@@ -20,11 +20,13 @@ import torch
 from app.model.network import Network
 from app.model.pack import pack
 from app.model.release import Release, write_release
+from tests.conftest import without_coverage
 from tests.integration.conftest import Server, wait_for
 from tests.model.conftest import CLASSES, FEATURES
 from tests.telemetry.test_metrics import samples
 
-PROMOTIONS = 30
+PROMOTIONS = {"keepalive": 30, "gthread": 10, "sync": 10}
+"""By the class of the workers, which differ in how they accept and not in how they follow."""
 WIDTH = 1000
 WEIGHTS_KIB = WIDTH * WIDTH * 4 // 1024
 """Of a network with two hidden layers of that width: nearly all are between the two."""
@@ -84,6 +86,7 @@ def server(request: pytest.FixtureRequest, start: Start, versions: Path) -> Iter
         MODEL__RUNTIME=request.param,
         RELEASE__POLL_SECONDS="0.05",
         LOGGING__LEVEL="WARNING",  # a line a request, at this load, would fill the disk
+        environ=without_coverage(),  # which would be most of the load
     )
     yield server
     server.stop()
@@ -106,8 +109,9 @@ def changes(server: Server) -> float:
 
 @needs_wrk
 def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
-    server: Server, versions: Path, tmp_path: Path
+    server: Server, worker_class: str, versions: Path, tmp_path: Path
 ) -> None:
+    promotions = PROMOTIONS[worker_class]
     own = {}
     for version in ("2", "1"):
         write_release(versions, Release(version))
@@ -122,9 +126,9 @@ def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
             "wrk",
             "-t1",
             "-c16",
-            "-d120s",
+            "-d900s",
             "--timeout",
-            "10s",
+            "120s",
             "-s",
             str(script),
             f"{server.url}/predict",
@@ -133,7 +137,7 @@ def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
         text=True,
     )
     swaps = 0
-    while load.poll() is None and swaps < PROMOTIONS:
+    while load.poll() is None and swaps < promotions:
         before = changes(server)
         write_release(versions, Release(str(2 - swaps % 2)))
         wait_for(lambda before=before: load.poll() is not None or changes(server) >= before + 2)
@@ -141,7 +145,7 @@ def test_promotions_under_full_load_lose_nothing_and_mix_up_nothing(
     load.send_signal(signal.SIGINT)  # wrk then tells what it saw so far
     (report,) = [line for line in load.communicate()[0].splitlines() if line.startswith("{")]
     told = json.loads(report)
-    assert swaps == PROMOTIONS, f"only {swaps} promotions in the time of the load: {told}"
+    assert swaps == promotions, f"only {swaps} promotions in the time of the load: {told}"
     assert told["requests"] > 100
     assert (told["failed"], told["wrong"]) == (0, 0)
     assert sorted(told["seen"]) == ["1", "2"]
@@ -209,6 +213,7 @@ def test_fifty_swaps_leave_no_memory_behind(start: Start, tmp_path: Path, runtim
         MODEL__PATH=str(models),
         MODEL__RUNTIME=runtime,
         RELEASE__POLL_SECONDS="0.02",
+        environ=without_coverage(),  # which keeps what it saw
     )
     (worker,) = server.workers()
 
