@@ -161,7 +161,10 @@ class Connection:
             else:
                 self._read()
         elif self._interest == EPOLLOUT:
-            self.advance()
+            if self._answer:
+                self._worker.turns.queue(self)  # more is to be made, which others come before
+            else:
+                self.advance()
         else:
             self.close()  # only an end is told without being asked for
 

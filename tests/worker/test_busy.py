@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from tests.worker.conftest import Gunicorn, Serve, limits, wait_for
+from tests.worker.conftest import Gunicorn, Serve, limits, stopped, wait_for
 from tests.worker.wire import Answer, Connection, ask, request
 
 SECONDS = 1.0
@@ -157,6 +157,47 @@ def test_an_answer_that_sends_nothing_for_long_leaves_the_others_served(
     assert answer.body == (b"released" if method == "GET" else b"")
     assert f"{method} was released" in recorded(hurried)
     assert hurried.worker() == before, hurried.text[-5000:]
+
+
+def test_a_short_request_comes_before_the_many_whose_long_answers_go_on(serve: Serve) -> None:
+    """All have room for more at once, as after a pause of the network."""
+    zoo = serve("zoo")
+    with ExitStack() as stack:
+        asker = stack.enter_context(Connection(zoo.address))
+        readers = [
+            stack.enter_context(Connection(zoo.address, receive_buffer=65536)) for _ in range(20)
+        ]
+        for number, reader in enumerate(readers):
+            reader.send(request(f"/huge?blocks=100000&name=long{number}"))
+            assert reader.socket.recv(1)
+        before = steps_when_at_rest(asker)
+        with stopped(zoo):
+            for reader in readers:
+                reader.socket.settimeout(0.2)
+                with suppress(TimeoutError):
+                    while reader.socket.recv(1 << 20):
+                        pass
+            asker.send(request("/recorded"))
+        answer = asker.answer()
+        assert answer
+        went_on = {step.split()[0] for step in answer.json()[len(before) :]}
+        assert len(went_on) < len(readers) / 2
+
+
+def steps_when_at_rest(asker: Connection) -> list[str]:
+    """Wait until the worker gives nothing more, and return what it did until then."""
+    steps: list[str] = []
+
+    def are_all() -> bool:
+        nonlocal steps
+        before = steps
+        answer = asker.send(request("/recorded")).answer()
+        assert answer
+        steps = answer.json()
+        return steps == before
+
+    wait_for(are_all)
+    return steps
 
 
 def test_a_worker_that_is_busy_for_longer_than_its_timeout_is_not_taken_for_hung(
