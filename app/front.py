@@ -200,9 +200,22 @@ def init_app(app: Flask, parts: Lantern) -> None:
     app.wsgi_app = front  # type: ignore[method-assign]
     parts.may_send_body = front.may_send_body
     app.after_request(_secure)
+    app.after_request(_let_go_of_file)
 
 
 def _secure(response: Response) -> Response:
     for name, value in headers_for(request.method, response.mimetype or ""):
         response.headers.setdefault(name, value)
+    return response
+
+
+def _let_go_of_file(response: Response) -> Response:
+    """Read a file whole: clients that don't read their answers would keep as many files open as
+    the process may have, and memory is counted.
+    """
+    if response.direct_passthrough:
+        response.direct_passthrough = False
+        body = b"".join(response.iter_encoded())
+        response.close()
+        response.set_data(body)
     return response

@@ -447,6 +447,21 @@ def test_every_answer_tells_browsers_to_be_careful(
     assert page.headers["Referrer-Policy"] == "no-referrer"
 
 
+def test_no_file_stays_open_for_a_client_that_does_not_read_it(client: FlaskClient) -> None:
+    def open_files() -> set[str]:
+        fds = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return {fd.readlink().name for fd in fds}
+
+    for path in ("/static/page.css", "/docs/static/swagger-ui-bundle.js"):
+        answer = client.get(path, buffered=False)
+        assert Path(path).name not in open_files()
+        assert len(answer.data) == answer.content_length > 1000
+        etag = {"If-None-Match": answer.headers["ETag"]}
+        assert (client.get(path, headers=etag).status_code, client.head(path).data) == (304, b"")
+        part = client.get(path, headers={"Range": "bytes=10-19"})
+        assert (part.status_code, part.data) == (206, answer.data[10:20])
+
+
 def test_only_what_is_no_secret_may_be_kept_by_caches(client: FlaskClient) -> None:
     for path in ("/models", "/model/info", "/metrics", "/openapi.json", "/", "/docs", "/nope"):
         assert client.get(path).headers["Cache-Control"] == "no-store", path
