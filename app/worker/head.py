@@ -28,7 +28,8 @@ _METHOD = re.compile(r"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
 _NOT_IN_TARGET = re.compile(r"[^\x21\x22\x24-\x7e]")  # a fragment is never sent
 _ABSOLUTE = re.compile(r"https?://([^/?]*)[/?]?.*", re.IGNORECASE)
 _HOST = re.compile(
-    r"((?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]|\[[vV][^\]]+\])"
+    r"((?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]"
+    r"|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=\-._~:0-9A-Za-z]+\])"
     r"(?::0*([0-9]{0,5}))?"
 )
 """A host and maybe a port (RFC 3986, section 3.2); nobody has the name of nothing."""
