@@ -579,7 +579,8 @@ class Connection:
             self._worker.log.exception("Error closing the answer to %s", answer.request.uri)
         if self._worker.hooks:
             self._worker.hooks.after(answer)
-        self.idle_since = monotonic()
+        # The next request, if it is here already, waited for its own client to read till now.
+        self.idle_since = self.arrived = monotonic()
 
     def _flush(self) -> bool:
         """Send what waits, as far as the socket takes it; tell whether that was all."""

@@ -182,6 +182,18 @@ def test_pipelined_requests_line_up_one_by_one(gunicorn: Gunicorn, stack: ExitSt
         assert greedy.answer() is not None
 
 
+def test_one_that_came_behind_an_answer_did_not_wait_while_the_client_read_that(
+    gunicorn: Gunicorn, stack: ExitStack
+) -> None:
+    client = connect(gunicorn, stack)
+    client.send(request("/huge?blocks=200") + request("/overdue", "X-Budget: 0.9"))
+    time.sleep(1)
+    answer = client.answer()
+    assert answer is not None
+    assert len(answer.body) == 200 << 16, "more than the kernel takes for a client"
+    assert overdue(client) is None
+
+
 def test_large_bodies_that_wait_are_held_within_the_limit(serve: Serve, tmp_path: Path) -> None:
     gunicorn = serve("zoo", config=limits(most_held_bytes=3 << 20))
     with ExitStack() as stack:
