@@ -10,7 +10,7 @@ import signal
 import sys
 
 from app.deadline import serving
-from app.memory import keep_freed_memory
+from app.memory import give_back_freed_memory, keep_freed_memory
 from app.settings import SettingsError, settings_at_start
 from app.telemetry.logs import GunicornLogger
 from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
@@ -140,6 +140,7 @@ def post_fork(server, worker):
         worker.wait_budget = lantern.wait_budget
         worker.may_send_body = lantern.may_send_body
         worker.tell_in_flight = lantern.metrics.in_flight
+        worker.give_back_memory = give_back_freed_memory
     else:
         _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive

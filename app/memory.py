@@ -24,3 +24,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the kernel what is freed between what isn't, but for those 32 MiB (malloc_trim(3)).
+
+    What many answers held lies in pieces; it takes 35 ms for 250 MiB.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(_KEPT_BYTES)

@@ -45,6 +45,8 @@ _GOING_ON_SECONDS = 0.002
 """So long answers and bodies go on, where no request waits, before the sockets are looked at."""
 _MOST_WARNINGS = 20
 """So many warnings of what clients do are logged between two beats, which are a second at most."""
+_MUCH_HELD = 32 << 20
+"""Of less, nothing is given back."""
 _TOGETHER_SECONDS = 0.5
 """Workers that are told to stop together have all heard of it after this."""
 
@@ -120,6 +122,13 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         A ``post_fork`` hook may set another on its worker.
         """
 
+    @staticmethod
+    def give_back_memory() -> None:
+        """Return free memory to the kernel; called when much less is held than was.
+
+        A ``post_fork`` hook may set another on its worker.
+        """
+
     _shares = Shares()  # made in the master, which imports this before it forks
 
     @classmethod
@@ -153,7 +162,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._listeners: dict[int, tuple[socket.socket, Environ]] = {}
         self._accepting = False
         self._accept_at = 0.0
-        self._held = 0
+        self._held = self._most_held = 0
         self._put_off: dict[int, int] = {}
         self._warnings = 0
         self.turns = Turns(self.wait_budget)
@@ -203,6 +212,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         little isn't to blame. Return False if that is ``connection`` itself.
         """
         self._held += more
+        self._most_held = max(self._held, self._most_held)
         if more > 0 and self._held > self.most_held_bytes:
             largest = max(self._connections.values(), key=attrgetter("held"))
             if largest is connection:
@@ -353,6 +363,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self.log.warning("%d more warnings of that kind are left out", more)
         self._warnings = 0
         self.tell_in_flight(self.turns.mean_in_flight())
+        if self._most_held > max(_MUCH_HELD, 2 * self._held):
+            self._most_held = self._held
+            self.give_back_memory()
         for connection in list(self._connections.values()):
             self._guarded(connection, connection.check_deadline, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -138,8 +139,28 @@ def test_a_client_that_reads_a_little_now_and_then_is_let_go(serve: Serve) -> No
     wait_for(lambda: "slow closed" in ask(gunicorn.address, "/recorded").json())
 
 
+def test_memory_is_given_back_once_much_less_is_held(serve: Serve) -> None:
+    config = limits(most_held_bytes=4 * LIMIT, headers_timeout_seconds=1) + (
+        'KeepAliveWorker.give_back_memory = lambda self: self.log.info("given back")\n'
+    )
+    gunicorn = serve("zoo", config=config)
+    with ExitStack() as stack:
+        for _ in range(2):
+            deaf(gunicorn, stack, f"/huge?blocks={LARGE}&whole")
+        time.sleep(0.6)  # two beats, of a fourth of that second each
+    assert "given back" not in gunicorn.text, "20 MiB are as much as a batch leaves"
+    with ExitStack() as stack:
+        for _ in range(12):
+            deaf(gunicorn, stack, f"/huge?blocks={LARGE}&whole")
+        time.sleep(0.6)
+        assert "given back" not in gunicorn.text, "they are still held"
+    gunicorn.wait_for_log("given back")
+    time.sleep(0.6)
+    assert gunicorn.text.count("given back") == 1
+
+
 def test_the_largest_is_told_of_in_the_log(holding: Gunicorn) -> None:
     with ExitStack() as stack:
-        for _ in range(6):
+        for _ in range(12):
             deaf(holding, stack, f"/huge?blocks={LARGE}&whole")
         holding.wait_for_log("did not read is given up: Server overloaded")
