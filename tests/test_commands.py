@@ -288,7 +288,7 @@ def test_nothing_to_change_has_an_exit_code_of_its_own(
 def test_a_version_that_is_held_is_told_so(model: Callable[..., Result], versions: Path) -> None:
     (versions / "release.toml").unlink()
     result = model("promote", "3")
-    assert result.stdout == "Serving now: 3, as before, whatever version is added.\n"
+    assert result.stdout == "Serving now: 3. It stays when newer versions are added.\n"
 
 
 @pytest.mark.parametrize(

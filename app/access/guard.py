@@ -6,6 +6,8 @@ writing a path leads past it. A route that is not listed here takes an admin's k
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +110,9 @@ class Guard:
                 if not self._file.current():
                     return [
                         f"Keys are required and there is none in {self._file.path}: only /health "
-                        f"is answered. `{CREATE_COMMAND}` makes one, which counts at once. To do "
-                        "without keys, where something in front decides who gets here, start it "
-                        "with LANTERN_ACCESS__AUTH=none."
+                        f"is answered. `{shlex.quote(sys.executable)} -m {CREATE_COMMAND}` makes "
+                        "one, which counts at once. To do without keys, where something in front "
+                        "decides who gets here, start it with LANTERN_ACCESS__AUTH=none."
                     ]
             except KeysError as error:
                 return [f"Keys are required: {error}"]

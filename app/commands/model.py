@@ -363,7 +363,7 @@ def pack(
 @click.option(
     "--url",
     metavar="URL",
-    help="Where the service's metrics are; otherwise at the host and port of the settings.",
+    help="Where the service's metrics are, as http://HOST:PORT/metrics; otherwise by the settings.",
 )
 @click.option(
     "--api-key",

@@ -74,7 +74,7 @@ def print_comparison(comparison: Comparison) -> None:
         click.echo("Schema: no caller would break.")
     for heading, sentences in (
         ("Schema, what would break callers:", comparison.breaking),
-        ("Schema, what would not:", comparison.harmless),
+        ("Schema, what would break none:", comparison.harmless),
     ):
         if sentences:
             click.echo("\n  ".join([heading, *sentences]))
@@ -166,7 +166,7 @@ def print_history(changes: Sequence[Change]) -> None:
 def sentence(change: Change) -> str:
     """Say what serves now and what served before."""
     if change.before == change.after:
-        return f"Serving now: {serving(change.after)}, as before, whatever version is added."
+        return f"Serving now: {serving(change.after)}. It stays when newer versions are added."
     before = "" if change.before is None else f"; before: {serving(change.before)}"
     return f"Serving now: {serving(change.after)}{before}."
 

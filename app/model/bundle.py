@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,23 @@ def versions(path: Path) -> list[str]:
     if not entries:
         raise BundleError(
             f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
-            "or in a directory below it."
+            f"or in a directory below it.{_models_below(path)}"
         )
     numbered = sorted(filter(_NUMBERED.fullmatch, entries), key=_by_number)
     return [*numbered, *sorted(set(entries) - set(numbered))]
+
+
+def _models_below(path: Path) -> str:
+    """Return a sentence that names the models in ``path``, where it holds several."""
+    with suppress(OSError):
+        found = [
+            directory
+            for directory in sorted(path.iterdir())
+            if directory.is_dir() and any(map(_may_hold_model, directory.iterdir()))
+        ]
+        if found:
+            return f" It holds models; name one: {', '.join(map(str, found[:5]))}."
+    return ""
 
 
 def highest_version(path: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.model.errors import BundleError, first_line, shown
-from app.model.file_kind import WHOLE_MODEL, archive_kind, foreign_kind, members_of
+from app.model.file_kind import GRAPH, WHOLE_MODEL, archive_kind, foreign_kind, members_of
 
 _LARGEST_PICKLE = 16 << 20
 _MOST_MEMBERS = 100_000
@@ -74,7 +74,7 @@ def scan_checkpoint(path: Path) -> None:
     `BundleError`, which says what else the file is and what to do.
     """
     try:
-        kind = foreign_kind(path)
+        kind = foreign_kind(path) or (GRAPH if path.suffix == ".onnx" else "")
         if kind:
             raise BundleError(f"{path} {kind}.")
         with path.open("rb") as file:

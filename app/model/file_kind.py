@@ -12,7 +12,7 @@ from pathlib import Path
 
 EXPORT = (
     "torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=({0: "
-    'torch.export.Dim("rows")},)), "model.pt2")'
+    'torch.export.Dim("rows")},)), "model.pt2"), where example is an input of two rows'
 )
 """How a model in Python becomes a file that can be packed."""
 
@@ -34,13 +34,21 @@ WHOLE_MODEL = (
 _TORCHSCRIPT = (
     "is TorchScript (torch.jit.save); convert it to ONNX, and pack that: "
     'torch.onnx.export(torch.jit.load("model.pt"), (example,), "model.onnx", dynamo=False, '
-    'input_names=["x"], dynamic_axes={"x": {0: "rows"}})'
+    'input_names=["x"], dynamic_axes={"x": {0: "rows"}}), where example is an input of two rows'
 )
 _OLD_PICKLE = (
     "is a pickle and no zip archive (torch.save wrote such before 1.6), and is refused: loading it "
-    "could run code that it hides, or take forever. If you trust it, write it anew: "
-    'torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+    f"could run code that it hides, or take forever. {WHOLE_MODEL}. If it is a checkpoint, write "
+    'it anew: torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
 )
+_PICKLE = (
+    "is a pickle, and is refused: loading it could run code that it hides. Load the model where "
+    "its code is and export it, as ONNX by its library's converter, or a network of torch by "
+    f"{EXPORT}; and pack that"
+)
+PACK = "flask --app wsgi model pack FILE --features FEATURES --samples SAMPLES --out models/NAME/1"
+"""How a file becomes a bundle, which can be served."""
+GRAPH = f"is an ONNX graph by its name, which is served from a bundle; pack it: {PACK}"
 _OLD_TAR = (
     "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "
     'write it anew: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
@@ -60,10 +68,14 @@ _HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", re.IGNORECASE), _WEB_PAGE),
     (re.compile(rb"\x1f\x8b"), "is compressed by gzip; unpack it first: gunzip FILE.gz"),
     (re.compile(rb".{7}\x00\{\"", re.DOTALL), SAFETENSORS),
-    (re.compile(rb"\x80[\x00-\x05]"), _OLD_PICKLE),
+    (re.compile(re.escape(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")), _OLD_PICKLE),
+    (re.compile(rb"\x80[\x00-\x05]"), _PICKLE),
     (re.compile(rb".{257}ustar", re.DOTALL), _OLD_TAR),
 )
-_EXPORTED = "is an exported program; name it model.pt2 to pack it"
+_EXPORTED = (
+    "is an exported program, which is served from a bundle; pack it, by a name that ends in .pt2: "
+    f"{PACK}"
+)
 _MEMBERS: tuple[tuple[str, str], ...] = (
     ("constants.pkl", _TORCHSCRIPT),
     ("models/model.json", _EXPORTED),

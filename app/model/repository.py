@@ -81,7 +81,8 @@ class Repository:
         models = (path, path / manifests.FILE_NAME, path / bundles.CHECKPOINT)
         if any(file.is_file() for file in models):
             raise BundleError(
-                f"{path} is one model, not a directory of versions: it has no release."
+                f"{path} is one model, not a directory of versions: it has no release. If it is "
+                f"one of the versions in {path.parent}, name that directory."
             )
         return bundles.versions(path)
 

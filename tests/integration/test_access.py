@@ -60,7 +60,7 @@ def test_a_server_that_others_reach_asks_for_keys_made_and_revoked_while_it_runs
 ) -> None:
     server = start("-w", "2", *exposed(), ACCESS__KEYS_FILE=str(keys))
     (warning,) = [line for line in server.lines() if "Keys are required" in line["message"]]
-    assert "`flask --app wsgi key create NAME`" in warning["message"]
+    assert f"`{sys.executable} -m flask --app wsgi key create NAME`" in warning["message"]
     wait_for(lambda: len(server.lines("model loaded")) == 2)
     assert ask_often(server) == {401: 40}
     assert ask(server, path="/health/ready") == 200

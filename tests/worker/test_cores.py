@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from app.commands.model import pack
+from app.model import trial
 from app.worker.cores import usable_cores
 from tests.conftest import ROOT
 
@@ -197,17 +196,12 @@ def test_a_process_on_one_core_starts_one_worker() -> None:
     assert workers("taskset", "--cpu-list", str(core), WEB_CONCURRENCY="3") == 3
 
 
-def test_packing_has_no_more_threads_than_it_may_use(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("app.commands.model.usable_cores", lambda: 2)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setenv("OMP_NUM_THREADS", "")  # and put back what was there
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    files = [f"--{name}={tmp_path / 'none'}" for name in ("features", "samples", "out")]
-    ran = CliRunner().invoke(pack, [str(tmp_path / "none.pt2"), *files])
-    assert "can't be read" in ran.output
-    assert os.environ["OMP_NUM_THREADS"] == "2"
+@pytest.mark.real_trials
+def test_what_is_tried_has_one_thread_however_many_cores_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    limits = trial.TrialLimits()
+    assert trial.run(os.getenv, "OMP_NUM_THREADS", path=path, limits=limits) == "1"
 
 
 @pytest.fixture

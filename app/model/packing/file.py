@@ -15,7 +15,7 @@ from app.model import manifest as manifests
 from app.model import trial
 from app.model.bundle_writer import check_replaceable, place_bundle, require_packages
 from app.model.errors import BundleError
-from app.model.file_kind import SAFETENSORS, TORCHSERVE
+from app.model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
 from app.model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
 from app.model.packing.description import ModelDescription
 from app.model.packing.source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX, Outputs
@@ -51,7 +51,7 @@ def pack_file(
         )
     _refuse_released(out)
     if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
-        kind = _OTHER_SUFFIXES.get(source.suffix)
+        kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
         if kind:
             raise BundleError(f"{source} {kind}.")
         raise BundleError(
@@ -70,6 +70,14 @@ def pack_file(
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}.") from error
     return manifest
+
+
+def _kind_of(source: Path) -> str:
+    """Return what a file of another name is, by its first bytes; "" where they don't tell."""
+    try:
+        return foreign_kind(source)
+    except OSError:
+        return ""
 
 
 def _make(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import re
 import shutil
 import subprocess
@@ -132,6 +133,31 @@ def test_a_pickled_module_is_exported(
     assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.pkl"])
+def test_a_model_that_was_pickled_by_itself_is_exported(
+    tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with (tmp_path / name).open("wb") as file:
+        pickle.dump(Residual(), file)
+    said = refusal(pack, tmp_path / name)
+    assert "is a pickle, and is refused" in said
+    assert "weights_only" not in said
+    obey(said, tmp_path, monkeypatch, model=Residual(), example=EXAMPLE)
+    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
+
+
+def test_a_whole_model_in_the_old_format_is_told_how_to_be_exported(tmp_path: Path) -> None:
+    torch.save(Residual(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    said = refusal(read_checkpoint, tmp_path / "old.pt")
+    assert "If it is a whole model of your own, load it where its code is" in said
+
+
+def test_a_graph_that_is_served_unpacked_is_packed(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08")
+    said = refusal(read_checkpoint, tmp_path / "model.onnx")
+    assert "is an ONNX graph by its name, which is served from a bundle; pack it: flask" in said
+
+
 def old_tar(path: Path) -> None:
     """Write what torch.save wrote before 0.1.10, as far as a reader looks at it."""
     (path.parent / "sys_info").write_bytes(b"")
@@ -229,7 +255,8 @@ def test_a_file_that_is_compressed_is_unpacked(tmp_path: Path) -> None:
 
 def test_a_file_by_the_wrong_name_is_renamed(tmp_path: Path, pack: Callable[..., Any]) -> None:
     save_program(plain(), tmp_path / "model.pt")
-    assert "is an exported program; name it model.pt2" in refusal(pack, tmp_path / "model.pt")
+    said = refusal(pack, tmp_path / "model.pt")
+    assert "which is served from a bundle; pack it, by a name that ends in .pt2: flask" in said
     (tmp_path / "model.pt").rename(tmp_path / "model.pt2")
     pack(tmp_path / "model.pt2")
     torch.save(foreign_checkpoint(), tmp_path / "model.pt2")
