@@ -24,8 +24,8 @@ from app.model.model import Model
 
 MOST_BYTES = 16 << 20
 """How many bytes of rows and answers wait at most."""
-_ENTRY_BYTES = 512
-"""What the objects around the rows of one request take of it."""
+_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 20
+"""How many of them lie in one array at most."""
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -109,23 +109,37 @@ class Observer:
         """Take note of how long both take for one row."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answered:
-    """Rows ``(n, width)`` with the probabilities ``(n, classes)`` that the stable version gave."""
+class _Block:
+    """Rows ``(n, width)`` with the probabilities ``(n, classes)`` that the stable version gave.
 
-    pair: Pair
-    rows: Matrix
-    probabilities: Matrix
+    They are copied into arrays that are there: an object for each request, kept for a while, would
+    cost callers more than the prediction of its row does.
+    """
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __init__(self, pair: Pair, width: int, classes: int) -> None:
+        capacity = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * (width + classes))))
+        self.pair = pair
+        self.count = 0
+        self._rows = np.empty((capacity, width), np.float32)
+        self._probabilities = np.empty((capacity, classes), np.float32)
+        self.size = self._rows.nbytes + self._probabilities.nbytes
+        self.room = capacity
 
     @property
-    def size(self) -> int:
-        return self.rows.nbytes + self.probabilities.nbytes + _ENTRY_BYTES
+    def rows(self) -> Matrix:
+        return self._rows[: self.count]
 
-    def pick(self, chosen: NDArray[np.bool_]) -> _Answered:
-        return _Answered(self.pair, self.rows[chosen], self.probabilities[chosen])
+    @property
+    def probabilities(self) -> Matrix:
+        return self._probabilities[: self.count]
+
+    def add(self, rows: Matrix, probabilities: Matrix) -> None:
+        """Copy rows, for which there is room."""
+        end = self.count + len(rows)
+        self._rows[self.count : end] = rows
+        self._probabilities[self.count : end] = probabilities
+        self.count = end
+        self.room -= len(rows)
 
 
 class _Sample:
@@ -142,36 +156,45 @@ class _Sample:
         self._share = 1.0
         self._bytes = 0
         self.rows = 0
-        self.answered: list[_Answered] = []
+        self.blocks: list[_Block] = []
+        self._filling: dict[Pair, _Block] = {}
         self.dropped: Counter[Pair] = Counter()
 
     def __bool__(self) -> bool:
-        return bool(self.answered or self.dropped)
+        return bool(self.blocks or self.dropped)
 
-    def add(self, answered: _Answered) -> None:
+    def add(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> None:
         if self._share < 1:
-            self._thin(answered, self._share)
+            self._thin(pair, rows, probabilities, self._share)
         else:
-            self._keep(answered)
+            self._keep(pair, rows, probabilities)
         while self.rows > self._most_rows or self._bytes > MOST_BYTES:
-            before, self.answered, self.rows, self._bytes = self.answered, [], 0, 0
+            before, self.blocks, self.rows, self._bytes = self.blocks, [], 0, 0
+            self._filling.clear()
             self._share /= 2
-            for each in before:
-                self._thin(each, 0.5)
+            for block in before:
+                self._thin(block.pair, block.rows, block.probabilities, 0.5)
 
-    def _thin(self, answered: _Answered, share: float) -> None:
+    def _thin(self, pair: Pair, rows: Matrix, probabilities: Matrix, share: float) -> None:
         """Keep each row with a probability of ``share``."""
-        chosen = self._random.random(len(answered)) < share
-        kept = np.count_nonzero(chosen)
+        chosen = self._random.random(len(rows)) < share
+        kept = int(np.count_nonzero(chosen))
         if kept:
-            self._keep(answered if kept == len(answered) else answered.pick(chosen))
-        if kept < len(answered):
-            self.dropped[answered.pair] += len(answered) - int(kept)
+            self._keep(pair, rows[chosen], probabilities[chosen])
+        if kept < len(rows):
+            self.dropped[pair] += len(rows) - kept
 
-    def _keep(self, answered: _Answered) -> None:
-        self.answered.append(answered)
-        self.rows += len(answered)
-        self._bytes += answered.size
+    def _keep(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> None:
+        self.rows += len(rows)
+        while len(rows):
+            block = self._filling.get(pair)
+            if block is None or not block.room:
+                block = self._filling[pair] = _Block(pair, rows.shape[1], probabilities.shape[1])
+                self.blocks.append(block)
+                self._bytes += block.size
+            room = block.room
+            block.add(rows[:room], probabilities[:room])
+            rows, probabilities = rows[room:], probabilities[room:]
 
 
 class Shadow:
@@ -188,7 +211,7 @@ class Shadow:
         self._random = np.random.default_rng()
         self._seconds_a_row = _FIRST_GUESS
         self._time_again_at = 0.0
-        self._pair: Pair | None = None
+        self._pairs: dict[str, Pair] = {}
         self._sample = self._new_sample()
         self._is_comparing = self._stopping = False
         self._failures: set[tuple[str, str, str]] = set()
@@ -202,13 +225,13 @@ class Shadow:
         if not len(rows):
             return
         with self._changed:
-            if self._pair is None or self._pair.models() != (stable, candidate):
-                self._pair = Pair.of(stable, candidate)
-            pair = self._pair
+            pair = self._pairs.get(stable.name)
+            if pair is None or pair.models() != (stable, candidate):
+                pair = self._pairs[stable.name] = Pair.of(stable, candidate)
             is_running = self._is_running()
             if is_running:
                 is_first = not self._sample
-                self._sample.add(_Answered(pair, rows, probabilities))
+                self._sample.add(pair, rows, probabilities)
                 if is_first:
                     self._changed.notify_all()
         if not is_running:
@@ -278,24 +301,27 @@ class Shadow:
         """
         for pair, dropped in sample.dropped.items():
             self._observer.compared(pair, Comparison(dropped=dropped))
-        waiting = sample.answered[::-1]
-        while waiting:
-            answered = _next_pass(waiting, max(1, int(_PASS_SECONDS / self._seconds_a_row)))
-            spent = self._compare(answered)
-            if spent:
-                self._pause(spent * (1 / self._allowed_share() - 1))
+        for block in sample.blocks:
+            done = 0
+            while done < block.count:
+                end = done + max(1, int(_PASS_SECONDS / self._seconds_a_row))
+                rows, probabilities = block.rows[done:end], block.probabilities[done:end]
+                spent = self._compare(block.pair, rows, probabilities)
+                done += len(rows)
+                if spent:
+                    self._pause(spent * (1 / self._allowed_share() - 1))
 
-    def _compare(self, answered: _Answered) -> float:
+    def _compare(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> float:
         """Compare the rows of one pass; return the seconds spent, 0 where they were dropped."""
-        models = answered.pair.models()
+        models = pair.models()
         if models is None or self._stopping:
-            self._observer.compared(answered.pair, Comparison(dropped=len(answered)))
+            self._observer.compared(pair, Comparison(dropped=len(rows)))
             return 0.0
         started = time.perf_counter()
-        self._observer.compared(answered.pair, self._compared(models, answered))
-        self._learn((time.perf_counter() - started) / len(answered))
+        self._observer.compared(pair, self._compared(pair, models, rows, probabilities))
+        self._learn((time.perf_counter() - started) / len(rows))
         if started >= self._time_again_at:
-            self._time_one(models, answered)
+            self._time_one(pair, models, rows[:1])
         return time.perf_counter() - started
 
     def _learn(self, seconds_a_row: float) -> None:
@@ -305,26 +331,29 @@ class Shadow:
         else:  # a pass that was held up says little of the next
             self._seconds_a_row += 0.2 * (min(seconds_a_row, 4 * mean) - mean)
 
-    def _compared(self, models: tuple[Model, Model], answered: _Answered) -> Comparison:
+    def _compared(
+        self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
+    ) -> Comparison:
         """Compare; where the candidate fails, find the rows that it fails on."""
         try:
-            return compare(*models, answered.rows, answered.probabilities)
+            return compare(*models, rows, probabilities)
         except Exception as error:
-            self._log_once(answered.pair, error)
-            if len(answered) == 1 or isinstance(error, Incomparable):
-                return Comparison(failed=len(answered))
-        first = np.arange(len(answered)) < len(answered) // 2
-        halves = answered.pick(first), answered.pick(~first)
-        return sum((self._compared(models, half) for half in halves), Comparison())
+            self._log_once(pair, error)
+            if len(rows) == 1 or isinstance(error, Incomparable):
+                return Comparison(failed=len(rows))
+        half = len(rows) // 2
+        return self._compared(pair, models, rows[:half], probabilities[:half]) + self._compared(
+            pair, models, rows[half:], probabilities[half:]
+        )
 
-    def _time_one(self, models: tuple[Model, Model], answered: _Answered) -> None:
+    def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Matrix) -> None:
         """Time both versions on one row, under the same conditions."""
         stable, candidate = models
         started = time.perf_counter()
         try:
-            timing = time_both(stable, candidate, answered.rows[:1])
+            timing = time_both(stable, candidate, row)
         except Exception as error:
-            self._log_once(answered.pair, error)
+            self._log_once(pair, error)
         else:
             self._observer.timed(stable, candidate, timing)
         ended = time.perf_counter()
@@ -335,24 +364,6 @@ class Shadow:
         if failure not in self._failures:
             self._failures.add(failure)
             log.error("the shadow can't predict; logged once", exc_info=error)
-
-
-def _next_pass(waiting: list[_Answered], most_rows: int) -> _Answered:
-    """Take up to ``most_rows`` rows of one pair of models from the end of ``waiting``."""
-    pair, taken, rows = waiting[-1].pair, [], 0
-    while waiting and waiting[-1].pair == pair and rows < most_rows:
-        answered = waiting.pop()
-        room = most_rows - rows
-        if len(answered) > room:
-            waiting.append(_Answered(pair, answered.rows[room:], answered.probabilities[room:]))
-            answered = _Answered(pair, answered.rows[:room], answered.probabilities[:room])
-        taken.append(answered)
-        rows += len(answered)
-    return _Answered(
-        pair,
-        np.concatenate([answered.rows for answered in taken]),
-        np.concatenate([answered.probabilities for answered in taken]),
-    )
 
 
 class Incomparable(ValueError):

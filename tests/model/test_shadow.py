@@ -21,7 +21,6 @@ from app.model.shadow import (
     Pair,
     Shadow,
     Timing,
-    _Answered,
     _Sample,
     compare,
 )
@@ -212,9 +211,9 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
         number = 0
         for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
             numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
-            sample.add(_Answered(versions, numbers, np.repeat(answers, size, axis=0)))
+            sample.add(versions, numbers, np.repeat(answers, size, axis=0))
             number += size
-        rows = [value for each in sample.answered for value in each.rows[:, 0].tolist()]
+        rows = [value for each in sample.blocks for value in each.rows[:, 0].tolist()]
         assert len(rows) == sample.rows <= 100
         assert len(set(rows)) == len(rows)
         assert sample.dropped == {versions: 2000 - len(rows)}
@@ -227,28 +226,40 @@ def test_rows_of_a_version_that_is_gone_can_still_be_dropped(three_versions: Pat
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
     pair = Pair.of(stable, candidate)
     sample = _Sample(10, np.random.default_rng(1))
-    answered = _Answered(pair, ROWS, np.zeros((3, 3), np.float32))
-    sample.add(answered)
+    answers = np.zeros((3, 3), np.float32)
+    sample.add(pair, ROWS, answers)
     gone = weakref.ref(candidate)
     del candidate
     gc.collect()
     assert gone() is None
     for _ in range(9):
-        sample.add(answered)
+        sample.add(pair, ROWS, answers)
     assert sample.rows + sample.dropped[pair] == 30
+
+
+def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
+    pair: tuple[Model, Model],
+) -> None:
+    """Also where requests for several models come in turn."""
+    pairs = Pair.of(*pair), Pair.of(*reversed(pair))
+    sample = _Sample(10**9, np.random.default_rng(1))
+    for number in range(1000):
+        sample.add(pairs[number % 2], ROWS[:1], np.full((1, 3), number, np.float32))
+    assert [block.count for block in sample.blocks] == [500, 500]
+    assert sample.blocks[1].probabilities[:, 0].tolist() == list(range(1, 1000, 2))
 
 
 def test_the_memory_of_what_waits_is_bounded(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 20_000)
+    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 200_000)
     sample = _Sample(10**9, np.random.default_rng(1))
     versions = Pair.of(*pair)
     rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
-    for _ in range(10):
-        sample.add(_Answered(versions, rows, answers))
-        assert sum(each.size for each in sample.answered) <= 20_000
-    assert sample.rows + sample.dropped[versions] == 10_000
+    for _ in range(30):
+        sample.add(versions, rows, answers)
+        assert sum(each.size for each in sample.blocks) <= 200_000
+    assert sample.rows + sample.dropped[versions] == 30_000
 
 
 def test_the_busier_the_worker_the_longer_the_pauses(
@@ -276,7 +287,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
         sample = _Sample(100, np.random.default_rng(1))
         for _ in range(20):
-            sample.add(_Answered(Pair.of(stable, candidate), ROWS[:1], answers[:1]))
+            sample.add(Pair.of(stable, candidate), ROWS[:1], answers[:1])
         before = now
         shadow._compare_all(sample)
         found[in_flight] = (now - before) / (now - before + sum(pauses))
