@@ -48,7 +48,7 @@ log = logging.getLogger("lantern.shadow")
 Matrix = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pair:
     """A stable version and a candidate: what they are called, and the models for as long as
     somebody else has them.
@@ -57,17 +57,20 @@ class Pair:
     model: str
     stable: str
     candidate: str
-    _models: tuple[ref[Model], ref[Model]]
+    _stable: ref[Model]
+    _candidate: ref[Model]
 
     @classmethod
     def of(cls, stable: Model, candidate: Model) -> Self:
-        models = ref(stable), ref(candidate)
-        hash(models)  # which a reference remembers, and can't find out once its model is gone
-        return cls(stable.name, stable.version, candidate.version, models)
+        return cls(stable.name, stable.version, candidate.version, ref(stable), ref(candidate))
+
+    def is_of(self, stable: Model, candidate: Model) -> bool:
+        """Return True if these are the models."""
+        return self._stable() is stable and self._candidate() is candidate
 
     def models(self) -> tuple[Model, Model] | None:
         """Return the models; None where one of them was replaced."""
-        stable, candidate = (model() for model in self._models)
+        stable, candidate = self._stable(), self._candidate()
         return None if stable is None or candidate is None else (stable, candidate)
 
 
@@ -186,8 +189,11 @@ class _Sample:
 
     def _keep(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> None:
         self.rows += len(rows)
+        block = self._filling.get(pair)
+        if block is not None and len(rows) <= block.room:
+            block.add(rows, probabilities)
+            return
         while len(rows):
-            block = self._filling.get(pair)
             if block is None or not block.room:
                 block = self._filling[pair] = _Block(pair, rows.shape[1], probabilities.shape[1])
                 self.blocks.append(block)
@@ -207,7 +213,8 @@ class Shadow:
     def __init__(self, observer: Observer, in_flight: Callable[[], float] = lambda: 0.0) -> None:
         self._observer = observer
         self._in_flight = in_flight
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._random = np.random.default_rng()
         self._seconds_a_row = _FIRST_GUESS
         self._time_again_at = 0.0
@@ -224,9 +231,9 @@ class Shadow:
         """
         if not len(rows):
             return
-        with self._changed:
+        with self._lock:
             pair = self._pairs.get(stable.name)
-            if pair is None or pair.models() != (stable, candidate):
+            if pair is None or not pair.is_of(stable, candidate):
                 pair = self._pairs[stable.name] = Pair.of(stable, candidate)
             is_running = self._is_running()
             if is_running:
