@@ -560,9 +560,9 @@ def test_a_place_that_can_not_be_written_to_is_named(
 def test_a_file_of_another_kind_is_refused_with_those_that_are_taken(
     tmp_path: Path, out: Path, samples: Path
 ) -> None:
-    (tmp_path / "model.pkl").write_bytes(b"")
+    (tmp_path / "model.pmml").write_bytes(b"a model of some other kind")
     assert "is none of .pt2 (torch.export.save), .onnx, and" in refusal(
-        tmp_path / "model.pkl", out, samples
+        tmp_path / "model.pmml", out, samples
     )
     assert "does not exist" in refusal(tmp_path / "none.onnx", out, samples)
 
