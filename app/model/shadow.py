@@ -126,7 +126,11 @@ class _Block:
         self._rows = np.empty((capacity, width), np.float32)
         self._probabilities = np.empty((capacity, classes), np.float32)
         self.size = self._rows.nbytes + self._probabilities.nbytes
-        self.room = capacity
+
+    @property
+    def room(self) -> int:
+        """How many more rows can be added."""
+        return len(self._rows) - self.count
 
     @property
     def rows(self) -> Matrix:
@@ -142,7 +146,6 @@ class _Block:
         self._rows[self.count : end] = rows
         self._probabilities[self.count : end] = probabilities
         self.count = end
-        self.room -= len(rows)
 
 
 class _Sample:

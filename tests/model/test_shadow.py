@@ -106,6 +106,19 @@ class Counting(Answering):
         return np.repeat(self.answers, len(matrix), axis=0)
 
 
+class Waiting(Counting):
+    """Is asked, and answers when it is told to go on."""
+
+    def __init__(self, answers: NDArray[np.float32]) -> None:
+        super().__init__(answers)
+        self.is_asked, self.go_on = threading.Event(), threading.Event()
+
+    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.is_asked.set()
+        assert self.go_on.wait(60)
+        return super().run(matrix)
+
+
 def test_what_can_not_be_compared_is_counted_and_logged_once(
     pair: tuple[Model, Model],
     caplog: pytest.LogCaptureFixture,
@@ -171,22 +184,14 @@ def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> N
 def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
     answers = stable.runtime.run(ROWS)
-    is_asked, go_on = threading.Event(), threading.Event()
-
-    class Waiting(Counting):
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-            is_asked.set()
-            assert go_on.wait(60)
-            return super().run(matrix)
-
-    candidate.runtime = Waiting(answers)
+    candidate.runtime = waiting = Waiting(answers)
     found = Recorder()
     shadow = Shadow(found)
     shadow.offer(stable, candidate, ROWS, answers)
-    assert is_asked.wait(60)
+    assert waiting.is_asked.wait(60)
     shadow.offer(stable, candidate, ROWS, answers)  # it would wait for ever
     assert found.total.compared == 0
-    go_on.set()
+    waiting.go_on.set()
     assert shadow.wait(60)
     assert found.total.compared == 6
 
@@ -359,23 +364,15 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
 def test_what_waits_at_the_end_is_counted(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
     answers = stable.runtime.run(ROWS)
-    is_asked, go_on = threading.Event(), threading.Event()
-
-    class Waiting(Counting):
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-            is_asked.set()
-            assert go_on.wait(60)
-            return super().run(matrix)
-
-    candidate.runtime = Waiting(answers)
+    candidate.runtime = waiting = Waiting(answers)
     found = Recorder()
     shadow = Shadow(found)
     shadow._seconds_a_row = 1.0
     shadow.offer(stable, candidate, ROWS, answers)
-    assert is_asked.wait(60)
+    assert waiting.is_asked.wait(60)
     shadow.offer(stable, candidate, ROWS, answers)
     assert not shadow.stop(0)
     shadow.offer(stable, candidate, ROWS, answers)
-    go_on.set()
+    waiting.go_on.set()
     assert shadow.stop(60)
     assert (found.total.compared, found.total.dropped) == (1, 8)
