@@ -18,6 +18,7 @@ from app.model.errors import AnswerTooLarge
 from app.model.model import Model
 from app.model.service import ModelService
 from app.model.serving import Serving
+from app.model.shadow import Probabilities
 from app.protocols.native.answers import EncodedRows
 from app.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
 from app.settings import LimitSettings
@@ -57,8 +58,7 @@ def predict(
         if not prediction.was_cached:
             parts.metrics.predicted_beside(model, seconds)
     elif serving.mode == "shadow":
-        answer = np.array([prediction.probabilities], dtype=np.float32)
-        _shadow(parts, serving, model, row, answer)
+        _shadow(parts, serving, model, row, [prediction.probabilities])
     return body, headers
 
 
@@ -101,7 +101,7 @@ def _shadow(
     serving: Serving,
     model: Model,
     matrix: NDArray[np.float32],
-    probabilities: NDArray[np.float32],
+    probabilities: Probabilities,
 ) -> None:
     """Have a shadow predict, too, what the stable version answered."""
     if serving.mode == "shadow" and serving.candidate is not None and model is serving.stable:

@@ -1,8 +1,9 @@
 """The shadow of a model: a candidate predicts what the stable version answered, unseen.
 
 A thread of its own predicts the rows in batches, and pauses after each for so long that it takes
-no more of the processor than callers leave. Rows that it has no time for are dropped and counted.
-Which ones, is chance with the same odds for each row, so that what is compared stands for all.
+no more of the processor than callers leave. Rows that there is no time for, be it the thread's or
+that of callers who hand them over, are dropped and counted. Which ones, is chance with the same
+odds for each row of a round, so that what is compared stands for all.
 Rows that wait keep no model: those of a version that serves no more are dropped, too.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from math import log1p
 from typing import Self
 from weakref import ref
 
@@ -24,8 +27,6 @@ from app.model.model import Model
 
 MOST_BYTES = 16 << 20
 """How many bytes of rows and answers wait at most."""
-_BLOCK_ROWS, _BLOCK_BYTES = 1024, 1 << 20
-"""How many of them lie in one array at most."""
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -33,7 +34,7 @@ _PASS_SECONDS = 0.002
 """How long one pass of the candidate shall take at most: a core is not given back before."""
 _ROUND_SECONDS = 1.0
 """How long the rows that are kept shall last at most, pauses and all: then others are due."""
-_LEAST_SHARE = 0.05
+_LEAST_SHARE = 0.02
 """The share of one core that the candidate gets, however busy the worker is."""
 _MOST_SHARE = 0.5
 """The share that it gets beside an idle worker."""
@@ -46,6 +47,8 @@ _TIMED_SECONDS = 1.0
 log = logging.getLogger("lantern.shadow")
 
 Matrix = NDArray[np.float32]
+Probabilities = Matrix | Sequence[Sequence[float]]
+"""Those of one row are cheaper as they are than as an array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,74 +118,105 @@ class Observer:
 class _Block:
     """Rows ``(n, width)`` with the probabilities ``(n, classes)`` that the stable version gave.
 
-    They are copied into arrays that are there: an object for each request, kept for a while, would
-    cost callers more than the prediction of its row does.
+    Their bytes are copied to the end of what is there: an object for each request, kept for a
+    while, would cost callers more than the prediction of its row does, and so would numpy's
+    assignment to a slice.
     """
 
     def __init__(self, pair: Pair, width: int, classes: int) -> None:
-        capacity = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * (width + classes))))
         self.pair = pair
-        self.count = 0
-        self._rows = np.empty((capacity, width), np.float32)
-        self._probabilities = np.empty((capacity, classes), np.float32)
-        self.size = self._rows.nbytes + self._probabilities.nbytes
+        self._width, self._classes = width, classes
+        self._rows: array[float] = array("f")
+        self._probabilities: array[float] = array("f")
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._width
 
     @property
-    def room(self) -> int:
-        """How many more rows can be added."""
-        return len(self._rows) - self.count
+    def row_bytes(self) -> int:
+        return 4 * (self._width + self._classes)
 
     @property
     def rows(self) -> Matrix:
-        return self._rows[: self.count]
+        return np.frombuffer(self._rows, np.float32).reshape(-1, self._width)
 
     @property
     def probabilities(self) -> Matrix:
-        return self._probabilities[: self.count]
+        return np.frombuffer(self._probabilities, np.float32).reshape(-1, self._classes)
 
-    def add(self, rows: Matrix, probabilities: Matrix) -> None:
-        """Copy rows, for which there is room."""
-        end = self.count + len(rows)
-        self._rows[self.count : end] = rows
-        self._probabilities[self.count : end] = probabilities
-        self.count = end
+    def add(self, rows: Matrix, probabilities: Probabilities) -> None:
+        self._rows.frombytes(rows.tobytes())
+        if isinstance(probabilities, np.ndarray):
+            self._probabilities.frombytes(probabilities.tobytes())
+        else:
+            for each in probabilities:
+                self._probabilities.extend(each)
 
 
 class _Sample:
     """A sample of the rows that are added, of ``most_rows`` and `MOST_BYTES` at most.
 
-    Each row is in it with the same probability, whenever and in however large a batch it came:
-    whenever there are too many, every row that is there leaves by the toss of a coin, and of those
-    that come later only as large a share is let in (adaptive Bernoulli sampling).
+    Each row is in it with the same probability, whenever and in however large a batch it came: at
+    first ``share``. Whenever there are too many, every row that is there leaves by the toss of a
+    coin, and of those that come later only as large a share is let in (adaptive Bernoulli
+    sampling).
     """
 
-    def __init__(self, most_rows: int, random: np.random.Generator) -> None:
+    def __init__(self, most_rows: int, random: np.random.Generator, share: float = 1.0) -> None:
         self._most_rows = most_rows
         self._random = random
-        self._share = 1.0
         self._bytes = 0
         self.rows = 0
-        self.blocks: list[_Block] = []
-        self._filling: dict[Pair, _Block] = {}
+        self._blocks: dict[Pair, _Block] = {}
         self.dropped: Counter[Pair] = Counter()
+        self._gap = 0
+        self._set_share(share)
 
     def __bool__(self) -> bool:
-        return bool(self.blocks or self.dropped)
+        return bool(self._blocks or self.dropped)
 
-    def add(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> None:
-        if self._share < 1:
-            self._thin(pair, rows, probabilities, self._share)
+    @property
+    def blocks(self) -> Iterable[_Block]:
+        return self._blocks.values()
+
+    @property
+    def offered(self) -> int:
+        """How many rows were added, the dropped ones included."""
+        return self.rows + self.dropped.total()
+
+    def add(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
+        """Add rows, or drop those that are not in the sample."""
+        if len(rows) > 1:
+            self._thin(pair, rows, np.asarray(probabilities, np.float32), self._share)
+        # How many rows come until the next that is kept is drawn at once: to toss a coin for each
+        # would cost callers more.
+        elif self._gap:
+            self._gap -= 1
+            self.dropped[pair] += 1
+            return
         else:
+            self._gap = self._new_gap()
             self._keep(pair, rows, probabilities)
         while self.rows > self._most_rows or self._bytes > MOST_BYTES:
-            before, self.blocks, self.rows, self._bytes = self.blocks, [], 0, 0
-            self._filling.clear()
-            self._share /= 2
-            for block in before:
+            before, self._blocks, self.rows, self._bytes = self._blocks, {}, 0, 0
+            self._set_share(self._share / 2)
+            for block in before.values():
                 self._thin(block.pair, block.rows, block.probabilities, 0.5)
+
+    def _set_share(self, share: float) -> None:
+        self._share = share
+        # The whole part of an exponential variable of this mean is a geometric variable.
+        self._mean_gap = 0.0 if share == 1 else -1 / log1p(-share)
+        self._gap = self._new_gap()
+
+    def _new_gap(self) -> int:
+        return int(self._random.standard_exponential() * self._mean_gap) if self._mean_gap else 0
 
     def _thin(self, pair: Pair, rows: Matrix, probabilities: Matrix, share: float) -> None:
         """Keep each row with a probability of ``share``."""
+        if share == 1:
+            self._keep(pair, rows, probabilities)
+            return
         chosen = self._random.random(len(rows)) < share
         kept = int(np.count_nonzero(chosen))
         if kept:
@@ -190,20 +224,13 @@ class _Sample:
         if kept < len(rows):
             self.dropped[pair] += len(rows) - kept
 
-    def _keep(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> None:
+    def _keep(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
+        block = self._blocks.get(pair)
+        if block is None:
+            block = self._blocks[pair] = _Block(pair, rows.shape[1], len(probabilities[0]))
+        block.add(rows, probabilities)
         self.rows += len(rows)
-        block = self._filling.get(pair)
-        if block is not None and len(rows) <= block.room:
-            block.add(rows, probabilities)
-            return
-        while len(rows):
-            if block is None or not block.room:
-                block = self._filling[pair] = _Block(pair, rows.shape[1], probabilities.shape[1])
-                self.blocks.append(block)
-                self._bytes += block.size
-            room = block.room
-            block.add(rows[:room], probabilities[:room])
-            rows, probabilities = rows[room:], probabilities[room:]
+        self._bytes += len(rows) * block.row_bytes
 
 
 class Shadow:
@@ -220,6 +247,7 @@ class Shadow:
         self._changed = threading.Condition(self._lock)
         self._random = np.random.default_rng()
         self._seconds_a_row = _FIRST_GUESS
+        self._seconds_to_hand_over = 0.0
         self._time_again_at = 0.0
         self._pairs: dict[str, Pair] = {}
         self._sample = self._new_sample()
@@ -227,23 +255,31 @@ class Shadow:
         self._failures: set[tuple[str, str, str]] = set()
         self._thread: threading.Thread | None = None
 
-    def offer(self, stable: Model, candidate: Model, rows: Matrix, probabilities: Matrix) -> None:
+    def offer(
+        self, stable: Model, candidate: Model, rows: Matrix, probabilities: Probabilities
+    ) -> None:
         """Queue ``rows`` for ``candidate``, or drop some of them if there is no time for all.
 
         ``probabilities`` are those that ``stable`` gave for them. Never raises, never waits.
         """
         if not len(rows):
             return
+        started = time.perf_counter()
         with self._lock:
             pair = self._pairs.get(stable.name)
             if pair is None or not pair.is_of(stable, candidate):
                 pair = self._pairs[stable.name] = Pair.of(stable, candidate)
             is_running = self._is_running()
             if is_running:
-                is_first = not self._sample
-                self._sample.add(pair, rows, probabilities)
+                sample = self._sample
+                is_first = not sample
+                rows_before = sample.rows
+                sample.add(pair, rows, probabilities)
                 if is_first:
                     self._changed.notify_all()
+                if sample.rows > rows_before:
+                    taken = (time.perf_counter() - started) / (sample.rows - rows_before)
+                    self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
         if not is_running:
             self._observer.compared(pair, Comparison(dropped=len(rows)))
 
@@ -273,9 +309,15 @@ class Shadow:
             self._thread = thread
         return not self._stopping
 
-    def _new_sample(self) -> _Sample:
-        affordable = int(self._allowed_share() * _ROUND_SECONDS / self._seconds_a_row)
-        return _Sample(max(affordable, _LEAST_ROWS), self._random)
+    def _new_sample(self, offered_before: int = 0) -> _Sample:
+        """Return an empty sample for the rows of the next round.
+
+        ``offered_before``, the rows of the round before, says what share of them to let in.
+        """
+        seconds = self._seconds_a_row + self._seconds_to_hand_over
+        affordable = int(self._allowed_share() * _ROUND_SECONDS / seconds)
+        most_rows = max(affordable, _LEAST_ROWS)
+        return _Sample(most_rows, self._random, min(1.0, most_rows / max(1, offered_before)))
 
     def _allowed_share(self) -> float:
         return max(_LEAST_SHARE, _MOST_SHARE - self._in_flight())
@@ -285,7 +327,8 @@ class Shadow:
         while is_going_on:
             is_going_on = self._await_rows()
             with self._changed:
-                sample, self._sample = self._sample, self._new_sample()
+                sample = self._sample
+                self._sample = self._new_sample(sample.offered)
                 self._is_comparing = True
             self._compare_all(sample)
             del sample  # or its rows would live on for as long as nothing comes
@@ -313,12 +356,13 @@ class Shadow:
             self._observer.compared(pair, Comparison(dropped=dropped))
         for block in sample.blocks:
             done = 0
-            while done < block.count:
+            while done < len(block):
                 end = done + max(1, int(_PASS_SECONDS / self._seconds_a_row))
                 rows, probabilities = block.rows[done:end], block.probabilities[done:end]
                 spent = self._compare(block.pair, rows, probabilities)
                 done += len(rows)
                 if spent:
+                    spent += len(rows) * self._seconds_to_hand_over
                     self._pause(spent * (1 / self._allowed_share() - 1))
 
     def _compare(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> float:
@@ -329,17 +373,11 @@ class Shadow:
             return 0.0
         started = time.perf_counter()
         self._observer.compared(pair, self._compared(pair, models, rows, probabilities))
-        self._learn((time.perf_counter() - started) / len(rows))
+        taken = (time.perf_counter() - started) / len(rows)
+        self._seconds_a_row = _smoothed(self._seconds_a_row, taken)
         if started >= self._time_again_at:
             self._time_one(pair, models, rows[:1])
         return time.perf_counter() - started
-
-    def _learn(self, seconds_a_row: float) -> None:
-        mean = self._seconds_a_row
-        if mean == _FIRST_GUESS:
-            self._seconds_a_row = seconds_a_row
-        else:  # a pass that was held up says little of the next
-            self._seconds_a_row += 0.2 * (min(seconds_a_row, 4 * mean) - mean)
 
     def _compared(
         self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
@@ -374,6 +412,13 @@ class Shadow:
         if failure not in self._failures:
             self._failures.add(failure)
             log.error("the shadow can't predict; logged once", exc_info=error)
+
+
+def _smoothed(mean: float, value: float) -> float:
+    """Return the running mean after ``value``: one that was held up says little of the next."""
+    if mean in (0.0, _FIRST_GUESS):
+        return value
+    return mean + 0.2 * (min(value, 4 * mean) - mean)
 
 
 class Incomparable(ValueError):
