@@ -17,7 +17,7 @@ DEVELOPMENT := $(VENV)/.development
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-busy bench rolling-restart soak fuzz audit image-test lock lint format \
+.PHONY: help serve test test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
     types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc
 
@@ -25,6 +25,7 @@ help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
+	@echo "make coverage  run the tests under coverage, which makes them twice as long"
 	@echo "make bench   measure it beside three FastAPI programs, and draw the pictures (20 minutes)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
@@ -42,13 +43,17 @@ serve: $(SERVING)
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
-	rm -f .coverage .coverage.*
-	$(BIN)/pytest --numprocesses=auto --cov --cov-report=term
+	$(BIN)/pytest --numprocesses=auto
 
 # What the tests say must not depend on how fast the machine is. The processes end with the tests,
 # however those end.
 test-busy: $(DEVELOPMENT)
 	$(BIN)/python -m trials.busy --processes 4 -- $(MAKE) test
+
+# Not a part of `make test`: before Python 3.12 (sys.monitoring) the tracer costs as much as the tests.
+coverage: $(DEVELOPMENT)
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest --numprocesses=auto --cov --cov-report=term
 
 bench: $(DEVELOPMENT) check-wrk
 	$(BIN)/python -m benchmarks

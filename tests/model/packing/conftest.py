@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
+import pkgutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,30 @@ from app.model.packing.description import ModelDescription
 
 NAMES = ("a", "b", "c", "d")
 ANY_ROWS = ({0: torch.export.Dim("rows")},)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_listed_once() -> Iterator[None]:
+    """Spare every export but the first what makes up half of it: to list, from their sources, the
+    operators that can be converted, which are always the same.
+    """
+    from onnxscript._framework_apis import torch_2_5
+
+    with pytest.MonkeyPatch.context() as patch:
+        found = functools.cache(torch_2_5.get_torchlib_ops)
+        for module in _exporters_apis():
+            patch.setattr(module, "get_torchlib_ops", found)
+        yield
+
+
+def _exporters_apis() -> Iterator[Any]:
+    """Return onnxscript's modules that torch's versions ask for the list."""
+    import onnxscript._framework_apis as apis
+
+    for found in pkgutil.iter_modules(apis.__path__, apis.__name__ + "."):
+        module = importlib.import_module(found.name)
+        if hasattr(module, "get_torchlib_ops"):
+            yield module
 
 
 class Residual(nn.Module):
