@@ -1,41 +1,64 @@
-"""The README's programs do what it says."""
+"""The programs of the README and of docs/models.md do what these pages say."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
+import io
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from flask import Flask
+from flask.testing import FlaskClient
 
+from app.client import DEFAULT_URL
 from app.model.loading import ModelSource
+from app.model.packing.description import read_description
 from app.model.service import ModelService
 from app.settings import load_settings
 from tests.conftest import ROOT
+from tests.deploy.conftest import read_environ, read_image, read_stages
+from tests.integration.conftest import Server, free_port, wait_for
 
 README = (ROOT / "README.md").read_text()
+MODELS = (ROOT / "docs" / "models.md").read_text()
+
+Block = tuple[str, str]
 
 
-SECTION = README.partition("## Bring your own model")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", SECTION, re.DOTALL)
+def blocks(text: str, heading: str = "") -> list[Block]:
+    """Return language and text of each block below ``heading``, or of the whole page."""
+    if heading:
+        text = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+
+BRING_YOUR_OWN = [*blocks(README, "Bring your own model"), *blocks(MODELS)]
+[EXAMPLE_FEATURES] = [text for language, text in BRING_YOUR_OWN if language == "toml"]
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty directory in which "Bring your own model" was followed, all but the serving."""
+    """An empty directory in which both pages were followed, all but the serving."""
     directory = tmp_path_factory.mktemp("readme")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     programs = 0
-    for language, text in BLOCKS:
+    for language, text in BRING_YOUR_OWN:
         if language == "python":
             programs += 1
             subprocess.run([sys.executable, "-c", text], cwd=directory, env=environ, check=True)
+        if language != "sh":
             continue
         # Elsewhere than in the root of the repository, which a test shall not change.
         commands = text.replace(".venv/bin/flask", f"{sys.executable} -m flask")
@@ -48,9 +71,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def served(directory: Path) -> list[dict[str, str]]:
-    """The settings of each command of that section that serves a model."""
-    commands = [text for language, text in BLOCKS if language == "sh" and "make serve" in text]
-    found = [dict(re.findall(r"(LANTERN_\w+)=(\S+)", command)) for command in commands]
+    """The settings of each command that serves a model of one's own."""
+    commands = [text for language, text in BRING_YOUR_OWN if language == "sh"]
+    serving = [text for text in commands if "make serve" in text]
+    found = [dict(re.findall(r"(LANTERN_\w+)=(\S+)", command)) for command in serving]
     for variables in found:
         path = variables["LANTERN_MODEL__PATH"].replace("$PWD/", "")
         variables["LANTERN_MODEL__PATH"] = str(directory / path)
@@ -85,7 +109,7 @@ def test_the_tumours_of_the_readme_are_told_apart_over_http(
     client = make_app(MODEL__PATH=str(followed / "models" / "tumours")).test_client()
     with (followed / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    labels = [("malignant", "benign")[int(row.pop("diagnosis"))] for row in rows]
+    labels = [("malignant", "benign")[int(row.pop("target"))] for row in rows]
     samples = [{name: float(value) for name, value in row.items()} for row in rows]
     answer = client.post("/predict/batch", json={"samples": samples}).get_json()
     right = [
@@ -95,7 +119,87 @@ def test_the_tumours_of_the_readme_are_told_apart_over_http(
     assert (followed / "models" / "tumours" / "release.toml").is_file()
 
 
-def test_every_file_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert len(links) >= 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_example_of_a_features_file_is_one(followed: Path, tmp_path: Path) -> None:
+    (tmp_path / "features.toml").write_text(EXAMPLE_FEATURES)
+    described = read_description(tmp_path / "features.toml")
+    packed = read_description(followed / "features.toml")
+    assert described.classes == packed.classes
+    assert [feature.name for feature in described.features] == [
+        feature.name for feature in packed.features[:2]
+    ]
+    assert set(described.medians) == {"mean texture"}
+
+
+def curls() -> Iterator[tuple[Any, Any]]:
+    """Return what each command of the quickstart posts, and what it is shown to be answered."""
+    shown = blocks(README, "Quickstart")
+    for (language, text), (_, answer) in pairwise(shown):
+        if language == "sh" and "curl" in text:
+            [url] = re.findall(r"curl -s (\S+)", text)
+            assert url == f"{DEFAULT_URL}/predict"
+            [body] = re.findall(r"-d '(.*)'", text, re.DOTALL)
+            yield json.loads(body), json.loads(answer)
+
+
+def test_the_answers_of_the_quickstart_are_those_it_shows(client: FlaskClient) -> None:
+    answers = list(curls())
+    assert len(answers) == 2
+    for body, shown in answers:
+        answer = client.post("/predict", json=body).get_json()
+        assert list(answer) == list(shown)
+        for changing in ("timestamp", "request_id"):
+            assert (changing in answer) == (changing in shown)
+            answer.pop(changing, None)
+            shown.pop(changing, None)
+        for probability in shown.get("probabilities", {}):
+            shown["probabilities"][probability] = pytest.approx(
+                shown["probabilities"][probability], abs=1e-6
+            )
+        assert answer == shown
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Lantern with what the README's `docker run` and the image set, and its address in there."""
+    [commands] = [text for _, text in blocks(README, "In a container")]
+    build, run = commands.splitlines()
+    target, image = re.findall(r"docker build --target (\w+) -t (\S+) \.", build)[0]
+    assert target in read_stages()
+    assert run.endswith(f" {image}")
+    [published] = re.findall(r"-p (\S+)", run)
+    environ = read_environ(read_image(target)) | dict(re.findall(r"-e (\w+)=(\S+)", run))
+    settings = {
+        name.removeprefix("LANTERN_"): value
+        for name, value in environ.items()
+        if name.startswith("LANTERN_")
+    }
+    in_image = load_settings({f"LANTERN_{name}": value for name, value in settings.items()})
+    assert published == f"127.0.0.1:{in_image.server.port}:{in_image.server.port}"
+    exposed = f"{in_image.server.host}:{free_port()}"
+    assert exposed.startswith("0.0.0.0:")
+    log = tmp_path_factory.mktemp("container") / "log"
+    server = Server(["-w", "1", "-b", exposed], settings, log)
+    try:
+        server.wait_until_up()
+        wait_for(lambda: requests.get(f"{server.url}/health/ready", timeout=120).ok)
+        yield server
+    finally:
+        server.stop()
+
+
+def test_the_container_answers_the_first_request_without_a_key(container: Server) -> None:
+    [(body, _), _] = curls()
+    answer = requests.post(f"{container.url}/predict", json=body, timeout=120)
+    assert answer.status_code == 200
+
+
+def test_the_python_of_the_quickstart_prints_probabilities(container: Server) -> None:
+    [program] = [text for language, text in blocks(README, "Quickstart") if language == "python"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(program.replace(DEFAULT_URL, container.url), {})
+    assert sum(ast.literal_eval(printed.getvalue()).values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_readme_can_be_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 200
