@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
+# Bytecode is kept, whatever the environment says: tests start hundreds of processes, each of which
+# would compile everything again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
@@ -43,7 +46,7 @@ serve: $(SERVING)
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
-	$(BIN)/pytest --numprocesses=auto
+	$(PYTEST) --numprocesses=auto
 
 # What the tests say must not depend on how fast the machine is. The processes end with the tests,
 # however those end.
@@ -53,7 +56,7 @@ test-busy: $(DEVELOPMENT)
 # Not a part of `make test`: before Python 3.12 (sys.monitoring) the tracer costs as much as the tests.
 coverage: $(DEVELOPMENT)
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest --numprocesses=auto --cov --cov-report=term
+	$(PYTEST) --numprocesses=auto --cov --cov-report=term
 
 bench: $(DEVELOPMENT) check-wrk
 	$(BIN)/python -m benchmarks
