@@ -14,7 +14,11 @@ from tests.conftest import ROOT
 from tests.integration.conftest import wait_for
 from trials.busy import busy
 
-COMMAND = [sys.executable, "-m", "trials.busy", "--processes", "2"]
+# A shell's background jobs ignore SIGINT, and so would what they start.
+COMMAND = [
+    *("env", "--default-signal=INT"),
+    *(sys.executable, "-m", "trials.busy", "--processes", "2"),
+]
 
 
 def started(
