@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 
-from app.deadline import serving
-from app.memory import give_back_freed_memory, keep_freed_memory
+from app.http.body_timeout import begin_request
 from app.settings import SettingsError, settings_at_start
 from app.telemetry.logs import GunicornLogger
 from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
@@ -18,6 +17,7 @@ from app.worker import KeepAliveWorker
 from app.worker.cores import usable_cores
 from app.worker.files import connections_that_fit
 from app.worker.heartbeat import Heartbeat, use_memory_for_heartbeats
+from app.worker.malloc import give_back_freed_memory, keep_freed_memory
 
 try:
     _settings = settings_at_start()
@@ -162,7 +162,7 @@ def _follow_requests(worker, metrics):
     """Have one of Gunicorn's own workers tell of each request that it begins and ends."""
 
     def begin(worker, request):
-        serving(request)  # its body is still to be read, and has a deadline
+        begin_request(request)  # its body is still to be read, and has a deadline
         metrics.in_flight_changed(1)
 
     def end(worker, request, environ, response):

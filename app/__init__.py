@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from flask import Flask
 
-    from app.settings import Settings
+    from .settings import Settings
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "create_app"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the application: settings -> extensions -> blueprints -> errors -> documentation,
-    then the short path of predictions, and in front of all the one that lets requests in.
+    then the fast path of predictions, and around all of it the middleware that admits requests.
 
     The model is not loaded here but in each worker, after the fork (see ``gunicorn.conf.py``); a
     process that is not one of Gunicorn's loads it when it is first asked for. Raises
@@ -23,29 +25,33 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported here so that `app.client` and `app.model` need nothing of the web stack.
     from flask import Flask
 
-    from app import blueprints, cli, docs, errors, front
-    from app.extension import Lantern
-    from app.settings import load_settings
-    from app.short_path import ShortPath
-    from app.telemetry import lines, logs, requests
-    from app.wire import OrjsonProvider
+    from . import blueprints, cli
+    from .http import admission, context, errors, openapi
+    from .http.body import OrjsonProvider
+    from .http.extension import Lantern
+    from .http.fast_path import FastPath
+    from .http.routes import RouteTable, access_by_rule
+    from .settings import load_settings
+    from .telemetry import lines, logs
 
     settings = settings or load_settings()
     app = Flask(__name__, static_url_path="/static")
     app.json = OrjsonProvider(app)
 
     logs.configure_logging(settings.logging)
-    parts = Lantern.install(app, settings)
-    lines.when_dropped(parts.metrics.lines_dropped)
-    for service in parts.models:
+    lantern = Lantern.install(app, settings)
+    lines.when_dropped(lantern.metrics.lines_dropped)
+    for service in lantern.models:
         service.import_libraries()
 
-    requests.init_app(app)
+    context.init_app(app)
     blueprints.init_app(app)
     errors.init_app(app)
-    docs.init_app(app)
+    openapi.init_app(app)
     cli.init_app(app)
-    if settings.server.short_path:
-        app.wsgi_app = ShortPath(app.wsgi_app, parts)  # type: ignore[method-assign]
-    front.init_app(app, parts)
+    table = RouteTable(app, lantern.models)
+    lantern.guard.protect(access_by_rule(app))
+    if settings.server.fast_path:
+        app.wsgi_app = FastPath(app.wsgi_app, lantern, table)  # type: ignore[method-assign]
+    admission.init_app(app, lantern, table)
     return app

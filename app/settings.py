@@ -18,13 +18,13 @@ from typing import Any
 import click
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from app.access.cors import is_origin
-from app.access.rate import IN_MEMORY, Rate, check_redis_url
-from app.http.prefix import parse_prefix
-from app.model.naming import NAME, NAME_FORM
-from app.model.runtime import RUNTIME_CHOICES, RuntimeChoice
-from app.model.text import NotUtf8, decode, readable, to_path
-from app.model.trial import TrialLimits
+from .access.cors import is_origin
+from .access.rate import IN_MEMORY, Rate, check_redis_url
+from .http.prefix import parse_prefix
+from .model.naming import NAME, NAME_FORM
+from .model.runtime import RUNTIME_CHOICES, RuntimeChoice
+from .model.text import NotUtf8, decode, readable, to_path
+from .model.trial import TrialLimits
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
@@ -63,7 +63,7 @@ class ServerSettings:
     headers_timeout_seconds: float
     body_timeout_seconds: float
     drain_seconds: float
-    short_path: bool
+    fast_path: bool
     proxies: int
     prefix: str
 
@@ -258,7 +258,7 @@ class _Server(_Section):
     headers_timeout_seconds = _seconds()
     body_timeout_seconds = _seconds()
     drain_seconds = _Number(required=True, validate=validate.Range(min=0))
-    short_path = _Boolean(required=True)
+    fast_path = _Boolean(required=True)
     proxies = _count(0, 100)
     prefix = fields.String(required=True, validate=_prefix)
 

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from app.model.manifest import FILE_NAME
-from app.model.release import Release, write_release
+from app.registry.release import Release, write_release
 from benchmarks.bench import Bench
 from benchmarks.figures import interleaved
 from benchmarks.load import Load, wrk

@@ -54,7 +54,7 @@ def _pack(path: Path, classes: int) -> None:
 
     from app.model.features import Feature
     from app.model.network import Network
-    from app.model.pack import pack
+    from app.packing.network import pack
 
     torch.manual_seed(1)
     names = payloads.feature_names()

@@ -130,7 +130,7 @@ def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
     import torch
 
-    from app.model.pack import pack
+    from app.packing.network import pack
     from tests.model.conftest import CLASSES, FEATURES, make_network
 
     directory = tmp_path_factory.mktemp("lifecycle") / "example"
@@ -166,7 +166,7 @@ def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from app.model.network import Network
-    from app.model.pack import pack
+    from app.packing.network import pack
     from tests.model.conftest import FEATURES
 
     directory = tmp_path_factory.mktemp("many") / "many"

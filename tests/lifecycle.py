@@ -23,7 +23,7 @@ from flask.testing import FlaskCliRunner
 from app import create_app
 from app.model.manifest import read_manifest
 from app.model.network import Network, build_network, read_checkpoint
-from app.model.pack import pack
+from app.packing.network import pack
 from app.settings import load_settings
 from tests.conftest import BUNDLE, ROOT
 
@@ -74,7 +74,7 @@ def run_blocks(document: str, directory: Path) -> Iterator[tuple[str, str]]:
     app = create_app(load_settings({"LANTERN_MODEL__PATH": str(path)}))
     runner = app.test_cli_runner()
     code = 0
-    with chdir(directory), patch("app.model.history.login_name", lambda: "ann"):
+    with chdir(directory), patch("app.registry.history.login_name", lambda: "ann"):
         for match in BLOCK.finditer(document):
             printed = []
             for line in match[1].splitlines():

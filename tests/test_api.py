@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 from werkzeug.test import TestResponse
 
-from app.schemas import FaultSchema, ProblemSchema
+from app.protocols.native.schemas import FaultSchema, ProblemSchema
 from app.telemetry import predictions
 from tests.model.test_network import overflowing_checkpoint
 

@@ -1,58 +1,130 @@
-"""The arrows of the design run one way."""
+"""The rooms of `app/` import one way, and no two modules need each other.
+
+Imports inside functions and under ``TYPE_CHECKING`` count, too: where two modules need each other's
+names, a third thing is missing between them.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
 from tests.conftest import ROOT
 
-MODULES = sorted((ROOT / "app").rglob("*.py"))
+MAY_IMPORT = {
+    "worker": set(),
+    "model": set(),
+    "registry": {"model"},
+    "inference": {"model", "registry"},
+    "packing": {"model", "registry"},
+    "protocols": {"model", "inference"},
+    "access": {"model", "registry", "settings"},
+    "settings": {"model", "access", "http.prefix"},
+    "telemetry": {"model", "registry", "inference", "access", "settings"},
+    "http": {
+        *("model", "registry", "inference", "protocols", "access", "settings", "telemetry"),
+        *("version", "worker"),
+    },
+    "blueprints": {
+        *("http", "model", "registry", "protocols", "access", "telemetry", "version"),
+    },
+    "cli": {"http", "registry", "packing", "model", "access", "settings", "version"},
+    "client": set(),
+    "version": set(),
+    "__init__": {"blueprints", "cli", "http", "telemetry", "settings", "version"},
+}
+"""By room, or module beside the rooms: the others that it may know."""
+WEB = ("flask", "flasgger", "werkzeug", "gunicorn")
+MUST_NOT_KNOW = {
+    **dict.fromkeys(("model", "registry", "inference", "packing"), (*WEB, "marshmallow")),
+    "protocols": WEB,
+    "access": WEB,
+    "telemetry": ("flask", "flasgger", "werkzeug"),
+    "worker": ("flask", "flasgger", "werkzeug", "marshmallow", "torch", "onnxruntime"),
+    "http": ("torch", "onnxruntime"),
+    "blueprints": ("torch", "onnxruntime"),
+}
+"""By room: the libraries that it must not know."""
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "app").rglob("*.py"))
+}
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Give the full names of what a module imports, wherever in it."""
+def imports(name: str) -> Iterator[str]:
+    """Return the full names of what a module of `app` imports, wherever in it."""
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            parent = package.split(".")[: package.count(".") + 2 - node.level]
+            base = ".".join([*(parent if node.level else ()), *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def modules_imported(name: str) -> set[str]:
+    """Return the modules of `app` that one of them imports; of a package only what it names."""
+    found = set()
+    for each in imports(name):
+        if within(each, "app"):
+            found.add(each if each in MODULES else each.rpartition(".")[0])
+    return found - {name}
 
 
 def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_what_it_may_know(path: Path) -> None:
-    names = set(imports(path))
-    place = path.relative_to(ROOT).parts
-    assert not [name for name in names if within(name, "training", "benchmarks", "trials", "tests")]
-    if place[:2] == ("app", "model"):
-        strange = [n for n in names if within(n, "flask", "werkzeug", "marshmallow", "gunicorn")]
-        assert not strange
-        assert not [n for n in names if within(n, "app") and not within(n, "app.model")]
-    if place[:2] == ("app", "worker"):
-        assert not [n for n in names if within(n, "app") and not within(n, "app.worker")]
-    if place[:2] == ("app", "http"):
-        assert not [n for n in names if within(n, "app.model", "onnxruntime", "torch")]
-    if place[:2] == ("app", "protocols"):
-        assert not [n for n in names if within(n, "flask", "werkzeug", "gunicorn")]
-        assert not [
-            n for n in names if within(n, "app") and not within(n, "app.model", "app.protocols")
-        ]
-    if place[:2] != ("app", "blueprints") and place != ("app", "__init__.py"):
-        assert not [name for name in names if within(name, "app.blueprints")]
-    if place == ("app", "client.py"):
-        allowed = {"requests", "urllib3", *sys.stdlib_module_names}
-        assert {name.partition(".")[0] for name in names} <= allowed
+def room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_only_what_it_may_know(name: str) -> None:
+    room, names = room_of(name), set(imports(name))
+    assert not [n for n in names if within(n, "training", "benchmarks", "trials", "tests")]
+    assert not [n for n in names if within(n, *MUST_NOT_KNOW.get(room, ()))]
+    allowed = [f"app.{other}" for other in {room, *MAY_IMPORT[room]}]
+    assert not [other for other in modules_imported(name) if not within(other, *allowed)]
+    if room == "client":
+        libraries = {"requests", "urllib3", *sys.stdlib_module_names}
+        assert {n.partition(".")[0] for n in names} <= libraries
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_inside_the_package_are_relative(name: str) -> None:
+    """It has another name where it is installed."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            assert not [alias for alias in node.names if within(alias.name, "app")]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level or not within(str(node.module), "app")
+
+
+def cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_no_modules_need_each_other() -> None:
+    names = [name for name in MODULES if room_of(name) != "worker"]
+    assert cycle({name: modules_imported(name) for name in names}) == []
+
+
+def test_a_cycle_of_imports_is_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
 
 
 def test_the_application_is_made_without_torch() -> None:

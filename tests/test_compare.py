@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
+from werkzeug.rollout import make_server
 
-from app.commands.compare import NothingToCompare, compare
-from app.model.release import Release, write_release
+from app.cli.compare import NothingToCompare, compare
+from app.registry.release import Release, write_release
 from tests.test_lifecycle_api import SAMPLE
 
 Make = Callable[..., Flask]

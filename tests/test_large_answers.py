@@ -25,14 +25,14 @@ SAMPLE = {"age": 40, "income": None, "visits": 3}
 Lines = Callable[[], list[dict[str, Any]]]
 
 
-@pytest.fixture(params=["true", "false"], ids=["short path", "Flask"])
+@pytest.fixture(params=["true", "false"], ids=["fast path", "Flask"])
 def app(
     request: pytest.FixtureRequest, make_app: Callable[..., Flask], many_classes: Path
 ) -> Flask:
     """An application on a model of `MANY` classes, which answers by either way."""
     return make_app(
         MODEL__PATH=str(many_classes),
-        SERVER__SHORT_PATH=request.param,
+        SERVER__FAST_PATH=request.param,
         LIMITS__MAX_ANSWER_VALUES=str(MANY * 50),
     )
 

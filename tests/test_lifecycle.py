@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_model import COMMANDS
 from tests.lifecycle import DOCUMENT, pack_three_versions, run_blocks
-from tests.test_commands import COMMANDS
 
 
 def without_figures(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.model.release import Release, write_release
+from app.registry.release import Release, write_release
 from tests.telemetry.test_metrics import samples
 from tests.test_api import assert_problem
 
@@ -19,13 +19,13 @@ SAMPLE = {"age": 30, "income": 20_000, "visits": 1}
 Make = Callable[..., Flask]
 
 
-@pytest.fixture(params=["true", "false"], ids=["short path", "Flask"])
+@pytest.fixture(params=["true", "false"], ids=["fast path", "Flask"])
 def make(request: pytest.FixtureRequest, versions: Path, make_app: Make) -> Make:
     """Make applications on the three versions, whose predictions go either way."""
 
     def begin(release: Release, **settings: str) -> Flask:
         write_release(versions, release)
-        return make_app(MODEL__PATH=str(versions), SERVER__SHORT_PATH=request.param, **settings)
+        return make_app(MODEL__PATH=str(versions), SERVER__FAST_PATH=request.param, **settings)
 
     return begin
 
@@ -120,7 +120,7 @@ def test_a_shadow_answers_nobody_and_is_compared(make: Make) -> None:
 def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 10)
+    monkeypatch.setattr("app.inference.shadow.MOST_BYTES", 10)
     app = make(Release("1", "2", "shadow"))
     client = app.test_client()
     client.post("/predict/batch", json={"samples": [SAMPLE] * 11})
@@ -187,13 +187,13 @@ def test_each_model_answers_under_its_name_and_the_first_without(
     assert predict(both, "/models/a_shop/predict")["model_version"] == "2"
     for path, body in (
         ("/models/campaign/predict", {"features": sample}),
-        ("/models/campaign/batch", {"samples": [sample] * 2}),
+        ("/models/campaign/predict/batch", {"samples": [sample] * 2}),
     ):
         response = both.post(path, json=body)
         assert response.status_code == 200
         assert response.get_json()["model_version"] == "1"
         assert_problem(both.post(path.replace("campaign", "a_shop"), json=body), 400)
-    info = both.get("/models/campaign/info").get_json()
+    info = both.get("/models/campaign").get_json()
     assert info["name"] == "campaign"
     assert both.get("/model/info").get_json()["name"] == "a_shop"
     listed = both.get("/models").get_json()["models"]

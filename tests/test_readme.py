@@ -23,9 +23,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.client import DEFAULT_URL
-from app.model.loading import ModelSource
-from app.model.packing.description import read_description
-from app.model.service import ModelService
+from app.registry.loading import ModelSource
+from app.packing.description import read_description
+from app.registry.service import ModelService
 from app.settings import load_settings
 from tests.conftest import ROOT
 from tests.deploy.conftest import read_environ, read_image, read_stages

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from app.model.bundle_writer import check_replaceable
 from app.model.errors import BundleError
-from app.model.pack import pack
 from app.model.text import print_anything
+from app.packing.bundle_writer import check_replaceable
+from app.packing.network import pack
 from app.worker.cores import usable_cores
 from training.card import RELIABILITY_PICTURE, ROC_PICTURE, write_card
 from training.data import CLASSES, Data, DataError, read_data

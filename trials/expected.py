@@ -29,7 +29,7 @@ def pack_versions(directory: Path) -> Path:
 
     from app.model.manifest import read_manifest
     from app.model.network import build_network, read_checkpoint
-    from app.model.pack import pack
+    from app.packing.network import pack
 
     models = directory / payloads.BUNDLE.parent.name
     manifest = read_manifest(payloads.BUNDLE / "manifest.json")

@@ -422,6 +422,6 @@ class _Client:
 
 
 def _worker_of(head: bytes) -> str:
-    """Give the half of a request id that is the worker's own; see `app.telemetry.requests`."""
+    """Give the half of a request id that is the worker's own; see `app.http.context`."""
     at = head.find(b"\r\nx-request-id:")
     return head[at + 15 : head.find(b"\r\n", at + 2)].strip()[:16].decode() if at >= 0 else ""

@@ -1,14 +1,14 @@
-"""Why a request is not let in, and what its answer holds; `app.front` gives it."""
+"""Why a request is not let in, and what its answer holds; `app.http.admission` gives it."""
 
 from __future__ import annotations
 
-from app.refusals import Refused
+from .rejection import RequestRejected
 
 REALM = 'Bearer realm="lantern"'
 CREATE_COMMAND = "flask --app wsgi key create NAME"
 
 
-class Unauthorized(Refused):
+class Unauthorized(RequestRejected):
     """No key was given, or one that doesn't count: ``error`` is then RFC 6750's word for it."""
 
     status = 401
@@ -20,7 +20,7 @@ class Unauthorized(Refused):
         self.headers = (("WWW-Authenticate", challenge),)
 
 
-class TwoKeys(Refused):
+class TwoKeys(RequestRejected):
     """Both headers hold a key, and not the same."""
 
     kind = "two-keys"
@@ -30,7 +30,7 @@ class TwoKeys(Refused):
         super().__init__("Authorization and X-API-Key hold different keys; send one of them.")
 
 
-class Forbidden(Refused):
+class Forbidden(RequestRejected):
     """The key counts, and not for this."""
 
     status = 403
@@ -43,7 +43,7 @@ class Forbidden(Refused):
         self.headers = (("WWW-Authenticate", challenge),)
 
 
-class KeysUnavailable(Refused):
+class KeysUnavailable(RequestRejected):
     """The file of keys can't be used, so nobody can be told from anybody."""
 
     status = 503
@@ -54,7 +54,7 @@ class KeysUnavailable(Refused):
         super().__init__("The keys can't be read on our side, so no request is let in.")
 
 
-class RateLimited(Refused):
+class RateLimited(RequestRejected):
     """The caller asks more often than it may; ``seconds`` is how long it has to wait."""
 
     status = 429

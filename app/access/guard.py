@@ -1,7 +1,7 @@
 """The guard in front of everything: which key a request needs, and whether it is within its rate.
 
 What is needed hangs on the rule of the route, as the application itself matches it, so no way of
-writing a path leads past it. A route that is not listed here takes an admin's key.
+writing a path leads past it. A route that doesn't declare its `Access` takes an admin's key.
 """
 
 from __future__ import annotations
@@ -9,48 +9,33 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.access.addresses import address_of, is_exposed, is_loopback
-from app.access.errors import (
-    CREATE_COMMAND,
-    Forbidden,
-    KeysUnavailable,
-    TwoKeys,
-    Unauthorized,
-)
-from app.access.keys import ADMIN, METRICS, PREDICT, Key, KeyFile, KeysError
-from app.access.rate import RateLimit
-from app.refusals import Refused
+from .addresses import address_of, is_exposed, is_loopback
+from .errors import CREATE_COMMAND, Forbidden, KeysUnavailable, TwoKeys, Unauthorized
+from .keys import ADMIN, Key, KeyFile, KeysError
+from .rate import RateLimit
+from .rejection import RequestRejected
 
 if TYPE_CHECKING:
-    from app.settings import AccessSettings, Settings
+    from ..settings import Settings
 
 OPEN = "open"
 ANY_KEY = "any"
 
-_HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
-_FILES = ("/static/<path:filename>", "/docs/static/<path:filename>")
-_PREDICTIONS = (
-    *("/predict", "/predict/batch", "/model/info", "/models"),
-    *("/models/<name>/predict", "/models/<name>/batch", "/models/<name>/info"),
-)
-_DOCUMENTATION = (
-    *("/docs", "/docs/", "/openapi.json"),
-    *("/apidocs/", "/apidocs/index.html", "/oauth2-redirect.html"),
-)
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask for a route, where keys are required.
 
-def needs_of(access: AccessSettings) -> dict[str, str]:
-    """Give what each rule needs where keys are required: a scope, `ANY_KEY` or `OPEN`."""
-    return {
-        **dict.fromkeys((*_HEALTH, *_FILES), OPEN),
-        **dict.fromkeys(_PREDICTIONS, PREDICT),
-        **dict.fromkeys(_DOCUMENTATION, OPEN if access.open_docs else ANY_KEY),
-        "/metrics": OPEN if access.open_metrics else METRICS,
-        "/": OPEN if access.open_page else ANY_KEY,
-        "": ANY_KEY,  # what matches no rule: nobody without a key learns what there is
-    }
+    ``needs`` is a scope, `ANY_KEY` or `OPEN`; ``opened_by`` is the setting of ``[access]`` that
+    makes it `OPEN`. ``is_rated`` is False for what is not held to ``limits.rate``.
+    """
+
+    needs: str = ANY_KEY
+    opened_by: str = ""
+    is_rated: bool = True
 
 
 class Guard:
@@ -65,7 +50,8 @@ class Guard:
         self._auth = access.auth
         self._file = KeyFile(access.keys_file)
         self.is_told = False
-        self._needs: Mapping[str, str] = needs_of(access)
+        self._settings = access
+        self.protect(())
         self._proxies = settings.server.proxies
         self._rate = RateLimit.of(settings.limits.rate, settings.limits.rate_storage)
         self.has_rate = self._rate is not None
@@ -118,18 +104,28 @@ class Guard:
                 return [f"Keys are required: {error}"]
         return []
 
+    def protect(self, rules: Iterable[tuple[str, Access]]) -> None:
+        """Note who may ask for what, by the rules of the application's routes."""
+        self._needs = {"": ANY_KEY}  # nobody without a key learns what there is
+        self._unrated = set()
+        for rule, access in rules:
+            is_opened = access.opened_by and getattr(self._settings, access.opened_by)
+            self._needs[rule] = OPEN if is_opened else access.needs
+            if not access.is_rated:
+                self._unrated.add(rule)
+
     def need_of(self, rule: str) -> str:
-        """Give what a request for ``rule`` needs now: a scope, `ANY_KEY` or `OPEN`."""
+        """Return what a request for ``rule`` needs now: a scope, `ANY_KEY` or `OPEN`."""
         return self._needs.get(rule, ADMIN) if self.keys_required else OPEN
 
     def counts(self, rule: str) -> bool:
-        """Tell whether requests for ``rule`` are held to the rate: all but those for health."""
-        return rule not in _HEALTH
+        """Return True if requests for ``rule`` are held to the rate."""
+        return rule not in self._unrated
 
     def admit(self, environ: Mapping[str, Any], rule: str) -> str | None:
         """Let in a request for ``rule``, and return whose it is, if it takes a key.
 
-        Raises a `Refused`. One without a key that counts is counted for its address.
+        Raises a `RequestRejected`. One without a key that counts is counted for its address.
         """
         if not self.counts(rule):
             return None
@@ -143,8 +139,8 @@ class Guard:
             self._count(f"key:{key.id}")
             if need != ANY_KEY and not key.allows(need):
                 raise Forbidden(need, key.scopes)
-        except Refused as refusal:
-            refusal.caller = caller
+        except RequestRejected as rejection:
+            rejection.caller = caller
             raise
         return caller
 

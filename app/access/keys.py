@@ -28,8 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.model.release import sync_directory
-from app.model.text import NotUtf8, decode, readable
+from ..model.text import NotUtf8, decode, readable
+from ..registry.release import sync_directory
 
 PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
 

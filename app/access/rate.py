@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from app.access.errors import RateLimited
+from .errors import RateLimited
 
 IN_MEMORY = "memory://"
 RATE_FORM = 'a number and a unit, such as "100/second"; units: second, minute, hour, day'

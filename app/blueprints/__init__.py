@@ -7,7 +7,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register every blueprint."""
-    from app.blueprints import batch, health, info, metrics, predict
+    from . import batch, health, info, metrics, predict
 
     for module in (info, health, predict, batch, metrics):
         app.register_blueprint(module.blueprint)

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app import predicting
-from app.extension import lantern
-from app.model.service import ModelService
-from app.telemetry.requests import current_call
-from app.wire import read_json_body, reply_encoded
+from ..access.guard import Access
+from ..access.keys import PREDICT
+from ..http import handlers
+from ..http.body import read_json_body, reply_encoded
+from ..http.context import current_context
+from ..http.extension import current_lantern
+from ..http.routes import PREDICTION_ERRORS, Description, route
+from ..protocols.native.schemas import BATCH_RESPONSE
 
 blueprint = Blueprint("batch", __name__)
 
 
-@blueprint.post("/predict/batch")
-def predict_batch() -> Response:
-    """Classify every sample, or refuse them all."""
-    return _predict_batch(lantern().service)
-
-
-@blueprint.post("/models/<name>/batch")
-def predict_batch_by(name: str) -> Response:
-    """Classify every sample by the model of that name, or refuse them all."""
-    return _predict_batch(lantern().named(name))
-
-
-def _predict_batch(service: ModelService) -> Response:
-    call = current_call()
-    call.raise_failure()
-    answer = predicting.predict_batch(lantern(), service, call, read_json_body)
+@route(
+    blueprint,
+    *("/predict/batch", "/models/<name>/predict/batch"),
+    methods=("POST",),
+    access=Access(PREDICT),
+    handler=handlers.predict_batch,
+    description=Description(
+        "Classify many samples, all or nothing",
+        "Prediction",
+        BATCH_RESPONSE,
+        explains="The predictions, in order.",
+        body="samples",
+        parameters=("version", "routing", "timeout"),
+        errors=PREDICTION_ERRORS,
+    ),
+)
+def predict_batch(name: str | None = None) -> Response:
+    """Classify every sample or refuse them all, by the first model or by the one of that name."""
+    lantern, context = current_lantern(), current_context()
+    context.raise_failure()
+    answer = handlers.predict_batch(lantern, lantern.named(name), context, read_json_body)
     return reply_encoded(*answer)

@@ -6,20 +6,34 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response
 
-from app.errors import Draining
-from app.extension import lantern
-from app.schemas import HEALTH, PROBE
-from app.wire import reply
+from ..access.guard import OPEN, Access
+from ..http.body import reply
+from ..http.errors import Draining
+from ..http.extension import current_lantern
+from ..http.routes import Description, route
+from ..protocols.native.schemas import HEALTH, PROBE
 
 blueprint = Blueprint("health", __name__)
 
+_EVERYBODY = Access(OPEN, is_rated=False)
 
-@blueprint.get("/health")
+
+@route(
+    blueprint,
+    "/health",
+    access=_EVERYBODY,
+    description=Description(
+        "Whether the worker is healthy",
+        "Health",
+        HEALTH,
+        also={503: ("It is unhealthy, and says why.", HEALTH)},
+    ),
+)
 def health() -> Response:
-    """Tell whether every model of the worker serves; 503 when one doesn't."""
-    parts = lantern()
-    model = parts.service.loaded
-    missing = [service.fault for service in parts.models if service.loaded is None]
+    """Return whether every model of the worker is loaded; 503 when one isn't."""
+    lantern = current_lantern()
+    model = lantern.service.loaded
+    missing = [service.fault for service in lantern.models if service.loaded is None]
     document = {
         "status": "unhealthy" if missing else "healthy",
         "model_loaded": model is not None,
@@ -31,18 +45,28 @@ def health() -> Response:
     return reply(HEALTH, document, 503 if missing else 200)
 
 
-@blueprint.get("/health/live")
+@route(
+    blueprint,
+    "/health/live",
+    access=_EVERYBODY,
+    description=Description("Whether the worker answers", "Health", PROBE),
+)
 def live() -> Response:
     """Answer, which is all that liveness asks."""
     return reply(PROBE, {"status": "live"})
 
 
-@blueprint.get("/health/ready")
+@route(
+    blueprint,
+    "/health/ready",
+    access=_EVERYBODY,
+    description=Description("Whether to send requests here", "Health", PROBE, errors=(500, 503)),
+)
 def ready() -> Response:
-    """Tell whether to send requests here: a tested model is loaded and the worker is to stay."""
-    parts = lantern()
-    if parts.draining():
+    """Return whether to send requests here: a tested model is loaded and the worker is to stay."""
+    lantern = current_lantern()
+    if lantern.draining():
         raise Draining
-    for service in parts.models:
+    for service in lantern.models:
         service.current()
     return reply(PROBE, {"status": "ready"})

@@ -7,15 +7,17 @@ from weakref import WeakKeyDictionary
 
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
-from app import __version__
-from app.access.guard import OPEN
-from app.extension import lantern
-from app.model.model import Model
-from app.model.service import ModelService, State
-from app.model.serving import Serving
-from app.predicting import VERSION_HEADER, largest_batch
-from app.schemas import LINKS, MODEL_INFO, MODELS
-from app.wire import JSON, encode, reply, reply_encoded
+from ..access.guard import OPEN, Access
+from ..access.keys import PREDICT
+from ..http.body import JSON, encode, reply, reply_encoded
+from ..http.extension import current_lantern
+from ..http.handlers import VERSION_HEADER, largest_batch
+from ..http.routes import Description, route
+from ..model.model import Model
+from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
+from ..registry.rollout import Rollout
+from ..registry.service import ModelService, State
+from ..version import __version__
 
 blueprint = Blueprint("info", __name__)
 
@@ -43,11 +45,18 @@ _MOST_FIELDS, _MOST_NAMES = 200, 1000
 """The page has a form for a model of so many features and classes: it is made for each visitor."""
 
 
-@blueprint.get("/")
+@route(
+    blueprint,
+    "/",
+    access=Access(opened_by="open_page"),
+    description=Description(
+        "Links to everything; a page for browsers", "Service", LINKS, media_types=("text/html",)
+    ),
+)
 def index() -> Response:
-    """Give links to a program, and to a browser a page to try the model on."""
+    """Return links to a program, and to a browser a page to try the model on."""
     if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
-        service, guard = lantern().service, lantern().guard
+        service, guard = current_lantern().service, current_lantern().guard
         model = service.loaded
         response = make_response(
             render_template(
@@ -74,42 +83,52 @@ def _fits_a_form(model: Model) -> bool:
     return model.encoder.width <= _MOST_FIELDS and len(model.classes) <= _MOST_NAMES
 
 
-_described: WeakKeyDictionary[Serving, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()
+_described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()
 
 
-@blueprint.get("/model/info")
-def model_info() -> Response:
-    """Describe the model that is loaded."""
-    return _describe(lantern().service)
+@route(
+    blueprint,
+    *("/model/info", "/models/<name>"),
+    access=Access(PREDICT),
+    description=Description(
+        "Describe the model",
+        "Model",
+        MODEL_INFO,
+        parameters=("version",),
+        errors=(404, 500, 503),
+    ),
+)
+def model_info(name: str | None = None) -> Response:
+    """Describe the first model, or the one of that name."""
+    return _describe(current_lantern().named(name))
 
 
-@blueprint.get("/models/<name>/info")
-def model_info_by(name: str) -> Response:
-    """Describe the model of that name."""
-    return _describe(lantern().named(name))
-
-
-@blueprint.get("/models")
+@route(
+    blueprint,
+    "/models",
+    access=Access(PREDICT),
+    description=Description("List the models", "Model", MODELS),
+)
 def models() -> Response:
-    """List the models of this service, and which of their versions serve."""
-    return reply(MODELS, {"models": [_listed(each) for each in lantern().models]})
+    """List the models of this service, and which of their versions are loaded."""
+    return reply(MODELS, {"models": [_listed(each) for each in current_lantern().models]})
 
 
 def _describe(service: ModelService) -> Response:
     state = service.state
-    serving = service.serving
+    rollout = service.rollout
     version = request.headers.get(VERSION_HEADER)
-    model = serving.stable if version is None else serving.pinned(version)
+    model = rollout.stable if version is None else rollout.pinned(version)
     # What serves never changes, it is replaced; so it is described once.
     key = model.version, state.fault
-    known, body = _described.get(serving, (None, b""))
+    known, body = _described.get(rollout, (None, b""))
     if known != key:
         more = {
-            "max_batch_size": largest_batch(model, lantern().settings.limits),
-            "release": _release(State(serving, state.fault)),
+            "max_batch_size": largest_batch(model, current_lantern().settings.limits),
+            "release": _release(State(rollout, state.fault)),
         }
         body = encode(MODEL_INFO, model.info() | more)
-        _described[serving] = key, body
+        _described[rollout] = key, body
     return reply_encoded(body)
 
 
@@ -119,12 +138,12 @@ def _listed(service: ModelService) -> dict[str, Any]:
 
 
 def _release(state: State) -> dict[str, Any]:
-    serving = state.serving
-    candidate = serving and serving.candidate
+    rollout = state.rollout
+    candidate = rollout and rollout.candidate
     return {
-        "stable": serving and serving.stable.version,
+        "stable": rollout and rollout.stable.version,
         "candidate": candidate and candidate.version,
-        "mode": serving and serving.mode,
-        "share": serving.share if serving and serving.mode == "canary" else None,
+        "mode": rollout and rollout.mode,
+        "share": rollout.share if rollout and rollout.mode == "canary" else None,
         "fault": state.fault or None,
     }

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app.extension import lantern
-from app.telemetry.metrics import CONTENT_TYPE
+from ..access.guard import Access
+from ..access.keys import METRICS
+from ..http.extension import current_lantern
+from ..http.routes import Description, route
+from ..telemetry.metrics import CONTENT_TYPE
 
 blueprint = Blueprint("metrics", __name__)
 
 
-@blueprint.get("/metrics")
+@route(
+    blueprint,
+    "/metrics",
+    access=Access(METRICS, opened_by="open_metrics"),
+    description=Description(
+        "The metrics of all workers",
+        "Service",
+        explains="Prometheus's text format.",
+        media_types=(CONTENT_TYPE,),
+    ),
+)
 def metrics() -> Response:
-    """Give every metric, summed over the workers."""
-    return Response(lantern().metrics.exposition(), content_type=CONTENT_TYPE)
+    """Return every metric, summed over the workers."""
+    return Response(current_lantern().metrics.exposition(), content_type=CONTENT_TYPE)

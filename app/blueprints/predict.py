@@ -4,29 +4,37 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app import predicting
-from app.extension import lantern
-from app.model.service import ModelService
-from app.telemetry.requests import current_call
-from app.wire import read_json_body, reply_encoded
+from ..access.guard import Access
+from ..access.keys import PREDICT
+from ..http import handlers
+from ..http.body import read_json_body, reply_encoded
+from ..http.context import current_context
+from ..http.extension import current_lantern
+from ..http.routes import PREDICTION_ERRORS, Description, route
+from ..protocols.native.schemas import PREDICTION
 
 blueprint = Blueprint("predict", __name__)
 
 
-@blueprint.post("/predict")
-def predict() -> Response:
-    """Classify one sample."""
-    return _predict(lantern().service)
-
-
-@blueprint.post("/models/<name>/predict")
-def predict_by(name: str) -> Response:
-    """Classify one sample by the model of that name."""
-    return _predict(lantern().named(name))
-
-
-def _predict(service: ModelService) -> Response:
-    call = current_call()
-    call.raise_failure()
-    answer = predicting.predict(lantern(), service, call, read_json_body)
+@route(
+    blueprint,
+    *("/predict", "/models/<name>/predict"),
+    methods=("POST",),
+    access=Access(PREDICT),
+    handler=handlers.predict,
+    description=Description(
+        "Classify one sample",
+        "Prediction",
+        PREDICTION,
+        explains="The prediction.",
+        body="features",
+        parameters=("version", "routing", "timeout"),
+        errors=PREDICTION_ERRORS,
+    ),
+)
+def predict(name: str | None = None) -> Response:
+    """Classify one sample, by the first model or by the one of that name."""
+    lantern, context = current_lantern(), current_context()
+    context.raise_failure()
+    answer = handlers.predict(lantern, lantern.named(name), context, read_json_body)
     return reply_encoded(*answer)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from app.refusals import Refused
+from ..access.rejection import RequestRejected
 
 HEADER = "X-Forwarded-Prefix"
 _VARIABLE = "HTTP_X_FORWARDED_PREFIX"
@@ -23,7 +23,7 @@ _LONGEST = 200
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~@:+=-]+)*")
 
 
-class OutsidePrefix(Refused):
+class OutsidePrefix(RequestRejected):
     """A path that doesn't begin with the prefix of this service."""
 
     status = 404
@@ -32,7 +32,7 @@ class OutsidePrefix(Refused):
         super().__init__(f"Every path of this service begins with {prefix}/ (server.prefix).")
 
 
-class BadPrefix(Refused):
+class BadPrefix(RequestRejected):
     """A proxy that is trusted says a prefix that is none."""
 
     def __init__(self, fault: ValueError) -> None:
@@ -66,7 +66,7 @@ class PathPrefix:
         self._prefix = prefix
         self._proxies = proxies
 
-    def split(self, environ: dict[str, Any]) -> Refused | None:
+    def split(self, environ: dict[str, Any]) -> RequestRejected | None:
         """Split the path of a request into ``SCRIPT_NAME`` and ``PATH_INFO``, once.
 
         Returns why the request is not for this service, or None. It is not raised, because only

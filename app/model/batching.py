@@ -15,7 +15,7 @@ from threading import Event, Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.runtime import Runtime
+from .runtime import Runtime
 
 Matrix = NDArray[np.float32]
 

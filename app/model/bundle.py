@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.model import manifest as manifest_file
-from app.model.errors import BundleError
-from app.model.features import Feature
-from app.model.file_kind import foreign_kind
-from app.model.manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
+from . import manifest as manifest_file
+from .errors import BundleError
+from .features import Feature
+from .file_kind import foreign_kind
+from .manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.model.errors import BundleError, first_line, shown
-from app.model.file_kind import GRAPH, WHOLE_MODEL, archive_kind, foreign_kind, members_of
+from .errors import BundleError, first_line, shown
+from .file_kind import GRAPH, WHOLE_MODEL, archive_kind, foreign_kind, members_of
 
 _LARGEST_PICKLE = 16 << 20
 _MOST_MEMBERS = 100_000

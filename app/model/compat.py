@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from app.model.features import Feature
-from app.model.manifest import Manifest
+from .features import Feature
+from .manifest import Manifest
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:

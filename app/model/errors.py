@@ -1,6 +1,6 @@
 """What can go wrong with a model, in the words of its domain.
 
-Nothing here knows of HTTP: ``app/errors.py`` alone turns these into answers.
+Nothing here knows of HTTP: ``app/http/errors.py`` alone turns these into answers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from app.model.text import readable
+from .text import readable
 
 MAX_FAULTS = 100
 """How many faults of one input are reported at most; the rest is not looked for."""
@@ -46,7 +46,7 @@ class BundleError(ModelError):
     """A bundle or checkpoint that can't be served: missing, altered, malformed or unsafe."""
 
 
-class ReleaseRefused(BundleError):
+class ReleaseRejected(BundleError):
     """A change of the release that would do harm; ``reasons`` are sentences, each a fault."""
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
+from .errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
 
 FLOAT32_OVERFLOW = float(2**128 - 2**103)
 """The least magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
@@ -54,7 +54,7 @@ class Feature:
 class FeatureEncoder:
     """Turns samples (name -> number) into float32 rows in the order of the features.
 
-    Acceptance is fast and knows nothing of faults; only a sample that was not accepted is walked
+    FastDecoder is fast and knows nothing of faults; only a sample that was not accepted is walked
     through again to say what is wrong with it.
     """
 

@@ -18,10 +18,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError, listed, shown
-from app.model.features import Feature
-from app.model.file_kind import foreign_kind
-from app.model.text import NotUtf8, decode
+from .errors import BundleError, listed, shown
+from .features import Feature
+from .file_kind import foreign_kind
+from .text import NotUtf8, decode
 
 FORMAT = 1
 """The format of ``manifest.json`` that this code writes, and the only one that it reads."""

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.bundle import Bundle
-from app.model.cache import AnswerCache
-from app.model.errors import MAX_FAULTS, BundleError, NonFiniteOutput
-from app.model.features import FeatureEncoder
-from app.model.manifest import Golden
-from app.model.runtime import Runtime
-from app.model.trial import DEFAULT_LIMITS
+from .bundle import Bundle
+from .cache import AnswerCache
+from .errors import MAX_FAULTS, BundleError, NonFiniteOutput
+from .features import FeatureEncoder
+from .manifest import Golden
+from .runtime import Runtime
+from .trial import DEFAULT_LIMITS
 
 GOLDEN_TOLERANCE = 1e-5
 """How far a probability may lie from the one that was packed, absolutely."""

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.model.checkpoint_scan import scan_checkpoint
-from app.model.errors import BundleError, first_line, listed, shown
-from app.model.file_kind import STATE_ALONE
-from app.model.manifest import VERSION, VERSION_FORM
+from .checkpoint_scan import scan_checkpoint
+from .errors import BundleError, first_line, listed, shown
+from .file_kind import STATE_ALONE
+from .manifest import VERSION, VERSION_FORM
 
 DROPOUT = 0.3
 CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from app.model.errors import BundleError, first_line
+from .errors import BundleError, first_line
 
 if TYPE_CHECKING:
-    from app.model.network import Network
+    from .network import Network
 
 # ONNX Runtime reports to its makers' collector, from threads that it starts when it is imported and
 # that don't survive a fork: a worker then hangs or aborts when it exits. This must be set before.
@@ -163,7 +163,7 @@ def open_session(content: bytes, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Its arena keeps the most that any run has needed, for good: 660 MiB after one batch of 10,000
-    # rows of a wide network. malloc is as fast, and gives back (`app.memory`).
+    # rows of a wide network. malloc is as fast, and gives back (`app.worker.malloc`).
     options.enable_cpu_mem_arena = False
     # Between two runs the threads of a pool would look for work without a pause.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -222,7 +222,7 @@ def is_installed(runtime: str) -> bool:
 
 def import_library(runtime: str) -> None:
     """Import what ``runtime`` needs, starting no thread: safe before a fork, and then shared."""
-    importlib.import_module({"torch": "app.model.network", "onnx": "onnxruntime"}[runtime])
+    importlib.import_module({"torch": ".network", "onnx": "onnxruntime"}[runtime], __package__)
 
 
 def _moved(network: Network, device: str) -> Network:

@@ -1,7 +1,7 @@
 """The trial: what reads or runs a file that nobody has vouched for does so in a process of its own.
 
 A file of a model can ask for any time and any memory, and can crash the libraries that read it. A
-trial calls one function of ``app.model`` in a child process whose memory and time are bounded, and
+trial calls one function of this package in a child process whose memory and time are bounded, and
 that ends with the process that started it. Whatever becomes of it there, the caller gets a value,
 or a `BundleError` of one sentence.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from app.model.errors import BundleError, first_line
+from .errors import BundleError, first_line
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LARGEST_ANSWER = 256 << 20
@@ -84,7 +84,7 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Trial
         try:
             child = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "app.model.trial"),
+                    *(sys.executable, "-P", "-m", f"{__package__}.trial"),
                     *(str(number) for number in (writer, os.getpid(), memory)),
                 ],
                 stdin=subprocess.PIPE,

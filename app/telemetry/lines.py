@@ -15,7 +15,7 @@ from select import PIPE_BUF
 from typing import TextIO
 from weakref import WeakSet
 
-from app.telemetry.sink import open_sink
+from .sink import open_sink
 
 MOST_HELD = 1 << 20
 """Bytes of lines that are held while they can't be written; those that follow are dropped."""

@@ -19,10 +19,10 @@ import orjson
 from gunicorn.glogging import Logger
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-from app.access.keys import KEY_SECRET
-from app.model.text import readable
-from app.settings import LoggingSettings
-from app.telemetry.lines import LineHandler
+from ..access.keys import KEY_SECRET
+from ..model.text import readable
+from ..settings import LoggingSettings
+from .lines import LineHandler
 
 _BLANK = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "more_follows"}
@@ -60,6 +60,12 @@ class EventLog:
         content["event"] = fields
         content["more_follows"] = more_follows
         self._logger.handle(record)
+
+
+request_log = EventLog("lantern.request")
+"""A line for each request."""
+prediction_log = EventLog("lantern.prediction")
+"""A line for each single prediction, before that of its request."""
 
 
 class JsonFormatter(OrjsonFormatter):

@@ -9,13 +9,13 @@ from typing import ParamSpec
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.model.batching import BatchingRuntime
-from app.model.model import Model
-from app.model.service import Observer
-from app.model.serving import Serving
-from app.model.shadow import Comparison, Pair, Timing
-from app.model.shadow import Observer as ShadowObserver
-from app.telemetry.registry import Counter, Gauge, GaugeSeries, Histogram, Registry
+from ..inference.shadow import Comparison, Pair, Timing
+from ..inference.shadow import Observer as ShadowObserver
+from ..model.batching import BatchingRuntime
+from ..model.model import Model
+from ..registry.rollout import Rollout
+from ..registry.service import Observer
+from .registry import Counter, Gauge, GaugeSeries, Histogram, Registry
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -291,17 +291,17 @@ class Metrics(Observer, ShadowObserver):
         if isinstance(model.runtime, BatchingRuntime):
             model.runtime.on_run = _harmless(self._batch_rows(model.name, model.version).observe)
 
-    def served(self, serving: Serving) -> None:
-        name = serving.stable.name
+    def served(self, rollout: Rollout) -> None:
+        name = rollout.stable.name
         for gauge in self._shown.pop(name, ()):  # among them those of versions that are gone
             gauge.set(0)
         self._shown[name] = [
             self._info(name, model.version, model.runtime.name, model.runtime.device, role)
-            for role, model in zip(("stable", "candidate"), serving.models, strict=False)
+            for role, model in zip(("stable", "candidate"), rollout.models, strict=False)
         ]
         for gauge in self._shown[name]:
             gauge.set(1)
-        for model in serving.models:
+        for model in rollout.models:
             if model.cache is not None:
                 remembered = self._remembered(name, model.version)
                 remembered.set(len(model.cache))  # a candidate that was promoted keeps its own

@@ -1,4 +1,4 @@
-"""What is told of each prediction: to the caller in a header, to the log, and to the metrics."""
+"""What is recorded of each prediction: in a header for the caller, the log, and the metrics."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from app.extension import Lantern
-from app.model.model import BatchPrediction, Model, Prediction
-from app.telemetry import requests
-from app.telemetry.logs import EventLog
-from app.telemetry.requests import Call
+from ..model.model import BatchPrediction, Model, Prediction
+from .logs import prediction_log, request_log
+from .metrics import Metrics
 
 OTHERS = "(other)"
 """The label of all classes, or features, of a model that have no series of their own."""
@@ -24,49 +22,50 @@ WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
-_log = EventLog("lantern.prediction")
-
 
 def record_one(
-    parts: Lantern, call: Call, model: Model, row: NDArray[np.float32], prediction: Prediction
+    metrics: Metrics,
+    request_id: str,
+    model: Model,
+    row: NDArray[np.float32],
+    prediction: Prediction,
+    *,
+    with_features: bool,
 ) -> list[tuple[str, str]]:
-    """Record one prediction in the log and the metrics; give its warnings as headers."""
-    headers = _record(parts, call, model, row, {prediction.label: 1})
+    """Record one prediction in the log and the metrics; return its warnings as headers.
+
+    ``with_features`` writes the features to the log, too.
+    """
+    headers = _record(metrics, model, row, {prediction.label: 1})
     if prediction.was_cached is not None and model.cache is not None:
-        hit = prediction.was_cached
-        parts.metrics.cache_asked(model, hit=hit, rows=len(model.cache))
+        metrics.cache_asked(model, hit=prediction.was_cached, rows=len(model.cache))
     fields: dict[str, Any] = {
-        "request_id": call.request_id,
+        "request_id": request_id,
         "model": model.name,
         "model_version": prediction.model_version,
         "prediction": prediction.label,
         "confidence": round(prediction.confidence, 6),
     }
-    if parts.settings.logging.features:
+    if with_features:
         values = [None if math.isnan(value) else value for value in row[0].tolist()]
         fields["features"] = dict(zip(model.encoder.names, values, strict=True))
-    _log.info("prediction", fields, more_follows=requests.events.is_enabled)
+    prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers
 
 
 def record_batch(
-    parts: Lantern, call: Call, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
+    metrics: Metrics, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
 ) -> list[tuple[str, str]]:
-    """Record the predictions of a batch in the metrics; give their warnings as headers."""
-    return _record(parts, call, model, matrix, batch.class_counts())
+    """Record the predictions of a batch in the metrics; return their warnings as headers."""
+    return _record(metrics, model, matrix, batch.class_counts())
 
 
 def _record(
-    parts: Lantern,
-    call: Call,
-    model: Model,
-    matrix: NDArray[np.float32],
-    classes: Mapping[str, int],
+    metrics: Metrics, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
 ) -> list[tuple[str, str]]:
-    call.rows = len(matrix)
     outside = model.encoder.out_of_range(matrix)
     headers = [(WARNINGS_HEADER, listed(outside))] if outside else []
-    parts.metrics.predicted(
+    metrics.predicted(
         model,
         _in_few_series(model.classes, classes),
         _in_few_series(model.encoder.names, outside),

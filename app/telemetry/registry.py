@@ -24,7 +24,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
 
-from app.telemetry.slabs import Record, SlabMemory
+from .slabs import Record, SlabMemory
 
 log = logging.getLogger("lantern.metrics")
 

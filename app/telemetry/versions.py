@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from app.telemetry.registry import Gauge, Registry
+from .registry import Gauge, Registry
 
 
 class ServedVersions:

@@ -6,6 +6,6 @@ to the application once it has arrived whole, so a slow client costs a buffer an
 nothing of the rest of the application.
 """
 
-from app.worker.worker import KeepAliveWorker
+from .worker import KeepAliveWorker
 
 __all__ = ["KeepAliveWorker"]

@@ -15,9 +15,9 @@ from types import TracebackType
 
 from gunicorn import SERVER
 
-from app.worker.environ import HELD
-from app.worker.head import Request
-from app.worker.refusal import Refusal
+from .environ import HELD
+from .head import Request
+from .refusal import Refusal
 
 Application = Callable[..., Iterable[bytes]]
 Part = bytes | memoryview

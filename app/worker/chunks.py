@@ -6,8 +6,8 @@ import enum
 import re
 from collections.abc import Callable
 
-from app.worker.body import BodyBuffer
-from app.worker.refusal import Refusal
+from .body import BodyBuffer
+from .refusal import Refusal
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'

@@ -26,15 +26,15 @@ from select import EPOLLIN, EPOLLOUT
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from app.worker.answer import Answer, Part, refusal_answer
-from app.worker.body import BodyBuffer
-from app.worker.chunks import ChunkedBody
-from app.worker.environ import REFUSAL
-from app.worker.head import Environ, HeadParser, Request, too_long_line
-from app.worker.refusal import Refusal
+from .answer import Answer, Part, refusal_answer
+from .body import BodyBuffer
+from .chunks import ChunkedBody
+from .environ import REFUSAL
+from .head import Environ, HeadParser, Request, too_long_line
+from .refusal import Refusal
 
 if TYPE_CHECKING:
-    from app.worker.worker import KeepAliveWorker
+    from .worker import KeepAliveWorker
 
 _READ_BYTES = 65536
 _BODY_BYTES = 131072

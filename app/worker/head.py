@@ -16,7 +16,7 @@ from typing import Any
 
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
-from app.worker.refusal import Refusal
+from .refusal import Refusal
 
 Environ = dict[str, Any]
 

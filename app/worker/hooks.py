@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.config import PostRequest, PreRequest
 from gunicorn.glogging import Logger
 
-from app.worker.answer import Answer
+from .answer import Answer
 
 
 class Hooks:

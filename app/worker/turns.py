@@ -14,11 +14,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from app.worker.environ import OVERDUE
-from app.worker.head import Environ
+from .environ import OVERDUE
+from .head import Environ
 
 if TYPE_CHECKING:
-    from app.worker.connection import Connection
+    from .connection import Connection
 
 _SURELY_IN_TIME = 0.001
 """Nobody is in such a hurry; so most requests needn't be asked how long they may wait."""

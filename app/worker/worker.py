@@ -16,14 +16,14 @@ from typing import Any
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.base import Worker
 
-from app.worker.answer import Application
-from app.worker.connection import SO_TIMESTAMPNS, Connection
-from app.worker.files import connections_that_fit
-from app.worker.head import Environ, HeadParser, is_trusted
-from app.worker.hooks import Hooks
-from app.worker.refusal import Refusal
-from app.worker.shares import Shares
-from app.worker.turns import Turns
+from .answer import Application
+from .connection import SO_TIMESTAMPNS, Connection
+from .files import connections_that_fit
+from .head import Environ, HeadParser, is_trusted
+from .hooks import Hooks
+from .refusal import Refusal
+from .shares import Shares
+from .turns import Turns
 
 _DRAIN_SECONDS = 2.0
 """How long a worker that stops still waits for requests on the connections that are open."""

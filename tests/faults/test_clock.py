@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.model.release import Release, write_release
+from app.registry.release import Release, write_release
 from tests.faults.conftest import Callers, Start, predict
 from tests.integration.conftest import wait_for
 from tests.worker.wire import Connection, request

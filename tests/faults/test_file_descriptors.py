@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from app.model.release import Release, write_release
+from app.registry.release import Release, write_release
 from tests.faults.conftest import Callers, Start, predict, scrape
 from tests.integration.conftest import Server, wait_for
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.model.release import Release, write_release
+from app.registry.release import Release, write_release
 from tests.endless import make_endless
 from tests.faults.conftest import Callers, Start, connect, predict
 from tests.integration.conftest import wait_for

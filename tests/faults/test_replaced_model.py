@@ -19,8 +19,8 @@ import pytest
 import requests
 
 from app.model.network import Network
-from app.model.pack import pack
-from app.model.release import Release, write_release
+from app.packing.network import pack
+from app.registry.release import Release, write_release
 from tests.faults.conftest import Callers, Start, predict
 from tests.integration.conftest import Server, wait_for
 from tests.model.conftest import CLASSES, FEATURES

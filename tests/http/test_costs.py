@@ -22,9 +22,9 @@ from flask import Flask
 
 from app import create_app
 from app.model.errors import MAX_FAULTS, Fault
-from app.schemas import RequestBody
+from app.protocols.native.schemas import RequestBody
 from app.settings import load_settings
-from tests.test_short_path import environ_of
+from tests.http.test_fast_path import environ_of
 from trials.fuzz.costs import SHAPES, VALID, Shape
 
 SIZE = 400_000
@@ -46,8 +46,8 @@ def call(app: Flask, path: str, body: bytes) -> tuple[int, bytes]:
 def services() -> Iterator[dict[str, Flask]]:
     """The application with default settings, by each way, quiet, and warm."""
     made = {
-        way: create_app(load_settings({"LANTERN_SERVER__SHORT_PATH": setting}))
-        for way, setting in (("short path", "true"), ("Flask", "false"))
+        way: create_app(load_settings({"LANTERN_SERVER__FAST_PATH": setting}))
+        for way, setting in (("fast path", "true"), ("Flask", "false"))
     }
     logger = logging.getLogger("lantern")
     level = logger.level
@@ -62,7 +62,7 @@ def services() -> Iterator[dict[str, Flask]]:
     logger.setLevel(level)
 
 
-@pytest.fixture(params=["short path", "Flask"])
+@pytest.fixture(params=["fast path", "Flask"])
 def service(request: pytest.FixtureRequest, services: dict[str, Flask]) -> Flask:
     return services[request.param]
 
@@ -145,7 +145,7 @@ def test_no_more_faults_are_made_than_are_told(
 
 @shapes
 def test_a_body_is_read_once(service: Flask, shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by the short path and again by Flask; and never into a document of Python's."""
+    """Not by the fast path and again by Flask; and never into a document of Python's."""
     loads: list[bytes] = []
     parsed: list[Any] = []
     load, parse = RequestBody.load, orjson.loads
@@ -176,7 +176,7 @@ def test_values_that_the_network_overflows_on_are_run_once(
     app = make_app(MODEL__PATH=str(tmp_path), MODEL__FEATURE_NAMES="a,b,c,d")
     sample = dict.fromkeys("abcd", 3e38)
     assert call(app, "/predict", json.dumps({"features": sample}).encode())[0] == 422
-    runtime = app.extensions["lantern"].service.serving.stable.runtime
+    runtime = app.extensions["lantern"].service.rollout.stable.runtime
     runs: list[int] = []
     run = runtime.run
 
@@ -205,7 +205,7 @@ def test_an_unexpected_failure_on_the_short_path_is_answered_and_logged_with_its
         times.append(1)
         raise ZeroDivisionError("broken on purpose")
 
-    monkeypatch.setattr("app.predicting.choose", broken)
+    monkeypatch.setattr("app.http.handlers.choose", broken)
     assert call(app, "/predict", body)[0] == 500
     assert len(times) == 1
     (error,) = [line for line in log_lines() if line["level"] == "ERROR"]

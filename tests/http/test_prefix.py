@@ -224,16 +224,16 @@ def test_a_hostile_prefix_is_answered_400_and_stands_in_no_page(stripped: FlaskC
         assert answer.get_json()["detail"].startswith("X-Forwarded-Prefix ")
 
 
-@pytest.mark.parametrize("short_path", ["true", "false"])
+@pytest.mark.parametrize("fast_path", ["true", "false"])
 def test_no_prefix_opens_what_takes_a_key(
-    tmp_path: Path, sample: dict[str, float], short_path: str
+    tmp_path: Path, sample: dict[str, float], fast_path: str
 ) -> None:
     """Whichever prefix a caller makes up, a path is let in by the rule that answers it."""
     keys = tmp_path / "keys.json"
     common = {
         "ACCESS__AUTH": "keys",
         "ACCESS__KEYS_FILE": str(keys),
-        "SERVER__SHORT_PATH": short_path,
+        "SERVER__FAST_PATH": fast_path,
     }
     _, key = create_key(keys, "prometheus", [METRICS])
     tried = 0

@@ -18,8 +18,8 @@ import requests
 import torch
 
 from app.model.network import Network
-from app.model.pack import pack
-from app.model.release import Release, write_release
+from app.packing.network import pack
+from app.registry.release import Release, write_release
 from tests.conftest import without_coverage
 from tests.integration.conftest import Server, wait_for
 from tests.model.conftest import CLASSES, FEATURES

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from app.overload import TIMEOUT_HEADER
+from app.http.overload import TIMEOUT_HEADER
 from tests.integration.conftest import Server, wait_for
 
 JSON = {"Content-Type": "application/json"}

@@ -11,7 +11,7 @@ import torch
 
 from app.model.features import Feature
 from app.model.network import Network
-from app.model.pack import pack
+from app.packing.network import pack
 
 FEATURES = (
     Feature("age", "Age", "years", 18, 90, example=40),

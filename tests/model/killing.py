@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from app.model import history, release, repository
 from app.model.features import Feature
-from app.model.history import read_history
 from app.model.manifest import FILE_NAME, Golden, Manifest, read_manifest, write_manifest
-from app.model.release import Release, read_release, write_release
-from app.model.repository import Repository
-from app.model.verification import Report
+from app.registry import history, release, repository
+from app.registry.history import read_history
+from app.registry.release import Release, read_release, write_release
+from app.registry.repository import Repository
+from app.registry.verification import Report
 
 OLD, NEW = Release("1", "2", "canary", 0.25), Release("2")
 TRACED = {module.__file__ for module in (history, release, repository, tempfile)}

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.model.batching import BatchingRuntime
-from app.model.loading import ModelSource, load_model
 from app.model.model import Model
-from app.model.pack import parity_samples
+from app.packing.network import parity_samples
+from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE
 
 Matrix = NDArray[np.float32]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from app.model.cache import AnswerCache
 from app.model.errors import NonFiniteOutput
-from app.model.loading import ModelSource, load_model
 from app.model.model import Model
+from app.registry.loading import ModelSource, load_model
 from tests.model.test_network import overflowing_checkpoint
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.model.comparison import compare
 from app.model.errors import BundleError
-from app.model.loading import ModelSource, load_model
-from app.model.pack import pack
+from app.packing.network import pack
+from app.registry.comparison import compare
+from app.registry.loading import ModelSource, load_model
 from tests.damage import corrupt, edit_manifest
 from tests.model.conftest import CLASSES, FEATURES, make_network
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
-from app.model.loading import ModelSource, load_model
-from app.model.pack import parity_samples
 from app.model.runtime import TorchRuntime
+from app.packing.network import parity_samples
+from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import make_network
 from tests.model.test_bundle import change

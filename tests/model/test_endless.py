@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.errors import ReleaseRefused
-from app.model.loading import ModelSource
-from app.model.release import Release, read_release, write_release
-from app.model.repository import Repository
-from app.model.service import ModelService
+from app.model.errors import ReleaseRejected
 from app.model.trial import TrialLimits
-from app.model.verification import verify
+from app.registry.loading import ModelSource
+from app.registry.release import Release, read_release, write_release
+from app.registry.repository import Repository
+from app.registry.service import ModelService
+from app.registry.verification import verify
 from tests.endless import make_endless
 
 SHORT = TrialLimits(seconds=3)
@@ -33,7 +33,7 @@ def test_it_is_neither_verified_nor_promoted_and_the_next_change_can_be_made(end
     assert not report.passed
     (problem,) = report.problems
     assert problem.startswith(f"onnx: {endless / '2' / 'model.onnx'} was still running after 3 s")
-    with pytest.raises(ReleaseRefused, match="still running"):
+    with pytest.raises(ReleaseRejected, match="still running"):
         Repository(endless, limits=SHORT).promote("2")
     Repository(endless).promote("3")
     assert read_release(endless) == Release("3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.model.figures import flatten, headline
+from app.model.training_metrics import flatten, headline
 
 TRAINING = {
     "rows": 1672,

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from app.model import service as service_module
 from app.model.errors import BundleError, ModelUnavailable, VersionNotLoaded
-from app.model.loading import ModelSource
 from app.model.model import Model
-from app.model.release import FILE_NAME, Release, write_release
-from app.model.service import ModelService, Observer
-from app.model.serving import Serving
-from app.model.watcher import Watcher
+from app.registry import service as service_module
+from app.registry.loading import ModelSource
+from app.registry.release import FILE_NAME, Release, write_release
+from app.registry.rollout import Rollout
+from app.registry.service import ModelService, Observer
+from app.registry.watcher import Watcher
 from app.telemetry.registry import Registry
 from app.telemetry.versions import ServedVersions
 from tests.integration.conftest import wait_for
@@ -39,14 +39,14 @@ class News(Observer):
 
     def __init__(self) -> None:
         self.models: list[str] = []
-        self.servings: list[Serving] = []
+        self.rollouts: list[Rollout] = []
         self.faults: list[str] = []
 
     def loaded(self, model: Model, seconds: float) -> None:
         self.models.append(model.version)
 
-    def served(self, serving: Serving) -> None:
-        self.servings.append(serving)
+    def served(self, rollout: Rollout) -> None:
+        self.rollouts.append(rollout)
 
     def refused(self, name: str, fault: str) -> None:
         self.faults.append(fault)
@@ -90,11 +90,11 @@ def test_a_promotion_is_followed_and_each_version_gives_its_own_answers(
 def test_what_was_taken_before_a_swap_serves_to_its_end(versions: Path) -> None:
     write_release(versions, Release("1"))
     service = ModelService(ModelSource(versions))
-    before = service.serving
+    before = service.rollout
     write_release(versions, Release("2"))
     service.refresh()
     assert before.stable.predict(ROW).model_version == "1"
-    assert service.serving.stable.version == "2"
+    assert service.rollout.stable.version == "2"
 
 
 def test_nothing_is_loaded_again_while_nothing_changes(versions: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_candidate_that_fails_does_not_keep_the_stable_version_back(versions: 
     write_release(versions, Release("2", "3", "canary", 1.0))
     service.refresh()
     assert answer(service)[0] == "2"
-    assert service.serving.candidate is None
+    assert service.rollout.candidate is None
     assert "does not match" in service.fault
 
 
@@ -407,7 +407,7 @@ def test_what_is_loaded_stays_good_though_its_files_are_gone(versions: Path) -> 
     shutil.rmtree(versions / "1")
     write_release(versions, Release("1"))
     service.refresh()
-    assert service.serving.candidate is None
+    assert service.rollout.candidate is None
     assert answer(service)[0] == "1"
     assert "no version '1'" in service.fault
 
@@ -421,7 +421,7 @@ def test_a_release_that_is_only_touched_is_no_other(versions: Path) -> None:
     service.refresh()
     write_release(versions, Release("1"))
     service.refresh()
-    assert len(news.servings) == 1
+    assert len(news.rollouts) == 1
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_candidate_that_callers_would_break_on_is_left_out(
     change(versions / "2", alter)
     write_release(versions, Release("1", "2", "canary", 1.0))
     service = ModelService(ModelSource(versions))
-    assert service.serving.candidate is None
+    assert service.rollout.candidate is None
     assert service.fault.startswith("The candidate 2 is left out: ")
 
 
@@ -456,9 +456,9 @@ def test_a_checkpoint_that_is_another_version_than_its_directory_says_is_refused
 # Canary
 
 
-def serving(versions: Path, share: float) -> Serving:
+def rollout(versions: Path, share: float) -> Rollout:
     write_release(versions, Release("1", "2", "canary", share))
-    return ModelService(ModelSource(versions)).serving
+    return ModelService(ModelSource(versions)).rollout
 
 
 def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side(
@@ -467,21 +467,21 @@ def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side
     keys = [f"caller-{number}" for number in range(4000)]
     sides = {}
     for share in (0.0, 0.1, 0.5, 1.0):
-        chosen = serving(versions, share)
+        chosen = rollout(versions, share)
         sides[share] = {key for key in keys if chosen.choose(key).version == "2"}
-        again = serving(versions, share)
+        again = rollout(versions, share)
         assert sides[share] == {key for key in keys if again.choose(key).version == "2"}
         assert len(sides[share]) == pytest.approx(share * len(keys), abs=120)
     assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its share grows
     write_release(versions, Release("1", "3", "canary", 0.1))
-    other = ModelService(ModelSource(versions)).serving
+    other = ModelService(ModelSource(versions)).rollout
     assert sides[0.1] != {key for key in keys if other.choose(key).version == "3"}
     assert not sides[0.0]
     assert len(sides[1.0]) == len(keys)
 
 
 def test_a_version_can_be_pinned_if_it_is_loaded(versions: Path) -> None:
-    chosen = serving(versions, 0.5)
+    chosen = rollout(versions, 0.5)
     assert chosen.pinned("1").version == "1"
     assert chosen.pinned("2").version == "2"
     with pytest.raises(VersionNotLoaded, match=r"'3' of example is not loaded; loaded: 1, 2"):

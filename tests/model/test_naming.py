@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from app.model.naming import ModelName, as_name
-from app.model.release import Release, read_release, write_release
+from app.registry.release import Release, read_release, write_release
 from tests.conftest import BUNDLE, ROOT
 from tests.damage import edit_manifest
 from tests.telemetry.test_metrics import samples
@@ -83,7 +83,7 @@ def test_a_model_is_called_what_its_manifest_says_wherever_it_lies(
     client = make_app(MODEL__PATH=str(place(tmp_path))).test_client()
     assert names(client) == {"churn"}
     assert client.post("/models/churn/predict", json={"features": sample}).status_code == 200
-    assert client.get("/models/x/info").status_code == 404
+    assert client.get("/models/x").status_code == 404
 
 
 def names(client: Any) -> set[str]:
@@ -187,7 +187,7 @@ def test_a_model_that_is_not_there_yet_has_no_name_until_its_files_say_it(
     answer = client.post("/models/churn/predict", json={"features": sample})
     assert answer.status_code == 503
     assert "There is no model at" in answer.get_json()["detail"]
-    assert "enum" not in str(client.get("/openapi.json").get_json()["paths"]["/models/{name}/info"])
+    assert "enum" not in str(client.get("/openapi.json").get_json()["paths"]["/models/{name}"])
     bundle = place_bundle(tmp_path / "volume" / "1")
     model = (bundle / "model.onnx").read_bytes()
     (bundle / "model.onnx").write_bytes(b"damaged")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.model import pack as packing
 from app.model.errors import BundleError
 from app.model.network import Network
 from app.model.runtime import OnnxRuntime, TorchRuntime
+from app.packing import network as packing
 from tests.model.conftest import CLASSES, FEATURES, make_network
 
 GOLDEN = np.array([[30, 20_000, 1], [60, np.nan, 9]], dtype=np.float32)

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model import release as releases
 from app.model.errors import BundleError
 from app.model.manifest import VERSION
-from app.model.release import Release, read_release, release_in_force, write_release
+from app.registry import release as releases
+from app.registry.release import Release, read_release, release_in_force, write_release
 from tests.conftest import ROOT, without_coverage
 
 VERSIONS = st.from_regex(VERSION, fullmatch=True)
@@ -210,7 +210,7 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_release(tmp_path: Path)
     write_release(tmp_path, Release("1"))
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from app.model.release import Release, write_release\n"
+        "from app.registry.release import Release, write_release\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
         "write_release(Path(sys.argv[1]), Release('2'))\n"
     )

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from app.model import history as histories
-from app.model import repository as repositories
-from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRefused
-from app.model.history import Change, change_document, read_history
-from app.model.release import Release, read_release, write_release
-from app.model.repository import Repository
+from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
+from app.registry import history as histories
+from app.registry import repository as repositories
+from app.registry.history import Change, change_document, read_history
+from app.registry.release import Release, read_release, write_release
+from app.registry.repository import Repository
 from tests.damage import DAMAGE, corrupt, edit_manifest
 
 
@@ -110,7 +110,7 @@ def test_a_version_that_does_not_verify_is_refused_and_the_release_stays(
         "shadow": lambda: repository.shadow("2"),
         "rollback": repository.rollback,
     }
-    with pytest.raises(ReleaseRefused, match="fails to verify") as error:
+    with pytest.raises(ReleaseRejected, match="fails to verify") as error:
         ways[way]()
     assert DAMAGE[damage] in str(error.value)
     assert error.value.reasons
@@ -122,12 +122,12 @@ def test_a_schema_that_breaks_callers_is_promoted_only_when_that_is_wanted(
 ) -> None:
     rename_a_feature(repository.directory / "2")
     before = state(repository)
-    with pytest.raises(ReleaseRefused) as error:
+    with pytest.raises(ReleaseRejected) as error:
         repository.promote("2")
     assert error.value.reasons == ("The feature 'age' is now called 'years'.",)
     assert "--allow-schema-change" in str(error.value)
     for way in (lambda: repository.canary("2", 0.5), lambda: repository.shadow("2")):
-        with pytest.raises(ReleaseRefused, match="'age' is now called 'years'"):
+        with pytest.raises(ReleaseRejected, match="'age' is now called 'years'"):
             way()
     assert state(repository) == before
     repository.promote("2", allow_schema_change=True)
@@ -137,7 +137,7 @@ def test_a_schema_that_breaks_callers_is_promoted_only_when_that_is_wanted(
 
 def test_a_stable_version_that_is_gone_can_not_be_compared_with(repository: Repository) -> None:
     shutil.rmtree(repository.directory / "1")
-    with pytest.raises(ReleaseRefused, match="The stable version 1 can't be compared with"):
+    with pytest.raises(ReleaseRejected, match="The stable version 1 can't be compared with"):
         repository.promote("2")
     assert repository.promote("2", allow_schema_change=True).before == Release("1")
 
@@ -192,12 +192,12 @@ class TestCandidates:
             repository.clear()
 
     def test_the_stable_version_is_no_candidate(self, repository: Repository) -> None:
-        with pytest.raises(ReleaseRefused, match="can't be its own canary"):
+        with pytest.raises(ReleaseRejected, match="can't be its own canary"):
             repository.canary("1", 0.1)
-        with pytest.raises(ReleaseRefused, match="can't be its own shadow"):
+        with pytest.raises(ReleaseRejected, match="can't be its own shadow"):
             repository.shadow("1")
         (repository.directory / "release.toml").unlink()
-        with pytest.raises(ReleaseRefused, match="serves already, as the highest; promote the"):
+        with pytest.raises(ReleaseRejected, match="serves already, as the highest; promote the"):
             repository.canary("3", 0.1)
 
     @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), float("inf")])
@@ -217,7 +217,7 @@ class TestRollback:
         assert repository.rollback("it is slow").after == Release("2")
         assert repository.rollback().after == Release("1")
         before = state(repository)
-        with pytest.raises(ReleaseRefused, match="no version before 1"):
+        with pytest.raises(ReleaseRejected, match="no version before 1"):
             repository.rollback()
         assert state(repository) == before
         repository.promote("3")
@@ -257,7 +257,7 @@ class TestRollback:
         for version in ("2", "1", "3"):
             repository.promote(version)
         assert [repository.rollback().after.stable for _ in range(2)] == ["1", "2"]
-        with pytest.raises(ReleaseRefused, match="no version before 2"):
+        with pytest.raises(ReleaseRejected, match="no version before 2"):
             repository.rollback()
         repository.promote("1")
         repository.promote("3")
@@ -276,12 +276,12 @@ class TestRollback:
         repository.promote("3")
         shutil.rmtree(repository.directory / "2")
         before = state(repository)
-        with pytest.raises(ReleaseRefused, match="The version before 3 was 2, which is in .* no"):
+        with pytest.raises(ReleaseRejected, match="The version before 3 was 2, which is in .* no"):
             repository.rollback()
         assert state(repository) == before
 
     def test_without_a_history_there_is_no_version_before(self, versions: Path) -> None:
-        with pytest.raises(ReleaseRefused, match="no version before 3"):
+        with pytest.raises(ReleaseRejected, match="no version before 3"):
             Repository(versions).rollback()
 
     def test_a_change_that_was_cut_off_is_not_gone_back_to(self, repository: Repository) -> None:
@@ -346,7 +346,7 @@ class TestLock:
     def test_it_is_given_back_after_a_refusal(self, repository: Repository) -> None:
         corrupt(repository.directory / "2")
         for _ in range(2):
-            with pytest.raises(ReleaseRefused):
+            with pytest.raises(ReleaseRejected):
                 repository.promote("2")
         repository.promote("3")
 

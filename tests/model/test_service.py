@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
-from app.model.loading import ModelSource
 from app.model.model import Model
-from app.model.pack import parity_samples
 from app.model.runtime import OnnxRuntime
-from app.model.service import ModelService, Observer
+from app.packing.network import parity_samples
+from app.registry.loading import ModelSource
+from app.registry.service import ModelService, Observer
 from tests.conftest import BUNDLE, ROOT
 from tests.model.conftest import CLASSES
 from tests.model.test_bundle import change
@@ -141,8 +141,8 @@ def test_a_bundle_of_onnx_alone_serves_without_torch(bundle: Path) -> None:
     program = f"""
 import sys
 from pathlib import Path
-from app.model.loading import ModelSource
-from app.model.service import ModelService
+from app.registry.loading import ModelSource
+from app.registry.service import ModelService
 service = ModelService(ModelSource(Path({str(bundle)!r})))
 service.import_libraries()
 assert service.load(), service.fault
@@ -250,8 +250,8 @@ IN_USE = """
 import ctypes
 from pathlib import Path
 import numpy as np
-from app.memory import keep_freed_memory
-from app.model.loading import ModelSource, load_model
+from app.worker.malloc import keep_freed_memory
+from app.registry.loading import ModelSource, load_model
 
 class Used(ctypes.Structure):  # struct mallinfo2, see mallinfo(3)
     _fields_ = [(name, ctypes.c_size_t) for name in (

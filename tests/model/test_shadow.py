@@ -13,17 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.model.loading import ModelSource, load_model
+from app.inference.shadow import Comparison, Observer, Pair, Shadow, Timing, _Sample, compare
 from app.model.model import Model
-from app.model.shadow import (
-    Comparison,
-    Observer,
-    Pair,
-    Shadow,
-    Timing,
-    _Sample,
-    compare,
-)
+from app.registry.loading import ModelSource, load_model
 
 ROWS = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)
 
@@ -258,7 +250,7 @@ def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
 def test_the_memory_of_what_waits_is_bounded(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.model.shadow.MOST_BYTES", 200_000)
+    monkeypatch.setattr("app.inference.shadow.MOST_BYTES", 200_000)
     sample = _Sample(10**9, np.random.default_rng(1))
     versions = Pair.of(*pair)
     rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
@@ -286,7 +278,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
             now += 0.01 * len(matrix)
             return super().run(matrix)
 
-    monkeypatch.setattr("app.model.shadow.time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("app.inference.shadow.time", SimpleNamespace(perf_counter=lambda: now))
     candidate.runtime = Slow(answers)
     found = {}
     for in_flight in (0.0, 0.3, 5.0):

@@ -13,13 +13,13 @@ import pytest
 from app.access.keys import KeysError, create_key, read_keys
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.history import FILE_NAME as HISTORY
-from app.model.history import read_history
 from app.model.manifest import read_manifest
-from app.model.packing.description import read_description
-from app.model.packing.samples import read_samples
-from app.model.release import read_release
 from app.model.text import NotUtf8, check_encoding, decode, find_fault, readable
+from app.packing.description import read_description
+from app.packing.samples import read_samples
+from app.registry.history import FILE_NAME as HISTORY
+from app.registry.history import read_history
+from app.registry.release import read_release
 from app.settings import SettingsError, load_settings
 from tests.conftest import BUNDLE
 from training.data import DataError, read_data
@@ -150,7 +150,7 @@ def test_what_may_be_utf_8_is_left_to_its_reader(head: bytes) -> None:
 
 
 def test_a_bundle_with_marks_serves(tmp_path: Path) -> None:
-    from app.model.service import ModelService, ModelSource
+    from app.registry.service import ModelService, ModelSource
 
     bundle = Path(shutil.copytree(BUNDLE, tmp_path / "1"))
     for file, text in (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.model.runtime import OnnxRuntime
-from app.model.verification import measure_latency, verify
+from app.registry.verification import measure_latency, verify
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest, truncate
 
 
@@ -127,7 +127,7 @@ def test_a_slow_network_is_measured_on_fewer_runs(monkeypatch: pytest.MonkeyPatc
             self.runs += 1
             return matrix
 
-    monkeypatch.setattr("app.model.verification._SECONDS", 0.0)
+    monkeypatch.setattr("app.registry.verification._SECONDS", 0.0)
     slow = Slow()
     latency = measure_latency(slow, np.zeros((2, 3), dtype=np.float32))
     assert slow.runs == 2

@@ -139,8 +139,8 @@ def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[s
 def test_no_two_requests_get_the_same_id_in_whatever_process() -> None:
     program = """
 import os
-from app.telemetry.requests import Call
-ids = lambda: [Call("GET", "/", {}).request_id for _ in range(3)]
+from app.http.context import RequestContext
+ids = lambda: [RequestContext("GET", "/", {}).request_id for _ in range(3)]
 print(*ids(), flush=True)
 if not os.fork():
     print(*ids(), flush=True)

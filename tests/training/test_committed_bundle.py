@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.loading import ModelSource, load_model
 from app.model.manifest import read_manifest
 from app.model.model import Model
+from app.registry.loading import ModelSource, load_model
 
 BUNDLE = Path(__file__).resolve().parents[2] / "models" / "campaign-response" / "1"
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.model.loading import ModelSource
 from app.model.manifest import read_manifest
 from app.model.runtime import RuntimeChoice
-from app.model.service import ModelService
+from app.registry.loading import ModelSource
+from app.registry.service import ModelService
 from training.train import main
 
 PNG = b"\x89PNG\r\n\x1a\n"

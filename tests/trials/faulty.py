@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app import create_app
-from app.problems import PROBLEM_JSON, problem_document
+from app.http.problems import PROBLEM_JSON, problem_document
 
 _kept: list[object] = []
 _numbers = itertools.count(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.model.release import Release
+from app.registry.release import Release
 from benchmarks.servers import Program
 from trials.load import Failure, Tally
 from trials.log import strange_lines

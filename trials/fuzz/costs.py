@@ -145,8 +145,8 @@ class Meter:
 
     def __init__(self) -> None:
         from app import create_app
-        from app.memory import keep_freed_memory
         from app.settings import load_settings
+        from app.worker.malloc import keep_freed_memory
 
         keep_freed_memory()
         self._app = create_app(load_settings({}))

@@ -23,7 +23,7 @@ _PATHS = (
     SINGLE,
     BATCH,
     "/models/campaign-response/predict",
-    "/models/campaign-response/batch",
+    "/models/campaign-response/predict/batch",
 )
 _DEEP = 3000
 

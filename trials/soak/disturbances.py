@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from app.model.release import Release, release_in_force
+from app.registry.release import Release, release_in_force
 from benchmarks.processes import children
 from benchmarks.servers import ROOT, BenchmarkError, Server, environment
 

@@ -19,9 +19,9 @@ from msgspec import Raw
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
-from app.model.features import Feature, FeatureEncoder, invalid_features
-from app.protocols import raw_json
+from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
+from ...model.features import Feature, FeatureEncoder, invalid_features
+from .. import raw_json
 
 _WIDEST_STRUCT = 64
 """The most features of a row that is a Struct: msgspec looks for a name from the place of the last

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from app.model.features import Feature
-from app.model.pack import quiet_exporter
-from app.model.packing.description import ModelDescription
+from app.packing.description import ModelDescription
+from app.packing.network import quiet_exporter
 
 NAMES = ("a", "b", "c", "d")
 ANY_ROWS = ({0: torch.export.Dim("rows")},)

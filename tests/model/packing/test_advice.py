@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.loading import ModelSource, load_model
 from app.model.network import read_checkpoint
-from app.model.packing.description import ModelDescription
-from app.model.packing.file import pack_file
-from app.model.packing.program import read_program
+from app.packing.description import ModelDescription
+from app.packing.file import pack_file
+from app.packing.program import read_program
+from app.registry.loading import ModelSource, load_model
 from tests.model.packing.conftest import (
     ANY_ROWS,
     Residual,

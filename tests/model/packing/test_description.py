@@ -9,8 +9,8 @@ import pytest
 
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.packing import description as descriptions
-from app.model.packing.description import read_description
+from app.packing import description as descriptions
+from app.packing.description import read_description
 
 TWO = """
 classes = ["stays", "leaves"]

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.loading import ModelSource, load_model
 from app.model.model import Model
 from app.model.network import Network, save_checkpoint
-from app.model.packing.description import ModelDescription, read_description
-from app.model.packing.file import pack_file
 from app.model.runtime import OnnxRuntime
+from app.packing.description import ModelDescription, read_description
+from app.packing.file import pack_file
+from app.registry.loading import ModelSource, load_model
 from tests.conftest import ROOT
 from tests.model.packing.conftest import (
     ANY_ROWS,
@@ -627,7 +627,7 @@ def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
 
     served = (
         "import sys; from pathlib import Path;"
-        "from app.model.loading import ModelSource, load_model;"
+        "from app.registry.loading import ModelSource, load_model;"
         f"load_model(ModelSource(Path({str(out)!r})));"
         "print([name for name in ('torch', 'onnx', 'onnxscript') if name in sys.modules])"
     )

@@ -20,15 +20,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.model.checkpoint_scan import scan_checkpoint
 from app.model.errors import BundleError
-from app.model.loading import ModelSource
 from app.model.network import build_network, read_checkpoint
-from app.model.packing.external import take_in_external_data
-from app.model.packing.file import pack_file
-from app.model.packing.graph import read_graph
-from app.model.packing.program import read_program
 from app.model.runtime import OnnxRuntime
-from app.model.service import ModelService
 from app.model.trial import TrialLimits
+from app.packing.external import take_in_external_data
+from app.packing.file import pack_file
+from app.packing.graph import read_graph
+from app.packing.program import read_program
+from app.registry.loading import ModelSource
+from app.registry.service import ModelService
 from tests.model.packing.conftest import describe, editing, rewrite
 from tests.model.test_network import foreign_checkpoint
 

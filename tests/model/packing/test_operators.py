@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
-from app.model.pack import quiet_exporter
-from app.model.packing import operators
-from app.model.packing.archive import safe_archive
-from app.model.packing.arguments import check_arguments
-from app.model.packing.expressions import check_expression
-from app.model.packing.functional import functional
-from app.model.packing.program import read_program
+from app.packing import operators
+from app.packing.archive import safe_archive
+from app.packing.arguments import check_arguments
+from app.packing.expressions import check_expression
+from app.packing.functional import functional
+from app.packing.network import quiet_exporter
+from app.packing.program import read_program
 from tests.model.packing.conftest import ANY_ROWS, editing, rewrite, save_program
 
 PROGRAM = "models/model.json"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
-from app.model.packing.program import read_program
+from app.packing.program import read_program
 from tests.model.packing.conftest import Residual, editing, plain, rewrite, save_program
 
 PROGRAM = "models/model.json"

@@ -9,7 +9,7 @@ import pytest
 
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.packing.samples import read_samples, with_ranges
+from app.packing.samples import read_samples, with_ranges
 
 FEATURES = (Feature("age"), Feature("spend", nullable=True))
 

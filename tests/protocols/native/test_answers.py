@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from app.model.model import BatchPrediction, Prediction
 from app.protocols.native import answers
-from app.schemas import BATCH_RESPONSE, PREDICTION
+from app.protocols.native.schemas import BATCH_RESPONSE, PREDICTION
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 MIB = 2**20
@@ -117,7 +117,7 @@ def test_a_batch_is_written_as_one_object_a_number_would_be(
 @given(batches().filter(len), st.booleans())
 def test_a_row_is_written_alone_as_in_a_batch(batch: BatchPrediction, has_many: bool) -> None:
     together = orjson.loads(BATCH_RESPONSE.encode(batch))["predictions"]
-    with patch("app.schemas._FEW_CLASSES", 1 if has_many else 64):
+    with patch("app.protocols.native.schemas._FEW_CLASSES", 1 if has_many else 64):
         for prediction, row in zip(batch, together, strict=True):
             alone = PREDICTION.encode(prediction)
             assert (

@@ -20,8 +20,8 @@ from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, FeatureMismatch, 
 from app.model.features import Feature, FeatureEncoder
 from app.protocols import raw_json
 from app.protocols.native.samples import SampleReader
-from app.schemas import RequestBody, make_request_bodies
-from tests.test_acceptance import bodies
+from app.protocols.native.schemas import RequestBody, make_request_bodies
+from tests.protocols.native.test_fast_decoder import bodies
 
 MAX_ROWS = 3
 NARROW = [Feature("a"), Feature("é b", nullable=True), Feature("c")]

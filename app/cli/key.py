@@ -1,0 +1,145 @@
+"""``flask --app wsgi key``: make, list and revoke the keys of the API.
+
+Running workers follow at once, for they look at the file with each request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+from flask.cli import AppGroup, with_appcontext
+
+from ..access.keys import (
+    KEY_NAME,
+    KEY_NAME_FORM,
+    PREDICT,
+    SCOPES,
+    Key,
+    KeysError,
+    create_key,
+    key_document,
+    read_keys,
+    revoke_key,
+)
+from ..http.extension import current_lantern
+from ..model.text import print_anything
+from .printing import plain, print_json, print_table
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_SPAN = re.compile(r"([1-9][0-9]{0,5})([hdw])")
+
+key = AppGroup("key", callback=print_anything, help="Make, list and revoke the keys of the API.")
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn a `KeysError` into a sentence and the exit code 1."""
+    try:
+        yield
+    except KeysError as error:
+        raise click.ClickException(plain(str(error))) from error
+
+
+def _name(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    if not KEY_NAME.fullmatch(name):
+        raise click.BadParameter(f"must be {KEY_NAME_FORM}.")
+    return name
+
+
+def _expiry(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> datetime | None:
+    """Read when a key expires: so long from now, or a time, which is in UTC unless it says."""
+    if text is None:
+        return None
+    now = datetime.now(UTC).replace(microsecond=0)
+    span = _SPAN.fullmatch(text)
+    try:
+        if span:
+            expires = now + timedelta(**{_UNITS[span[2]]: int(span[1])})
+        else:
+            given = datetime.fromisoformat(text)
+            expires = given.replace(tzinfo=given.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            "must be a span such as 90d (h, d, w), a date such as 2027-01-01, or an ISO time."
+        ) from None
+    if expires <= now:
+        raise click.BadParameter(f"is in the past: {expires.isoformat()}.")
+    return expires
+
+
+@key.command()
+@click.argument("name", callback=_name)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=[PREDICT],
+    type=click.Choice(SCOPES),
+    help="What it is good for: predict (the default), metrics, or admin, which is everything. "
+    "May be given more than once.",
+)
+@click.option(
+    "--expires",
+    "expires_at",
+    metavar="WHEN",
+    callback=_expiry,
+    help="When it ends: 90d (or h, w), 2027-01-01, or an ISO time; in UTC. Otherwise never.",
+)
+@with_appcontext
+def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
+    """Make a key, and print it this once.
+
+    Only the key goes to standard output. Only its hash is kept.
+    """
+    with told_in_a_sentence():
+        made, text = create_key(_path(), name, scopes, expires_at)
+    click.echo(
+        f"Made the key {made.name} ({made.id}) with the scope {', '.join(made.scopes)}, "
+        f"{_until(made)}. It is not shown again:",
+        err=True,
+    )
+    click.echo(text)
+
+
+@key.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@with_appcontext
+def list_keys(as_json: bool) -> None:
+    """List the keys, without their secrets."""
+    with told_in_a_sentence():
+        keys = read_keys(_path())
+    if as_json:
+        print_json([key_document(each) | {"expired": each.has_expired} for each in keys])
+        return
+    rows = [
+        (each.id, each.name, ", ".join(each.scopes), each.created_at.isoformat(), _until(each))
+        for each in keys
+    ]
+    print_table(rows, ("ID", "NAME", "SCOPES", "MADE", "STATE"))
+
+
+@key.command()
+@click.argument("which", metavar="ID|NAME")
+@with_appcontext
+def revoke(which: str) -> None:
+    """End a key, at once and for good."""
+    with told_in_a_sentence():
+        ended = revoke_key(_path(), which)
+    click.echo(f"Revoked the key {ended.name} ({ended.id}).")
+
+
+def _until(key: Key) -> str:
+    if key.expires_at is None:
+        return "never expires"
+    return f"{'expired' if key.has_expired else 'expires'} {key.expires_at.isoformat()}"
+
+
+def _path() -> Path:
+    return current_lantern().settings.access.keys_file

@@ -1,0 +1,438 @@
+"""``flask --app wsgi model``: what versions of a model there are, and which of them serves.
+
+Each command asks `Repository` or a function of ``app/model`` for one thing and prints it. None
+loads the model that the application serves.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from flask.cli import AppGroup
+
+from ..http.extension import current_lantern
+from ..model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
+from ..model.manifest import VERSION, VERSION_FORM, manifest_document
+from ..model.runtime import is_installed
+from ..model.text import print_anything, readable
+from ..packing.description import read_description
+from ..packing.file import pack_file
+from ..registry.comparison import compare
+from ..registry.history import Change, change_document
+from ..registry.release import Release
+from ..registry.repository import Repository
+from ..registry.verification import verify
+from ..settings import KEY_VARIABLE
+from . import reports
+from .compare import compare as compare_sides
+from .compare import read_metrics
+from .printing import plain, print_json
+
+EXIT_CODES = """\b
+Exit codes: 0 done; 1 refused, not verified, or not to be read;
+2 the command is not used as it should be; 3 there is nothing to change;
+4 another process is changing the release. With 1 to 4 nothing was changed,
+and one sentence on standard error says why."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class CommandFailed(click.ClickException):
+    """The command was not obeyed, for the reason that the message gives."""
+
+    exit_code = 1
+
+
+class Unchanged(click.ClickException):
+    """All was already as the command would have made it."""
+
+    exit_code = 3
+
+
+class Busy(click.ClickException):
+    """Another process was faster."""
+
+    exit_code = 4
+
+
+@contextmanager
+def told_in_a_sentence() -> Iterator[None]:
+    """Turn what ``app.model`` raises into a sentence and an exit code."""
+    try:
+        yield
+    except NothingToChange as error:
+        raise Unchanged(plain(str(error))) from error
+    except ChangeUnderWay as error:
+        raise Busy(plain(str(error))) from error
+    except ModelError as error:
+        raise CommandFailed(plain(str(error))) from error
+
+
+def repository(name: str | None) -> Repository:
+    """Give the repository of the model called ``name``; of the settings' first model for None.
+
+    One that the settings don't name lies beside the first.
+    """
+    lantern = current_lantern()
+    settings = lantern.settings.model
+    service = lantern.service if name is None else lantern.services.get(name)
+    source = service.source if service else None
+    return Repository(
+        source.path if source else lantern.service.source.path.parent / str(name),
+        name=source.name if source else "",
+        runtime=settings.runtime,
+        device=settings.device,
+        limits=settings.trial_limits,
+    )
+
+
+def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and not VERSION.fullmatch(name):
+        raise click.BadParameter(f"must be the name of a directory of models: {VERSION_FORM}.")
+    return name
+
+
+model = AppGroup(
+    "model",
+    callback=print_anything,
+    help="See, verify and compare the versions of a model, and change which of them serves.",
+    epilog=EXIT_CODES,
+)
+
+
+def command(name: str) -> Callable[[F], click.Command]:
+    """Make a command of the group: in the application's context, its errors told in a sentence.
+
+    The function is given the `Repository` of ``--model``, then ``as_json``.
+    """
+
+    def decorate(function: F) -> click.Command:
+        @wraps(function)
+        def run(model_name: str | None, **options: Any) -> None:
+            with told_in_a_sentence():
+                function(repository(model_name), **options)
+
+        named = click.option(
+            "--model",
+            "model_name",
+            metavar="NAME",
+            callback=_plain_name,
+            help="The model; otherwise the one that the settings name.",
+        )
+        as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+        make: Callable[..., Any] = model.command(name, epilog=EXIT_CODES)
+        made: click.Command = make(named(as_json(run)))
+        return made
+
+    return decorate
+
+
+message_option = partial(
+    click.option, "--message", "-m", default="", metavar="WHY", help="Why; for the history."
+)
+
+
+@command("list")
+def list_versions(repository: Repository, as_json: bool) -> None:
+    """List the versions, and what serves.
+
+    With each: when it was packed, its size, and the figures of its training. Without a
+    release.toml the highest version is the stable one.
+    """
+    release, fault = _release_or_fault(repository)
+    summaries = repository.summaries(release)
+    if as_json:
+        print_json([asdict(summary) for summary in summaries])
+    else:
+        reports.print_versions(summaries)
+    if fault:
+        raise CommandFailed(fault)
+
+
+@command("show")
+@click.argument("version")
+def show(repository: Repository, as_json: bool, version: str) -> None:
+    """Show the manifest of VERSION.
+
+    What it takes and answers, the figures of its training, its files.
+    """
+    manifest = repository.manifest(version)
+    if as_json:
+        print_json(manifest_document(manifest))
+    else:
+        reports.print_manifest(manifest)
+
+
+@command("diff")
+@click.argument("old")
+@click.argument("new")
+def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
+    """Tell what NEW changes from OLD.
+
+    Of two versions: what would break callers, what would not, the figures of training that
+    differ, and how far the two agree on the golden samples of both.
+    """
+    repository.require(old)
+    repository.require(new)
+    comparison = compare(repository.directory, old, new, repository.limits)
+    if as_json:
+        print_json(reports.comparison_document(comparison))
+    else:
+        reports.print_comparison(comparison)
+
+
+@command("verify")
+@click.argument("version")
+def verify_version(repository: Repository, as_json: bool, version: str) -> None:
+    """Verify VERSION, and measure it.
+
+    Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by
+    one and together; tells everything that is wrong. Each runtime is tried in a process of its own,
+    bounded in memory and time. The latencies are of the runtime alone, in milliseconds.
+    """
+    repository.require(version)
+    report = verify(
+        repository.directory,
+        version,
+        threads=current_lantern().settings.model.threads,
+        runtime=repository.runtime,
+        device=repository.device,
+        limits=repository.limits,
+    )
+    if as_json:
+        print_json(reports.report_document(report))
+    else:
+        reports.print_report(report)
+    if not report.passed:
+        count = len(report.problems)
+        raise CommandFailed(f"Version {version} does not verify: {count} fault{'s' * (count > 1)}.")
+
+
+@command("promote")
+@click.argument("version")
+@click.option(
+    "--allow-schema-change",
+    is_flag=True,
+    help="Promote though callers of the stable version will have to change what they send or read.",
+)
+@message_option()
+def promote(
+    repository: Repository, as_json: bool, version: str, allow_schema_change: bool, message: str
+) -> None:
+    """Make VERSION the one that serves.
+
+    It becomes the stable version. Before that it is verified, and its schema compared with the
+    stable version's: what would break callers is refused. A canary or shadow ends. Running
+    workers change over by themselves.
+    """
+    change = repository.promote(
+        version, allow_schema_change=allow_schema_change, message=_text(message)
+    )
+    _print_change(change, as_json)
+
+
+@command("rollback")
+@message_option()
+def rollback(repository: Repository, as_json: bool, message: str) -> None:
+    """Go back to what answered before.
+
+    While a canary answers, that is the stable version alone; otherwise it is the stable version
+    before this one, alone, if it still verifies. Each rollback goes further back; promote goes
+    forth again.
+    """
+    _print_change(repository.rollback(_text(message)), as_json)
+
+
+@command("canary")
+@click.argument("version")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    required=True,
+    help="The share of the requests that it answers: 0.1 is one of ten.",
+)
+@message_option()
+def canary(repository: Repository, as_json: bool, version: str, share: float, message: str) -> None:
+    """Let VERSION answer a share of requests.
+
+    The stable version answers the others. VERSION is verified, and refused if its schema would
+    break callers of the stable version. Call it again to change the share; `promote` and
+    `clear` end it.
+    """
+    _print_change(repository.canary(version, share, _text(message)), as_json)
+
+
+@command("shadow")
+@click.argument("version")
+@message_option()
+def shadow(repository: Repository, as_json: bool, version: str, message: str) -> None:
+    """Let VERSION predict, unseen by callers.
+
+    It predicts what the stable version answers, to be compared with it; its own answers go
+    nowhere. It is verified, and refused if its schema would break callers of the stable
+    version; `promote` and `clear` end it.
+    """
+    _print_change(repository.shadow(version, _text(message)), as_json)
+
+
+@command("clear")
+@message_option()
+def clear(repository: Repository, as_json: bool, message: str) -> None:
+    """End the canary or the shadow.
+
+    The stable version serves alone.
+    """
+    _print_change(repository.clear(_text(message)), as_json)
+
+
+@model.command("pack", epilog=EXIT_CODES)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--features",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A TOML file: the classes, and the features in the order of the model's columns.",
+)
+@click.option(
+    "--samples",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="models/NAME/VERSION",
+    type=click.Path(path_type=Path),
+    help="The bundle to make; its path says name and version.",
+)
+@click.option(
+    "--outputs",
+    type=click.Choice(["auto", "logits", "probabilities"]),
+    default="auto",
+    help="What the model gives; auto sees it on the samples.",
+)
+@click.option("--replace", is_flag=True, help="Replace the bundle that is at --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def pack(
+    *,
+    source: Path,
+    features: Path,
+    samples: Path,
+    out: Path,
+    outputs: Literal["auto", "logits", "probabilities"],
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Make a bundle of SOURCE, a model of your own.
+
+    SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
+    checkpoint of Lantern's own network (.pt). No code in it is run, and it is read in a process of
+    its own, bounded in memory and time. The bundle is compared with it on the samples and on noise
+    around them. Needs what requirements-dev.txt installs.
+    """
+    with told_in_a_sentence():
+        if not is_installed("torch"):
+            raise BundleError("Packing needs torch: pip install -r requirements-dev.txt")
+        manifest = pack_file(
+            source,
+            out,
+            description=read_description(features),
+            samples=samples,
+            outputs=outputs,
+            replace=replace,
+            limits=current_lantern().settings.model.trial_limits,
+        )
+    if as_json:
+        print_json(manifest_document(manifest))
+    else:
+        click.echo(
+            f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
+            f"{len(manifest.features)} features, {len(manifest.classes)} classes."
+        )
+
+
+@command("compare")
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Where the service's metrics are, as http://HOST:PORT/metrics; otherwise by the settings.",
+)
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    envvar=KEY_VARIABLE,
+    help=f"A key with the scope metrics, where one is required; otherwise ${KEY_VARIABLE}.",
+)
+def compare_candidate(
+    repository: Repository, as_json: bool, url: str | None, api_key: str | None
+) -> None:
+    """Compare the candidate with the stable version.
+
+    Reads the metrics of a running service, whose workers are summed: the rows that each version
+    answered by class, how long a prediction takes, and how far a shadow agrees.
+    """
+    settings = current_lantern().settings
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
+    served = (each for each in current_lantern().models if each.source.path == repository.directory)
+    name = next((each.name for each in served), "")
+    sides = compare_sides(text, name or repository.directory.name)
+    if as_json:
+        print_json(asdict(sides))
+    else:
+        reports.print_sides(sides)
+
+
+@command("history")
+def history(repository: Repository, as_json: bool) -> None:
+    """List the changes of what serves.
+
+    Who made each, when, and why; the latest is the last. A change that was cut off before it
+    took effect (or was undone by hand) is marked.
+    """
+    changes = repository.history()
+    if as_json:
+        print_json([change_document(change) | {"made": change.made} for change in changes])
+    else:
+        reports.print_history(changes)
+
+
+def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
+    """Give the release; or None, and what is wrong with it, which is told after the rest."""
+    repository.versions()
+    try:
+        return repository.release(), ""
+    except BundleError as error:
+        return None, str(error)
+
+
+def _print_change(change: Change, as_json: bool) -> None:
+    try:
+        if as_json:
+            print_json(change_document(change))
+        else:
+            click.echo(reports.sentence(change))
+        sys.stdout.flush()
+    except OSError as error:  # a full disk, a closed pipe: the change stands all the same
+        click.echo(f"The change was made; it can't be printed: {error.strerror}.", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would fail for it once more
+    pinned = current_lantern().settings.model.version
+    if pinned:
+        click.echo(
+            f"The settings name version {pinned} (model.version): it serves, whatever is released.",
+            err=True,
+        )
+
+
+def _text(argument: str) -> str:
+    """Return an argument as it was typed, in whatever locale; what is no text is replaced."""
+    return readable(argument)

@@ -1,0 +1,232 @@
+"""What the commands of ``model`` print, as tables and as documents; it computes nothing new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ..model.features import Feature
+from ..model.manifest import Manifest
+from ..model.training_metrics import flatten, headline
+from ..registry.comparison import Comparison
+from ..registry.history import Change
+from ..registry.release import Release
+from ..registry.repository import VersionSummary
+from ..registry.verification import Report, RuntimeReport
+from .compare import Sides
+from .printing import number, print_table, size
+
+
+def print_versions(summaries: Sequence[VersionSummary]) -> None:
+    """Print a row a version; the share stands beside a canary."""
+    print_table(
+        [
+            (
+                summary.version,
+                (summary.state or "-") + ("" if summary.share is None else f" {summary.share:.4g}"),
+                summary.created_at or "-",
+                "-" if summary.bytes is None else size(summary.bytes),
+                summary.problem or _figures(summary) or "-",
+            )
+            for summary in summaries
+        ],
+        ("VERSION", "STATE", "PACKED", "SIZE", "FIGURES"),
+    )
+
+
+def print_manifest(manifest: Manifest) -> None:
+    """Print a manifest in parts: what it is, features, classes, figures, files."""
+    print_table(
+        [
+            ("name", manifest.name),
+            ("version", manifest.version),
+            ("description", manifest.description or "-"),
+            ("packed", manifest.created_at or "-"),
+            ("golden samples", str(len(manifest.golden.samples) if manifest.golden else 0)),
+        ]
+    )
+    click.echo()
+    print_table(
+        [_feature_row(feature) for feature in manifest.features],
+        ("FEATURE", "RANGE", "UNIT", "NULL", "DESCRIPTION"),
+    )
+    click.echo()
+    print_table(
+        [(f"class_{index}", name) for index, name in enumerate(manifest.classes)],
+        ("CLASS", "NAME"),
+    )
+    click.echo()
+    figures = [(name, number(value)) for name, value in flatten(manifest.training).items()]
+    print_table(figures or [("-", "-")], ("FIGURE", "VALUE"))
+    click.echo()
+    print_table(
+        [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
+        ("FILE", "SIZE", "SHA-256"),
+    )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print what differs in parts: the schema, the figures, the answers."""
+    if not comparison.breaking:
+        click.echo("Schema: no caller would break.")
+    for heading, sentences in (
+        ("Schema, what would break callers:", comparison.breaking),
+        ("Schema, what would break none:", comparison.harmless),
+    ):
+        if sentences:
+            click.echo("\n  ".join([heading, *sentences]))
+    click.echo()
+    rows = [(name, number(old), number(new)) for name, (old, new) in comparison.figures.items()]
+    if rows:
+        print_table(rows, ("FIGURE", comparison.old.version, comparison.new.version))
+    else:
+        click.echo("Figures: the same.")
+    click.echo()
+    agreement = comparison.agreement
+    if agreement is None:
+        click.echo(f"Answers: not compared. {comparison.incomparable}")
+        return
+    print_table(
+        [
+            ("golden samples of both", str(agreement.samples)),
+            ("same class", f"{agreement.same_class:.1%}"),
+            ("largest difference", number(agreement.largest_difference)),
+            ("mean difference", number(agreement.mean_difference)),
+        ],
+        ("ANSWERS", ""),
+    )
+
+
+def comparison_document(comparison: Comparison) -> dict[str, Any]:
+    """Give a comparison as JSON values."""
+    return {
+        "old": comparison.old.version,
+        "new": comparison.new.version,
+        "breaking": list(comparison.breaking),
+        "harmless": list(comparison.harmless),
+        "figures": {
+            name: {"old": old, "new": new} for name, (old, new) in comparison.figures.items()
+        },
+        "agreement": comparison.agreement and asdict(comparison.agreement),
+        "incomparable": comparison.incomparable,
+    }
+
+
+def print_report(report: Report) -> None:
+    """Print a row a runtime, then what is wrong."""
+    rows = [_runtime_row(runtime) for runtime in report.runtimes]
+    headings = ("RUNTIME", "GOLDEN", "ALONE", "TOGETHER", "1 ROW P50", "1 ROW P99", "1,000 ROWS")
+    if rows:
+        print_table(rows, headings)
+    for problem in report.problems:
+        click.echo(f"wrong: {problem}")
+    if report.passed and report.manifest is not None:
+        manifest = report.manifest
+        click.echo(
+            f"Version {report.version} verifies: {len(manifest.files)} files, "
+            f"{len(manifest.features)} features, {len(manifest.classes)} classes."
+        )
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """Give a report as JSON values."""
+    manifest = report.manifest
+    return {
+        "version": report.version,
+        "passed": report.passed,
+        "problems": list(report.problems),
+        "files": None if manifest is None else len(manifest.files),
+        "features": None if manifest is None else len(manifest.features),
+        "classes": None if manifest is None else len(manifest.classes),
+        "runtimes": [asdict(runtime) for runtime in report.runtimes],
+    }
+
+
+def print_history(changes: Sequence[Change]) -> None:
+    """Print a row a change."""
+    print_table(
+        [
+            (
+                change.when,
+                change.who,
+                change.action if change.made else f"{change.action} (not made)",
+                "?" if change.before is None else in_words(change.before),
+                in_words(change.after),
+                change.why or "-",
+            )
+            for change in changes
+        ],
+        ("WHEN", "WHO", "ACTION", "FROM", "TO", "WHY"),
+    )
+
+
+def sentence(change: Change) -> str:
+    """Say what serves now and what served before."""
+    if change.before == change.after:
+        return f"Serving now: {in_words(change.after)}. It stays when newer versions are added."
+    before = "" if change.before is None else f"; before: {in_words(change.before)}"
+    return f"Serving now: {in_words(change.after)}{before}."
+
+
+def in_words(release: Release) -> str:
+    """Say in a few words what serves in a release."""
+    if release.candidate is None:
+        return release.stable
+    share = f" ({release.share:.4g})" if release.mode == "canary" else ""
+    return f"{release.stable} + {release.mode} {release.candidate}{share}"
+
+
+def _figures(summary: VersionSummary) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in headline(summary.training).items())
+
+
+def _feature_row(feature: Feature) -> tuple[str, ...]:
+    return (
+        feature.name,
+        f"{number(feature.minimum)} to {number(feature.maximum)}",
+        feature.unit or "-",
+        "yes" if feature.nullable else "no",
+        feature.description or "-",
+    )
+
+
+def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
+    latency = report.latency
+    return (
+        report.name,
+        "differ" if report.problem else "match",
+        *(
+            "-" if difference is None else f"{difference:.2g}"
+            for difference in (report.single_difference, report.batch_difference)
+        ),
+        *(
+            ("-", "-", "-")
+            if latency is None
+            else (
+                f"{latency.one_row_p50:.3f} ms",
+                f"{latency.one_row_p99:.3f} ms",
+                f"{latency.thousand_rows:.2f} ms",
+            )
+        ),
+    )
+
+
+def print_sides(sides: Sides) -> None:
+    """Print how a candidate does beside the stable version."""
+    stable, candidate = sides.stable, sides.candidate
+    both = (stable, candidate)
+    rows = [["rows", *(number(side.rows) for side in both)]]
+    for label in sorted(stable.classes.keys() | candidate.classes.keys()):
+        shares = (side.classes.get(label, 0) / side.rows if side.rows else None for side in both)
+        rows.append([f"share of {label}", *map(number, shares)])
+    means = (side.mean_seconds and side.mean_seconds * 1000 for side in both)
+    rows.append(["milliseconds a prediction", *map(number, means)])
+    print_table(rows, [sides.model, f"{stable.version} stable", f"{candidate.version} candidate"])
+    if sides.shadowed:
+        click.echo()
+        results = [[name, number(count)] for name, count in sorted(sides.shadowed.items())]
+        results.append(["mean difference of probabilities", number(sides.mean_difference)])
+        print_table(results, ["shadow", "rows"])

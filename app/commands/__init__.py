@@ -1,1 +1,0 @@
-"""Commands of ``flask --app wsgi``, one module a noun; ``app/cli.py`` lists them."""

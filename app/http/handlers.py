@@ -1,0 +1,133 @@
+"""A prediction from the bytes of a body to the bytes of an answer, whoever carries them.
+
+Flask's views and the fast path in front of Flask call the same two functions, so what is
+validated, predicted, logged and counted can't differ between them. They know neither Flask's
+request nor its response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..inference.shadow import Probabilities
+from ..model.errors import AnswerTooLarge
+from ..model.model import Model
+from ..protocols.native.answers import EncodedRows
+from ..protocols.native.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
+from ..registry.rollout import Rollout
+from ..registry.service import ModelService
+from ..settings import LimitSettings
+from ..telemetry import predictions
+from .context import RequestContext, StreamedResponse
+from .extension import Lantern
+
+Body = bytes | StreamedResponse
+Answer = tuple[Body, list[tuple[str, str]]]
+"""The JSON of an answer, and the headers that it alone has. A large one is streamed in parts, and
+ends its context itself.
+"""
+
+Predict = Callable[[Lantern, ModelService, RequestContext, Callable[[], bytes]], Answer]
+
+VERSION_HEADER = "X-Model-Version"
+
+
+def predict(
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+) -> Answer:
+    """Classify the one sample in the body.
+
+    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, 400 for what isn't
+    JSON, marshmallow's `ValidationError`, and `NonFiniteOutput`; nothing is logged or counted
+    before all is well.
+    """
+    rollout = service.rollout
+    model = choose(lantern, rollout, context)
+    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
+    row = bodies.predict.load(read_body())
+    started = perf_counter()
+    prediction = model.predict(row)
+    seconds = perf_counter() - started
+    body = _body(lantern, context, PREDICTION.in_parts(prediction))
+    context.rows = 1
+    headers = predictions.record_one(
+        lantern.metrics,
+        context.request_id,
+        model,
+        row,
+        prediction,
+        with_features=lantern.settings.logging.features,
+    )
+    if rollout.mode == "canary":
+        if not prediction.was_cached:
+            lantern.metrics.predicted_beside(model, seconds)
+    elif rollout.mode == "shadow":
+        _shadow(lantern, rollout, model, row, [prediction.probabilities])
+    return body, headers
+
+
+def predict_batch(
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+) -> Answer:
+    """Classify every sample in the body, or refuse them all; raises as `predict` does, and
+    `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
+    """
+    rollout = service.rollout
+    model = choose(lantern, rollout, context)
+    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
+    matrix = bodies.batch.load(read_body())
+    rows, limit = len(matrix), lantern.settings.limits.max_answer_values
+    if rows * len(model.classes) > limit:
+        raise AnswerTooLarge(rows, len(model.classes), limit)
+    batch = model.predict_batch(matrix)
+    body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
+    context.rows = len(matrix)
+    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
+    _shadow(lantern, rollout, model, matrix, batch.probabilities)
+    return body, headers
+
+
+def largest_batch(model: Model, limits: LimitSettings) -> int:
+    """Return the number of rows that a batch for ``model`` may have at most."""
+    return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
+
+
+def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
+    """Encode the answer, if it is one part, or begin to; others are served between two lantern."""
+    if len(encoded) == 1:
+        (body,) = encoded
+        return body
+    assert isinstance(encoded, EncodedRows)
+    return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
+
+
+def _shadow(
+    lantern: Lantern,
+    rollout: Rollout,
+    model: Model,
+    matrix: NDArray[np.float32],
+    probabilities: Probabilities,
+) -> None:
+    """Have a shadow predict, too, what the stable version answered."""
+    if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
+        lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
+
+
+def choose(lantern: Lantern, rollout: Rollout, context: RequestContext) -> Model:
+    """Return the model that answers a request: the one it pins, or that its routing key falls to.
+
+    Raises `VersionNotLoaded`.
+    """
+    pin = context.environ.get("HTTP_X_MODEL_VERSION")
+    if pin is not None:
+        model = rollout.pinned(pin)
+    elif rollout.candidate is None:
+        model = rollout.stable
+    else:
+        model = rollout.choose(context.environ.get(lantern.routing_variable) or context.request_id)
+    context.model, context.model_version = model.name, model.version
+    return model

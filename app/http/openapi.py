@@ -1,0 +1,444 @@
+"""OpenAPI 3.0.3 from the schemas (apispec), shown by flasgger with a current Swagger UI.
+
+The document is built from the model that is loaded, so its features and examples are real. The
+page asks no other host for anything: its files come from the package ``swagger-ui-py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import orjson
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flasgger import Swagger
+from flask import Flask, current_app, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+from marshmallow import Schema
+
+from ..access.guard import ANY_KEY, OPEN, Access, Guard
+from ..model.errors import NonFiniteOutput
+from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.model import Model
+from ..protocols.native.schemas import PREDICTION, PROBLEM
+from ..settings import LimitSettings
+from ..telemetry.predictions import WARNINGS_HEADER
+from ..version import __version__
+from .body import JSON
+from .extension import current_lantern
+from .handlers import VERSION_HEADER, largest_batch
+from .overload import TIMEOUT_HEADER
+from .problems import PROBLEM_JSON
+from .routes import Description, Route, declare, declared
+
+_ERRORS = {
+    400: "The body isn't JSON, or the features aren't exactly the model's.",
+    404: "No such model, or the version that was asked for is not loaded.",
+    408: "The body did not arrive in time.",
+    413: "The body, the batch, or the answer to it, is too large.",
+    415: "The body isn't declared as JSON.",
+    422: "JSON of the wrong shape, or a value that isn't a finite number.",
+    500: "A fault of ours.",
+    503: "No model is loaded, or there is too much to do: Retry-After says when to come again.",
+}
+_MOST_SHOWN = 100
+"""So many classes are named, and shown in an example; those of a model with more only in part."""
+_MOST_DESCRIBED = 1000
+"""So many features are described one by one: the document is built for each who asks for it."""
+_WARNINGS = {
+    WARNINGS_HEADER: {
+        "description": "The features with a value outside the range seen in training.",
+        "schema": {"type": "string"},
+    }
+}
+
+
+_VERSION = {
+    "name": VERSION_HEADER,
+    "in": "header",
+    "description": "Ask for a version that is loaded; 404 for any other.",
+    "schema": {"type": "string"},
+}
+_TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "How long the request may wait for its turn, where less than the service's "
+    "own limit; 503 at once if it would be longer.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+}
+_ROUTING = {
+    "in": "header",
+    "description": "Which caller this is: one caller stays on one side of a canary.",
+    "schema": {"type": "string"},
+}
+
+
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Whole seconds until the next request is let in.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+
+_PAGES = (
+    *("to_docs", "flasgger.apidocs", "flasgger.openapi", "flasgger.<lambda>"),
+    "flasgger.oauth_redirect",
+)
+_STATIC_FILES = ("static", "flasgger.static")
+"""Endpoints of Flask and flasgger, which can't declare their routes themselves."""
+
+
+class Documentation(Swagger):  # type: ignore[misc]
+    """Flasgger's page and routes around a document of our own."""
+
+    def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
+        """Return the OpenAPI document for the model that is loaded now, under the prefix of the
+        request that is handled.
+        """
+        lantern = current_lantern()
+        # In this order: what is loaded for this may be what has the name.
+        loaded = [(service.loaded, service.name) for service in lantern.models]
+        models = {name: model for model, name in loaded}
+        settings = lantern.settings
+        routes = declared(current_app)
+        document = openapi(models, routes, settings.limits, settings.release.routing_header)
+        describe_access(document, lantern.guard)
+        if request.script_root:
+            document["servers"] = [{"url": request.script_root}]
+        return document
+
+
+def init_app(app: Flask) -> None:
+    """Serve the document at ``/openapi.json`` and the page at ``/docs``."""
+    Documentation(
+        app,
+        config={
+            "title": "Lantern",
+            "openapi": "3.0.3",
+            "headers": [],
+            "specs": [{"endpoint": "openapi", "route": "/openapi.json"}],
+            "specs_route": "/docs",
+            "static_url_path": "/docs/static",
+            "static_folder": str(_swagger_ui_files()),
+        },
+        merge=False,
+    )
+
+    @app.get("/docs/")
+    @app.get("/apidocs/")
+    def to_docs() -> ResponseReturnValue:
+        return redirect(url_for("flasgger.apidocs"))
+
+    pages = ("apidocs", "openapi", "<lambda>", "oauth_redirect")
+    documentation = Route(access=Access(opened_by="open_docs"))
+    declare(
+        app, {"to_docs": documentation, **{f"flasgger.{each}": documentation for each in pages}}
+    )
+    declare(app, dict.fromkeys(("static", "flasgger.static"), Route(access=Access(OPEN))))
+
+
+def openapi(
+    models: Mapping[str, Model | None],
+    routes: Mapping[str, Route],
+    limits: LimitSettings,
+    routing_header: str,
+) -> dict[str, Any]:
+    """Build the OpenAPI document of a service with ``models``, None being one that isn't loaded.
+
+    The first is the one that calls without a name are for. ``routes`` are declared by their
+    endpoints.
+    """
+    (model, *others) = models.values()
+    spec = APISpec(
+        title="Lantern",
+        version=__version__,
+        openapi_version="3.0.3",
+        info={"description": _description(model)},
+        plugins=[MarshmallowPlugin()],
+    )
+    described = [(endpoint, each) for endpoint, each in routes.items() if each.description]
+    for name, schema in _schemas(each for _, each in described):
+        spec.components.schema(name, schema=schema)
+    for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
+        features = each.manifest.features if each else ()
+        spec.components.schema(_features_name(name), component=_features_schema(features))
+    build = OperationBuilder(model, list(models), limits, routing_header)
+    for endpoint, each in described:
+        for rule in each.rules:
+            operation = build.operation(endpoint.rpartition(".")[2], each, rule)
+            path = rule.replace("<", "{").replace(">", "}")
+            spec.path(path, operations={method.lower(): operation for method in each.methods})
+    document: dict[str, Any] = spec.to_dict()
+    return document
+
+
+def _schemas(routes: Iterable[Route]) -> Iterator[tuple[str, Schema]]:
+    """Return the schemas of the routes' answers by their names, each once, and that of problems."""
+    found: dict[str, Schema] = {}
+    for route in routes:
+        assert route.description is not None
+        others = (schema for _, schema in route.description.also.values())
+        for schema in (route.description.schema, *others):
+            if schema is not None:
+                found[_name_of(schema)] = schema
+    yield from found.items()
+    yield _name_of(PROBLEM), PROBLEM
+
+
+def _name_of(schema: Schema) -> str:
+    return type(schema).__name__.removesuffix("Schema")
+
+
+def describe_access(document: dict[str, Any], guard: Guard) -> None:
+    """Add to ``document`` what ``guard`` looks at now: keys, scopes, and the rate."""
+    if guard.keys_required:
+        document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    for path, operations in document["paths"].items():
+        rule = path.replace("{", "<").replace("}", ">")
+        need = guard.need_of(rule)
+        for operation in operations.values():
+            responses = operation["responses"]
+            if need != OPEN:
+                operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
+                responses |= _problem("400", _or(responses, "400", "Two different keys."))
+                responses |= _problem("401", "No key, or one that doesn't count.")
+                responses |= _problem("503", _or(responses, "503", "The keys can't be read."))
+            if need not in (OPEN, ANY_KEY):
+                responses |= _problem("403", f"The key has not the scope {need}.")
+            if guard.has_rate and guard.counts(rule):
+                responses |= _problem("429", "More requests than the rate of a caller allows.")
+                responses["429"]["headers"] = _RETRY_AFTER
+
+
+def _or(responses: Mapping[str, Any], status: str, reason: str) -> str:
+    """Say ``reason`` after what there is to say of ``status`` already."""
+    known = responses.get(status)
+    return f"{known['description']} {reason}" if known else reason
+
+
+def _features_name(model: str) -> str:
+    return f"Features-{model}" if model else "Features"
+
+
+class OperationBuilder:
+    """Describes the operations of a service whose first model is ``model``, of those in ``names``.
+
+    The features, examples and limits are the model's own.
+    """
+
+    def __init__(
+        self, model: Model | None, names: list[str], limits: LimitSettings, routing_header: str
+    ) -> None:
+        self._names = names
+        self._largest_batch = largest_batch(model, limits) if model else limits.max_batch_size
+        self._parameters = {
+            "version": _VERSION,
+            "routing": _ROUTING | {"name": routing_header},
+            "timeout": _TIMEOUT,
+        }
+        features = model.manifest.features if model else ()
+        if len(features) > _MOST_DESCRIBED:
+            features = ()
+        self._sample = {feature.name: _example(feature) for feature in features}
+        self._prediction = _example_prediction(model, self._sample)
+
+    def operation(self, name: str, route: Route, rule: str) -> dict[str, Any]:
+        """Describe what the view ``name`` does for one of the rules of its route."""
+        description = route.description
+        assert description is not None
+        is_by_name = "<name>" in rule
+        parameters = [self._parameters[each] for each in description.parameters]
+        if is_by_name:
+            parameters.insert(0, self._name_parameter())
+        operation: dict[str, Any] = {
+            "summary": description.summary + ", by the model of that name" * is_by_name,
+            "tags": [description.tag],
+            "operationId": name + "_by_name" * is_by_name,
+            **({"parameters": parameters} if parameters else {}),
+        }
+        if description.body is not None:
+            operation["requestBody"] = self._body(description.body, is_by_name=is_by_name)
+        operation["responses"] = self._responses(description)
+        return operation
+
+    def _name_parameter(self) -> dict[str, Any]:
+        # Without an enumeration while a name is still to be learnt.
+        known = {"enum": self._names} if all(self._names) else {}
+        return {
+            "name": "name",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"} | known,
+        }
+
+    def _body(self, member: str, *, is_by_name: bool) -> dict[str, Any]:
+        is_any = is_by_name and len(self._names) > 1
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{_features_name('')}"}
+        largest = f"At most {self._largest_batch:,} samples; more are answered 413."
+        if is_any:
+            names = ("", *self._names[1:])
+            schema = {
+                "oneOf": [{"$ref": f"#/components/schemas/{_features_name(n)}"} for n in names]
+            }
+            largest = "At most max_batch_size of the model's info; more are answered 413."
+        example: Any = None if is_any else self._sample or None
+        if member == "samples":
+            # In words, not as maxItems: a larger batch is well-formed, and answered 413 for its
+            # size.
+            schema = {"type": "array", "description": largest, "items": schema}
+            example = example and [example] * 2
+        return _body(member, schema, example)
+
+    def _responses(self, description: Description) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        if description.schema is not None:
+            content[JSON] = {"schema": _reference(description.schema)}
+            example = self._example_of(description)
+            if example is not None:
+                content[JSON]["example"] = example
+        for media_type in description.media_types:
+            content[media_type] = {"schema": {"type": "string"}}
+        answer: dict[str, Any] = {
+            "description": description.explains or f"{description.summary}.",
+            "content": content,
+        }
+        if description.body is not None:
+            answer["headers"] = _WARNINGS
+        responses = {"200": answer, **_problems(*description.errors)}
+        for status, (explains, schema) in description.also.items():
+            content = {JSON: {"schema": _reference(schema)}}
+            responses[str(status)] = {"description": explains, "content": content}
+        return responses
+
+    def _example_of(self, description: Description) -> dict[str, Any] | None:
+        prediction = self._prediction
+        if description.body is None or prediction is None:
+            return None
+        if description.body == "features":
+            return prediction
+        return {
+            "predictions": [prediction] * 2,
+            "total_samples": 2,
+            "model_version": prediction["model_version"],
+        }
+
+
+def _reference(schema: Schema) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{_name_of(schema)}"}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for status in statuses:
+        described |= _problem(str(status), _ERRORS.get(status, HTTPStatus(status).phrase))
+    return described
+
+
+def _problem(status: str, description: str) -> dict[str, Any]:
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": description, "content": content}}
+
+
+def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "properties": {member: schema},
+                    "required": [member],
+                    "additionalProperties": False,
+                },
+                **({} if example is None else {"example": {member: example}}),
+            }
+        },
+    }
+
+
+def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
+    if not features:
+        return {"type": "object", "description": "No model is loaded: its features aren't known."}
+    if len(features) > _MOST_DESCRIBED:
+        return {
+            "type": "object",
+            "description": f"A number for each of {len(features):,} features: the model's info "
+            "lists them.",
+            "additionalProperties": {"type": "number", "nullable": True},
+        }
+    return {
+        "type": "object",
+        "properties": {feature.name: _feature_schema(feature) for feature in features},
+        "required": [feature.name for feature in features],
+        "additionalProperties": False,
+    }
+
+
+def _feature_schema(feature: Feature) -> dict[str, Any]:
+    seen = (
+        f"{feature.minimum:g} to {feature.maximum:g} in training"
+        if feature.minimum is not None and feature.maximum is not None
+        else ""
+    )
+    described = [part for part in (feature.description, feature.unit, seen) if part]
+    schema: dict[str, Any] = {
+        "type": "number",
+        "description": "; ".join(described),
+        # What is finite as float32; the range of training is advice, and no bound.
+        "minimum": -FLOAT32_OVERFLOW,
+        "exclusiveMinimum": True,
+        "maximum": FLOAT32_OVERFLOW,
+        "exclusiveMaximum": True,
+        "example": _example(feature),
+    }
+    if feature.nullable:
+        schema["nullable"] = True
+    return schema
+
+
+def _example(feature: Feature) -> float:
+    value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
+    return int(value) if value == int(value) else value
+
+
+def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
+    """Return the model's real answer for the example, if it has one that can be read."""
+    if model is None or len(model.classes) > _MOST_SHOWN or not sample:
+        return None
+    try:
+        prediction = model.predict(model.encoder.encode(sample))
+    except NonFiniteOutput:
+        return None
+    answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
+    return answer
+
+
+def _description(model: Model | None) -> str:
+    if model is None:
+        return "No model is loaded."
+    manifest = model.manifest
+    shown = enumerate(manifest.classes[:_MOST_SHOWN])
+    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
+    more = len(manifest.classes) - _MOST_SHOWN
+    return (
+        f"Serves **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
+    )
+
+
+def _swagger_ui_files() -> Path:
+    # Found, not imported: only its static files are wanted.
+    package = importlib.util.find_spec("swagger_ui")
+    if package is None or package.origin is None:
+        raise RuntimeError("The package swagger-ui-py is not installed; see requirements.txt.")
+    return Path(package.origin).parent / "static"

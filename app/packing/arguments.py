@@ -1,0 +1,90 @@
+"""Arguments of operators that torch itself doesn't check: it would read beyond its tensors.
+
+Found by trying; each has a test. Everything else that is on the list checks its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..model.errors import BundleError
+
+_LARGEST_SCALE = 1_000.0
+
+
+def check_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise `BundleError` for a call that torch would execute beyond the bounds of a tensor.
+
+    ``name`` is an overload, as in ``aten.lstm.input``; tensors need have no values.
+    """
+    check = _CHECKS.get(name.rpartition(".")[0])
+    if check is not None and not check(*args, **kwargs):
+        raise BundleError(f"calls {name} with arguments that don't fit each other.")
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> bool:
+    """Return True if each key has a value, and keys are as wide as queries."""
+    same_places = tuple(key.shape[:-1]) == tuple(value.shape[:-1])
+    return bool(
+        query.ndim == key.ndim == value.ndim
+        and same_places
+        and query.shape[-1] == key.shape[-1]
+        and tuple(query.shape[:-3]) == tuple(key.shape[:-3])
+    )
+
+
+def _lstm(given: Any, state: Any, weights: Any, *options: Any) -> bool:
+    """Return True if the weights of each layer have the sizes that the state asks for."""
+    biases, layers, _, _, both_ways, _ = options
+    hidden, directions = state[0].shape[-1], 1 + bool(both_ways)
+    wanted = []
+    for layer in range(layers):
+        width = given.shape[-1] if layer == 0 else hidden * directions
+        shapes = [(4 * hidden, width), (4 * hidden, hidden)]
+        wanted += directions * [*shapes, *(2 * biases * [(4 * hidden,)])]
+    states = {tuple(part.shape[:1]) + tuple(part.shape[2:]) for part in state}
+    return bool(
+        given.ndim == 3
+        and len(state) == 2
+        and states == {(layers * directions, hidden)}
+        and [tuple(weight.shape) for weight in weights] == wanted
+    )
+
+
+def _padded(given: Any, sizes: Sequence[Any], mode: str = "constant", value: Any = None) -> bool:
+    """Return True for a border of one value, and for one that repeats or mirrors what is there."""
+    return mode == "constant" or _bordered(given, sizes)
+
+
+def _bordered(_: Any, sizes: Sequence[Any]) -> bool:
+    """Return True if no border is cut off: that is done by a slice."""
+    return all(type(size) is int and size >= 0 for size in sizes)
+
+
+def _resized(*args: Any, **kwargs: Any) -> bool:
+    """Return True if every factor is one by which images are scaled."""
+    values = [*args[1:], *kwargs.values()]
+    flat = [v for value in values for v in (value if isinstance(value, list | tuple) else [value])]
+    return all(1 / _LARGEST_SCALE <= v <= _LARGEST_SCALE for v in flat if isinstance(v, float))
+
+
+_CHECKS: dict[str, Callable[..., bool]] = {
+    "aten.scaled_dot_product_attention": _attention,
+    "aten.lstm": _lstm,
+    "aten.pad": _padded,
+    **dict.fromkeys(
+        (
+            *("aten.reflection_pad1d", "aten.reflection_pad2d"),
+            *("aten.replication_pad1d", "aten.replication_pad2d"),
+        ),
+        _bordered,
+    ),
+    **dict.fromkeys(
+        (
+            *("aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_linear1d"),
+            *("aten.upsample_bilinear2d", "aten.upsample_bicubic2d"),
+        ),
+        _resized,
+    ),
+}

@@ -1,0 +1,96 @@
+"""Writing bundles: a directory is put in its place whole, or not at all.
+
+Nothing here knows what a network is, and nothing imports torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..model import bundle as bundles
+from ..model import manifest as manifests
+from ..model.errors import BundleError
+from ..model.manifest import FileRecord, Manifest
+
+
+def write_bundle(
+    out: Path, manifest: Manifest, fill: Callable[[Path], None], *, replaces: bool = True
+) -> Manifest:
+    """Write a bundle to the directory ``out``, all of it or nothing; return its manifest.
+
+    ``fill`` writes the files into the directory that it is given, or raises; their checksums are
+    added to ``manifest``. A bundle that is at ``out`` is replaced, or `BundleError` raised unless
+    it ``replaces``.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        directory = Path(scratch) / out.name
+        directory.mkdir()
+        fill(directory)
+        files = {
+            file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
+            for file in directory.iterdir()
+        }
+        complete = replace(manifest, files=files)
+        manifests.write_manifest(complete, directory / manifests.FILE_NAME)
+        place_bundle(directory, out, replaces=replaces)
+    return complete
+
+
+def place_bundle(directory: Path, out: Path, *, replaces: bool) -> None:
+    """Move the bundle in ``directory``, which lies on the same disk, to ``out``.
+
+    Raises `BundleError` when it can't be read, or is to replace nothing and ``out`` is there.
+    """
+    bundles.open_bundle(directory)  # what was written can be read
+    if replaces and out.exists():
+        _exchange(directory, out)
+        return
+    try:
+        directory.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise BundleError(f"{out} came to be while this was packed; it is kept.") from error
+
+
+def _exchange(new: Path, out: Path) -> None:
+    """Exchange ``new`` and ``out``, in one step where there is one (renameat2(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    with suppress(AttributeError):
+        if libc.renameat2(here, os.fsencode(new), here, os.fsencode(out), exchange) == 0:
+            return
+    aside = out.with_name(f".{out.name}-replaced-{os.getpid()}")
+    out.rename(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
+    aside.rename(new)
+
+
+def check_replaceable(out: Path) -> None:
+    """Raise `BundleError` when `pack` to ``out`` would destroy what was never a bundle."""
+    if out.is_dir() and (not any(out.iterdir()) or (out / manifests.FILE_NAME).is_file()):
+        return
+    if out.exists():
+        raise BundleError(f"{out} exists and is not a bundle; it is not replaced.")
+
+
+def require_packages() -> None:
+    """Raise `BundleError` where a package that packing needs beside those of serving is missing."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise BundleError(
+            f"Packing needs {' and '.join(missing)}: pip install -r requirements-dev.txt"
+        )

@@ -1,0 +1,198 @@
+"""The document of an exported program: see that it is one of tensor operators, and no more.
+
+Torch writes names into code that it executes, gives expressions to sympy, and takes any function
+below ``torch`` as an operator; so each value of the document is held against what a network needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..model.errors import BundleError, first_line, shown
+from . import operators
+from .expressions import check_expression
+
+_LARGEST_JSON = 64 << 20
+_LONGEST_INTEGER = len(str(-(2**63)))
+_TENSOR_OPERATOR = re.compile(r"torch\.ops\.(aten\.[A-Za-z0-9_]+\.[A-Za-z0-9_]+)")
+_ALLOWED = operators.TENSOR | operators.VIEW | operators.CHECK | operators.IN_PLACE
+_SIZE_OPERATORS = frozenset(
+    f"_operator.{name}"
+    for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge")
+)
+_VALUES = frozenset(
+    f"as_{name}"
+    for name in (
+        *("none", "tensor", "tensors", "optional_tensor", "optional_tensors", "name", "expr"),
+        *("int", "ints", "int_lists", "float", "floats", "float_lists", "bool", "bools"),
+        *("sym_int", "sym_ints", "sym_float", "sym_floats", "sym_bool", "sym_bools"),
+        *("string", "strings", "scalar_type", "memory_format", "layout", "device", "complex"),
+    )
+)
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_]*")
+_PATH = re.compile(r"(?!__)[A-Za-z0-9_]+(\.(?!__)[A-Za-z0-9_]+)*")
+_NAMES = {
+    "name": _IDENTIFIER,
+    "as_name": _IDENTIFIER,
+    "parameter_name": _PATH,
+    "buffer_name": _PATH,
+    "tensor_constant_name": _PATH,
+}
+_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
+_ONE_ARGUMENT = [
+    1,
+    {
+        "type": "builtins.tuple",
+        "context": "null",
+        "children_spec": [
+            {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]},
+            {"type": "builtins.dict", "context": "[]", "children_spec": []},
+        ],
+    },
+]
+_ONE_TENSOR = [1, _LEAF]
+
+
+def check_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the program in ``document`` without what it doesn't need, once it is sure to be safe.
+
+    Raises `BundleError`.
+    """
+    try:
+        module = document["graph_module"]
+        for node in module["graph"]["nodes"]:
+            _check_operator(node)
+            node["metadata"] = {}  # for people, and with the paths of their machine
+        for part in objects(document):
+            check_values(part)
+        _check_signature(module["signature"])
+        for symbol in document["range_constraints"]:
+            check_values({"name": symbol})
+        calls = [call for call in module["module_call_graph"] if call["fqn"] == ""]
+        _check_call(calls[0]["signature"])
+        module |= {"module_call_graph": calls[:1], "metadata": {}, "treespec_namedtuple_fields": {}}
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        said = f"{type(error).__name__} at {first_line(error)}"
+        raise BundleError(f"is malformed: {said}.") from error
+    document["guards_code"] = []  # Python, and it would be executed
+    return document
+
+
+def read_json(content: bytes, name: str) -> dict[str, Any]:
+    """Return the JSON object that is ``content`` of the file ``name``. Raises `BundleError`."""
+    if len(content) > _LARGEST_JSON:
+        raise BundleError(
+            f"holds a {name} of {len(content):,} bytes; at most {_LARGEST_JSON:,} are read."
+        )
+    try:
+        document = json.loads(content, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"holds a {name} that is not JSON: {first_line(error)}.") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"holds a {name} that is not a JSON object.")
+    return document
+
+
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError("an integer of more than 64 bits")
+    return int(text)
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every JSON object in ``value``, itself included."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def check_values(part: Mapping[str, Any]) -> None:
+    """Refuse values that are more than tensors, numbers, text and sizes."""
+    for key, value in part.items():
+        if key.startswith("as_") and key not in _VALUES:
+            raise BundleError(
+                f"holds a value of kind {shown(key[3:])}, which is not for a network of tensor "
+                "operators. If you can export the model to ONNX yourself, pack that file."
+            )
+        if key == "expr_str":
+            check_expression(value)
+        form = _NAMES.get(key)
+        if form and value is not None and not (isinstance(value, str) and form.fullmatch(value)):
+            raise BundleError(
+                f"is refused: it calls a value {shown(value)}, and torch writes names into "
+                "code that it executes."
+            )
+        if key in ("device", "as_device") and isinstance(value, dict) and value["type"] != "cpu":
+            raise BundleError(
+                f"was exported on {shown(value['type'])}; export it on the CPU: model.cpu()."
+            )
+
+
+def _check_operator(node: Mapping[str, Any]) -> None:
+    """Refuse what is not an operator on tensors, or on their sizes, of those that are known."""
+    target = node["target"]
+    found = _TENSOR_OPERATOR.fullmatch(target) if isinstance(target, str) else None
+    name = found[1] if found else ""
+    if name not in _ALLOWED and target not in _SIZE_OPERATORS:
+        if name.split(".")[1:2] and name.split(".")[1] in operators.RANDOM:
+            raise BundleError(
+                f"uses {shown(target)}, which draws lots: the same rows would be answered "
+                "differently each time. Export a model without random numbers, after model.eval()."
+            )
+        raise BundleError(
+            f"uses {shown(target)}, which is not an operator on tensors that can be served. "
+            "If you can export the model to ONNX yourself, pack that file."
+        )
+    for argument in node["inputs"]:
+        name, value = argument["name"], argument["arg"]
+        if name in ("train", "training") and value.get("as_bool"):
+            raise BundleError("was exported while training; call model.eval() before exporting.")
+        if name == "dropout_p" and value.get("as_float"):
+            raise BundleError(
+                "leaves out values at random (dropout_p of scaled_dot_product_attention is not 0); "
+                "pass dropout_p=0.0 where the model doesn't train, and export it again."
+            )
+
+
+def _check_signature(signature: Mapping[str, Any]) -> None:
+    kinds = [kind for spec in signature["input_specs"] for kind in spec]
+    strange = set(kinds) - {"parameter", "buffer", "tensor_constant", "user_input"}
+    if strange:
+        raise BundleError(
+            f"takes an input of kind {shown(min(strange))}; one matrix of features is needed."
+        )
+    if kinds.count("user_input") != 1:
+        raise BundleError(
+            f"takes {kinds.count('user_input')} inputs; one matrix of features is needed."
+        )
+    outputs = [kind for spec in signature["output_specs"] for kind in spec]
+    if set(outputs) - {"user_output"}:
+        raise BundleError(
+            "changes its own buffers when it runs; call model.eval() before exporting."
+        )
+    if len(outputs) != 1:
+        raise BundleError(f"gives {len(outputs)} outputs; one tensor (rows, classes) is needed.")
+
+
+def _check_call(signature: Mapping[str, Any]) -> None:
+    """Refuse a program that is not called with one positional tensor and answers with one."""
+    for name in signature["forward_arg_names"] or ():
+        check_values({"name": name})
+    if json.loads(signature["in_spec"]) != _ONE_ARGUMENT:
+        raise BundleError(
+            "is not called with one matrix; export it with one positional argument: "
+            "torch.export.export(model, (example,), ...)."
+        )
+    if json.loads(signature["out_spec"]) != _ONE_TENSOR:
+        raise BundleError(
+            "does not answer with a tensor alone but with a collection; let the model return the "
+            "tensor (rows, classes)."
+        )

@@ -1,0 +1,125 @@
+"""Make a bundle of a user's own model: a checkpoint, an exported program or an ONNX graph.
+
+Whatever it was, what is served needs none of its Python code: a graph in ONNX (and of our own
+network the checkpoint too), which was seen to answer as the original does. The file is read in a
+process of its own, bounded in memory and time; here the place of the bundle is seen to.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from ..model import manifest as manifests
+from ..model import trial
+from ..model.errors import BundleError
+from ..model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
+from ..model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
+from ..model.trial import DEFAULT_LIMITS, TrialLimits
+from ..registry.release import read_release
+from .bundle_writer import check_replaceable, place_bundle, require_packages
+from .description import ModelDescription
+from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX, Outputs
+
+_OTHER_SUFFIXES = {".mar": TORCHSERVE, ".safetensors": SAFETENSORS}
+
+
+def pack_file(
+    source: Path,
+    out: Path,
+    *,
+    description: ModelDescription,
+    samples: Path,
+    outputs: Outputs = "auto",
+    replace: bool = False,
+    limits: TrialLimits = DEFAULT_LIMITS,
+) -> Manifest:
+    """Write the bundle ``out`` (``models/NAME/VERSION``) of the model in the file ``source``.
+
+    The file's suffix tells what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
+    ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
+    each feature. A bundle that is there is kept unless ``replace``. ``limits`` are those of a
+    trial. Raises `BundleError`, in words for the user; ``out`` is then as it was.
+    """
+    name, version = _place(out, description)
+    check_replaceable(out)
+    if not replace and out.is_dir() and any(out.iterdir()):
+        raise BundleError(
+            f"{out} is there already. Pack the model as another version, or replace this one on "
+            "purpose (--replace)."
+        )
+    _refuse_released(out)
+    if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
+        kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
+        if kind:
+            raise BundleError(f"{source} {kind}.")
+        raise BundleError(
+            f"{source} is none of .pt2 (torch.export.save), .onnx, and .pt, .pth, .ckpt (a "
+            "checkpoint of Lantern's network)."
+        )
+    require_packages()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            made = Path(scratch, name, version)
+            arguments = (source, made, description, samples, outputs)
+            trial.run(_make, *arguments, path=source, limits=limits.for_packing())
+            manifest = read_manifest(made / manifests.FILE_NAME)
+            place_bundle(made, out, replaces=replace)
+    except OSError as error:
+        raise BundleError(f"{out} can't be written: {error.strerror}.") from error
+    return manifest
+
+
+def _kind_of(source: Path) -> str:
+    """Return what a file of another name is, by its first bytes; "" where they don't tell."""
+    try:
+        return foreign_kind(source)
+    except OSError:
+        return ""
+
+
+def _make(
+    source: Path, out: Path, description: ModelDescription, samples: Path, outputs: Outputs
+) -> None:
+    """Convert the model, in the process that may import torch and what its file has it do."""
+    from .conversion import make_bundle
+
+    try:
+        make_bundle(source, out, description=description, samples=samples, outputs=outputs)
+    except OSError as error:
+        raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
+
+
+def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
+    """Give the name and the version that the path of a bundle promises."""
+    name, version = out.absolute().parts[-2:] if len(out.absolute().parts) > 2 else ("", "")
+    for what, text in (("name", name), ("version", version)):
+        if not VERSION.fullmatch(text):
+            raise BundleError(
+                f"{out} must end in the name of the model and its version, as in models/churn/1; "
+                f"a {what} must be {VERSION_FORM}."
+            )
+    if description.name not in ("", name):
+        raise BundleError(
+            f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
+            "name both alike, or leave it out of the file."
+        )
+    return name, version
+
+
+def _refuse_released(out: Path) -> None:
+    """Raise `BundleError` for a version that serves: to replace it would be a release that nobody
+    verified, compared, or wrote into the history.
+    """
+    if not (out / manifests.FILE_NAME).is_file():
+        return
+    release = None
+    with suppress(BundleError):  # what is not to be read releases nothing
+        release = read_release(out.parent)
+    if release is not None and out.name in release.versions:
+        raise BundleError(
+            f"Version {out.name} is released, and is not replaced; pack the model as another "
+            "version, and promote that."
+        )

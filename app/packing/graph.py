@@ -1,0 +1,267 @@
+"""ONNX graphs: read one of a user, and make of it one that is served.
+
+What is served takes float32 ``(rows, width)`` and gives float32 probabilities ``(rows, classes)``;
+what that takes beside the user's graph is put in front of it and behind it, as ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from ..model.errors import BundleError, first_line
+from ..model.file_kind import foreign_kind
+from ..model.runtime import open_session
+from .external import take_in_external_data
+from .source import Answers, Matrix, Source, asking
+
+_ROWS = 256
+_IR_VERSION = 8
+"""The least version of the format that is written: from 4 on, weights need not be inputs too."""
+_NULLS_OPSET = 9
+"""The version of the operators that first has IsNaN and Where on floats."""
+_RANDOM = frozenset(
+    {
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        *("Bernoulli", "Multinomial"),
+    }
+)
+_DTYPES: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+
+
+def read_graph(path: Path) -> Source:
+    """Read an ``.onnx`` file of one float matrix to one float matrix.
+
+    Weights that lie in files beside it are read too. Other outputs are left out where only one is
+    a matrix of floats: a class predicted beside its probabilities. Raises `BundleError`.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist, or is not a regular file.")
+    try:
+        kind = foreign_kind(path)
+        if kind:
+            raise BundleError(f"{path} can't be read as ONNX: it {kind}.")
+        model = onnx.load(str(path), load_external_data=False)
+    except BundleError:
+        raise
+    except Exception as error:  # of protobuf, of onnx's checks, of the system
+        raise BundleError(f"{path} can't be read as ONNX: {first_line(error)}.") from error
+    take_in_external_data(model, path)
+    _refuse_random(model, path)
+    if not model.graph.node:
+        raise BundleError(f"{path} can't be read as ONNX: there is no graph in it.")
+    given = _input(model, path)
+    output = _output(model, path)
+    rows, width = (_size(dim) for dim in given.type.tensor_type.shape.dim)
+    dtype = _DTYPES[given.type.tensor_type.elem_type]
+    session = _session(model, path)
+
+    def run(matrix: Matrix) -> Answers:
+        answers: Answers = session.run([output.name], {given.name: matrix.astype(dtype)})[0]
+        return answers
+
+    ask = asking(run, path, width=width, rows=rows or _ROWS)
+    return Source(path, model, ask, rows, dtype is np.float64)
+
+
+def served_graph(
+    source: Source, *, medians: Matrix | None, softmax: bool, width: int, classes: int
+) -> bytes:
+    """Give the graph that is served, of any number of rows.
+
+    ``medians``, float32 ``(width,)``, stand in for NaN; where they are NaN themselves, NaN stays.
+    Raises `BundleError` when the graph can't be written.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(source.graph)
+    graph = model.graph
+    given, output = _input(model, source.path), _output(model, source.path)
+    names = _Names(graph)
+    features, before = _in_front(model, given, medians, names, source.path)
+    probabilities, behind = _behind(output, softmax, names)
+    nodes = [*before, *graph.node, *behind]
+    del graph.node[:], graph.input[:], graph.output[:]
+    del graph.value_info[:]  # they may speak of one number of rows
+    graph.node.extend(nodes)
+    graph.input.append(_matrix_info(features, width))
+    graph.output.append(_matrix_info(probabilities, classes))
+    _remove_traces(model)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    return _serialised(model, source.path)
+
+
+def _in_front(
+    model: onnx.ModelProto,
+    given: onnx.ValueInfoProto,
+    medians: Matrix | None,
+    names: _Names,
+    path: Path,
+) -> tuple[str, list[onnx.NodeProto]]:
+    """Give the name of the new input, and the nodes from it to that of the user's graph."""
+    double = given.type.tensor_type.elem_type == TensorProto.DOUBLE
+    if medians is None and not double:
+        return given.name, []
+    features = last = names.new("features")
+    nodes = []
+    if medians is not None:
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+        if opset < _NULLS_OPSET:
+            raise BundleError(
+                f"{path} is of opset {opset}, and a median takes {_NULLS_OPSET}; export it with a "
+                "newer one."
+            )
+        constant, null, last = (names.new(n) for n in ("medians", "is_null", "without_null"))
+        model.graph.initializer.append(numpy_helper.from_array(medians, constant))
+        nodes.append(helper.make_node("IsNaN", [features], [null]))
+        nodes.append(helper.make_node("Where", [null, constant, features], [last]))
+    to = TensorProto.DOUBLE if double else TensorProto.FLOAT
+    nodes.append(helper.make_node("Cast", [last], [given.name], to=to))
+    return features, nodes
+
+
+def _behind(
+    output: onnx.ValueInfoProto, softmax: bool, names: _Names
+) -> tuple[str, list[onnx.NodeProto]]:
+    """Give the name of the new output, and the nodes to it from the one of the user's graph."""
+    answer, nodes = output.name, []
+    if softmax:
+        answer = names.new("probabilities")
+        nodes.append(helper.make_node("Softmax", [output.name], [answer], axis=1))
+    if output.type.tensor_type.elem_type == TensorProto.DOUBLE:
+        wide, answer = answer, names.new("probabilities")
+        nodes.append(helper.make_node("Cast", [wide], [answer], to=TensorProto.FLOAT))
+    return answer, nodes
+
+
+class _Names:
+    """The names of the values in a graph and those within it, to find new ones."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._taken: set[str] = set()
+        for part in _graphs(graph):
+            for node in part.node:
+                self._taken.update(node.input, node.output)
+            for values in (part.input, part.output, part.initializer):
+                self._taken.update(value.name for value in values)
+
+    def new(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Give ``graph`` and every graph in its nodes: the branches of an If."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for part in (attribute.g, *attribute.graphs):
+                if part.node:
+                    yield from _graphs(part)
+
+
+def _refuse_random(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph that draws lots: no golden sample could be answered twice."""
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    found = next((node.op_type for node in nodes if node.op_type in _RANDOM), None)
+    if found:
+        raise BundleError(
+            f"{path} uses {found}, which draws lots: the same rows would be answered differently "
+            "each time. Export a model without random numbers, after model.eval()."
+        )
+
+
+def _remove_traces(model: onnx.ModelProto) -> None:
+    """Remove what exporters note for people: stack traces, with the paths of their machine."""
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    for part in (model, *_graphs(model.graph), *model.functions, *nodes):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        raise BundleError(
+            f"{path} takes {len(inputs)} inputs ({_listed(inputs)}); one matrix of features is "
+            "needed."
+        )
+    if not _is_float_matrix(inputs[0]):
+        raise BundleError(
+            f"{path} takes {_form(inputs[0])}; a matrix of float32 or float64, one row a sample, "
+            "is needed."
+        )
+    given: onnx.ValueInfoProto = inputs[0]
+    return given
+
+
+def _output(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    outputs = list(model.graph.output)
+    matrices = outputs if len(outputs) == 1 else [v for v in outputs if _is_float_matrix(v)]
+    if len(matrices) != 1:
+        raise BundleError(
+            f"{path} gives {len(outputs)} outputs ({_listed(outputs)}), of which {len(matrices)} "
+            "are matrices of floats; one, of logits or probabilities (rows, classes), is needed. "
+            "(skl2onnx: options={'zipmap': False}.)"
+        )
+    if matrices[0].type.tensor_type.elem_type not in _DTYPES:
+        raise BundleError(
+            f"{path} gives {_form(matrices[0])}; logits or probabilities as float32 or float64 "
+            "(rows, classes) are needed."
+        )
+    output: onnx.ValueInfoProto = matrices[0]
+    return output
+
+
+def _is_float_matrix(value: onnx.ValueInfoProto) -> bool:
+    tensor = value.type.tensor_type
+    return tensor.elem_type in _DTYPES and len(tensor.shape.dim) == 2
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | None:
+    return dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+
+
+def _listed(values: list[onnx.ValueInfoProto]) -> str:
+    return ", ".join(value.name for value in values[:5]) or "none"
+
+
+def _form(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return f"a {kind or 'value'} and not a tensor"
+    tensor = value.type.tensor_type
+    shape = ", ".join(d.dim_param or str(d.dim_value) for d in tensor.shape.dim)
+    names = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    return f"{names.get(tensor.elem_type, 'an unknown type')} of shape ({shape})"
+
+
+def _matrix_info(name: str, columns: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", columns])
+
+
+def _session(model: onnx.ModelProto, path: Path) -> Any:
+    """Return a session of ONNX Runtime on the original."""
+    content = _serialised(model, path)
+    try:
+        return open_session(content, threads=1)
+    except Exception as error:  # a pybind exception with no public base
+        raise BundleError(
+            f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
+        ) from error
+
+
+def _serialised(model: onnx.ModelProto, path: Path) -> bytes:
+    try:
+        content: bytes = model.SerializeToString()
+    except Exception as error:  # protobuf's own kind; it holds 2 GiB
+        raise BundleError(f"{path} is too large for one ONNX file of 2 GiB.") from error
+    return content

@@ -1,0 +1,90 @@
+"""What a user's model is to packing, whatever its file: a graph, and a way to ask the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.errors import BundleError, first_line
+
+if TYPE_CHECKING:
+    import onnx
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
+PROGRAM_SUFFIX = ".pt2"
+GRAPH_SUFFIX = ".onnx"
+
+Outputs = Literal["auto", "logits", "probabilities"]
+"""What the last layer of a user's model gives; "auto" looks at its answers."""
+
+Matrix = NDArray[np.float32]
+Answers = NDArray[np.floating[Any]]
+
+DYNAMIC_BATCH = (
+    "Export it for any number of rows: torch.export.export(model, (example,), "
+    'dynamic_shapes=({0: torch.export.Dim("rows")},)), or the same argument of torch.onnx.export'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A classifier in a file of its user: ``graph`` is it as ONNX, as it was given or exported.
+
+    ``ask`` runs the original: float32 ``(n, width)`` of any ``n`` to what it answers, which may be
+    logits or probabilities. ``fixed_rows`` is the one number of rows that it was exported for, or
+    None; ``double`` tells that it takes float64. ``path`` is for people to read.
+    """
+
+    path: Path
+    graph: onnx.ModelProto
+    ask: Callable[[Matrix], Answers]
+    fixed_rows: int | None = None
+    double: bool = False
+
+
+def asking(
+    run: Callable[[Matrix], Answers], path: Path, *, width: int | None, rows: int
+) -> Callable[[Matrix], Answers]:
+    """Give a function that asks ``run``, which takes ``rows`` rows, for any number of them.
+
+    ``width`` is the number of columns that it takes, None for any. What the function raises is
+    `BundleError` alone.
+    """
+
+    def ask(matrix: Matrix) -> Answers:
+        if width not in (None, matrix.shape[1]):
+            raise BundleError(
+                f"{path} takes {width} columns, and the features file describes {matrix.shape[1]} "
+                "features."
+            )
+        try:
+            return _in_parts(run, matrix, rows)
+        except BundleError as error:
+            raise BundleError(f"{path} {error}") from None
+        except Exception as error:  # of torch, or of ONNX Runtime, which has no public base
+            raise BundleError(f"{path} can't be run: {first_line(error)}.") from error
+
+    return ask
+
+
+def _in_parts(run: Callable[[Matrix], Answers], matrix: Matrix, rows: int) -> Answers:
+    """Run ``matrix`` in parts of exactly ``rows`` rows, the last one filled up with its last row.
+
+    Raises `BundleError` when there aren't as many answers as rows.
+    """
+    answers = []
+    for start in range(0, len(matrix), rows):
+        part = matrix[start : start + rows]
+        missing = rows - len(part)
+        answered = np.asarray(run(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])))
+        if answered.ndim == 0 or len(answered) != rows:
+            raise BundleError(
+                f"answers {rows} rows in the shape {answered.shape}; one answer a row is needed."
+            )
+        answers.append(answered[: len(part)])
+    return np.concatenate(answers)

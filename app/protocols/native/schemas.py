@@ -1,0 +1,360 @@
+"""The schemas of every request and response: they validate, serialise and describe the API.
+
+Features have no fixed schema: `make_request_bodies` builds one from the model that is loaded. A
+whole row is one field, which gives a float32 matrix, so nothing behind it handles names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import orjson
+from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+from msgspec import Raw
+from numpy.typing import NDArray
+
+from ...model.errors import MAX_FAULTS, InvalidFeatures
+from ...model.features import FeatureEncoder
+from ...model.model import BatchPrediction, Model, Prediction
+from .. import raw_json
+from .answers import EncodedRows, json_time
+from .fast_decoder import FastDecoder
+from .samples import SampleReader
+
+_FEW_CLASSES = 64
+"""So many values of one row are written sooner by orjson alone."""
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+_MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
+
+
+class FeaturesField(fields.Field[NDArray[np.float32]]):
+    """One sample: an object of numbers on the wire, a float32 row ``(1, width)`` inside."""
+
+    def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
+        super().__init__(required=True, error_messages=_MISSING, **kwargs)
+        self.samples = samples
+
+    def _deserialize(
+        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
+    ) -> NDArray[np.float32]:
+        try:
+            return self.samples.row(value)
+        except InvalidFeatures as error:
+            raise ValidationError(list(error.faults)) from None
+
+
+class SamplesField(fields.Field[NDArray[np.float32]]):
+    """Many samples: an array of objects on the wire, a float32 matrix ``(n, width)`` inside."""
+
+    def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
+        messages = {**_MISSING, "type": "must be an array of samples"}
+        super().__init__(required=True, error_messages=messages, **kwargs)
+        self.samples = samples
+        self.max_rows = max_rows
+
+    def _deserialize(
+        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
+    ) -> NDArray[np.float32]:
+        if not raw_json.is_array(value):
+            raise self.make_error("type")
+        try:
+            return self.samples.matrix(value, self.max_rows)
+        except InvalidFeatures as error:
+            raise ValidationError(list(error.faults)) from None
+
+
+class _Request(Schema):
+    """An object of one member, which is opened but not read: its field does that."""
+
+    error_messages = {"type": "must be an object", "unknown": "is not known here"}  # noqa: RUF012
+
+    class Meta:
+        unknown = RAISE
+
+    @pre_load
+    def _open(self, body: Raw, **kwargs: Any) -> object:
+        """Return the members of the body: the one that is known, and the first that are not."""
+        if not raw_json.is_object(body):
+            return raw_json.outline(body)
+        (known,) = self.fields
+        beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
+        if beside > raw_json.MOST_COMMAS:
+            raise ValidationError(
+                f"has {beside:,} commas beside those of {known!r}, which is all that is known here"
+            )
+        members = raw_json.members(body)
+        unknown = islice((name for name in members if name != known), MAX_FAULTS)
+        return {
+            name: None if raw_json.is_null(members[name]) else members[name]
+            for name in chain(unknown, members.keys() & {known})
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """A kind of body that a model is sent: how to accept it fast, and a schema for the rest."""
+
+    accept: Callable[[bytes], NDArray[np.float32] | None]
+    schema: Schema
+
+    def load(self, body: bytes) -> NDArray[np.float32]:
+        """Give the rows in ``body``: float32, shape ``(n, width)``, NaN where it says null.
+
+        Raises `NotJson`, `ValidationError`, and `BatchTooLarge`.
+        """
+        rows = self.accept(body)
+        if rows is not None:
+            return rows
+        document: Any = raw_json.check(body)
+        try:
+            loaded: dict[str, NDArray[np.float32]] = self.schema.load(document)
+        except RecursionError:  # there was room for it when it was checked, less deep in calls
+            raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
+        except ValidationError as error:
+            messages = error.messages
+            # marshmallow's frames hold their own error: in a circle it and the document would
+            # stay until the garbage is collected.
+            error.__traceback__ = None
+        else:
+            return next(iter(loaded.values()))
+        raise ValidationError(messages)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBodies:
+    """The kinds of bodies that a model's encoder accepts."""
+
+    predict: RequestBody
+    batch: RequestBody
+
+
+_bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
+
+
+def request_bodies(model: Model, max_rows: int) -> RequestBodies:
+    """Give what reads the bodies that ``model`` is sent; it is built once for each."""
+    bodies = _bodies.get(model)
+    if bodies is None:
+        bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)
+    return bodies
+
+
+def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
+    """Build what reads the bodies for ``encoder``, of ``max_rows`` at most."""
+    acceptance, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
+    predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
+    batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
+    return RequestBodies(
+        RequestBody(acceptance.row, predict()), RequestBody(acceptance.matrix, batch())
+    )
+
+
+class ProbabilitiesField(fields.Dict):
+    """Probabilities by position: ``{"class_0": p, "class_1": p, ...}``."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return dict(zip(_class_keys(len(value)), value, strict=True))
+
+
+@lru_cache(maxsize=16)
+def _class_keys(classes: int) -> tuple[str, ...]:
+    return tuple(f"class_{index}" for index in range(classes))
+
+
+def _said(description: str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"description": description, **more}}
+
+
+class PredictionSchema(Schema):
+    prediction = fields.Integer(
+        required=True, attribute="class_index", **_said("The index of the most probable class.")
+    )
+    label = fields.String(required=True, **_said("The name of that class."))
+    probabilities = ProbabilitiesField(
+        required=True,
+        keys=fields.String(),
+        values=fields.Float(),
+        **_said("The probability of each class, by its position in the model's classes."),
+    )
+    model_version = fields.String(required=True)
+    timestamp = fields.DateTime(required=True, format="iso", **_said("UTC, with its offset."))
+
+    def encode(self, prediction: Prediction) -> bytes:
+        """Write what `dump` gives as JSON, and a newline for those at a terminal.
+
+        Probabilities are written with the digits that tell a float32 from its neighbours.
+        """
+        return b"".join(self.in_parts(prediction))
+
+    def in_parts(self, prediction: Prediction) -> EncodedRows | tuple[bytes]:
+        """Return the parts of what `encode` returns: one, unless there are very many classes."""
+        if len(prediction.probabilities) > _FEW_CLASSES:
+            return EncodedRows(
+                np.array([prediction.class_index]),
+                np.array([prediction.probabilities], dtype=np.float32),
+                {prediction.class_index: prediction.label},
+                version=prediction.model_version,
+                timestamp=prediction.timestamp,
+                begin=b"",
+                end=b"\n",
+            )
+        document = {
+            "prediction": prediction.class_index,
+            "label": prediction.label,
+            "probabilities": dict(
+                zip(
+                    _class_keys(len(prediction.probabilities)),
+                    map(np.float32, prediction.probabilities),
+                    strict=True,
+                )
+            ),
+            "model_version": prediction.model_version,
+            "timestamp": json_time(prediction.timestamp),
+        }
+        return (orjson.dumps(document, option=_NUMPY | orjson.OPT_APPEND_NEWLINE),)
+
+
+class BatchResponseSchema(Schema):
+    predictions = fields.List(fields.Nested(PredictionSchema), required=True)
+    total_samples = fields.Integer(required=True)
+    model_version = fields.String(required=True)
+
+    def encode(self, batch: BatchPrediction) -> bytes:
+        """Write what `dump` gives as JSON, and a newline; see `app.protocols.native.answers`."""
+        return b"".join(self.in_parts(batch))
+
+    def in_parts(self, batch: BatchPrediction) -> EncodedRows:
+        """Return the parts of what `encode` returns, each a few milliseconds of work."""
+        return EncodedRows(
+            batch.class_indices,
+            batch.probabilities,
+            batch.classes,
+            version=batch.model_version,
+            timestamp=batch.timestamp,
+            begin=b'{"predictions":[',
+            end=b'],"total_samples":%d,"model_version":%b}\n'
+            % (len(batch), orjson.dumps(batch.model_version)),
+        )
+
+
+class LinksSchema(Schema):
+    message = fields.String(required=True)
+    version = fields.String(required=True, **_said("The version of Lantern."))
+    docs = fields.String(required=True)
+    openapi = fields.String(required=True)
+    health = fields.String(required=True)
+    model = fields.String(required=True)
+    models = fields.String(required=True)
+    predict = fields.String(required=True)
+    batch = fields.String(required=True)
+    metrics = fields.String(required=True)
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["healthy", "unhealthy"]})
+    model_loaded = fields.Boolean(required=True)
+    model_version = fields.String(required=True, allow_none=True)
+    timestamp = fields.DateTime(required=True, format="iso")
+    reason = fields.String(**_said("Why it is unhealthy."))
+
+
+class ProbeSchema(Schema):
+    status = fields.String(required=True, metadata={"enum": ["live", "ready"]})
+
+
+class FeatureSchema(Schema):
+    name = fields.String(required=True)
+    description = fields.String(required=True)
+    unit = fields.String(required=True)
+    minimum = fields.Float(required=True, allow_none=True, **_said("The least value in training."))
+    maximum = fields.Float(
+        required=True, allow_none=True, **_said("The greatest value in training.")
+    )
+    nullable = fields.Boolean(
+        required=True, **_said("Whether null is accepted; it is then imputed.")
+    )
+    example = fields.Float(required=True, allow_none=True)
+
+
+class ModelInfoSchema(Schema):
+    name = fields.String(required=True)
+    model_version = fields.String(required=True)
+    description = fields.String(required=True)
+    created_at = fields.String(required=True, allow_none=True)
+    model_loaded = fields.Boolean(required=True)
+    num_features = fields.Integer(required=True)
+    max_batch_size = fields.Integer(
+        required=True, **_said("The most samples that one batch may have.")
+    )
+    feature_names = fields.List(fields.String(), required=True)
+    features = fields.List(fields.Nested(FeatureSchema), required=True)
+    classes = fields.List(fields.String(), required=True)
+    preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
+    training = fields.Dict(keys=fields.String(), required=True)
+    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
+    device = fields.String(required=True)
+    checksum = fields.String(
+        required=True, **_said("Of the network's file: the algorithm, a colon, hexadecimal.")
+    )
+    loaded_at = fields.DateTime(required=True, format="iso")
+    release = fields.Nested("ReleaseSchema", required=True)
+
+
+class ReleaseSchema(Schema):
+    stable = fields.String(required=True, allow_none=True, **_said("The version that serves."))
+    candidate = fields.String(required=True, allow_none=True, **_said("The one beside it."))
+    mode = fields.String(
+        required=True, allow_none=True, metadata={"enum": ["canary", "shadow", None]}
+    )
+    share = fields.Float(
+        required=True, allow_none=True, **_said("Of the requests, how many a canary answers.")
+    )
+    fault = fields.String(
+        required=True, allow_none=True, **_said("Why the release is not served as it stands.")
+    )
+
+
+class ListedModelSchema(Schema):
+    name = fields.String(
+        required=True,
+        allow_none=True,
+        **_said("As paths have it; null while neither settings nor files say it."),
+    )
+    release = fields.Nested(ReleaseSchema, required=True)
+
+
+class ModelsSchema(Schema):
+    models = fields.List(fields.Nested(ListedModelSchema), required=True)
+
+
+class FaultSchema(Schema):
+    pointer = fields.String(required=True, **_said("A JSON pointer (RFC 6901) into the body."))
+    detail = fields.String(required=True)
+
+
+class ProblemSchema(Schema):
+    type = fields.String(required=True)
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    instance = fields.String(required=True)
+    request_id = fields.String(required=True)
+    errors = fields.List(
+        fields.Nested(FaultSchema), required=True, **_said("Every fault found, at most 100.")
+    )
+
+
+PREDICTION = PredictionSchema()
+BATCH_RESPONSE = BatchResponseSchema()
+LINKS = LinksSchema()
+HEALTH = HealthSchema()
+PROBE = ProbeSchema()
+MODEL_INFO = ModelInfoSchema()
+MODELS = ModelsSchema()
+PROBLEM = ProblemSchema()

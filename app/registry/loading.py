@@ -1,0 +1,175 @@
+"""Loading: from where a model is, and how it is to run, to a `Model` that passed its self-test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..model import bundle as bundles
+from ..model import trial
+from ..model.batching import BatchingRuntime
+from ..model.bundle import Bundle
+from ..model.errors import BundleError
+from ..model.model import Model
+from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+from ..model.trial import DEFAULT_LIMITS, TrialLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
+
+    ``name`` is what the settings call it; empty where its files do (see `app.model.naming`).
+    ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
+    ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
+    ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds
+    the values of one answer; 0 doesn't. ``limits`` are those of the trial of what nobody verified.
+    """
+
+    path: Path
+    name: str = ""
+    version: str = ""
+    runtime: RuntimeChoice = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    batch_rows: int = 0
+    feature_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    cache_size: int = 0
+    max_answer_values: int = 0
+    limits: TrialLimits = DEFAULT_LIMITS
+
+
+def load_model(source: ModelSource) -> Model:
+    """Load, verify and self-test the model that ``source`` stands for.
+
+    The files of a bundle are those that were packed, which its manifest vouches for: they are
+    loaded at once. A checkpoint without a manifest is tried in a process of its own first. Raises
+    `BundleError` when the model can't be served.
+    """
+    found = bundles.find_bundle(source.path, source.version)
+    if not bundles.is_bare(found):
+        return _load(source, found, _load_bundle)
+    _check_bare(source)
+    file = bundles.checkpoint_path(found)
+    tried = trial.run(_try_bare, source, found, path=file, limits=source.limits)
+    model = _load(source, found, _load_bare)
+    if model.checksum != tried:
+        raise BundleError(f"{file} was replaced while it was loaded; load it again.")
+    return model
+
+
+def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Model:
+    bundle, runtime, checksum = load(source, found)
+    classes = len(bundle.manifest.classes)
+    if 0 < source.max_answer_values < classes:
+        raise BundleError(
+            f"Version {bundle.manifest.version} answers {classes:,} values for a row, and "
+            f"limits.max_answer_values is {source.max_answer_values:,}: it could answer no "
+            "request. Set it higher."
+        )
+    if source.batch_rows:
+        runtime = BatchingRuntime(runtime, source.batch_rows)
+    model = Model(
+        bundle,
+        runtime,
+        checksum,
+        name=source.name,
+        cache_size=source.cache_size,
+        trial_seconds=source.limits.seconds,
+    )
+    model.self_test()
+    return model
+
+
+def _try_bare(source: ModelSource, found: Path) -> str:
+    """Load a bare checkpoint as a worker would, on the CPU, and return its checksum."""
+    on_cpu = replace(source, device="cpu", runtime="torch", batch_rows=0)
+    return _load(on_cpu, found, _load_bare).checksum
+
+
+def runtime_for(source: ModelSource) -> str:
+    """Return the runtime that `load_model` will use, without loading anything.
+
+    Raises `BundleError` as it would.
+    """
+    found = bundles.find_bundle(source.path, source.version)
+    bare = bundles.is_bare(found)
+    if bare:
+        return _check_bare(source)
+    return choose_runtime(
+        source.runtime,
+        has_onnx=(found / bundles.ONNX).is_file(),
+        has_checkpoint=(found / bundles.CHECKPOINT).is_file(),
+        device=source.device,
+    )
+
+
+_Loaded = tuple[Bundle, Runtime, str]
+"""A bundle, what executes it, and the checksum of the file that is executed."""
+
+
+def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
+    promised = path.name if path != source.path else source.version or None
+    bundle = bundles.open_bundle(path, promised)
+    manifest = bundle.manifest
+    name = choose_runtime(
+        source.runtime,
+        has_onnx=bundle.onnx is not None,
+        has_checkpoint=bundle.checkpoint is not None,
+        device=source.device,
+    )
+    file = bundles.ONNX if name == "onnx" else bundles.CHECKPOINT
+    runtime = make_runtime(bundle, name, threads=source.threads, device=source.device)
+    return bundle, runtime, manifest.files[file].sha256
+
+
+def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "cpu") -> Runtime:
+    """Make the runtime ``name`` ("onnx" or "torch") of a bundle that holds what it executes.
+
+    Raises `BundleError` when the network can't be read, or isn't the manifest's.
+    """
+    manifest = bundle.manifest
+    width, classes = len(manifest.features), len(manifest.classes)
+    if name == "onnx" and bundle.onnx is not None:
+        return OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
+    assert bundle.checkpoint is not None  # choose_runtime saw to it
+    from ..model.network import build_network, read_checkpoint
+
+    checkpoint = read_checkpoint(bundle.checkpoint)
+    told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
+    if told != (width, classes, manifest.version):
+        raise BundleError(
+            f"{bundle.checkpoint} has {told[0]} inputs, {told[1]} outputs and version "
+            f"{told[2]!r}; the manifest says {width}, {classes} and {manifest.version!r}."
+        )
+    return TorchRuntime(build_network(checkpoint), threads, device)
+
+
+def _check_bare(source: ModelSource) -> str:
+    """Return the runtime of a bare checkpoint. Raises `BundleError` when it isn't to be had."""
+    return choose_runtime(source.runtime, has_onnx=False, has_checkpoint=True, device=source.device)
+
+
+def _load_bare(source: ModelSource, path: Path) -> _Loaded:
+    from ..model.network import build_network, read_checkpoint
+
+    file = bundles.checkpoint_path(path)
+    checkpoint = read_checkpoint(file)
+    if path != source.path and checkpoint.version != path.name:
+        raise BundleError(
+            f"{file} is version {checkpoint.version!r}, and its directory says {path.name!r}: "
+            "rename one of them."
+        )
+    network = build_network(checkpoint)  # before anything is made as large as it claims to be
+    bundle = bundles.open_bare_checkpoint(
+        file,
+        input_dim=checkpoint.input_dim,
+        output_dim=checkpoint.output_dim,
+        version=checkpoint.version,
+        feature_names=source.feature_names,
+        class_names=source.class_names,
+    )
+    runtime = TorchRuntime(network, source.threads, source.device)
+    return bundle, runtime, bundles.file_sha256(file)

@@ -1,0 +1,349 @@
+"""The repository of one model: ``models/NAME`` with its versions, its release and its history.
+
+This is the only writer of the release. Each change is made under a lock, after the version was
+verified and compared, as a line of the history and one atomic replacement of the release file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..model import bundle as bundles
+from ..model import manifest as manifests
+from ..model.compat import breaking_changes
+from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
+from ..model.manifest import Manifest
+from ..model.naming import as_name
+from ..model.runtime import RuntimeChoice
+from ..model.trial import DEFAULT_LIMITS, TrialLimits
+from . import release as releases
+from .history import Change, new_change, read_history, recorded
+from .release import Mode, Release, release_in_force, write_release
+from .verification import verify
+
+LOCK_NAME = ".lock"
+State = Literal["stable", "canary", "shadow", ""]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """A version at a glance; ``share`` is a canary's, and ``bytes`` counts the files.
+
+    ``problem`` says why the rest is unknown, where its manifest can't be read; whether the version
+    is fit to serve is for `verify` to say.
+    """
+
+    version: str
+    state: State = ""
+    share: float | None = None
+    created_at: str | None = None
+    bytes: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Repository:
+    """The model in ``directory``: ask for what is there, and change which version serves.
+
+    Everything raises `BundleError` when the directory, the release file or the history can't be
+    used. A change raises `NothingToChange`, `ChangeUnderWay` when another process holds the lock,
+    and `ReleaseRejected` when it would do harm; the release is then what it was.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "",
+        runtime: RuntimeChoice = "auto",
+        device: str = "cpu",
+        limits: TrialLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """``runtime`` and ``device`` are those of the service, which a version must suit; it is
+        tried within ``limits``. ``name`` is what its settings call the model, empty where the
+        manifests do.
+        """
+        self.limits = limits
+        self.directory = directory
+        self.name = name
+        self.runtime = runtime
+        self.device = device
+
+    def versions(self) -> list[str]:
+        """Give the versions, numbers first and in their order."""
+        path = self.directory
+        models = (path, path / manifests.FILE_NAME, path / bundles.CHECKPOINT)
+        if any(file.is_file() for file in models):
+            raise BundleError(
+                f"{path} is one model, not a directory of versions: it has no release. If it is "
+                f"one of the versions in {path.parent}, name that directory."
+            )
+        return bundles.versions(path)
+
+    def release(self) -> Release:
+        """Give the release in force: the file's, or the highest version where there is no file."""
+        self.versions()
+        return release_in_force(self.directory)
+
+    def manifest(self, version: str) -> Manifest:
+        """Read the manifest of ``version``."""
+        self.require(version)
+        return manifests.read_manifest(self.directory / version / manifests.FILE_NAME)
+
+    def require(self, version: str) -> None:
+        """Raise `BundleError` when there is no such version, with those that there are."""
+        versions = self.versions()
+        if version not in versions:
+            raise BundleError(
+                f"{self.directory} has no version {version!r}; it has: {', '.join(versions)}."
+            )
+
+    def summaries(self, release: Release | None) -> list[VersionSummary]:
+        """Give every version at a glance, and those of ``release`` that are not there any more."""
+        versions = self.versions()
+        gone = [v for v in release.versions if v not in versions] if release else []
+        return [self._summary(version, release) for version in [*versions, *gone]]
+
+    def history(self) -> list[Change]:
+        """Give the changes of the release, the oldest first."""
+        self.versions()
+        return read_history(self.directory)
+
+    def promote(
+        self, version: str, *, allow_schema_change: bool = False, message: str = ""
+    ) -> Change:
+        """Make ``version`` the stable one, alone: a canary or shadow ends.
+
+        It must verify, and its schema must not break callers of the stable one, unless
+        ``allow_schema_change``. A release file that can't be read is replaced too, if that is said:
+        there is then nothing to compare with.
+        """
+        with self._changing():
+            self.require(version)
+            before, unknown = self._release_or_fault()
+            if before is not None and before.stable == version and self._is_written():
+                ends = f"; clear ends the {before.mode} of {before.candidate}"
+                raise NothingToChange(
+                    f"Version {version} is stable already{ends if before.candidate else ''}."
+                )
+            manifest = self._verified(version, "promoted")
+            reasons = unknown
+            if before is not None:
+                reasons = [
+                    *self._breaks(before.stable, manifest),
+                    *self._renames(before.stable, manifest),
+                ]
+            if reasons and not allow_schema_change:
+                raise ReleaseRejected(
+                    f"Version {version} is not promoted, for it may break callers "
+                    "(--allow-schema-change promotes it all the same):",
+                    reasons,
+                )
+            return self._replace("promote", before, Release(version), message)
+
+    def rollback(self, message: str = "") -> Change:
+        """Go back to what answered before: without a canary, or to the stable version before.
+
+        A canary is ended first, for it was the last to come to callers. Otherwise the stable
+        version before this one becomes stable; once more, and the one before that does. It must
+        verify, though only on its fastest runtime, for whoever goes back is in a hurry; that its
+        schema differs doesn't matter, for it has served.
+        """
+        with self._changing():
+            before = self.release()
+            if before.mode == "canary":
+                after = Release(before.stable)
+            else:
+                after = Release(self._version_before(before.stable))
+                self._verified(after.stable, "rolled back to", each_runtime=False)
+            return self._replace("rollback", before, after, message)
+
+    def canary(self, version: str, share: float, message: str = "") -> Change:
+        """Let ``version`` answer ``share`` (0 to 1) of the requests, beside the stable one."""
+        return self._accompany(version, "canary", share, message)
+
+    def shadow(self, version: str, message: str = "") -> Change:
+        """Let ``version`` predict what the stable one answers, to be compared with it."""
+        return self._accompany(version, "shadow", 0.0, message)
+
+    def clear(self, message: str = "") -> Change:
+        """End the canary or shadow: the stable version serves alone."""
+        with self._changing():
+            before = self.release()
+            if before.candidate is None:
+                raise NothingToChange(f"There is no candidate beside version {before.stable}.")
+            return self._replace("clear", before, Release(before.stable), message)
+
+    def _accompany(self, version: str, mode: Mode, share: float, message: str) -> Change:
+        with self._changing():
+            self.require(version)
+            before = self.release()
+            if version == before.stable:
+                raise ReleaseRejected(
+                    f"Version {version} is the stable one, and can't be its own {mode}."
+                    if self._is_written()
+                    else f"Version {version} serves already, as the highest; promote the version "
+                    "that is to be stable first."
+                )
+            after = Release(before.stable, version, mode, share)
+            if after == before:
+                raise NothingToChange(f"Version {version} is the {mode} already.")
+            releases.parse_release(releases.release_document(after))  # the share is one
+            reasons = self._breaks(before.stable, self._verified(version, f"made a {mode}"))
+            if reasons:
+                raise ReleaseRejected(
+                    f"Version {version} can't be the {mode} of {before.stable}: callers can't know "
+                    "which of them answers.",
+                    reasons,
+                )
+            return self._replace(mode, before, after, message)
+
+    def _replace(self, action: str, before: Release | None, after: Release, message: str) -> Change:
+        change = new_change(action, before, after, message)
+        with recorded(self.directory, change):
+            write_release(self.directory, after)
+        return change
+
+    def _is_written(self) -> bool:
+        return (self.directory / releases.FILE_NAME).exists()
+
+    def _release_or_fault(self) -> tuple[Release | None, list[str]]:
+        """Give the release in force; or None, and why nobody can know what callers rely on."""
+        try:
+            return self.release(), []
+        except BundleError as error:
+            # Without a file nothing serves: no version is a number, and there are no callers.
+            return None, [f"Nothing is known of the stable version. {error}"] * self._is_written()
+
+    def _verified(self, version: str, wish: str, *, each_runtime: bool = True) -> Manifest:
+        report = verify(
+            self.directory,
+            version,
+            measure=False,
+            each_runtime=each_runtime,
+            runtime=self.runtime,
+            device=self.device,
+            limits=self.limits,
+        )
+        if report.problems or report.manifest is None:
+            raise ReleaseRejected(
+                f"Version {version} is not {wish}, for it fails to verify:", report.problems
+            )
+        return report.manifest
+
+    def _breaks(self, stable: str, manifest: Manifest) -> list[str]:
+        """Say what of ``manifest`` would break callers of ``stable``, or that nobody can know."""
+        try:
+            path = self.directory / stable / manifests.FILE_NAME
+            return breaking_changes(manifests.read_manifest(path), manifest)
+        except BundleError as error:
+            return [f"The stable version {stable} can't be compared with. {error}"]
+
+    def _renames(self, stable: str, manifest: Manifest) -> list[str]:
+        """Say that ``manifest`` has another name than that of ``stable``, where callers see it."""
+        if self.name:
+            return []
+        path = self.directory / stable / manifests.FILE_NAME
+        try:
+            before, after = as_name(manifests.read_name(path)), as_name(manifest.name)
+        except BundleError:  # `_breaks` says so
+            return []
+        if before == after:
+            return []
+        return [
+            f"The model is called {after!r}, and was {before!r}: so are its URLs and metrics from "
+            f'the next start of the service, unless model.name = "{before}" is set.'
+        ]
+
+    def _version_before(self, stable: str) -> str:
+        earlier = _stables(read_history(self.directory), stable)[:-1]
+        if not earlier:
+            raise ReleaseRejected(
+                f"The history knows no version before {stable}; promote the one that is to serve."
+            )
+        if earlier[-1] not in self.versions():
+            raise ReleaseRejected(
+                f"The version before {stable} was {earlier[-1]}, which is in {self.directory} no "
+                "more; promote another."
+            )
+        return earlier[-1]
+
+    def _summary(self, version: str, release: Release | None) -> VersionSummary:
+        known = VersionSummary(version)
+        if release is not None and version == release.stable:
+            known = VersionSummary(version, "stable")
+        elif release is not None and version == release.candidate and release.mode:
+            share = release.share if release.mode == "canary" else None
+            known = VersionSummary(version, release.mode, share)
+        path = self.directory / version / manifests.FILE_NAME
+        try:
+            manifest = manifests.read_manifest(path)
+            size = path.stat().st_size + sum(record.size for record in manifest.files.values())
+        except (BundleError, OSError) as error:
+            return replace(known, problem=str(error))
+        return replace(
+            known, created_at=manifest.created_at, bytes=size, training=manifest.training
+        )
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock of the model, which the system takes back from a process that dies."""
+        self.versions()
+        path = self.directory / LOCK_NAME
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        except OSError as error:
+            raise BundleError(f"{path} can't be opened: {error.strerror}.") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ChangeUnderWay(
+                    f"Another change of {self.directory} is under way; nothing was changed."
+                ) from None
+            except OSError as error:
+                raise BundleError(f"{path} can't be locked: {error.strerror}.") from error
+            self._sweep()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left of a release that it was writing."""
+        for path in self.directory.glob(f"{releases.SCRATCH_PREFIX}*"):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _stables(changes: Sequence[Change], now: str) -> list[str]:
+    """Give the stable versions that lead to ``now``, which is the last of them.
+
+    A rollback takes back what it left, wherever that stands, so that the next one goes further back
+    and not forth again. What was changed by hand counts as promoted.
+    """
+    stables: list[str] = []
+    left: set[str] = set()
+
+    def come_to(version: str) -> None:
+        if stables[-1:] != [version]:
+            stables.append(version)
+
+    for change in changes:
+        if not change.made:
+            continue
+        if change.before is not None:
+            come_to(change.before.stable)
+        if change.action == "rollback" and change.after.stable in stables:
+            while stables[-1] != change.after.stable:
+                left.add(stables.pop())
+        else:
+            left.discard(change.after.stable)
+            come_to(change.after.stable)
+    come_to(now)
+    return [version for version in stables[:-1] if version not in left | {now}] + [now]

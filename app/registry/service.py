@@ -1,0 +1,408 @@
+"""`ModelService`: the one owner of what serves of a model in a process.
+
+It loads what the release names, replaces it when the release changes, and tells how it stands. A
+load that fails is remembered, not raised: what served goes on to serve, and where nothing did, the
+process stays up and says why it can't predict.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import bundle as bundles
+from ..model.compat import breaking_changes
+from ..model.errors import BundleError, ModelError, ModelUnavailable
+from ..model.model import BatchPrediction, Model, Prediction
+from ..model.naming import ModelName, as_name, name_in
+from ..model.runtime import import_library
+from ..model.text import readable
+from .loading import ModelSource, load_model, runtime_for
+from .release import FILE_NAME, Release, release_in_force
+from .rollout import Rollout
+
+log = logging.getLogger("lantern.model")
+
+T = TypeVar("T")
+RETRY_SECONDS = 30.0
+"""After how long what failed is tried again, though no file of it has changed."""
+
+Identity = tuple[int, ...] | None
+"""What tells a file from the one that replaced it; None for no file."""
+
+
+class Observer:
+    """Who wants to know what a service does; each method may be left as it is, none may raise."""
+
+    def loaded(self, model: Model, seconds: float) -> None:
+        """Take note of a model that was loaded, and how long that took."""
+
+    def served(self, rollout: Rollout) -> None:
+        """Take note of what serves from now on."""
+
+    def refused(self, name: str, fault: str) -> None:
+        """Take note of why the release can't be served as it stands; empty when it can."""
+
+
+class VersionMemory(Protocol):
+    """What processes that are gone, or beside this one, could serve; no method may raise."""
+
+    def remember(self, model: str, version: str) -> None:
+        """Remember that ``version`` of ``model`` can be served."""
+
+    def recall(self, model: str) -> str | None:
+        """Return the version of ``model`` that was remembered last, if one was."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a service stands: what serves, if anything does, and why the release is not served as it
+    stands (empty when it is).
+    """
+
+    rollout: Rollout | None = None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A model that is loaded, and the identities of the files that it was loaded from."""
+
+    model: Model
+    files: object
+
+
+class ModelService:
+    """Holds what serves of one model in this process.
+
+    In ``memory`` it notes what it could serve. A process that begins while the release can't be
+    served begins with that.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        observer: Observer | None = None,
+        memory: VersionMemory | None = None,
+    ) -> None:
+        self.source = source
+        self._memory = memory
+        self._observer = observer or Observer()
+        self._name = ModelName(source.name)
+        self._told_name: str | None = None
+        self._lock = threading.Lock()
+        self._tried = False
+        self._seen: object = None
+        self._try_again_at = float("inf")
+        self._held: dict[str, _Held] = {}
+        self._state = State()
+
+    @property
+    def name(self) -> str:
+        """What the model is called, by every process for as long as the service runs.
+
+        The name in its source, or else what its files called it when they could first be read;
+        empty until then.
+        """
+        return self._name.value
+
+    def learn_name(self) -> None:
+        """Read the name from the model's files, where nothing else says it. Never raises.
+
+        Done before a fork, it doesn't hang on which worker is the first to load.
+        """
+        with suppress(Exception):  # why they can't be read is told by `load`
+            found = bundles.find_bundle(self.source.path, self._release().stable)
+            self._name.decide(lambda: name_in(found))
+
+    def import_libraries(self) -> None:
+        """Import what the runtime needs: done before a fork, every worker shares it.
+
+        Never raises: what is wrong with the model is told by `load`.
+        """
+        try:
+            import_library(runtime_for(self.source))
+        except Exception as error:
+            log.debug("no library imported ahead: %s", error)
+
+    def load(self) -> bool:
+        """Load what the release names, once, and tell whether anything serves. Never raises.
+
+        Call it after the fork: the runtimes' threads don't survive one. In a process where nobody
+        called it, the first question about the model does; no later one waits for a load.
+        """
+        if not self._tried:
+            with self._lock:
+                if not self._tried:
+                    self._follow()
+                    self._tried = True
+        return self._state.rollout is not None
+
+    def refresh(self) -> None:
+        """Look whether the release or a bundle in it was replaced; if so, load and swap. Never
+        raises.
+
+        What is new is loaded beside what serves, and proves itself, before it takes over.
+        """
+        with self._lock:
+            self._follow()
+
+    @property
+    def state(self) -> State:
+        """How the service stands; take it once where both halves matter."""
+        self.load()
+        return self._state
+
+    @property
+    def rollout(self) -> Rollout:
+        """What serves now; take it once a request, so that no swap comes between.
+
+        Raises `ModelUnavailable` with the reason when there is nothing.
+        """
+        rollout = self._state.rollout
+        if rollout is None:
+            state = self.state
+            rollout = state.rollout
+            if rollout is None:
+                raise ModelUnavailable(state.fault)
+        return rollout
+
+    def current(self) -> Model:
+        """Give the stable model. Raises `ModelUnavailable` with the reason when there is none."""
+        return self.rollout.stable
+
+    @property
+    def loaded(self) -> Model | None:
+        """The stable model, or None where it can't be loaded."""
+        rollout = self.state.rollout
+        return None if rollout is None else rollout.stable
+
+    @property
+    def fault(self) -> str:
+        """Why the release is not served as it stands; empty when it is."""
+        return self.state.fault
+
+    def predict(self, features: NDArray[np.float32]) -> Prediction:
+        """Classify one row ``(1, width)`` by the stable model; see `Model.predict`."""
+        return self.current().predict(features)
+
+    def predict_batch(self, samples: NDArray[np.float32]) -> BatchPrediction:
+        """Classify rows ``(n, width)`` by the stable model; see `Model.predict_batch`."""
+        return self.current().predict_batch(samples)
+
+    def info(self) -> dict[str, Any]:
+        """Describe the stable model; see `Model.info`."""
+        return self.current().info()
+
+    # Following the release, under the lock
+
+    def _follow(self) -> None:
+        # Looked at before anything is read: what changes meanwhile is seen the next time.
+        seen = self._identity()
+        if seen == self._seen and monotonic() < self._try_again_at:
+            return
+        self._seen = seen
+        before = self._state
+        faults: list[str] = []
+        rollout = self._serve_release(faults) or before.rollout or self._serve_remembered(faults)
+        self._try_again_at = monotonic() + RETRY_SECONDS if faults else float("inf")
+        self._state = State(rollout, " ".join(faults))
+        if rollout is not None and not rollout.is_as(before.rollout):
+            self._tell_of_swap(rollout, before.rollout)
+        self._tell_of_fault(before)
+
+    def _serve_release(self, faults: list[str]) -> Rollout | None:
+        """Load what the release names; give None, and say why, when its stable version fails.
+
+        A candidate that fails is only left out.
+        """
+        release = _attempt(faults, self._release)
+        if release is None:
+            return None
+        stable = self._version(release.stable, faults)
+        if stable is None:
+            return None
+        candidate = None
+        if release.candidate is not None:
+            candidate = self._version(release.candidate, faults)
+        if candidate is not None and (broken := _misfits(stable.model, candidate.model)):
+            faults.append(broken)
+            candidate = None
+        held = {release.stable: stable}
+        rollout = Rollout(stable.model)
+        if candidate is not None:
+            held[str(release.candidate)] = candidate
+            rollout = Rollout(stable.model, candidate.model, release.mode, release.share)
+        self._held = held
+        if not faults and release.stable and self._memory:
+            self._memory.remember(self._remembered_as, release.stable)
+        return rollout
+
+    def _serve_remembered(self, faults: list[str]) -> Rollout | None:
+        """Load what a process beside or before this one could serve."""
+        version = self._memory and self._memory.recall(self._remembered_as)
+        if not version:
+            return None
+        stable = self._version(version, [])
+        if stable is None:
+            return None
+        faults.append(f"Falling back to version {version}.")
+        self._held = {version: stable}
+        return Rollout(stable.model)
+
+    def _version(self, version: str, faults: list[str]) -> _Held | None:
+        """Give a version: the model that is held, unless its bundle was replaced, or a new one.
+
+        What is held stays good whatever becomes of its files; why it is not loaded anew is noted.
+        """
+        held = self._held.get(version)
+        source = _attempt(faults, lambda: self._source_of(version))
+        if source is None:
+            return held
+        files = _attempt(
+            faults, lambda: _identities(bundles.find_bundle(source.path, source.version))
+        )
+        if files is None or (held is not None and held.files == files):
+            return held
+        started = monotonic()
+        model = _attempt(faults, lambda: self._load(source))
+        if model is None:
+            return held
+        seconds = monotonic() - started
+        log.info(
+            "model loaded",
+            extra={
+                "model": model.name,
+                "model_version": model.version,
+                "runtime": model.runtime.name,
+                "device": model.runtime.device,
+                "milliseconds": round(seconds * 1000, 1),
+            },
+        )
+        _tell(lambda: self._observer.loaded(model, seconds))
+        return _Held(model, files)
+
+    def _load(self, source: ModelSource) -> Model:
+        found = bundles.find_bundle(source.path, source.version)
+        name = self._name.decide(lambda: name_in(found))
+        model = load_model(replace(source, name=name))
+        written = as_name(model.manifest.name)
+        if written != name and not self.source.name:
+            log.warning(
+                "the manifest has another name; this service keeps its own until it is restarted: "
+                "set model.name to keep it for good",
+                extra={"model": name, "manifest": written, "model_version": model.version},
+            )
+        return model
+
+    def _tell_of_swap(self, new: Rollout, old: Rollout | None) -> None:
+        _tell(lambda: self._observer.served(new))
+        if old is None:
+            return
+        log.info(
+            "release followed",
+            extra={
+                "model": self.name,
+                "stable": new.stable.version,
+                "candidate": new.candidate and new.candidate.version,
+                "mode": new.mode,
+                "share": new.share,
+                "before": old.stable.version,
+            },
+        )
+
+    def _tell_of_fault(self, before: State) -> None:
+        state, name = self._state, self.name
+        if name and self._told_name == "":  # what was told of it without a name is no longer so
+            _tell(lambda: self._observer.refused("", ""))
+        self._told_name = name
+        _tell(lambda: self._observer.refused(name, state.fault))
+        if state.fault and state.fault != before.fault:
+            event = "release not followed" if state.rollout else "model not loaded"
+            log.error(event, extra={"model": name or None, "reason": state.fault})
+
+    @property
+    def _remembered_as(self) -> str:
+        """What is known before any file can be read, as long as the settings are the same."""
+        return self.source.name or readable(str(self.source.path))
+
+    def _source_of(self, version: str) -> ModelSource:
+        return replace(self.source, version=version) if self._is_directory else self.source
+
+    @property
+    def _is_directory(self) -> bool:
+        """Whether there are versions of which a release may choose."""
+        return not self.source.version and bundles.holds_versions(self.source.path)
+
+    def _release(self) -> Release:
+        if self._is_directory:
+            return release_in_force(self.source.path)
+        return Release(self.source.version)  # empty for what has no versions
+
+    def _identity(self) -> object:
+        """Give what changes when there is something new to serve, or to try again."""
+        path = self.source.path
+        file = _identity(path / FILE_NAME)
+        try:
+            release = self._release()
+            versions = release.versions if self._is_directory else (self.source.version,)
+            found = [_identities(bundles.find_bundle(path, version)) for version in versions]
+        except Exception as error:
+            return file, str(error)
+        return file, release, tuple(found)
+
+
+def _misfits(stable: Model, candidate: Model) -> str:
+    """Say why ``candidate`` can't answer callers of ``stable``; empty when it can."""
+    broken = breaking_changes(stable.manifest, candidate.manifest)
+    if not broken:
+        return ""
+    return f"The candidate {candidate.version} is left out: {' '.join(broken)}"
+
+
+def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
+    """Do what may fail; then note why, and give None.
+
+    Whatever it is: a worker that dies here would be forked again at once, and die again.
+    """
+    try:
+        return act()
+    except ModelError as error:
+        faults.append(str(error))
+    except Exception as error:
+        log.exception("loading failed unexpectedly")
+        faults.append(f"Loading failed unexpectedly ({type(error).__name__}); see the log.")
+    return None
+
+
+def _tell(news: Callable[[], None]) -> None:
+    try:
+        news()
+    except Exception:  # whoever wanted to know can't keep a model from serving
+        log.exception("the news of the model was not taken")
+
+
+def _identities(path: Path) -> object:
+    """Give the identity of each file of a bundle, or of a checkpoint."""
+    try:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
+    return path, tuple((file.name, _identity(file)) for file in files)
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

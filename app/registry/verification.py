@@ -1,0 +1,206 @@
+"""Verification: is a version fit to serve? Everything that is wrong with it, not the first thing.
+
+What a worker checks when it loads a version is checked here on each runtime that the version can
+run on and that is installed, and how long a prediction takes is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import bundle as bundles
+from ..model import manifest as manifests
+from ..model import trial
+from ..model.bundle import Bundle
+from ..model.errors import BundleError, first_line
+from ..model.manifest import Golden, Manifest
+from ..model.model import Model
+from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from ..model.trial import DEFAULT_LIMITS, TrialLimits
+from .loading import make_runtime
+
+_ROWS = 1000
+_WARM_UP = 10
+_SINGLE_RUNS, _BATCH_RUNS = 300, 20
+_SECONDS = 2.0
+"""How long one measurement may take: a slow network is measured on fewer runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds in the runtime alone: one row's median and 99th percentile, and the median of
+    1,000 rows together.
+    """
+
+    one_row_p50: float
+    one_row_p99: float
+    thousand_rows: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeReport:
+    """How one runtime did: ``problem`` is a sentence, empty where all is well.
+
+    The differences are the largest, absolutely, from the golden samples' probabilities: each row
+    alone and all together. They are None where they could not be taken.
+    """
+
+    name: str
+    single_difference: float | None = None
+    batch_difference: float | None = None
+    latency: Latency | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of a version: ``problems`` are all that is wrong, a sentence each.
+
+    ``manifest`` is None where it can't be read.
+    """
+
+    version: str
+    manifest: Manifest | None
+    runtimes: tuple[RuntimeReport, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the version is fit to serve."""
+        return not self.problems
+
+
+def verify(
+    directory: Path,
+    version: str,
+    *,
+    threads: int = 1,
+    measure: bool = True,
+    each_runtime: bool = True,
+    runtime: RuntimeChoice = "auto",
+    device: str = "cpu",
+    limits: TrialLimits = DEFAULT_LIMITS,
+) -> Report:
+    """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
+    runtime, and, if ``measure``, the latency.
+
+    Unless ``each_runtime``, only the one that starts fastest is tried, of those that the version
+    has: torch alone takes a second to be imported. It must have what ``runtime`` executes on
+    ``device``, as the settings of the service will ask of it. Each runtime is tried in a process of
+    its own, within ``limits``. Never raises for what is wrong with the version: the report says it.
+    """
+    path = directory / version
+    try:
+        manifest = manifests.read_manifest(path / manifests.FILE_NAME)
+    except BundleError as error:
+        return Report(version, None, (), (str(error),))
+    problems: list[str] = []
+    damaged: set[str] = set()
+
+    def check(test: Callable[[], object], name: str = "") -> None:
+        try:
+            test()
+        except BundleError as error:
+            problems.append(str(error))
+            damaged.add(name)
+
+    check(lambda: bundles.check_version(path, manifest, version))
+    for name, record in manifest.files.items():
+        check(lambda name=name, record=record: bundles.check_file(path / name, record), name)  # type: ignore[misc]
+    check(lambda: bundles.describe(path, manifest))
+    has_onnx, has_checkpoint = (f in manifest.files for f in (bundles.ONNX, bundles.CHECKPOINT))
+    check(
+        lambda: choose_runtime(
+            runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
+        )
+    )
+    reports: list[RuntimeReport] = []
+    for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
+        # What isn't the file that was packed is not opened: its fault is told, and it may be worse.
+        fit = file in manifest.files and file not in damaged and is_installed(name)
+        if fit and (each_runtime or not reports):
+            bundle = bundles.describe(path, manifest)
+            reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
+    problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
+    return Report(version, manifest, tuple(reports), tuple(problems))
+
+
+def _tried(
+    bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: TrialLimits
+) -> RuntimeReport:
+    """Examine a runtime in a process of its own, and return what that reports."""
+    try:
+        report = trial.run(_examine, bundle, name, *how, path=file, limits=limits)
+    except BundleError as error:
+        return RuntimeReport(name, problem=str(error))
+    latency = report.pop("latency")
+    return RuntimeReport(**report, latency=latency and Latency(**latency))
+
+
+def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str, Any]:
+    """Return the `RuntimeReport` of one runtime, as plain values."""
+    return asdict(_report(bundle, name, threads=threads, measure=measure))
+
+
+def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
+    golden = bundle.manifest.golden
+    assert golden is not None  # a manifest that was read has them
+    try:
+        runtime = make_runtime(bundle, name, threads=threads)
+        problem = ""
+        single, batch = _differences(runtime, golden)
+        try:
+            Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
+        except BundleError as error:
+            problem = str(error)
+        latency = measure_latency(runtime, golden.samples) if measure and not problem else None
+    except BundleError as error:
+        return RuntimeReport(name, problem=str(error))
+    except Exception as error:  # a graph that loads can fail to run, in its library's own ways
+        return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
+    return RuntimeReport(name, single, batch, latency, problem)
+
+
+def _differences(runtime: Runtime, golden: Golden) -> tuple[float | None, float | None]:
+    """Give the largest differences, alone and together; None where the shape is another."""
+    single = np.concatenate([runtime.run(row[np.newaxis]) for row in golden.samples])
+    batch = runtime.run(golden.samples)
+    return _largest(single, golden.probabilities), _largest(batch, golden.probabilities)
+
+
+def _largest(answers: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
+    if answers.shape != wanted.shape or not np.isfinite(answers).all():
+        return None
+    return float(np.abs(answers - wanted).max())
+
+
+def measure_latency(runtime: Runtime, samples: NDArray[np.float32]) -> Latency:
+    """Measure ``runtime`` on ``samples``, float32 ``(n, width)``, over and over; see `Latency`."""
+    rows = [samples[index : index + 1] for index in range(len(samples))]
+    single = _timed(runtime, rows, _SINGLE_RUNS)
+    thousand = np.resize(samples, (_ROWS, samples.shape[1]))
+    batch = _timed(runtime, [thousand], _BATCH_RUNS)
+    p50, p99 = np.percentile(single, [50, 99]).tolist()
+    return Latency(p50, p99, float(np.median(batch)))
+
+
+def _timed(runtime: Runtime, matrices: list[NDArray[np.float32]], runs: int) -> list[float]:
+    """Give the milliseconds of up to ``runs`` runs, after some to warm up."""
+    milliseconds: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    for run in range(-_WARM_UP, runs):
+        started = time.perf_counter()
+        runtime.run(matrices[run % len(matrices)])
+        finished = time.perf_counter()
+        if run >= 0 or finished > end:
+            milliseconds.append((finished - started) * 1000)
+        if finished > end:
+            break
+    return milliseconds
