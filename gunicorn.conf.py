@@ -124,7 +124,7 @@ def when_ready(server):
 
 
 def _names(listeners):
-    """Give the names of the sockets that are really listened on."""
+    """Return the names of the sockets that are really listened on."""
     return [listener.getsockname() for listener in listeners]
 
 

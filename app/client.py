@@ -257,7 +257,7 @@ class ModelClient:
         self._session.close()
 
     def health_check(self) -> Health:
-        """Tell how the service stands, as it is at this moment: a 503 is not asked again.
+        """Return how the service stands at this moment: a 503 is not asked again.
 
         An unhealthy service is an answer, not an exception: look at ``status``.
         """
@@ -345,7 +345,7 @@ class _PoliteRetry(Retry):
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: Any) -> float | None:
-        """Give the seconds that the service asks for, None for a header that makes no sense."""
+        """Return the seconds that the service asks for, None for a header that makes no sense."""
         try:
             seconds = super().get_retry_after(response)
         except (InvalidHeader, ValueError, OverflowError):
@@ -353,7 +353,7 @@ class _PoliteRetry(Retry):
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
 
     def get_backoff_time(self) -> float:
-        """Give the seconds to wait where the service asks for none.
+        """Return the seconds to wait where the service asks for none.
 
         They double, and are spread so that clients that failed together don't come back together.
         A connection that broke is made anew at once: most were kept open too long, no more.
@@ -366,7 +366,7 @@ class _PoliteRetry(Retry):
 
 
 def _root(error: BaseException) -> BaseException:
-    """Give the exception that began it: requests and urllib3 wrap theirs in three ways."""
+    """Return the exception that began it: requests and urllib3 wrap theirs in three ways."""
     for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
         if isinstance(inner, BaseException):
             return _root(inner)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def settings(path: Path) -> dict[str, str]:
-    """Give the settings with which Lantern serves such a checkpoint."""
+    """Return the settings with which Lantern serves such a checkpoint."""
     return {
         "LANTERN_MODEL__PATH": str(path),
         "LANTERN_MODEL__FEATURE_NAMES": ",".join(payloads.feature_names()),

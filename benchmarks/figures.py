@@ -38,7 +38,7 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
 
 
 def interleaved(items: Sequence[T], rounds: int) -> Iterator[T]:
-    """Give every item once a round, each round beginning with another: A B C, B C A, C A B."""
+    """Return every item once a round, each round beginning with another: A B C, B C A, C A B."""
     for number in range(rounds):
         first = number % len(items)
         yield from (*items[first:], *items[:first])

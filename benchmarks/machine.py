@@ -15,7 +15,7 @@ from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
 
 
 def describe() -> dict[str, Any]:
-    """Give the processor, its cores, memory, kernel, Python, wrk and every library's version."""
+    """Return the processor, its cores, memory, kernel, Python, wrk and every library's version."""
     ours = read_pins(ROOT / "requirements.txt")
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Give the commit that is checked out, with ``-dirty`` when files differ from it.
+    """Return the commit that is checked out, with ``-dirty`` when files differ from it.
 
     Earlier results don't count: they change by measuring.
     """
@@ -45,7 +45,7 @@ def commit() -> str:
 
 
 def load_average() -> float:
-    """Give the load of the last minute: what others did on this machine."""
+    """Return the load of the last minute: what others did on this machine."""
     return os.getloadavg()[0]
 
 
@@ -56,13 +56,13 @@ def _git(*arguments: str) -> str:
 
 
 def _first_line(*command: str) -> str:
-    """Give the first line that a program prints; wrk says its version and exits with 1."""
+    """Return the first line that a program prints; wrk says its version and exits with 1."""
     ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return (ran.stdout or ran.stderr).partition("\n")[0].partition(" Copyright")[0]
 
 
 def _field(path: str, name: str) -> str:
-    """Give the value of the first line ``name : value`` of a file in /proc."""
+    """Return the value of the first line ``name : value`` of a file in /proc."""
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:

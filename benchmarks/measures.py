@@ -57,7 +57,7 @@ BATCHING_SETTINGS = {
 
 
 def everyone() -> list[Program]:
-    """Give Lantern with its default settings, and the peers."""
+    """Return Lantern with its default settings, and the peers."""
     return [lantern(), *(peer(name) for name in PEER_NAMES)]
 
 
@@ -196,7 +196,7 @@ WITH_PEERS = {"predict", "batch", "footprint"}
 
 
 def _posting(bodies: Path) -> LoadOn:
-    """Give the load of 16 kept connections that post ``bodies`` to `/predict`."""
+    """Return the load of 16 kept connections that post ``bodies`` to `/predict`."""
 
     def load(server: Server, seconds: float) -> Load:
         return wrk(server, "/predict", seconds, bodies=bodies)

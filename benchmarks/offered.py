@@ -38,11 +38,11 @@ class Offered:
     faults: list[str] = field(default_factory=list)
 
     def count(self, status: int) -> int:
-        """Give how many requests were answered with ``status``."""
+        """Return how many requests were answered with ``status``."""
         return len(self.latencies.get(status, ()))
 
     def quantile_ms(self, status: int, share: float) -> float:
-        """Give a quantile of the latencies of answers of ``status``, in milliseconds; 0 of none."""
+        """Return a quantile of the latencies of answers of ``status``, in ms; 0 of none."""
         found = sorted(self.latencies.get(status, ()))
         return found[min(len(found) - 1, int(len(found) * share))] * 1e3 if found else 0.0
 

@@ -77,7 +77,7 @@ def concurrency(bench: Bench) -> None:
 
 
 def _saturated(bench: Bench, server: Server) -> float:
-    """Give the requests per second that saturated connections get."""
+    """Return the requests per second that saturated connections get."""
     seen = wrk(server, "/predict", bench.seconds, bodies=bench.complete, connections=SATURATING)
     for fault in seen.faults:
         bench.fault(PART, f"at the peak: {fault}")

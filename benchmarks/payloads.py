@@ -20,24 +20,24 @@ Sample = dict[str, float | None]
 
 @cache
 def manifest() -> dict[str, Any]:
-    """Give the bundle's description of itself."""
+    """Return the bundle's description of itself."""
     content: dict[str, Any] = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
     return content
 
 
 def feature_names() -> list[str]:
-    """Give the names of the features in order."""
+    """Return the names of the features in order."""
     return [feature["name"] for feature in manifest()["features"]]
 
 
 def classes() -> list[str]:
-    """Give the labels of the classes in order."""
+    """Return the labels of the classes in order."""
     names: list[str] = manifest()["classes"]
     return names
 
 
 def golden_samples() -> list[Sample]:
-    """Give the bundle's own samples, some at the edges, one with nulls."""
+    """Return the bundle's own samples, some at the edges, one with nulls."""
     names = feature_names()
     return [dict(zip(names, row, strict=True)) for row in manifest()["golden"]["samples"]]
 

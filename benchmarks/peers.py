@@ -28,12 +28,12 @@ def make_environments() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Give the versions of a peer's libraries."""
+    """Return the versions of a peer's libraries."""
     return read_pins(PEERS / name / "requirements.txt")
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """Give ``{name: version}`` of lines like ``orjson==3.13.0``, also in files it takes in."""
+    """Return ``{name: version}`` of lines like ``orjson==3.13.0``, also in files it takes in."""
     found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         requirement = line.partition("#")[0].strip()

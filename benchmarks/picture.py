@@ -26,7 +26,7 @@ _HATCHES = ("", "///")
 
 
 def can_draw(figures: Figures) -> bool:
-    """Tell whether what the picture shows was measured."""
+    """Return whether what the picture shows was measured."""
     return {"predict", *map(batch_part, BATCH_SIZES)} <= set(figures)
 
 
@@ -69,7 +69,7 @@ def draw(path: Path, figures: Figures, caption: str) -> None:
 
 
 def can_draw_overload(figures: Figures) -> bool:
-    """Tell whether goodput was measured over offered load."""
+    """Return whether goodput was measured over offered load."""
     return overload.PART in figures
 
 

@@ -11,7 +11,7 @@ MIB = 1024 * 1024
 
 
 def children(pid: int) -> list[int]:
-    """Give the pids of the children of ``pid`` that live now; none when it is gone."""
+    """Return the pids of the children of ``pid`` that live now; none when it is gone."""
     found = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -20,12 +20,12 @@ def children(pid: int) -> list[int]:
 
 
 def tree(pid: int) -> list[int]:
-    """Give ``pid`` and every descendant that lives now."""
+    """Return ``pid`` and every descendant that lives now."""
     return [pid, *(one for child in children(pid) for one in tree(child))]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the user and system time that ``pid`` and its descendants have used so far, in seconds.
+    """Return the seconds of user and system time that ``pid`` and its descendants have used.
 
     Those that have ended count too, once they were waited for (``cutime`` and ``cstime`` in
     proc(5)). The kernel counts in ticks, mostly of 10 ms.
@@ -42,7 +42,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def proportional_mib(pid: int) -> float:
-    """Give the memory of ``pid`` and its descendants in MiB, what they share counted once.
+    """Return the memory of ``pid`` and its descendants in MiB, what they share counted once.
 
     The sum of their proportional set sizes: a page that n processes map counts 1/n in each.
     """

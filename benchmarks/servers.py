@@ -78,11 +78,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_seconds(self) -> float:
-        """Give the processor time of the master and all its workers so far."""
+        """Return the processor time of the master and all its workers so far."""
         return cpu_seconds(self.process.pid)
 
     def cpu_seconds_of_workers(self) -> dict[int, float]:
-        """Give that of each worker, by its pid."""
+        """Return that of each worker, by its pid."""
         return {pid: cpu_seconds(pid) for pid in children(self.process.pid)}
 
     def forget_log(self) -> None:
@@ -145,7 +145,7 @@ def all_running(programs: list[Program], directory: Path) -> Iterator[list[Serve
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment without what would change or slow a server, and with ``settings``."""
+    """Return the environment without what would change or slow a server, and with ``settings``."""
     others = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "PROMETHEUS_MULTIPROC_DIR", "PYTHONPATH")
     kept = {
         name: value
@@ -181,7 +181,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """Give a port of loopback that is free, and stays so while a server on it is restarted.
+    """Return a port of loopback that is free, and stays so while a server on it is restarted.
 
     None that the kernel would give to a client as its own port.
     """

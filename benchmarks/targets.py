@@ -59,7 +59,7 @@ class Target:
     stretch: Bound | None = None
 
     def values(self, figures: Figures) -> list[float] | None:
-        """Give the value of each round, or None where the part was not (wholly) measured."""
+        """Return the value of each round, or None where the part was not (wholly) measured."""
         series = figures.get(self.part, {})
         if self.of not in series or (self.to is not None and self.to not in series):
             return None
@@ -88,7 +88,7 @@ class Result:
 
 
 def results(figures: Figures) -> list[Result]:
-    """Give a result for each target whose part was measured."""
+    """Return a result for each target whose part was measured."""
     found = []
     for target in TARGETS:
         values = target.values(figures)

@@ -16,7 +16,7 @@ DOCUMENT = ROOT / "docs" / "capacity.md"
 
 
 def calculated(text: str) -> str:
-    """Give the document with what its examples print now."""
+    """Return the document with what its examples print now."""
     names: dict[str, Any] = {}
     parts = []
     with chdir(ROOT):

@@ -113,7 +113,7 @@ class _Lines(logging.Handler):
 
 @pytest.fixture
 def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Give the lines that the service logged in this test, as written in JSON."""
+    """Return the lines that the service logged in this test, as written in JSON."""
     handler = _Lines()
     # On each logger itself: making an application replaces the handlers of their parent.
     loggers = [logging.getLogger(f"lantern.{n}") for n in ("request", "prediction", "errors")]

@@ -85,7 +85,7 @@ def run_blocks(document: str, directory: Path) -> Iterator[tuple[str, str]]:
 
 
 def run_line(line: str, runner: FlaskCliRunner, last_code: int) -> tuple[int, str]:
-    """Give the exit code and the output of one command."""
+    """Return the exit code and the output of one command."""
     if line == "echo $?":
         return 0, f"{last_code}\n"
     words = shlex.split(line)

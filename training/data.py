@@ -131,7 +131,7 @@ def _check_columns(columns: Sequence[str]) -> None:
 
 
 def _numbers(column: pd.Series, *, nullable: bool) -> NDArray[np.float64]:
-    """Give the numbers of a column of text, NaN where it is blank."""
+    """Return the numbers of a column of text, NaN where it is blank."""
     text = column.str.strip()
     blank = (text == "").to_numpy()
     values: NDArray[np.float64] = pd.to_numeric(text, errors="coerce").to_numpy(np.float64)

@@ -18,7 +18,7 @@ _DIGITS = 4
 
 
 def describe_features(data: Data) -> tuple[Feature, ...]:
-    """Give the features with the range that ``data`` shows of each, and its median as example.
+    """Return the features with the range that ``data`` shows of each, and its median as example.
 
     Ages that the network clips are left out of the range of ages: they are mistyped, and the
     network learnt nothing of people so old.
@@ -42,7 +42,7 @@ def describe_features(data: Data) -> tuple[Feature, ...]:
 
 
 def golden_samples(data: Data, network: Network) -> NDArray[np.float32]:
-    """Give inputs float32 ``(8, features)`` whose answers show whether a network is the same.
+    """Return inputs float32 ``(8, features)`` whose answers show whether a network is the same.
 
     Five are rows of ``data``, from the least to the most probable response; then the median row
     with blanks where they may be, and two rows far outside of what training saw.
@@ -68,7 +68,7 @@ def golden_samples(data: Data, network: Network) -> NDArray[np.float32]:
 def describe_training(
     data: Data, recipe: Recipe, *, seed: int, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """Give the figures of training for the manifest: plain values, floats of 4 digits."""
+    """Return the figures of training for the manifest: plain values, floats of 4 digits."""
     folds = len(evaluation.folds[NETWORK])
     return {
         "rows": len(data),
@@ -103,5 +103,5 @@ def _summary(evaluation: Evaluation, model: str) -> dict[str, dict[str, float]]:
 
 
 def _short(value: np.float32) -> float:
-    """Give the shortest decimal that is this float32: 2.67, not 2.6700000762939453."""
+    """Return the shortest decimal that is this float32: 2.67, not 2.6700000762939453."""
     return float(str(value))

@@ -43,11 +43,11 @@ class Evaluation:
     probabilities: Mapping[str, NDArray[np.float64]]
 
     def mean(self, model: str, metric: str) -> float:
-        """Give the mean of ``metric`` over the folds."""
+        """Return the mean of ``metric`` over the folds."""
         return float(np.mean(self._values(model, metric)))
 
     def spread(self, model: str, metric: str) -> float:
-        """Give the standard deviation (of a sample) of ``metric`` over the folds."""
+        """Return the standard deviation (of a sample) of ``metric`` over the folds."""
         return float(np.std(self._values(model, metric), ddof=1))
 
     def _values(self, model: str, metric: str) -> list[float]:

@@ -91,7 +91,7 @@ def fit_network(
 
 
 def predict(network: Network, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Give the probability of a response, ``(n,)``, for raw ``features`` float32 ``(n, d)``."""
+    """Return the probability of a response, ``(n,)``, for raw ``features`` float32 ``(n, d)``."""
     with torch.inference_mode():
         probabilities = torch.softmax(network.eval()(_tensor(features)), dim=1)
     return probabilities[:, 1].double().numpy()
@@ -145,7 +145,7 @@ def _train(
 
 
 def _one_cycle(step: int, steps: int, warm_up: float) -> float:
-    """Give the part of the learning rate to use at ``step`` of ``steps``."""
+    """Return the part of the learning rate to use at ``step`` of ``steps``."""
     rise = max(1.0, warm_up * steps)
     if step < rise:
         return (step + 1) / (rise + 1)

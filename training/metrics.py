@@ -41,7 +41,7 @@ def measure(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Me
 def expected_calibration_error(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], bins: int = CALIBRATION_BINS
 ) -> float:
-    """Give the mean distance, over rows, of a bin's mean probability from its share of responses.
+    """Return the mean distance, over rows, of a bin's mean probability from its share of responses.
 
     Bins are ``bins`` equal parts of [0, 1]. Source: Naeini, Cooper and Hauskrecht, "Obtaining Well
     Calibrated Probabilities Using Bayesian Binning", AAAI 2015; of the probability of the

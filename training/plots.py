@@ -100,7 +100,7 @@ def quantile_shares(
 def wilson_interval(
     shares: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the 95 % interval of each share ``(k,)`` seen in so many rows ``(k,)``: low and high.
+    """Return the 95 % interval of each share ``(k,)`` seen in so many rows ``(k,)``: low and high.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
     """

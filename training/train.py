@@ -149,7 +149,7 @@ def _place(out: Path) -> tuple[str, str]:
 
 
 def _command(out: Path, recipe: Recipe, *, folds: int, seed: int) -> str:
-    """Give the command that makes this bundle again, free of this machine's paths."""
+    """Return the command that makes this bundle again, free of this machine's paths."""
     place = "models/" + "/".join(_place(out))
     defaults = _parser().parse_args(["--data", "customers.csv", "--out", place])
     options = {"folds": folds, "seed": seed, "epochs": recipe.epochs}

@@ -31,7 +31,7 @@ class Audit:
 
 
 def pins() -> list[str]:
-    """Give every package that is installed here, with its version, those of others included.
+    """Return every package that is installed here, with its version, those of others included.
 
     Without the local part by which PyTorch names its builds (``+cpu``): advisories have none.
     """

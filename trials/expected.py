@@ -69,7 +69,7 @@ class Oracle:
         }
 
     def single(self, sample: payloads.Sample) -> Item:
-        """Give a request for one prediction."""
+        """Return a request for one prediction."""
         answers = {version: self._run(version, [sample]) for version in self._sessions}
         return Item(
             SINGLE,
@@ -79,7 +79,7 @@ class Oracle:
         )
 
     def batch(self, samples: Sequence[payloads.Sample]) -> Item:
-        """Give a request for many."""
+        """Return a request for many."""
         return Item(
             BATCH,
             post(BATCH, payloads.batch(list(samples))),

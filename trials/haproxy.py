@@ -46,7 +46,7 @@ class HAProxy:
     log: Path
 
     def seen(self, server: str = "BACKEND") -> Seen:
-        """Give what was counted so far of ``server``, or else of all of them."""
+        """Return what was counted so far of ``server``, or else of all of them."""
         rows = csv.DictReader(self._ask("show stat").removeprefix("# ").splitlines())
         (row,) = (r for r in rows if (r["pxname"], r["svname"]) == (BACKEND, server))
         # Requests are counted in sessions for a backend and for a server alike.

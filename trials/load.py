@@ -51,7 +51,7 @@ class Item:
     exact: Mapping[str, bytes] = field(default_factory=dict)
 
     def version_of(self, body: bytes) -> str | None:
-        """Give the version whose answer ``body`` is; None when it is nobody's."""
+        """Return the version whose answer ``body`` is; None when it is nobody's."""
         for version, beginning in self.exact.items():
             if body.startswith(beginning):
                 return version
@@ -422,6 +422,6 @@ class _Client:
 
 
 def _worker_of(head: bytes) -> str:
-    """Give the half of a request id that is the worker's own; see `app.http.context`."""
+    """Return the half of a request id that is the worker's own; see `app.http.context`."""
     at = head.find(b"\r\nx-request-id:")
     return head[at + 15 : head.find(b"\r\n", at + 2)].strip()[:16].decode() if at >= 0 else ""

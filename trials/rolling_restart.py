@@ -154,7 +154,7 @@ class Instance:
         self._server = self._stack.enter_context(running(self._program, self._directory, self.port))
 
     def errors(self) -> list[str]:
-        """Give the lines of an error that it has logged in all its lives."""
+        """Return the lines of an error that it has logged in all its lives."""
         lines = self._server.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return self._errors + [line for line in lines if '"ERROR"' in line or "Traceback" in line]
 

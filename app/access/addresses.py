@@ -15,7 +15,7 @@ _LONGEST = 64
 
 
 def address_of(environ: Mapping[str, Any], proxies: int) -> str:
-    """Give the address that a request came from, as far as ``proxies`` in front vouch for it.
+    """Return the address that a request came from, as far as ``proxies`` in front vouch for it.
 
     Each proxy appends to X-Forwarded-For whom it was asked by, so the entry of the first of ours
     is the one so many from the right; what stands before it, the caller may have made up. Without
@@ -44,7 +44,7 @@ def _caller(text: str) -> str:
 
 
 def is_exposed(names: Iterable[object]) -> bool:
-    """Tell whether others than this machine reach a server with sockets of these ``names``.
+    """Return whether others than this machine reach a server with sockets of these ``names``.
 
     A name is what ``getsockname`` gives. A socket of the file system is for this machine.
     """
@@ -56,7 +56,7 @@ def is_exposed(names: Iterable[object]) -> bool:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: object) -> bool:
-    """Tell whether ``host``, an address or a name, surely means this machine alone."""
+    """Return whether ``host``, an address or a name, surely means this machine alone."""
     address = _parse(str(host))
     return address.is_loopback if address else str(host).lower() == "localhost"
 

@@ -21,7 +21,7 @@ Headers = list[tuple[str, str]]
 
 
 def is_origin(text: str) -> bool:
-    """Tell whether ``text`` is an origin as browsers write it: without path, in lower case."""
+    """Return whether ``text`` is an origin as browsers write it: without path, in lower case."""
     default = {"http://": ":80", "https://": ":443"}
     is_default = any(text.startswith(s) and text.endswith(port) for s, port in default.items())
     return _ORIGIN.fullmatch(text) is not None and not is_default
@@ -39,7 +39,7 @@ class Cors:
         self._may_send = ", ".join((*_MAY_SEND, routing_header))
 
     def is_preflight(self, environ: Mapping[str, Any]) -> bool:
-        """Tell whether a browser asks, for a page that is listed, whether it may ask."""
+        """Return whether a browser asks, for a page that is listed, whether it may ask."""
         return (
             environ.get("REQUEST_METHOD") == "OPTIONS"
             and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
@@ -47,7 +47,7 @@ class Cors:
         )
 
     def preflight_headers(self) -> Headers:
-        """Give the headers by which a page learns what it may send."""
+        """Return the headers by which a page learns what it may send."""
         return [
             ("Access-Control-Allow-Methods", "GET, POST"),
             ("Access-Control-Allow-Headers", self._may_send),
@@ -55,7 +55,7 @@ class Cors:
         ]
 
     def marking(self, environ: Mapping[str, Any], start_response: Any) -> Callable[..., Any]:
-        """Give a ``start_response`` that tells the browser whether its page may see the answer."""
+        """Return a ``start_response`` that marks the answer with who may see it."""
         origin = environ.get("HTTP_ORIGIN")
         more: Headers = [] if self._is_open else [("Vary", "Origin")]
         if self._allows(origin):

@@ -181,7 +181,7 @@ class Guard:
 
 
 def credentials(environ: Mapping[str, Any]) -> str:
-    """Give the key that a request shows, as it is written; empty for none.
+    """Return the key that a request shows, as it is written; empty for none.
 
     Other schemes of Authorization are a proxy's affair. Raises `TwoKeys`.
     """

@@ -64,7 +64,7 @@ def read_metrics(url: str, api_key: str | None = None) -> str:
 
 
 def compare(text: str, model: str) -> Sides:
-    """Give stable version and candidate of ``model`` from Prometheus's ``text``.
+    """Return stable version and candidate of ``model`` from Prometheus's ``text``.
 
     Raises `NothingToCompare` when there is no candidate, or these are other metrics.
     """

@@ -77,7 +77,7 @@ def told_in_a_sentence() -> Iterator[None]:
 
 
 def repository(name: str | None) -> Repository:
-    """Give the repository of the model called ``name``; of the settings' first model for None.
+    """Return the repository of the model called ``name``; of the settings' first model for None.
 
     One that the settings don't name lies beside the first.
     """
@@ -407,7 +407,7 @@ def history(repository: Repository, as_json: bool) -> None:
 
 
 def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
-    """Give the release; or None, and what is wrong with it, which is told after the rest."""
+    """Return the release; or None, and what is wrong with it, which is told after the rest."""
     repository.versions()
     try:
         return repository.release(), ""

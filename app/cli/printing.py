@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = ()) -> 
 
 
 def number(value: Any) -> str:
-    """Give a figure as people read it, a fraction in four digits, and ``-`` for none."""
+    """Return a figure as people read it, a fraction in four digits, and ``-`` for none."""
     if value is None:
         return "-"
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e12):
@@ -41,14 +41,14 @@ def number(value: Any) -> str:
 
 
 def size(count: int) -> str:
-    """Give a number of bytes as people read it."""
+    """Return a number of bytes as people read it."""
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
     power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
     return f"{count} bytes" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"
 
 
 def plain(text: str) -> str:
-    """Give ``text`` without what a terminal would take for a command; it keeps its lines."""
+    """Return ``text`` without what a terminal would take for a command; it keeps its lines."""
     return "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in text

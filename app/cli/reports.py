@@ -101,7 +101,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """Give a comparison as JSON values."""
+    """Return a comparison as JSON values."""
     return {
         "old": comparison.old.version,
         "new": comparison.new.version,
@@ -132,7 +132,7 @@ def print_report(report: Report) -> None:
 
 
 def report_document(report: Report) -> dict[str, Any]:
-    """Give a report as JSON values."""
+    """Return a report as JSON values."""
     manifest = report.manifest
     return {
         "version": report.version,

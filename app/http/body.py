@@ -44,7 +44,7 @@ class OrjsonProvider(JSONProvider):
 
 
 def read_json_body() -> bytes:
-    """Give the body of the request that Flask is handling, which says that it is JSON.
+    """Return the body of the request that Flask is handling, which says that it is JSON.
 
     Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is none to be had.
     """

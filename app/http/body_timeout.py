@@ -24,7 +24,7 @@ def begin_request(request: Any) -> None:
 
 
 def close_after_answer() -> None:
-    """Have the server close the connection of this thread's request once it is answered.
+    """Close the connection of this thread's request once it is answered.
 
     Gunicorn takes no notice of a ``Connection`` header of ours, so its request is told.
     """

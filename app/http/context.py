@@ -147,7 +147,7 @@ class StreamedResponse:
         return part
 
     def close(self) -> None:
-        """Give up what is left of the answer, if anything is; servers call it (PEP 3333)."""
+        """Return up what is left of the answer, if anything is; servers call it (PEP 3333)."""
         self._end(complete=False)
 
     def _end(self, *, complete: bool) -> None:
@@ -203,5 +203,5 @@ os.register_at_fork(after_in_child=_renew)
 
 
 def _new_id() -> str:
-    """Give an id that no other request has: the process's own random half, and a number."""
+    """Return an id that no other request has: the process's own random half, and a number."""
     return f"{_process.hex()}{next(_numbers):016x}"

@@ -78,5 +78,5 @@ class FastPath:
 
 @lru_cache(maxsize=256)
 def _is_plain_host(host: str) -> bool:
-    """Tell whether Flask surely takes ``host``; clients send the same again and again."""
+    """Return whether Flask surely takes ``host``; clients send the same again and again."""
     return _PLAIN_HOST.fullmatch(host) is not None

@@ -112,7 +112,7 @@ def _shadow(
     matrix: NDArray[np.float32],
     probabilities: Probabilities,
 ) -> None:
-    """Have a shadow predict, too, what the stable version answered."""
+    """Offer to the shadow what the stable version answered."""
     if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
         lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
 

@@ -38,7 +38,7 @@ PAGE: Headers = [
 
 
 def headers_for(method: str, mimetype: str) -> Headers:
-    """Give the headers of an answer of the type ``mimetype``."""
+    """Return the headers of an answer of the type ``mimetype``."""
     if mimetype == "text/html":
         return PAGE
     return FETCHED if method in ("GET", "HEAD") else PLAIN

@@ -76,9 +76,9 @@ class WaitBudget:
 
 
 def caller_budget(environ: Mapping[str, Any]) -> float | None:
-    """Give the seconds that a caller is willing to wait; None where nothing, or nonsense, is said.
+    """Return the seconds that a caller is willing to wait; None where nothing valid is said.
 
-    Nonsense is told when the request is taken up, not in the midst of a queue.
+    What is invalid is refused when the request is taken up, not while it is queued.
     """
     text = environ.get(_VARIABLE)
     return int(text) / 1000 if text is not None and _MILLISECONDS.fullmatch(text) else None

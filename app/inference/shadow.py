@@ -109,10 +109,10 @@ class Observer:
     """Receives what a shadow finds; no method may raise."""
 
     def compared(self, pair: Pair, comparison: Comparison) -> None:
-        """Take note of a comparison, of versions that may be gone by now."""
+        """Note a comparison, of versions that may be gone by now."""
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
-        """Take note of how long both take for one row."""
+        """Note how long both take for one row."""
 
 
 class _Block:

@@ -60,7 +60,7 @@ class BatchingRuntime:
         self._line: deque[_Call] = deque()
 
     def run(self, matrix: Matrix) -> Matrix:
-        """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32.
+        """Return the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32.
 
         The answer may be a part of a larger array and must not be written to. Raises what the
         runtime raises for these rows.
@@ -142,7 +142,7 @@ class BatchingRuntime:
                     self._line.appendleft(follower)
 
     def _leave(self, call: _Call) -> None:
-        """Have nobody wait for ``call``, whose caller goes; if it had the runtime, hand that over.
+        """Withdraw ``call``, whose caller goes; if it had the runtime, hand that over.
 
         To be woken without an answer is to have it.
         """

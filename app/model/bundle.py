@@ -33,7 +33,7 @@ class Bundle:
 
 
 def find_bundle(path: Path, version: str = "") -> Path:
-    """Give the directory (or checkpoint file) that ``path`` stands for.
+    """Return the directory (or checkpoint file) that ``path`` stands for.
 
     ``path`` is a checkpoint file, a bundle, or a directory of versions. Of these ``version`` picks
     one by the name of its directory; when it is empty, the highest whose name is numbers and dots
@@ -65,7 +65,7 @@ def holds_versions(path: Path) -> bool:
 
 
 def versions(path: Path) -> list[str]:
-    """Give the versions in a directory of them: those that are numbers first, in their order.
+    """Return the versions in a directory of them: those that are numbers first, in their order.
 
     Raises `BundleError` when there is none.
     """
@@ -98,7 +98,7 @@ def _models_below(path: Path) -> str:
 
 
 def highest_version(path: Path) -> str:
-    """Give the highest version in a directory of them, of those that are numbers and dots.
+    """Return the highest version in a directory of them, of those that are numbers and dots.
 
     Raises `BundleError` when there is none.
     """
@@ -117,7 +117,7 @@ def _unreadable(path: Path, error: Exception) -> BundleError:
 
 
 def is_bare(path: Path) -> bool:
-    """Tell whether ``path`` is a checkpoint without a manifest."""
+    """Return whether ``path`` is a checkpoint without a manifest."""
     return path.is_file() or not (path / manifest_file.FILE_NAME).is_file()
 
 
@@ -168,7 +168,7 @@ def check_file(file: Path, record: FileRecord) -> None:
 
 
 def describe(path: Path, manifest: Manifest) -> Bundle:
-    """Give the bundle in ``path`` by what its manifest lists, without a look at the files.
+    """Return the bundle in ``path`` by what its manifest lists, without a look at the files.
 
     Raises `BundleError` when it lists no network.
     """
@@ -221,18 +221,18 @@ def open_bare_checkpoint(
 
 
 def checkpoint_path(path: Path) -> Path:
-    """Give the checkpoint file of a bare checkpoint: ``path`` itself, or ``model.pt`` in it."""
+    """Return the checkpoint file of a bare checkpoint: ``path`` itself, or ``model.pt`` in it."""
     return path if path.is_file() else path / CHECKPOINT
 
 
 def file_sha256(path: Path) -> str:
-    """Give the SHA-256 of a file in lower-case hexadecimal."""
+    """Return the SHA-256 of a file in lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _may_hold_model(path: Path) -> bool:
-    """Tell whether ``path`` can be a version; one that can't be looked into may be, and says so
+    """Return whether ``path`` can be a version; one that can't be looked into may be, and says so
     when it is asked for.
     """
     try:

@@ -25,7 +25,7 @@ class AnswerCache:
         return len(self._answers)
 
     def get(self, row: bytes) -> tuple[float, ...] | None:
-        """Give the answer to ``row`` and note that it was asked for, or None."""
+        """Return the answer to ``row`` and note that it was asked for, or None."""
         with self._lock:
             answer = self._answers.get(row)
             if answer is not None:

@@ -40,7 +40,7 @@ def _names(old: Manifest, new: Manifest) -> Iterator[str]:
 
 
 def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
-    """Give the one of ``candidates`` that is ``feature`` under another name, by all appearance."""
+    """Return the one of ``candidates`` that seems to be ``feature`` under another name."""
     for candidate in candidates:
         if feature.description and replace(candidate, name=feature.name) == feature:
             return candidate

@@ -81,7 +81,7 @@ class FeatureEncoder:
         self._lows, self._highs = self._minimum.tolist(), self._maximum.tolist()
 
     def encode(self, sample: object) -> NDArray[np.float32]:
-        """Give the row of one sample: float32, shape ``(1, width)``, NaN where it says null.
+        """Return the row of one sample: float32, shape ``(1, width)``, NaN where it says null.
 
         Raises `FeatureMismatch` when the names aren't exactly the features', and
         `InvalidFeatures` when a value isn't a number that is finite as float32.
@@ -93,7 +93,7 @@ class FeatureEncoder:
         return matrix
 
     def encode_batch(self, samples: Sequence[object]) -> NDArray[np.float32]:
-        """Give the rows of many samples: float32, shape ``(len(samples), width)``.
+        """Return the rows of many samples: float32, shape ``(len(samples), width)``.
 
         Raises as `encode` does, with the faults of all rows (at most ``MAX_FAULTS``), the path of
         each starting with the index of its row.
@@ -121,7 +121,7 @@ class FeatureEncoder:
         return {name: n for name, n in zip(self.names, counts, strict=True) if n}
 
     def _accept(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
-        """Give the matrix of ``samples``, or None when any of them has a fault."""
+        """Return the matrix of ``samples``, or None when any of them has a fault."""
         if not samples:
             return np.empty((0, self.width), dtype=np.float32)
         values = self._values(samples)
@@ -145,11 +145,11 @@ class FeatureEncoder:
         return wide.astype(np.float32)
 
     def _is_inside(self, row: list[float]) -> bool:
-        """Tell whether a row without nulls is: for few values this is faster than numpy."""
+        """Return whether a row without nulls is: for few values this is faster than numpy."""
         return all(map(le, self._lows, row)) and all(map(le, row, self._highs))
 
     def _values(self, samples: Sequence[object]) -> list[Any] | None:
-        """Give the values, sample by sample in the order of the features, if names and types are
+        """Return the values, sample by sample in the order of the features, if names and types are
         all right.
         """
         if set(map(type, samples)) != {dict} or set(map(len, samples)) != {self.width}:  # type: ignore[arg-type]

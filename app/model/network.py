@@ -76,7 +76,7 @@ class Log1p(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Give standard scores ``(x - mean) / scale``, held within ±``STANDARD_SCORE_LIMIT``."""
+    """Return standard scores ``(x - mean) / scale``, held within ±``STANDARD_SCORE_LIMIT``."""
 
     mean: Tensor
     scale: Tensor

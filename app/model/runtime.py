@@ -38,7 +38,7 @@ class Runtime(Protocol):
     device: str
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32."""
+        """Return the probabilities ``(n, classes)`` of features ``(n, width)``, both float32."""
         ...
 
     def on_trial(self, seconds: float) -> AbstractContextManager[None]:
@@ -179,7 +179,7 @@ def open_session(content: bytes, threads: int) -> Any:
 def choose_runtime(
     choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool, device: str = "cpu"
 ) -> str:
-    """Give the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
+    """Return the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
 
     It can on a CPU. Raises `BundleError` when the bundle lacks what the wanted runtime executes,
     the runtime can't use ``device``, or it isn't installed here.
@@ -216,7 +216,7 @@ def choose_runtime(
 
 
 def is_installed(runtime: str) -> bool:
-    """Tell whether the library of ``runtime`` is here, without importing it."""
+    """Return whether the library of ``runtime`` is here, without importing it."""
     return find_spec({"torch": "torch", "onnx": "onnxruntime"}[runtime]) is not None
 
 

@@ -20,7 +20,7 @@ _OTHERS = "baselines"
 
 
 def flatten(training: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Give the single values in ``training`` by dotted names; arrays, which are detail, are left.
+    """Return the single values in ``training`` by dotted names; arrays, which are detail, are left.
 
     ``{"cv": {"roc_auc": {"mean": 0.8}}}`` becomes ``{"cv.roc_auc.mean": 0.8}``.
     """
@@ -35,7 +35,7 @@ def flatten(training: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def headline(training: Mapping[str, Any], most: int = 3) -> dict[str, float]:
-    """Give the few figures that tell versions apart, at most ``most``; empty where there are none.
+    """Return the few metrics that tell versions apart, at most ``most``; empty without any.
 
     A figure counts wherever it stands, but not among baselines, which are other models'.
     """

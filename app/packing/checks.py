@@ -27,7 +27,7 @@ _ONE_SCORE = (
 
 
 def filled(matrix: Matrix, stand_in: Matrix) -> Matrix:
-    """Give ``matrix`` with ``stand_in``, one value a column, in place of NaN."""
+    """Return ``matrix`` with ``stand_in``, one value a column, in place of NaN."""
     return np.where(np.isnan(matrix), stand_in, matrix)
 
 
@@ -57,7 +57,7 @@ def check_finite(answers: Answers, samples: Samples, path: Path) -> None:
 
 
 def are_probabilities(raw: Answers, outputs: Outputs, path: Path) -> bool:
-    """Tell whether what the model gives are probabilities, or logits that want a softmax."""
+    """Return whether what the model gives are probabilities, or logits that want a softmax."""
     if outputs == "logits":
         return False
     off = float(np.abs(raw.sum(axis=1) - 1).max())
@@ -96,7 +96,7 @@ def check_nulls(
 
 
 def trying_inputs(samples: Samples, features: Sequence[Feature]) -> Matrix:
-    """Give inputs that try a graph: the samples, noise around them, and nulls where they may be."""
+    """Return inputs that try a graph: samples, noise around them, and nulls where allowed."""
     random = np.random.default_rng(0)
     drawn = samples.matrix[random.integers(len(samples.lines), size=600)]
     noisy = (drawn * random.normal(1.0, 0.5, size=drawn.shape)).astype(np.float32)

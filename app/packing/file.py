@@ -93,7 +93,7 @@ def _make(
 
 
 def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
-    """Give the name and the version that the path of a bundle promises."""
+    """Return the name and the version that the path of a bundle promises."""
     name, version = out.absolute().parts[-2:] if len(out.absolute().parts) > 2 else ("", "")
     for what, text in (("name", name), ("version", version)):
         if not VERSION.fullmatch(text):

@@ -72,7 +72,7 @@ def read_graph(path: Path) -> Source:
 def served_graph(
     source: Source, *, medians: Matrix | None, softmax: bool, width: int, classes: int
 ) -> bytes:
-    """Give the graph that is served, of any number of rows.
+    """Return the graph that is served, of any number of rows.
 
     ``medians``, float32 ``(width,)``, stand in for NaN; where they are NaN themselves, NaN stays.
     Raises `BundleError` when the graph can't be written.
@@ -102,7 +102,7 @@ def _in_front(
     names: _Names,
     path: Path,
 ) -> tuple[str, list[onnx.NodeProto]]:
-    """Give the name of the new input, and the nodes from it to that of the user's graph."""
+    """Return the name of the new input, and the nodes from it to that of the user's graph."""
     double = given.type.tensor_type.elem_type == TensorProto.DOUBLE
     if medians is None and not double:
         return given.name, []
@@ -127,7 +127,7 @@ def _in_front(
 def _behind(
     output: onnx.ValueInfoProto, softmax: bool, names: _Names
 ) -> tuple[str, list[onnx.NodeProto]]:
-    """Give the name of the new output, and the nodes to it from the one of the user's graph."""
+    """Return the name of the new output, and the nodes to it from the one of the user's graph."""
     answer, nodes = output.name, []
     if softmax:
         answer = names.new("probabilities")
@@ -157,7 +157,7 @@ class _Names:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Give ``graph`` and every graph in its nodes: the branches of an If."""
+    """Return ``graph`` and every graph in its nodes: the branches of an If."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:

@@ -122,7 +122,7 @@ def quiet_exporter() -> Iterator[None]:
 
 
 def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give inputs that try the export: ``samples``, noise around them, nulls and extremes."""
+    """Return inputs that try the export: ``samples``, noise around them, nulls and extremes."""
     random = np.random.default_rng(0)
     centres = np.nan_to_num(samples, nan=0.0)[random.integers(len(samples), size=500)]
     noisy = centres * random.normal(1.0, 2.0, size=centres.shape)
@@ -133,7 +133,7 @@ def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_parity(reference: TorchRuntime, path: Path, samples: NDArray[np.float32]) -> float:
-    """Give the largest difference of ``path``'s probabilities from ``reference``'s on ``samples``.
+    """Return the largest difference of ``path``'s probabilities from ``reference``'s.
 
     Raises `BundleError` when it is above ``PARITY_TOLERANCE``, or not a number.
     """

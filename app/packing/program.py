@@ -92,7 +92,7 @@ def _source(path: Path, program: torch.export.ExportedProgram) -> Source:
 
 
 def _input(program: torch.export.ExportedProgram) -> torch.Tensor | None:
-    """Give the shape and type of what the program takes, as a tensor without values."""
+    """Return the shape and type of what the program takes, as a tensor without values."""
     given = program.graph_signature.user_inputs
     for node in program.graph.find_nodes(op="placeholder"):
         if node.name in given and isinstance(node.meta.get("val"), torch.Tensor):
@@ -102,7 +102,7 @@ def _input(program: torch.export.ExportedProgram) -> torch.Tensor | None:
 
 
 def _rows_allowed(program: torch.export.ExportedProgram, rows: Any) -> int:
-    """Give a number of rows within what the program was exported for."""
+    """Return a number of rows within what the program was exported for."""
     allowed = program.range_constraints.get(rows.node.expr)
     if allowed is None:
         return _ROWS

@@ -39,7 +39,7 @@ class Samples:
     lines: tuple[int, ...]
 
     def spread(self, rows: int = GOLDEN_ROWS) -> Samples:
-        """Give at most ``rows`` of them, spread evenly over the file."""
+        """Return at most ``rows`` of them, spread evenly over the file."""
         count = len(self.lines)
         chosen = np.unique(np.linspace(0, count - 1, min(rows, count)).round().astype(int))
         return Samples(self.matrix[chosen], tuple(self.lines[index] for index in chosen))
@@ -69,7 +69,7 @@ def read_samples(path: Path, features: Sequence[Feature]) -> Samples:
 
 
 def with_ranges(features: Sequence[Feature], samples: Samples) -> tuple[Feature, ...]:
-    """Give ``features`` with what they lack, as the samples show it: range and example.
+    """Return ``features`` with what they lack, as the samples show it: range and example.
 
     The example is the median. Raises `BundleError` where a bound that is given and one that is seen
     leave no range.
@@ -96,7 +96,7 @@ def _with_range(feature: Feature, column: NDArray[np.float32]) -> Feature:
 
 
 def _shortest(value: np.float32) -> float:
-    """Give a float32 as the shortest number that rounds to it: 0.1, not 0.10000000149."""
+    """Return a float32 as the shortest number that rounds to it: 0.1, not 0.10000000149."""
     return float(str(value))
 
 

@@ -50,7 +50,7 @@ class Source:
 def asking(
     run: Callable[[Matrix], Answers], path: Path, *, width: int | None, rows: int
 ) -> Callable[[Matrix], Answers]:
-    """Give a function that asks ``run``, which takes ``rows`` rows, for any number of them.
+    """Return a function that asks ``run``, which takes ``rows`` rows, for any number of them.
 
     ``width`` is the number of columns that it takes, None for any. What the function raises is
     `BundleError` alone.

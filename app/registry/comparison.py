@@ -122,7 +122,7 @@ def _agreement(old: Model, new: Model) -> Agreement:
 
 
 def _common_samples(old: Model, new: Model, columns: list[int]) -> NDArray[np.float32]:
-    """Give the golden samples of both that both accept, in the columns of ``old``.
+    """Return the golden samples of both that both accept, in the columns of ``old``.
 
     A null of the one is an error to the other where only one is nullable.
     """

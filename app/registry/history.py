@@ -44,13 +44,13 @@ class Change:
 
 
 def new_change(action: str, before: Release | None, after: Release, why: str) -> Change:
-    """Give the change that this process's user makes now."""
+    """Return the change that this process's user makes now."""
     when = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Change(when, login_name(), action, before, after, why)
 
 
 def login_name() -> str:
-    """Give the login name of the process's user; the number where the system has no name for it."""
+    """Return the login name of the process's user; the number where there is no name."""
     user = os.getuid()  # not $USER, which anybody can set and containers lack
     try:
         return pwd.getpwuid(user).pw_name
@@ -59,7 +59,7 @@ def login_name() -> str:
 
 
 def read_history(directory: Path) -> list[Change]:
-    """Give the changes of the model in ``directory``, the oldest first; a line cut short is none.
+    """Return the changes of the model in ``directory``, the oldest first; a line cut short is none.
 
     Raises `BundleError` when the file can't be read, with the line that is no change.
     """
@@ -86,7 +86,7 @@ def read_history(directory: Path) -> list[Change]:
 
 
 def change_document(change: Change) -> dict[str, Any]:
-    """Give ``change`` as the JSON object that stands in the file."""
+    """Return ``change`` as the JSON object that stands in the file."""
     return {
         "when": change.when,
         "who": change.who,
@@ -150,7 +150,7 @@ def _append(path: Path, line: bytes) -> int:
 
 
 def _parse(line: str | bytes) -> Change | None:
-    """Give the change on a line; None where it is none."""
+    """Return the change on a line; None where it is none."""
     try:
         document = json.loads(line)
         before = document["from"]
@@ -183,7 +183,7 @@ def _told_by_what_followed(changes: Sequence[Change], directory: Path) -> list[C
 
 
 def _was_made(change: Change, found: Release | None) -> bool:
-    """Tell whether ``change`` came about, where ``found`` was in force afterwards.
+    """Return whether ``change`` came about, where ``found`` was in force afterwards.
 
     Another release than either was written by hand, on top of it.
     """

@@ -45,7 +45,7 @@ class Release:
 
 
 def release_in_force(directory: Path) -> Release:
-    """Give the release of the model in ``directory``: its file's, or the highest version alone.
+    """Return the release of the model in ``directory``: its file's, or the highest version alone.
 
     Raises `BundleError` when the file can't be used, or there is no version.
     """
@@ -109,7 +109,7 @@ def write_release(directory: Path, release: Release) -> None:
 
 
 def release_document(release: Release) -> dict[str, Any]:
-    """Give ``release`` as the keys and values that stand in its file."""
+    """Return ``release`` as the keys and values that stand in its file."""
     document: dict[str, Any] = {"stable": release.stable}
     if release.candidate is not None:
         document |= {"candidate": release.candidate, "mode": release.mode}
@@ -119,7 +119,7 @@ def release_document(release: Release) -> dict[str, Any]:
 
 
 def _text(release: Release) -> str:
-    """Give the file. What it can't do without stands last: cut short anywhere, it is no release."""
+    """Return the file's text, what is required last: cut short anywhere, it is no release."""
     lines = (
         f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}"
         for key, value in reversed(release_document(release).items())
@@ -168,7 +168,7 @@ def _version(document: dict[str, Any], key: str) -> str:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have on the disk what was created or renamed in ``directory``. Raises OSError."""
+    """Sync to the disk what was created or renamed in ``directory``. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -76,7 +76,7 @@ class Repository:
         self.device = device
 
     def versions(self) -> list[str]:
-        """Give the versions, numbers first and in their order."""
+        """Return the versions, numbers first and in their order."""
         path = self.directory
         models = (path, path / manifests.FILE_NAME, path / bundles.CHECKPOINT)
         if any(file.is_file() for file in models):
@@ -87,7 +87,7 @@ class Repository:
         return bundles.versions(path)
 
     def release(self) -> Release:
-        """Give the release in force: the file's, or the highest version where there is no file."""
+        """Return the release in force: the file's, or the highest version without a file."""
         self.versions()
         return release_in_force(self.directory)
 
@@ -105,13 +105,13 @@ class Repository:
             )
 
     def summaries(self, release: Release | None) -> list[VersionSummary]:
-        """Give every version at a glance, and those of ``release`` that are not there any more."""
+        """Return every version at a glance, and those of ``release`` that are gone."""
         versions = self.versions()
         gone = [v for v in release.versions if v not in versions] if release else []
         return [self._summary(version, release) for version in [*versions, *gone]]
 
     def history(self) -> list[Change]:
-        """Give the changes of the release, the oldest first."""
+        """Return the changes of the release, the oldest first."""
         self.versions()
         return read_history(self.directory)
 
@@ -214,7 +214,7 @@ class Repository:
         return (self.directory / releases.FILE_NAME).exists()
 
     def _release_or_fault(self) -> tuple[Release | None, list[str]]:
-        """Give the release in force; or None, and why nobody can know what callers rely on."""
+        """Return the release in force; or None, and why nobody can know what callers rely on."""
         try:
             return self.release(), []
         except BundleError as error:
@@ -322,7 +322,7 @@ class Repository:
 
 
 def _stables(changes: Sequence[Change], now: str) -> list[str]:
-    """Give the stable versions that lead to ``now``, which is the last of them.
+    """Return the stable versions that lead to ``now``, which is the last of them.
 
     A rollback takes back what it left, wherever that stands, so that the next one goes further back
     and not forth again. What was changed by hand counts as promoted.

@@ -32,7 +32,7 @@ class Rollout:
             object.__setattr__(self, "_bound", self.share * 2**32)
 
     def is_as(self, other: Rollout | None) -> bool:
-        """Tell whether ``other`` has the same models sharing the work in the same way."""
+        """Return whether ``other`` has the same models sharing the work in the same way."""
         return other is not None and (self.models, self.mode, self.share) == (
             other.models,
             other.mode,
@@ -45,7 +45,7 @@ class Rollout:
         return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
 
     def choose(self, key: str) -> Model:
-        """Give the model that answers a caller: for the same ``key`` the same, in every process.
+        """Return the model that answers a caller: for the same ``key`` the same, in every process.
 
         As a canary, the candidate gets the share of all keys; which keys, differs from candidate to
         candidate, so that it isn't always the same callers who try what is new.
@@ -58,7 +58,7 @@ class Rollout:
         return candidate if spread < self._bound else self.stable
 
     def pinned(self, version: str) -> Model:
-        """Give the model that a caller asks for by its version.
+        """Return the model that a caller asks for by its version.
 
         Raises `VersionNotLoaded`.
         """

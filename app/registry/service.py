@@ -44,13 +44,13 @@ class Observer:
     """Who wants to know what a service does; each method may be left as it is, none may raise."""
 
     def loaded(self, model: Model, seconds: float) -> None:
-        """Take note of a model that was loaded, and how long that took."""
+        """Note a model that was loaded, and how long that took."""
 
     def served(self, rollout: Rollout) -> None:
-        """Take note of what serves from now on."""
+        """Note what serves from now on."""
 
     def refused(self, name: str, fault: str) -> None:
-        """Take note of why the release can't be served as it stands; empty when it can."""
+        """Note why the release can't be served as it stands; empty when it can."""
 
 
 class VersionMemory(Protocol):
@@ -177,7 +177,7 @@ class ModelService:
         return rollout
 
     def current(self) -> Model:
-        """Give the stable model. Raises `ModelUnavailable` with the reason when there is none."""
+        """Return the stable model. Raises `ModelUnavailable` with the reason when there is none."""
         return self.rollout.stable
 
     @property
@@ -260,7 +260,7 @@ class ModelService:
         return Rollout(stable.model)
 
     def _version(self, version: str, faults: list[str]) -> _Held | None:
-        """Give a version: the model that is held, unless its bundle was replaced, or a new one.
+        """Return a version: the model that is held, unless its bundle was replaced, or a new one.
 
         What is held stays good whatever becomes of its files; why it is not loaded anew is noted.
         """
@@ -349,7 +349,7 @@ class ModelService:
         return Release(self.source.version)  # empty for what has no versions
 
     def _identity(self) -> object:
-        """Give what changes when there is something new to serve, or to try again."""
+        """Return what changes when there is something new to serve, or to try again."""
         path = self.source.path
         file = _identity(path / FILE_NAME)
         try:
@@ -392,7 +392,7 @@ def _tell(news: Callable[[], None]) -> None:
 
 
 def _identities(path: Path) -> object:
-    """Give the identity of each file of a bundle, or of a checkpoint."""
+    """Return the identity of each file of a bundle, or of a checkpoint."""
     try:
         files = [path] if path.is_file() else sorted(path.iterdir())
     except OSError as error:

@@ -169,7 +169,7 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
 
 
 def _differences(runtime: Runtime, golden: Golden) -> tuple[float | None, float | None]:
-    """Give the largest differences, alone and together; None where the shape is another."""
+    """Return the largest differences, alone and together; None where the shape is another."""
     single = np.concatenate([runtime.run(row[np.newaxis]) for row in golden.samples])
     batch = runtime.run(golden.samples)
     return _largest(single, golden.probabilities), _largest(batch, golden.probabilities)
@@ -192,7 +192,7 @@ def measure_latency(runtime: Runtime, samples: NDArray[np.float32]) -> Latency:
 
 
 def _timed(runtime: Runtime, matrices: list[NDArray[np.float32]], runs: int) -> list[float]:
-    """Give the milliseconds of up to ``runs`` runs, after some to warm up."""
+    """Return the milliseconds of up to ``runs`` runs, after some to warm up."""
     milliseconds: list[float] = []
     end = time.perf_counter() + _SECONDS
     for run in range(-_WARM_UP, runs):

@@ -28,7 +28,7 @@ _told: list[Callable[[str, int], None]] = []
 
 
 def when_dropped(tell: Callable[[str, int], None]) -> None:
-    """Have ``tell`` be told the name of the stream, and how many lines for it were dropped."""
+    """Call ``tell`` with the name of a stream and how many of its lines were dropped."""
     _told[:] = [tell]
 
 
@@ -122,7 +122,7 @@ class LineHandler(logging.Handler):
             tell(self._stream, lines)
 
     def _notice(self) -> bytes:
-        """Give the line that says how many were dropped where it stands."""
+        """Return the line that says how many were dropped where it stands."""
         dropped, self._dropped = self._dropped, 0
         text = "%d lines of the log were dropped: nobody took them"
         record = logging.LogRecord(
@@ -131,7 +131,7 @@ class LineHandler(logging.Handler):
         return self.format(record).encode() + b"\n"
 
     def _wait(self) -> None:
-        """Have a thread write what is held, if no further line does."""
+        """Start a thread that writes what is held, if no further line does."""
         if self._waiting is None:
             thread = threading.Thread(target=self._try_again, name="lantern-log", daemon=True)
             try:
@@ -154,7 +154,7 @@ class LineHandler(logging.Handler):
 
 
 def _first_lines(held: bytearray) -> bytearray:
-    """Give the first line, and those after it that fit into one write together."""
+    """Return the first line, and those after it that fit into one write together."""
     end = held.rfind(b"\n", 0, PIPE_BUF) + 1 or held.find(b"\n") + 1
     return held[:end]
 

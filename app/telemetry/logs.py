@@ -140,7 +140,7 @@ def _readable(value: object) -> str:
 
 
 def make_formatter(settings: LoggingSettings) -> logging.Formatter:
-    """Give the formatter that ``logging.format`` names."""
+    """Return the formatter that ``logging.format`` names."""
     return JsonFormatter() if settings.format == "json" else ConsoleFormatter()
 
 
@@ -179,7 +179,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _without_waiting(handler: logging.Handler) -> logging.Handler:
-    """Give what writes the lines of ``handler``, if Gunicorn made it to write to a stream."""
+    """Return what writes the lines of ``handler``, if Gunicorn made it to write to a stream."""
     if type(handler) is not logging.StreamHandler or "_gunicorn" not in vars(handler):
         return handler
     ours = LineHandler(handler.stream)

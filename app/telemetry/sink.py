@@ -23,7 +23,7 @@ _own: dict[tuple[int, int], int] = {}
 
 
 def open_sink(stream: TextIO | None) -> Write:
-    """Give what writes to the file behind ``stream``, past the buffer of ``stream``.
+    """Return what writes to the file behind ``stream``, past the buffer of ``stream``.
 
     The descriptor itself is left as it is: it may be shared with other programs, which a flag like
     O_NONBLOCK on it would break. None, which Python has where a process was started without the

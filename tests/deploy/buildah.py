@@ -103,7 +103,7 @@ class Buildah:
         return name
 
     def inspect(self, image: str) -> dict[str, Any]:
-        """Give the configuration of an image: ``User``, ``Env``, ``Cmd`` and the like."""
+        """Return the configuration of an image: ``User``, ``Env``, ``Cmd`` and the like."""
         found = json.loads(self("inspect", "--type", "image", image))
         config: dict[str, Any] = found["Docker"]["config"]
         return config
@@ -152,7 +152,7 @@ def _write_pip_config(file: Path) -> set[Path]:
 
 @contextmanager
 def buildah() -> Iterator[Buildah]:
-    """Give a buildah with an empty storage, and remove that afterwards."""
+    """Return a buildah with an empty storage, and remove that afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="lantern-image-", dir="/var/tmp"))
     try:
         yield Buildah(directory)

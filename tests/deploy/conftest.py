@@ -20,7 +20,7 @@ LOCKS = ROOT / "locks"
 
 
 def read_lock(name: str) -> dict[str, tuple[str, list[str]]]:
-    """Give the version and the hashes of each package of a lock."""
+    """Return the version and the hashes of each package of a lock."""
     text = re.sub(r" *#.*", "", (LOCKS / name).read_text())
     lines = re.sub(r"\\\n", " ", text).split("\n")
     found = {}
@@ -40,7 +40,7 @@ class Instruction(NamedTuple):
 
 
 def read_stages() -> dict[str, list[Instruction]]:
-    """Give the instructions of each stage of the Dockerfile, ``FROM`` first, each on one line."""
+    """Return the instructions of each stage of the Dockerfile, ``FROM`` first, each on one line."""
     lines = [
         line
         for line in (ROOT / "Dockerfile").read_text().splitlines()
@@ -57,7 +57,7 @@ def read_stages() -> dict[str, list[Instruction]]:
 
 
 def read_image(target: str = "") -> list[Instruction]:
-    """Give the instructions that make the image ``target``, or the one built when none is named."""
+    """Return the instructions that make the image ``target``, by default the last."""
     stages = read_stages()
     name = target or list(stages)[-1]
     instructions: list[Instruction] = []
@@ -73,7 +73,7 @@ def arguments(dockerfile: list[Instruction], name: str) -> list[str]:
 
 
 def read_environ(dockerfile: list[Instruction]) -> dict[str, str]:
-    """Give the variables that an image sets."""
+    """Return the variables that an image sets."""
     words = [word for line in arguments(dockerfile, "ENV") for word in shlex.split(line)]
     return dict(word.split("=", 1) for word in words)
 

@@ -95,7 +95,7 @@ def image() -> Image:
 
 
 def variables(container: Document) -> dict[str, str]:
-    """Give what a container sets itself, with $(NAME) replaced as the kubelet does."""
+    """Return what a container sets itself, with $(NAME) replaced as the kubelet does."""
     values: dict[str, str] = {}
     for variable in container["env"]:
         value = variable["value"]
@@ -111,7 +111,7 @@ def settings_in_force(container: Document, file: Path | None = None) -> Settings
 
 
 def mounts(pod: Document, container: Document) -> dict[str, tuple[Document, Document]]:
-    """Give the mount and the volume at each path; every volume is mounted once."""
+    """Return the mount and the volume at each path; every volume is mounted once."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert sorted(mount["name"] for mount in container["volumeMounts"]) == sorted(volumes)
     return {
@@ -120,7 +120,7 @@ def mounts(pod: Document, container: Document) -> dict[str, tuple[Document, Docu
 
 
 def seconds_to_end(container: Document) -> int:
-    """Give for how long the container waits before it is told to stop."""
+    """Return for how long the container waits before it is told to stop."""
     program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
     assert program == "sleep"
     return int(seconds)

@@ -113,13 +113,13 @@ def sealed(image: Image, **settings: str) -> Iterator[Running]:
 
 
 def first_child(pid: int) -> int:
-    """Give the pid of the process that any thread of ``pid`` started first, 0 if there is none."""
+    """Return the pid of the process that any thread of ``pid`` started first; 0 for none."""
     lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return min((int(child) for children in lists for child in children), default=0)
 
 
 def gunicorn_below(pid: int) -> int:
-    """Give the pid of the Gunicorn that a process started, itself or by others; 0 before that."""
+    """Return the pid of the Gunicorn that a process started, itself or by others; 0 before that."""
     while pid := first_child(pid):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{pid}/exe").resolve().name.startswith("python"):

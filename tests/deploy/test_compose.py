@@ -46,7 +46,7 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def dashboard_queries() -> list[str]:
-    """Give what the dashboard asks, its annotations included, with its variables filled in."""
+    """Return what the dashboard asks, its annotations included, with its variables filled in."""
     targets = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     notes = [note["expr"] for note in DASHBOARD["annotations"]["list"]]
     filled = [re.sub(r"\$(instance|model)\b", ".*", query) for query in targets + notes]
@@ -164,7 +164,7 @@ QUIET = ("lantern_http_requests_refused_total", "lantern_log_lines_dropped_total
 
 
 def known_metrics() -> dict[str, set[str]]:
-    """Give the labels of every series that the application's metrics can have, by its name."""
+    """Return the labels of every series that the application's metrics can have, by its name."""
     known = {}
     for name, family in Metrics().registry.families.items():
         suffixes = ("_bucket", "_sum", "_count") if isinstance(family, Histogram) else ("",)

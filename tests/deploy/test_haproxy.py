@@ -16,7 +16,7 @@ UNITS = {"ms": 0.001, "s": 1.0}
 
 
 def seconds(words: str) -> float:
-    """Give the time that stands behind ``words``."""
+    """Return the time that stands behind ``words``."""
     [(number, unit)] = re.findall(rf"^ +[^#\n]*\b{words} (\d+)(ms|s)\b", TEXT, re.MULTILINE)
     return int(number) * UNITS[unit]
 

@@ -30,7 +30,7 @@ TEXT = (ROOT / "Dockerfile").read_text()
 
 
 def copied(instructions: list[Instruction]) -> list[str]:
-    """Give what of the repository is copied."""
+    """Return what of the repository is copied."""
     copies = [line.split() for line in arguments(instructions, "COPY")]
     return [source for words in copies if "--from" not in words[0] for source in words[:-1]]
 

@@ -125,7 +125,7 @@ def predict(server: Server, sample: dict[str, float]) -> requests.Response:
 
 
 def scrape(server: Server) -> dict[Any, float]:
-    """Give the metrics, by name and labels."""
+    """Return the metrics, by name and labels."""
     response = requests.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS)
     assert response.status_code == 200
     return samples(response.text)

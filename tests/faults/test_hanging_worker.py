@@ -26,7 +26,7 @@ CALLERS = 8
 
 
 def shows_life(worker: int) -> bool:
-    """Tell whether a worker has loaded its model and begun to be watched by the master.
+    """Return whether a worker has loaded its model and begun to be watched by the master.
 
     A file's time tells the master, by the clock that begins when the machine does.
     """

@@ -55,7 +55,7 @@ class Pipe:
         os.close(own)
 
     def lines(self) -> list[str]:
-        """Give the whole lines that came so far."""
+        """Return the whole lines that came so far."""
         return self.text.decode().split("\n")[:-1]
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Pipe:
 
 
 def told(lines: list[str]) -> int:
-    """Give how many lines are said to be missing."""
+    """Return how many lines are said to be missing."""
     return sum(int(match[1]) for match in map(NOTICE.search, lines) if match)
 
 

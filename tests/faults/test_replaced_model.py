@@ -33,13 +33,13 @@ def file_of(version: Path, runtime: str) -> Path:
 
 
 def refused_by(server: Server, after: int = 0) -> set[int]:
-    """Give the workers that did not follow the release, as the log tells from line ``after`` on."""
+    """Return the workers that did not follow the release, by the log from line ``after``."""
     lines = server.lines()[after:]
     return {line["pid"] for line in lines if line["message"] == "release not followed"}
 
 
 def fault(server: Server) -> str:
-    """Give why the release is not served as it stands; empty when it is."""
+    """Return why the release is not served as it stands; empty when it is."""
     document = requests.get(f"{server.url}/model/info", timeout=120).json()
     return document["release"]["fault"] or ""
 

@@ -69,7 +69,7 @@ class Server:
         raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
 
     def lines(self, message: str | None = None) -> list[dict[str, Any]]:
-        """Give the JSON lines logged so far, or those with ``message``."""
+        """Return the JSON lines logged so far, or those with ``message``."""
         lines = [
             json.loads(line)
             for line in self.log.read_text().splitlines()
@@ -78,7 +78,7 @@ class Server:
         return [line for line in lines if message is None or line["message"] == message]
 
     def workers(self) -> list[int]:
-        """Give the pids of the workers that live now."""
+        """Return the pids of the workers that live now."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 

@@ -37,14 +37,14 @@ def predict(server: Server, sample: dict[str, float], **kwargs: Any) -> requests
 
 
 def rows_predicted(server: Server) -> float:
-    """Give the one figure of rows predicted that the metrics hold."""
+    """Return the one figure of rows predicted that the metrics hold."""
     got = samples(requests.get(f"{server.url}/metrics", timeout=120).text)
     (rows,) = [v for k, v in got.items() if k[0] == "lantern_predicted_rows_total"]
     return rows
 
 
 def receive_all(connection: socket.socket) -> bytes:
-    """Give what comes until the server closes, or resets, the connection."""
+    """Return what comes until the server closes, or resets, the connection."""
     received = b""
     try:
         while chunk := connection.recv(65536):

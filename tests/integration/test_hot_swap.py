@@ -93,7 +93,7 @@ def server(request: pytest.FixtureRequest, start: Start, versions: Path) -> Iter
 
 
 def served(server: Server, version: str) -> Callable[[], bool]:
-    """Tell whether every worker has gone over to ``version``."""
+    """Return whether every worker has gone over to ``version``."""
 
     def by_all() -> bool:
         return {ask(server)["model_version"] for _ in range(12)} == {version}
@@ -234,7 +234,7 @@ def test_fifty_swaps_leave_no_memory_behind(start: Start, tmp_path: Path, runtim
 
 
 def resident(pid: int) -> int:
-    """Give the resident memory of a process in KiB, which others' sharing of it doesn't change."""
+    """Return the resident memory of a process in KiB, shared or not."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(line.split()[1])

@@ -84,5 +84,5 @@ def _connections(server: Server) -> int:
 
 
 def _is_of(row: list[str], port: int) -> bool:
-    """Tell whether a row of proc_net_tcp(5) is of a socket on the local ``port``."""
+    """Return whether a row of proc_net_tcp(5) is of a socket on the local ``port``."""
     return int(row[1].rpartition(":")[2], 16) == port

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 def proportional(pid: int, path: Path) -> int:
-    """Give a process's share, in bytes, of the memory in which ``path`` is mapped."""
+    """Return a process's share, in bytes, of the memory in which ``path`` is mapped."""
     total, ours = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         name, *rest = line.split()
@@ -34,7 +34,7 @@ def proportional(pid: int, path: Path) -> int:
 
 
 def private(pid: int) -> int:
-    """Give the bytes that belong to a process alone: what a further worker costs."""
+    """Return the bytes that belong to a process alone: what a further worker costs."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 

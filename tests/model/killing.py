@@ -72,7 +72,7 @@ def examine(directory: Path, seen: Counter[str]) -> None:
 
 
 def last_made(directory: Path) -> Release:
-    """Give the release that is in force by what the history tells."""
+    """Return the release that is in force by what the history tells."""
     return [change for change in read_history(directory) if change.made][-1].after
 
 

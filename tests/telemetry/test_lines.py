@@ -29,7 +29,7 @@ from tests.integration.conftest import wait_for
 
 
 def logger_to(descriptor: int) -> logging.Logger:
-    """Give a logger whose lines are its messages, to a file that is open."""
+    """Return a logger whose lines are its messages, to a file that is open."""
     logger = logging.Logger("x")
     handler = LineHandler(os.fdopen(descriptor, "w", closefd=False))
     logger.addHandler(handler)
@@ -129,7 +129,7 @@ def run(program: str, stdout: int, *arguments: str, **options: Any) -> subproces
 
 
 def available(pipe: int) -> int:
-    """Give how many bytes there are to read from a pipe."""
+    """Return how many bytes there are to read from a pipe."""
     return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 

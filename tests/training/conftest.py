@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def customers() -> pd.DataFrame:
-    """Give 240 customers who respond when they enrolled early and bought lately, mostly."""
+    """Return 240 customers who respond when they enrolled early and bought lately, mostly."""
     random = np.random.default_rng(7)
     n = 200
     tenure, recency = random.integers(0, 700, n), random.integers(0, 100, n)
@@ -37,7 +37,7 @@ def customers() -> pd.DataFrame:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
-    """Give a function that writes a table as a CSV and tells where."""
+    """Return a function that writes a table as a CSV and tells where."""
 
     def write_csv(table: pd.DataFrame) -> Path:
         path = tmp_path / "customers.csv"
@@ -49,5 +49,5 @@ def write(tmp_path: Path) -> Callable[[pd.DataFrame], Path]:
 
 @pytest.fixture
 def customers_csv(customers: pd.DataFrame, write: Callable[[pd.DataFrame], Path]) -> Path:
-    """Give a CSV of the customers."""
+    """Return a CSV of the customers."""
     return write(customers)

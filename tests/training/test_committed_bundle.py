@@ -16,7 +16,7 @@ BUNDLE = Path(__file__).resolve().parents[2] / "models" / "campaign-response" / 
 
 @pytest.fixture(scope="module")
 def models() -> tuple[Model, Model]:
-    """Give the bundle loaded in torch and in ONNX Runtime; loading runs the golden samples."""
+    """Return the bundle loaded in torch and in ONNX Runtime; loading runs the golden samples."""
     return load_model(ModelSource(BUNDLE, runtime="torch")), load_model(
         ModelSource(BUNDLE, runtime="onnx")
     )

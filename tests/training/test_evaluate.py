@@ -14,7 +14,7 @@ from training.fit import Recipe, fit_network, predict
 
 @pytest.fixture
 def data(customers_csv: Path) -> Data:
-    """Give the customers as arrays."""
+    """Return the customers as arrays."""
     return read_data(customers_csv)
 
 

@@ -20,7 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def arguments(data: Path, out: Path) -> list[str]:
-    """Give a command line for a run of seconds."""
+    """Return a command line for a run of seconds."""
     return ["--data", str(data), "--out", str(out), "--epochs", "2", "--folds", "3"]
 
 

@@ -48,7 +48,7 @@ def test_they_end_by_themselves_when_their_time_is_up() -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process has not ended, though nobody may have waited for it."""
+    """Return whether a process has not ended, though nobody may have waited for it."""
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
 

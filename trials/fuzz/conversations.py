@@ -76,7 +76,7 @@ class Findings:
 
 
 def split(received: bytes, *, may_be_head: bool) -> Iterator[Answer]:
-    """Give the answers that were received until the server closed.
+    """Return the answers that were received until the server closed.
 
     Where a request may have been a HEAD, an answer may have a length and no body. Raises
     `MalformedAnswer` for what is none.

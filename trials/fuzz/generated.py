@@ -85,7 +85,7 @@ class _WentWrong(Exception):
 
 
 def requests() -> st.SearchStrategy[tuple[str, Any]]:
-    """Give a path and a document: right, nearly right, or any JSON at all."""
+    """Return a path and a document: right, nearly right, or any JSON at all."""
     names = payloads.feature_names()
     numbers = st.one_of(
         st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.none()

@@ -29,7 +29,7 @@ _DEEP = 3000
 
 
 def valid_requests() -> list[bytes]:
-    """Give requests of every kind that the service takes, for a mutator to begin with."""
+    """Return requests of every kind that the service takes, for a mutator to begin with."""
     samples = payloads.golden_samples()
     single, batch = payloads.single(samples[0]), payloads.batch(samples[:3])
     json_field = "Content-Type: application/json"
@@ -57,7 +57,7 @@ def valid_requests() -> list[bytes]:
 
 
 def raw(seed: int, count: int) -> Iterator[Conversation]:
-    """Give ``count`` mutants of valid requests, some of them in two segments."""
+    """Return ``count`` mutants of valid requests, some of them in two segments."""
     valid = valid_requests()
     for number in range(count):
         name = f"raw-{seed}-{number}"
@@ -68,7 +68,7 @@ def raw(seed: int, count: int) -> Iterator[Conversation]:
 
 
 def bodies(seed: int, count: int) -> Iterator[Conversation]:
-    """Give ``count`` requests whose bodies are nearly right, some on each connection."""
+    """Return ``count`` requests whose bodies are nearly right, some on each connection."""
     for first in range(0, count, _PIPELINED):
         name = f"json-{seed}-{first}"
         random = Random(name)
@@ -204,7 +204,7 @@ _CHANGES: tuple[Callable[[Any, Random], None], ...] = (
 
 
 def _fields(random: Random) -> list[str]:
-    """Give fields that a request may have beside what it needs, some of them odd."""
+    """Return fields that a request may have beside what it needs, some of them odd."""
     if random.random() < 0.7:
         return []
     return [random.choice(_FIELDS)]

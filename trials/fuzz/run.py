@@ -36,7 +36,7 @@ class Options:
     only: str | None = None
 
     def count(self, part: str) -> int:
-        """Give how many requests a part has to send."""
+        """Return how many requests a part has to send."""
         if self.only:
             return self.requests if part == self.only else 0
         return round(self.requests * _SHARES[part])
@@ -126,7 +126,7 @@ class _Fuzz:
             self.outcome.wrong += [(one, "said when a worker died") for one in said]
 
     def _counts(self) -> Counter[int]:
-        """Give how many requests the service counts, by status."""
+        """Return how many requests the service counts, by status."""
         _, text = exchange(self._server, "/metrics")
         counts: Counter[int] = Counter()
         for status, value in _COUNT.findall(text.decode()):

@@ -99,7 +99,7 @@ def table(outcome: Outcome) -> str:
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """Give what came of a soak, without its series."""
+    """Return what came of a soak, without its series."""
     return {
         "faults": outcome.faults,
         "saturated_rps": round(outcome.saturated),
@@ -126,7 +126,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def series(outcome: Outcome) -> list[dict[str, Any]]:
-    """Give what the processes held while they were soaked: memory in MiB."""
+    """Return what the processes held while they were soaked: memory in MiB."""
     zero = outcome.tallies["warm-up"].began
     return [
         {

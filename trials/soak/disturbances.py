@@ -130,6 +130,6 @@ class Disturbances:
 
 
 def _started(pid: int) -> int:
-    """Give when a process was started, in ticks since the machine was."""
+    """Return when a process was started, in ticks since the machine was."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return int(fields[19])

@@ -56,7 +56,7 @@ def growth(what: str, times: Sequence[float], mib: Sequence[float]) -> Growth:
 
 
 def growths(samples: Sequence[Sample]) -> list[Growth]:
-    """Give how the master grew, and each worker that was there all along: in resident memory.
+    """Return how the master grew, and each worker that was there all along: in resident memory.
 
     Not how all of them together did: that goes up and down with the age of the youngest worker and
     the number of versions it has loaded, by more than there is to be found.
@@ -124,7 +124,7 @@ def _breaks(kill: Ended, failure: Failure, tally: Tally) -> bool:
 
 
 def kills(events: Iterable[Event]) -> list[Ended]:
-    """Give the workers that were killed."""
+    """Return the workers that were killed."""
     return [one for one in events if isinstance(one, Ended) and one.signal is signal.SIGKILL]
 
 

@@ -92,7 +92,7 @@ def _process(pid: int) -> Process:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """Give the fields of a file in /proc that begin with a number; memory is in KiB."""
+    """Return the fields of a file in /proc that begin with a number; memory is in KiB."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
@@ -138,7 +138,7 @@ class Holdings:
 
 
 def holdings(master: int) -> Holdings:
-    """Give what an idle server holds."""
+    """Return what an idle server holds."""
     workers = {pid: _held(pid) for pid in children(master)}
     return Holdings(_held(master), workers, proportional_mib(master))
 

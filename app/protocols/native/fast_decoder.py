@@ -39,7 +39,7 @@ class FastDecoder:
         self._decode_many = _decoder("samples", list[row])  # type: ignore[valid-type]
 
     def row(self, body: bytes) -> NDArray[np.float32] | None:
-        """Give the row ``(1, width)`` of ``{"features": {...}}``, NaN where it says null."""
+        """Return the row ``(1, width)`` of ``{"features": {...}}``, NaN for null."""
         if self._decode_one is None:
             return None
         try:
@@ -49,7 +49,7 @@ class FastDecoder:
         return self._matrix(astuple(sample), 1)
 
     def matrix(self, body: bytes) -> NDArray[np.float32] | None:
-        """Give the rows ``(n, width)`` of ``{"samples": [{...}, ...]}``, NaN where it says null."""
+        """Return the rows ``(n, width)`` of ``{"samples": [{...}, ...]}``, NaN for null."""
         if self._decode_many is None:
             return None
         try:

@@ -104,7 +104,7 @@ class RequestBody:
     schema: Schema
 
     def load(self, body: bytes) -> NDArray[np.float32]:
-        """Give the rows in ``body``: float32, shape ``(n, width)``, NaN where it says null.
+        """Return the rows in ``body``: float32, shape ``(n, width)``, NaN where it says null.
 
         Raises `NotJson`, `ValidationError`, and `BatchTooLarge`.
         """
@@ -138,7 +138,7 @@ _bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
 
 
 def request_bodies(model: Model, max_rows: int) -> RequestBodies:
-    """Give what reads the bodies that ``model`` is sent; it is built once for each."""
+    """Return what reads the bodies that ``model`` is sent; it is built once for each."""
     bodies = _bodies.get(model)
     if bodies is None:
         bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)

@@ -110,7 +110,7 @@ def rewrite(source: Path, target: Path, edit: Callable[[dict[str, bytes]], None]
 
 
 def editing(name: str, edit: Callable[[Any], object]) -> Callable[[dict[str, bytes]], None]:
-    """Give an edit for `rewrite` of the JSON document ``name``."""
+    """Return an edit for `rewrite` of the JSON document ``name``."""
 
     def apply(files: dict[str, bytes]) -> None:
         document = json.loads(files[name])
