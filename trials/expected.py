@@ -55,7 +55,7 @@ def pack_versions(directory: Path) -> Path:
     return models
 
 
-class Oracle:
+class ExpectedAnswers:
     """Knows what every version in ``models`` answers."""
 
     def __init__(self, models: Path) -> None:

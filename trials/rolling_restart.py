@@ -22,7 +22,7 @@ from pathlib import Path
 from app.model.text import print_anything
 from benchmarks import payloads
 from benchmarks.servers import BenchmarkError, Program, Server, free_port, lantern, running
-from trials.expected import Oracle
+from trials.expected import ExpectedAnswers
 from trials.haproxy import HAProxy, Seen, haproxy
 from trials.load import Load, Plan, Tally
 
@@ -108,8 +108,8 @@ def run(options: Options, directory: Path) -> Outcome:
     if options.drain_seconds:
         settings["LANTERN_SERVER__DRAIN_SECONDS"] = f"{options.drain_seconds:g}"
     program = lantern("instance", settings, workers=1)
-    oracle = Oracle(payloads.BUNDLE.parent)
-    items = [oracle.single(sample) for sample in payloads.samples(_BODIES, options.seed)]
+    expected = ExpectedAnswers(payloads.BUNDLE.parent)
+    items = [expected.single(sample) for sample in payloads.samples(_BODIES, options.seed)]
     with ExitStack() as stack:
         instances = [
             stack.enter_context(Instance(number, program, directory))

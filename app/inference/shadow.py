@@ -78,7 +78,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ShadowResult:
     """A candidate's answers beside those of the stable version.
 
     ``agreed`` rows have the same class; ``difference`` is the sum over the compared rows of the
@@ -92,9 +92,9 @@ class Comparison:
     dropped: int = 0
     failed: int = 0
 
-    def __add__(self, other: Comparison) -> Comparison:
+    def __add__(self, other: ShadowResult) -> ShadowResult:
         names = [field.name for field in fields(self)]
-        return Comparison(*(getattr(self, name) + getattr(other, name) for name in names))
+        return ShadowResult(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Timing:
 class Observer:
     """Receives what a shadow finds; no method may raise."""
 
-    def compared(self, pair: Pair, comparison: Comparison) -> None:
+    def compared(self, pair: Pair, result: ShadowResult) -> None:
         """Note a comparison, of versions that may be gone by now."""
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
@@ -281,7 +281,7 @@ class Shadow:
                     taken = (time.perf_counter() - started) / (sample.rows - rows_before)
                     self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
         if not is_running:
-            self._observer.compared(pair, Comparison(dropped=len(rows)))
+            self._observer.compared(pair, ShadowResult(dropped=len(rows)))
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing waits to be compared; return whether that came about in time."""
@@ -353,7 +353,7 @@ class Shadow:
         No model is held during the pauses, which are long where one is slow.
         """
         for pair, dropped in sample.dropped.items():
-            self._observer.compared(pair, Comparison(dropped=dropped))
+            self._observer.compared(pair, ShadowResult(dropped=dropped))
         for block in sample.blocks:
             done = 0
             while done < len(block):
@@ -369,7 +369,7 @@ class Shadow:
         """Compare the rows of one pass; return the seconds spent, 0 where they were dropped."""
         models = pair.models()
         if models is None or self._stopping:
-            self._observer.compared(pair, Comparison(dropped=len(rows)))
+            self._observer.compared(pair, ShadowResult(dropped=len(rows)))
             return 0.0
         started = time.perf_counter()
         self._observer.compared(pair, self._compared(pair, models, rows, probabilities))
@@ -381,14 +381,14 @@ class Shadow:
 
     def _compared(
         self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
-    ) -> Comparison:
+    ) -> ShadowResult:
         """Compare; where the candidate fails, find the rows that it fails on."""
         try:
             return compare(*models, rows, probabilities)
         except Exception as error:
             self._log_once(pair, error)
             if len(rows) == 1 or isinstance(error, Incomparable):
-                return Comparison(failed=len(rows))
+                return ShadowResult(failed=len(rows))
         half = len(rows) // 2
         return self._compared(pair, models, rows[:half], probabilities[:half]) + self._compared(
             pair, models, rows[half:], probabilities[half:]
@@ -425,7 +425,7 @@ class Incomparable(ValueError):
     """The candidate has other features or classes than the stable version."""
 
 
-def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> Comparison:
+def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> ShadowResult:
     """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
     features) and compare with its ``probabilities`` ``(n, classes)``.
 
@@ -439,7 +439,7 @@ def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matr
     answers = candidate.runtime.run(rows)[:, order]
     finite = np.isfinite(answers).all(axis=1)
     answers, probabilities = answers[finite], probabilities[finite]
-    return Comparison(
+    return ShadowResult(
         agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
         compared=len(answers),
         difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),

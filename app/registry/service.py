@@ -53,7 +53,7 @@ class Observer:
         """Note why the release can't be served as it stands; empty when it can."""
 
 
-class VersionMemory(Protocol):
+class VersionStore(Protocol):
     """What processes that are gone, or beside this one, could serve; no method may raise."""
 
     def remember(self, model: str, version: str) -> None:
@@ -92,10 +92,10 @@ class ModelService:
         self,
         source: ModelSource,
         observer: Observer | None = None,
-        memory: VersionMemory | None = None,
+        version_store: VersionStore | None = None,
     ) -> None:
         self.source = source
-        self._memory = memory
+        self._version_store = version_store
         self._observer = observer or Observer()
         self._name = ModelName(source.name)
         self._told_name: str | None = None
@@ -217,8 +217,8 @@ class ModelService:
         self._try_again_at = monotonic() + RETRY_SECONDS if faults else float("inf")
         self._state = State(rollout, " ".join(faults))
         if rollout is not None and not rollout.is_as(before.rollout):
-            self._tell_of_swap(rollout, before.rollout)
-        self._tell_of_fault(before)
+            self._notify_swap(rollout, before.rollout)
+        self._notify_fault(before)
 
     def _serve_release(self, faults: list[str]) -> Rollout | None:
         """Load what the release names; give None, and say why, when its stable version fails.
@@ -243,13 +243,13 @@ class ModelService:
             held[str(release.candidate)] = candidate
             rollout = Rollout(stable.model, candidate.model, release.mode, release.share)
         self._held = held
-        if not faults and release.stable and self._memory:
-            self._memory.remember(self._remembered_as, release.stable)
+        if not faults and release.stable and self._version_store:
+            self._version_store.remember(self._remembered_as, release.stable)
         return rollout
 
     def _serve_remembered(self, faults: list[str]) -> Rollout | None:
         """Load what a process beside or before this one could serve."""
-        version = self._memory and self._memory.recall(self._remembered_as)
+        version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
         stable = self._version(version, [])
@@ -288,7 +288,7 @@ class ModelService:
                 "milliseconds": round(seconds * 1000, 1),
             },
         )
-        _tell(lambda: self._observer.loaded(model, seconds))
+        _notify(lambda: self._observer.loaded(model, seconds))
         return _Held(model, files)
 
     def _load(self, source: ModelSource) -> Model:
@@ -304,8 +304,8 @@ class ModelService:
             )
         return model
 
-    def _tell_of_swap(self, new: Rollout, old: Rollout | None) -> None:
-        _tell(lambda: self._observer.served(new))
+    def _notify_swap(self, new: Rollout, old: Rollout | None) -> None:
+        _notify(lambda: self._observer.served(new))
         if old is None:
             return
         log.info(
@@ -320,12 +320,12 @@ class ModelService:
             },
         )
 
-    def _tell_of_fault(self, before: State) -> None:
+    def _notify_fault(self, before: State) -> None:
         state, name = self._state, self.name
         if name and self._told_name == "":  # what was told of it without a name is no longer so
-            _tell(lambda: self._observer.refused("", ""))
+            _notify(lambda: self._observer.refused("", ""))
         self._told_name = name
-        _tell(lambda: self._observer.refused(name, state.fault))
+        _notify(lambda: self._observer.refused(name, state.fault))
         if state.fault and state.fault != before.fault:
             event = "release not followed" if state.rollout else "model not loaded"
             log.error(event, extra={"model": name or None, "reason": state.fault})
@@ -384,11 +384,11 @@ def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
     return None
 
 
-def _tell(news: Callable[[], None]) -> None:
+def _notify(notification: Callable[[], None]) -> None:
     try:
-        news()
+        notification()
     except Exception:  # whoever wanted to know can't keep a model from serving
-        log.exception("the news of the model was not taken")
+        log.exception("observer failed")
 
 
 def _identities(path: Path) -> object:

@@ -9,8 +9,8 @@ from typing import ParamSpec
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ..inference.shadow import Comparison, Pair, Timing
 from ..inference.shadow import Observer as ShadowObserver
+from ..inference.shadow import Pair, ShadowResult, Timing
 from ..model.batching import BatchingRuntime
 from ..model.model import Model
 from ..registry.rollout import Rollout
@@ -252,19 +252,19 @@ class Metrics(Observer, ShadowObserver):
         self._beside(model.name, model.version).observe(seconds)
 
     @_harmless
-    def compared(self, pair: Pair, comparison: Comparison) -> None:
+    def compared(self, pair: Pair, result: ShadowResult) -> None:
         """Count what a shadow answered beside the stable version."""
         labels = pair.model, pair.stable, pair.candidate
-        for result, rows in (
-            ("agreed", comparison.agreed),
-            ("differed", comparison.compared - comparison.agreed),
-            ("dropped", comparison.dropped),
-            ("failed", comparison.failed),
+        for outcome, rows in (
+            ("agreed", result.agreed),
+            ("differed", result.compared - result.agreed),
+            ("dropped", result.dropped),
+            ("failed", result.failed),
         ):
             if rows:
-                self._shadowed(*labels, result).inc(rows)
-        if comparison.compared:
-            self._difference(*labels).inc(comparison.difference)
+                self._shadowed(*labels, outcome).inc(rows)
+        if result.compared:
+            self._difference(*labels).inc(result.difference)
 
     @_harmless
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.shadow import Comparison, Observer, Pair, Shadow, Timing, _Sample, compare
+from app.inference.shadow import Observer, Pair, Shadow, ShadowResult, Timing, _Sample, compare
 from app.model.model import Model
 from app.registry.loading import ModelSource, load_model
 
@@ -76,11 +76,11 @@ class Recorder(Observer):
     """Keeps what a shadow finds."""
 
     def __init__(self) -> None:
-        self.total = Comparison()
+        self.total = ShadowResult()
         self.timings: list[Timing] = []
 
-    def compared(self, pair: Pair, comparison: Comparison) -> None:
-        self.total += comparison
+    def compared(self, pair: Pair, result: ShadowResult) -> None:
+        self.total += result
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
         self.timings.append(timing)
@@ -124,7 +124,7 @@ def test_what_can_not_be_compared_is_counted_and_logged_once(
     for _ in range(5):
         shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
         assert shadow.wait(60)
-    assert found.total == Comparison(failed=15)
+    assert found.total == ShadowResult(failed=15)
     # Where an application was made before, its logger has caplog's handler, too.
     assert len({id(record) for record in caplog.records if record.exc_info}) == 1
 
@@ -138,7 +138,7 @@ def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model])
     for _ in range(60):  # they are all here before the thread has waited for others
         shadow.offer(stable, candidate, ROWS[:1], answers[:1])
     assert shadow.wait(60)
-    assert found.total == Comparison(agreed=60, compared=60)
+    assert found.total == ShadowResult(agreed=60, compared=60)
     assert max(counting.passes) > 1
     assert sum(n for n in counting.passes if n > 1) + counting.passes.count(1) >= 60
 
@@ -309,7 +309,7 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_threads)
         shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
-    assert found.total == Comparison(dropped=3)
+    assert found.total == ShadowResult(dropped=3)
     shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
     assert shadow.wait(60)
     assert (found.total.compared, found.total.dropped) == (3, 3)

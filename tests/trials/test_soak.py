@@ -15,8 +15,8 @@ from trials.load import Failure, Tally
 from trials.log import strange_lines
 from trials.soak import verdict
 from trials.soak.__main__ import summary, table
-from trials.soak.disturbances import Ended, Event, Released
-from trials.soak.misuse import Mishap
+from trials.soak.chaos import Ended, Event, Released
+from trials.soak.hostile_clients import Unexpected
 from trials.soak.picture import draw
 from trials.soak.run import Options, run, service
 from trials.soak.watch import Holdings, Process, Sample
@@ -39,7 +39,7 @@ def test_a_short_soak_of_lantern_is_clean(tmp_path: Path) -> None:
     assert outcome.faults == []
     assert all(tally.right > 0 for tally in outcome.tallies.values())
     assert {e.what for e in outcome.events} >= {"SIGKILL", "SIGHUP", "model promote 2"}
-    assert outcome.misused["soak"].answers.total() > 0
+    assert outcome.hostile["soak"].answers.total() > 0
     assert len(outcome.growths) >= 3  # the master, and the two workers that lived on
     draw(tmp_path / "soak.png", list(outcome.tallies.values()), outcome.samples, outcome.events, "")
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
@@ -97,11 +97,11 @@ def test_nothing_else_is_explained_by_it(tally: Tally, events: list[Event]) -> N
 
 
 def test_a_wrong_client_may_be_left_without_an_answer_by_a_kill_alone() -> None:
-    mishaps = [Mishap(9.0, 10.1, "no JSON", 0, "closed")]
-    assert list(verdict.unexplained_mishaps(mishaps, [KILL])) == []
-    assert list(verdict.unexplained_mishaps(mishaps, [])) == ["1 times no JSON: closed"]
-    late = [Mishap(11.0, 12.0, "no JSON", 0, "closed")]
-    assert len(list(verdict.unexplained_mishaps(late, [KILL]))) == 1
+    unexpected = [Unexpected(9.0, 10.1, "no JSON", 0, "closed")]
+    assert list(verdict.unexplained_outcomes(unexpected, [KILL])) == []
+    assert list(verdict.unexplained_outcomes(unexpected, [])) == ["1 times no JSON: closed"]
+    late = [Unexpected(11.0, 12.0, "no JSON", 0, "closed")]
+    assert len(list(verdict.unexplained_outcomes(late, [KILL]))) == 1
 
 
 def test_a_version_may_answer_only_while_it_is_released() -> None:

@@ -36,7 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--share", type=float, default=defaults.share, help="of the rate that saturates"
     )
-    parser.add_argument("--misuses", type=float, default=defaults.misuses, help="a second")
+    parser.add_argument(
+        "--hostile-requests", type=float, default=defaults.hostile_requests, help="a second"
+    )
     parser.add_argument("--most-growth-percent", type=float, default=defaults.most_growth_percent)
     parser.add_argument("--most-refused-percent", type=float, default=defaults.most_refused_percent)
     parser.add_argument("--seed", type=int, default=defaults.seed)
@@ -76,7 +78,7 @@ def main() -> int:
 def table(outcome: Outcome) -> str:
     """Write what came of a soak, for people."""
     lines = [
-        "| phase | seconds | sent | answered right | refused | failed | slowest, ms | misuses |"
+        "| phase | seconds | sent | answered right | refused | failed | slowest, ms | hostile |"
     ]
     lines += ["| --- |" + " ---: |" * 7]
     for name, tally in outcome.tallies.items():
@@ -84,7 +86,7 @@ def table(outcome: Outcome) -> str:
         lines.append(
             f"| {name} | {cells['seconds']:,.0f} | {cells['sent']:,} | {cells['right']:,} "
             f"| {cells['refused']:,} | {cells['failed']:,} | {cells['slowest_ms']:,.0f} "
-            f"| {outcome.misused[name].answers.total():,} |"
+            f"| {outcome.hostile[name].answers.total():,} |"
         )
     lines += ["", "| memory of | MiB at first | growth |", "| --- | ---: | ---: |"]
     lines += [f"| {g.what} | {g.mib:.1f} | {g.percent:+.2f} % |" for g in outcome.growths]
@@ -114,9 +116,9 @@ def summary(outcome: Outcome) -> dict[str, Any]:
             round(held.tree_mib, 1) for held in (outcome.before, outcome.after) if held
         ],
         "statuses": {str(status): n for status, n in sorted(outcome.statuses.items())},
-        "misuse": {
+        "hostile": {
             f"{name}: {status or 'no answer'}": count
-            for (name, status), count in sorted(outcome.misused["soak"].answers.items())
+            for (name, status), count in sorted(outcome.hostile["soak"].answers.items())
         },
         "events": [
             {"second": round(one.ended - outcome.tallies["warm-up"].began, 1), "what": one.what}

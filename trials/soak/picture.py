@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trials.load import Tally
-from trials.soak.disturbances import Ended, Event, Released
+from trials.soak.chaos import Ended, Event, Released
 from trials.soak.watch import Sample
 
 if TYPE_CHECKING:

@@ -18,12 +18,19 @@ from time import monotonic
 from benchmarks import payloads
 from benchmarks.load import exchange
 from benchmarks.servers import BenchmarkError, Program, Server, lantern, running
-from trials.expected import SINGLE, Oracle, pack_versions
+from trials.expected import SINGLE, ExpectedAnswers, pack_versions
 from trials.load import Item, Load, Plan, Tally
 from trials.log import strange_lines
 from trials.soak import verdict
-from trials.soak.disturbances import FIRST, ROW, Disturbances, Event
-from trials.soak.misuse import BODY_SECONDS, HEAD_SECONDS, Account, Case, Misuse, cases
+from trials.soak.chaos import FIRST, ROW, Chaos, Event
+from trials.soak.hostile_clients import (
+    BODY_SECONDS,
+    HEAD_SECONDS,
+    Account,
+    Case,
+    HostileClients,
+    cases,
+)
 from trials.soak.verdict import Growth
 from trials.soak.watch import Holdings, Sample, Watch, holdings
 
@@ -52,7 +59,7 @@ class Options:
 
     minutes: float = 10.0
     share: float = 0.8
-    misuses: float = 20.0
+    hostile_requests: float = 20.0
     """Wrong clients a second."""
     most_growth_percent: float = 2.0
     most_refused_percent: float = 1.0
@@ -67,7 +74,7 @@ class Options:
 
     @property
     def pace(self) -> float:
-        """Seconds between two disturbances: thirty in a soak, within reason."""
+        """Seconds between two events: thirty in a soak, within reason."""
         return min(15.0, max(1.0, self.seconds * _SHARES["soak"] / 30))
 
 
@@ -82,7 +89,7 @@ class Outcome:
     cpu: float = 0.0
     """Cores that it used during the soak."""
     tallies: dict[str, Tally] = field(default_factory=dict)
-    misused: dict[str, Account] = field(default_factory=dict)
+    hostile: dict[str, Account] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     growths: list[Growth] = field(default_factory=list)
@@ -111,17 +118,17 @@ def service(models: Path) -> Program:
 def run(options: Options, directory: Path, make: Callable[[Path], Program] = service) -> Outcome:
     """Soak the server that ``make`` describes for the models it is given, and judge it."""
     models = pack_versions(directory)
-    oracle = Oracle(models)
-    items = [oracle.single(one) for one in payloads.samples(_SINGLES, options.seed)]
+    expected = ExpectedAnswers(models)
+    items = [expected.single(one) for one in payloads.samples(_SINGLES, options.seed)]
     items += [
-        oracle.batch(payloads.samples(_BATCH_ROWS, options.seed + number + 1))
+        expected.batch(payloads.samples(_BATCH_ROWS, options.seed + number + 1))
         for number in range(_BATCHES)
     ]
-    wrong = cases(oracle, options.seed)
+    wrong = cases(expected, options.seed)
     program = make(models)
     with running(program, directory) as server:
-        disturbances = Disturbances(server, models, program.settings)
-        soak = _Soak(options, server, disturbances, items, wrong)
+        chaos = Chaos(server, models, program.settings)
+        soak = _Soak(options, server, chaos, items, wrong)
         soak.run()
         soak.stop()
         soak.judge(server.log.read_text(encoding="utf-8", errors="replace"))
@@ -143,7 +150,7 @@ class _Soak:
         self,
         options: Options,
         server: Server,
-        disturbances: Disturbances,
+        chaos: Chaos,
         items: Sequence[Item],
         wrong: Sequence[Case],
     ) -> None:
@@ -152,22 +159,22 @@ class _Soak:
         self._server = server
         self._items = items
         self._wrong = wrong
-        self._disturbances = disturbances
-        self.outcome.events = disturbances.events
+        self._chaos = chaos
+        self.outcome.events = chaos.events
         self._counted: dict[str, _Counts] = {}
 
     def run(self) -> None:
         """Calibrate, warm up, soak, and reload; rest in between, to look at what is held."""
         outcome, server = self.outcome, self._server
-        self._disturbances.change("model", "promote", FIRST.stable, "--allow-schema-change")
+        self._chaos.change("model", "promote", FIRST.stable, "--allow-schema-change")
         server.wait_until_idle()
         self._calibrate()
-        self._phase("warm-up", self._disturb_once)
+        self._phase("warm-up", self._cause_each_once)
         self._rest()
         outcome.before, self._counted["before"] = holdings(server.process.pid), self._counts()
         cpu, began = server.cpu_seconds(), monotonic()
         with Watch(server.process.pid, min(2.0, self._options.seconds / 100)) as watch:
-            self._phase("soak", self._disturb)
+            self._phase("soak", self._cause_chaos)
         outcome.cpu = (server.cpu_seconds() - cpu) / (monotonic() - began)
         outcome.samples = watch.samples
         self._rest()
@@ -184,7 +191,7 @@ class _Soak:
         """
         outcome, server = self.outcome, self._server
         seconds = min(5.0, self._options.seconds * 0.02)
-        with self._misuse() as misuse:
+        with self._hostile_clients() as hostile:
             for _ in range(_CALIBRATIONS):
                 cpu = server.cpu_seconds()
                 with self._load(None) as load:
@@ -194,50 +201,52 @@ class _Soak:
                     outcome.saturated = load.tally.rate
                     outcome.cpu_saturated = cpu / (load.tally.ended - load.tally.began)
                 outcome.faults += verdict.unexplained_failures(load.tally, ())
-        outcome.faults += verdict.unexplained_mishaps(misuse.account.mishaps, ())
+        outcome.faults += verdict.unexplained_outcomes(hostile.account.unexpected, ())
 
-    def _misuse(self) -> Misuse:
+    def _hostile_clients(self) -> HostileClients:
         options = self._options
-        return Misuse(self._server.port, self._wrong, options.misuses, options.seed)
+        return HostileClients(
+            self._server.port, self._wrong, options.hostile_requests, options.seed
+        )
 
     def _load(self, rate: float | None) -> Load:
         seed = self._options.seed
         return Load(Plan(self._server.port, self._items, _CONNECTIONS, rate, seed))
 
-    def _phase(self, name: str, disturb: Callable[[float], None]) -> None:
-        """Have everything at once: the load, wrong clients, disturbances."""
+    def _phase(self, name: str, cause: Callable[[float], None]) -> None:
+        """Run everything at once: the load, hostile clients, chaos."""
         seconds = self._options.seconds * _SHARES[name]
         rate = self.outcome.saturated * self._options.share
         print(f"{name}: {seconds:,.0f} s at {rate:,.0f} requests/s", flush=True)
         until = monotonic() + seconds
-        with self._load(rate) as load, self._misuse() as misuse:
-            disturb(seconds)
+        with self._load(rate) as load, self._hostile_clients() as hostile:
+            cause(seconds)
             time.sleep(max(0.0, until - monotonic()))
         self.outcome.tallies[name] = load.tally
-        self.outcome.misused[name] = misuse.account
+        self.outcome.hostile[name] = hostile.account
 
-    def _disturb_once(self, seconds: float) -> None:
+    def _cause_each_once(self, seconds: float) -> None:
         """Do all of the row, however long it takes: no worker shall meet it for the first time."""
         for what in self._options.row:
             time.sleep(seconds / (len(self._options.row) + 1))
-            self._disturbances.do(what)
+            self._chaos.do(what)
 
-    def _disturb(self, seconds: float) -> None:
+    def _cause_chaos(self, seconds: float) -> None:
         """Do the row again and again, at an even pace."""
         until, pace = monotonic() + seconds, self._options.pace
         for what in cycle(self._options.row):
             if monotonic() + pace > until:
                 return
             time.sleep(pace)
-            self._disturbances.do(what)
+            self._chaos.do(what)
 
     def _reload(self, seconds: float) -> None:
         time.sleep(seconds / 2)
-        self._disturbances.reload()
+        self._chaos.reload()
 
     def _rest(self) -> None:
         """Let version 1 serve alone, every worker have followed, and nobody ask anything."""
-        self._disturbances.go_home()
+        self._chaos.go_home()
         until = monotonic() + self._options.follow_seconds
         while {self._version() for _ in range(_ASKED)} != {FIRST.stable}:
             if monotonic() > until:
@@ -274,7 +283,7 @@ class _Soak:
             said = [
                 *verdict.unexplained_failures(tally, events),
                 *verdict.strange_versions(tally, events, FIRST.stable, options.follow_seconds),
-                *verdict.unexplained_mishaps(outcome.misused[name].mishaps, events),
+                *verdict.unexplained_outcomes(outcome.hostile[name].unexpected, events),
             ]
             faults += [f"{name}: {words}" for words in said]
         if len(outcome.samples) < _FEWEST_SAMPLES:
@@ -294,8 +303,8 @@ class _Soak:
 
     def _miscounted(self) -> Iterator[str]:
         """Compare what the metrics and the clients counted in the soak."""
-        tally, account = self.outcome.tallies["soak"], self.outcome.misused["soak"]
-        lost = tally.failed + len(account.mishaps)
+        tally, account = self.outcome.tallies["soak"], self.outcome.hostile["soak"]
+        lost = tally.failed + len(account.unexpected)
         before, after = self._counted["before"], self._counted["after"]
         singles = after.answers[SINGLE, 200] - before.answers[SINGLE, 200]
         refusals = after.refusals - before.refusals

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from trials.load import BUCKETS_PER_SECOND, Failure, Tally
-from trials.soak.disturbances import Ended, Event, Released
-from trials.soak.misuse import Mishap
+from trials.soak.chaos import Ended, Event, Released
+from trials.soak.hostile_clients import Unexpected
 from trials.soak.watch import Holdings, Sample
 
 FOLLOW_SECONDS = 8.0
@@ -128,7 +128,9 @@ def kills(events: Iterable[Event]) -> list[Ended]:
     return [one for one in events if isinstance(one, Ended) and one.signal is signal.SIGKILL]
 
 
-def unexplained_mishaps(mishaps: Iterable[Mishap], events: Sequence[Event]) -> Iterator[str]:
+def unexplained_outcomes(
+    unexpected: Iterable[Unexpected], events: Sequence[Event]
+) -> Iterator[str]:
     """Tell of wrong clients that were answered otherwise than they should, without a reason.
 
     One that was there when a worker was killed may get no answer; one that was when a worker was
@@ -137,7 +139,7 @@ def unexplained_mishaps(mishaps: Iterable[Mishap], events: Sequence[Event]) -> I
     deaths = kills(events)
     stops = [one for one in events if one.what in ("SIGTERM", "SIGHUP")]
     left: Counter[str] = Counter()
-    for one in mishaps:
+    for one in unexpected:
         killed = one.status == 0 and _overlaps(one, deaths, _CLOCK_SECONDS)
         stopped = one.status == 503 and _overlaps(one, stops, _STOP_SECONDS)
         if not (killed or stopped):
@@ -146,9 +148,9 @@ def unexplained_mishaps(mishaps: Iterable[Mishap], events: Sequence[Event]) -> I
         yield f"{count:,} times {what}"
 
 
-def _overlaps(mishap: Mishap, events: Iterable[Event], after: float) -> bool:
+def _overlaps(outcome: Unexpected, events: Iterable[Event], after: float) -> bool:
     return any(
-        mishap.began <= event.ended + after and mishap.ended >= event.began - _CLOCK_SECONDS
+        outcome.began <= event.ended + after and outcome.ended >= event.began - _CLOCK_SECONDS
         for event in events
     )
 

@@ -17,7 +17,7 @@ from time import monotonic
 from benchmarks import payloads
 from tests.worker.wire import Answer, Connection, MalformedAnswer, request
 from trials.answers import fault_of
-from trials.expected import BATCH, SINGLE, Oracle, post
+from trials.expected import BATCH, SINGLE, ExpectedAnswers, post
 from trials.load import OVERLOADED, Item
 
 _CLIENTS = 8
@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Mishap:
+class Unexpected:
     """A case that went otherwise than it should."""
 
     began: float
@@ -57,14 +57,14 @@ class Account:
     """What came of all cases: how many by name and status, and those that went otherwise."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
-    mishaps: list[Mishap] = field(default_factory=list)
+    unexpected: list[Unexpected] = field(default_factory=list)
     refused: int = 0
     """How many were told that the service is overloaded, whatever they had done."""
     predictions: int = 0
     """How many answers of 200 single predictions were given."""
 
 
-class Misuse:
+class HostileClients:
     """Does ``rate`` cases a second, at random, while the context lasts."""
 
     def __init__(self, port: int, cases: Sequence[Case], rate: float, seed: int) -> None:
@@ -79,7 +79,7 @@ class Misuse:
             for n in range(_CLIENTS)
         ]
 
-    def __enter__(self) -> Misuse:
+    def __enter__(self) -> HostileClients:
         for thread in self._threads:
             thread.start()
         return self
@@ -121,17 +121,19 @@ class Misuse:
             if case.path == SINGLE and status == 200:
                 self.account.predictions += 1
             if fault:
-                self.account.mishaps.append(Mishap(began, monotonic(), case.name, status, fault))
+                self.account.unexpected.append(
+                    Unexpected(began, monotonic(), case.name, status, fault)
+                )
 
 
-def cases(oracle: Oracle, seed: int) -> list[Case]:
+def cases(expected: ExpectedAnswers, seed: int) -> list[Case]:
     """Make the cases."""
     sample, *others = payloads.samples(100, seed, nulls=0)
     name = next(iter(sample))
-    single, batch = oracle.single(sample), oracle.batch(others)
+    single, batch = expected.single(sample), expected.batch(others)
     pinned = Item(SINGLE, b"", {"1": single.probabilities["1"]}, {"1": single.exact["1"]})
     head, _, body = single.request.partition(b"\r\n\r\n")
-    huge = oracle.batch(others * 20)
+    huge = expected.batch(others * 20)
 
     def json_of(document: object) -> bytes:
         return json.dumps(document).encode()

@@ -63,7 +63,7 @@ class Released(Event):
 
 
 @dataclass
-class Disturbances:
+class Chaos:
     """Does things to ``server``, whose versions are in ``models``, and notes each.
 
     ``settings`` are the server's own, for the commands.
