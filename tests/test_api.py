@@ -448,7 +448,7 @@ def test_503_from_readiness_when_the_worker_is_about_to_stop(
     app.extensions["lantern"].draining = lambda: True
     client = app.test_client()
     response = client.get("/health/ready")
-    assert "about to stop" in assert_problem(response, 503)["detail"]
+    assert "shutting down" in assert_problem(response, 503)["detail"]
     assert response.headers["Retry-After"] == "1"
     assert client.get("/health").status_code == 200
 

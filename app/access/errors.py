@@ -38,7 +38,7 @@ class Forbidden(RequestRejected):
 
     def __init__(self, scope: str, scopes: tuple[str, ...]) -> None:
         has = ", ".join(scopes)
-        super().__init__(f"This takes a key with the scope {scope}; the key given has: {has}.")
+        super().__init__(f"The scope {scope} is required; this key has: {has}.")
         challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
         self.headers = (("WWW-Authenticate", challenge),)
 
@@ -51,7 +51,7 @@ class KeysUnavailable(RequestRejected):
     headers = (("Retry-After", "5"),)
 
     def __init__(self) -> None:
-        super().__init__("The keys can't be read on our side, so no request is let in.")
+        super().__init__("The server can't read its keys file, so no request is admitted.")
 
 
 class RateLimited(RequestRejected):
@@ -63,6 +63,6 @@ class RateLimited(RequestRejected):
 
     def __init__(self, rate: str, seconds: int) -> None:
         super().__init__(
-            f"More than {rate} from this caller; the next request is let in after {seconds} s."
+            f"Rate limit of {rate} exceeded. Retry after {seconds} s."
         )
         self.headers = (("Retry-After", str(seconds)),)

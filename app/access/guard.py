@@ -157,7 +157,7 @@ class Guard:
             if text:
                 key = self._file.find(text)
                 if key is None:
-                    raise Unauthorized("The key is not known, or was revoked.", "invalid_token")
+                    raise Unauthorized("The API key is unknown or was revoked.", "invalid_token")
                 if key.has_expired:
                     raise Unauthorized(
                         f"The key expired at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}.", "invalid_token"
@@ -168,7 +168,7 @@ class Guard:
             raise KeysUnavailable from None
         hint = f" There is none yet: `{CREATE_COMMAND}` on the server makes one." if no_key else ""
         raise Unauthorized(
-            f"This takes a key: send it as Authorization: Bearer KEY, or as X-API-Key.{hint}"
+            f"An API key is required: send it as Authorization: Bearer KEY, or as X-API-Key.{hint}"
         )
 
     def _count_address(self, environ: Mapping[str, Any]) -> None:

@@ -134,7 +134,7 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
 
 
 def _draining(error: Draining) -> Response:
-    answer = problem(503, "This worker is about to stop.", kind="draining")
+    answer = problem(503, "This worker is shutting down.", kind="draining")
     answer.headers["Retry-After"] = "1"  # another worker, or its successor, is there by then
     return answer
 
@@ -168,5 +168,5 @@ def _unexpected(error: Exception) -> Response:
         extra={"request_id": context.request_id, "path": context.path},
     )
     return problem(
-        500, "An error on our side, not in your request. Quote the request_id to report it."
+        500, "Internal server error. Quote the request_id to report it."
     )

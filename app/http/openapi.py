@@ -43,7 +43,7 @@ _ERRORS = {
     415: "The body isn't declared as JSON.",
     422: "JSON of the wrong shape, or a value that isn't a finite number.",
     500: "A fault of ours.",
-    503: "No model is loaded, or there is too much to do: Retry-After says when to come again.",
+    503: "No model is loaded, or the server is overloaded: Retry-After says when to retry.",
 }
 _MOST_SHOWN = 100
 """So many classes are named, and shown in an example; those of a model with more only in part."""
@@ -83,7 +83,7 @@ _SECURITY_SCHEMES = {
 }
 _RETRY_AFTER = {
     "Retry-After": {
-        "description": "Whole seconds until the next request is let in.",
+        "description": "Whole seconds until the next request is admitted.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     }

@@ -32,9 +32,8 @@ class Overloaded(RequestRejected):
 
     def __init__(self, waits: float, may_wait: float) -> None:
         super().__init__(
-            f"There is too much to do: this request would wait {waits:.3g} s for its turn, and may "
-            f"wait {may_wait:.3g} s (the limit of this service, or your {TIMEOUT_HEADER}). Send it "
-            f"again later."
+            f"Server overloaded: estimated wait {waits:.3g} s exceeds the limit of {may_wait:.3g} s "
+            f"(limits.queue_budget_ms, or your {TIMEOUT_HEADER}). Retry later."
         )
 
 

@@ -51,7 +51,7 @@ def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
 def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:
     for before, after in _common(old, new):
         if before.nullable and not after.nullable:
-            yield f"The feature {before.name!r} accepts null no more."
+            yield f"The feature {before.name!r} no longer accepts null."
         if before.unit and after.unit and before.unit != after.unit:
             yield f"The feature {before.name!r} is in {after.unit!r}, and was in {before.unit!r}."
 

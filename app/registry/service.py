@@ -82,10 +82,10 @@ class _Held:
 
 
 class ModelService:
-    """Holds what serves of one model in this process.
+    """Holds the loaded versions of one model in this process, and follows its release.
 
-    In ``memory`` it notes what it could serve. A process that begins while the release can't be
-    served begins with that.
+    ``version_store`` keeps which version it could serve last; a process that starts while the
+    release can't be loaded falls back to that one.
     """
 
     def __init__(

@@ -164,11 +164,11 @@ def test_what_is_wrong_with_a_key_is_said(
     revoke_key(keys, "ended")
     invalid = 'Bearer realm="lantern", error="invalid_token"'
     for headers, status, kind, detail, challenge in (
-        (bearer("x"), 401, "unauthorized", "not known, or was revoked", invalid),
-        (bearer(ended), 401, "unauthorized", "not known, or was revoked", invalid),
+        (bearer("x"), 401, "unauthorized", "unknown or was revoked", invalid),
+        (bearer(ended), 401, "unauthorized", "unknown or was revoked", invalid),
         (bearer(old), 401, "unauthorized", f"expired at {past:%Y-%m-%dT}", invalid),
-        ({"Authorization": "Basic eDp5"}, 401, "unauthorized", "takes a key", None),
-        ({"Authorization": "Bearer"}, 401, "unauthorized", "takes a key", None),
+        ({"Authorization": "Basic eDp5"}, 401, "unauthorized", "key is required", None),
+        ({"Authorization": "Bearer"}, 401, "unauthorized", "key is required", None),
         # Spaces of HTTP stand around a value; those of other scripts belong to it.
         (bearer(f"{key}\xa0"), 401, "unauthorized", "not known", invalid),
         (bearer(f"\xa0{key}"), 401, "unauthorized", "not known", invalid),

@@ -65,9 +65,8 @@ def test_a_request_that_is_overdue_is_refused_before_any_work(
         "type": "urn:lantern:problem:overloaded",
         "title": "Service Unavailable",
         "status": 503,
-        "detail": "There is too much to do: this request would wait 0.7 s for its turn, and may "
-        "wait 0.3 s (the limit of this service, or your X-Request-Timeout-Ms). Send it again "
-        "later.",
+        "detail": "Server overloaded: estimated wait 0.7 s exceeds the limit of 0.3 s "
+        "(limits.queue_budget_ms, or your X-Request-Timeout-Ms). Retry later.",
         "instance": path,
         "request_id": "one",
         "errors": [],

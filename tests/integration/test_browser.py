@@ -420,7 +420,7 @@ def test_the_page_asks_for_a_key_where_one_is_required_and_keeps_it_nowhere(
         expect(page.locator("#key-message")).to_be_visible()
         field.fill(f"{key}x")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text("not known, or was revoked")
+        expect(page.get_by_role("alert")).to_contain_text("unknown or was revoked")
         expect(field).to_be_focused()
         page.screenshot(path=ARTIFACTS / "page-key-refused.png")
         field.fill(key)

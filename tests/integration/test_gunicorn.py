@@ -235,7 +235,7 @@ def test_readiness_ends_when_a_worker_is_told_to_stop(start: Start, worker_class
         connection.sendall(b"\r\n")
         answer = receive_all(connection)
     assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"about to stop" in answer
+    assert b"shutting down" in answer
 
 
 def test_408_for_a_body_that_does_not_arrive_in_time(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""A service with too much to do refuses at once, and serves in time what it takes; one that is told
+"""An overloaded service refuses at once, and serves in time what it takes; one that is told
 to stop says so to whoever leads requests to it. Real Gunicorns with the keep-alive worker.
 """
 

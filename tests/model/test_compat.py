@@ -41,7 +41,7 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
         ),
         (
             new(AGE, replace(INCOME, nullable=False)),
-            ["The feature 'income' accepts null no more."],
+            ["The feature 'income' no longer accepts null."],
         ),
         (
             new(replace(AGE, unit="months"), INCOME),

@@ -333,10 +333,10 @@ def test_a_process_that_begins_under_a_bad_release_serves_what_another_could(
 ) -> None:
     memory = ServedVersions(Registry())
     write_release(versions, Release("1"))
-    ModelService(ModelSource(versions), memory=memory).load()
+    ModelService(ModelSource(versions), version_store=memory).load()
     write_release(versions, Release("2"))
     damage(versions / "2")
-    late = ModelService(ModelSource(versions), memory=memory)
+    late = ModelService(ModelSource(versions), version_store=memory)
     assert answer(late)[0] == "1"
     assert late.fault.endswith("Falling back to version 1.")
     write_release(versions, Release("3"))
@@ -352,10 +352,10 @@ def test_a_process_that_begins_where_nothing_can_be_looked_at_says_so_and_stays(
     memory = ServedVersions(Registry())
     link = tmp_path / "current"
     link.symlink_to(versions)
-    ModelService(ModelSource(link), memory=memory).load()
+    ModelService(ModelSource(link), version_store=memory).load()
     link.unlink()
     link.symlink_to("x" * 300)
-    late = ModelService(ModelSource(link), memory=memory)
+    late = ModelService(ModelSource(link), version_store=memory)
     assert not late.load()
     assert late.fault == f"{link} can't be read: File name too long."
     link.unlink()
