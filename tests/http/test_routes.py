@@ -1,0 +1,101 @@
+"""A route is declared once, at its view, and everything that needs to know it reads it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Blueprint, Flask, Response
+from marshmallow import Schema, fields
+
+from app import blueprints
+from app.access.guard import OPEN, Access
+from app.access.keys import METRICS, create_key
+from app.http.body import reply
+from app.http.handlers import predict as predict_handler
+from app.http.routes import Description, Route, declare, declared, route
+
+
+class BuildSchema(Schema):
+    build = fields.String(required=True)
+
+
+@pytest.fixture
+def make_extended(
+    monkeypatch: pytest.MonkeyPatch, make_app: Callable[..., Flask]
+) -> Callable[..., Flask]:
+    """Make applications that have one more view."""
+    extra = Blueprint("extra", __name__)
+
+    @route(
+        extra,
+        *("/build", "/models/<name>/build"),
+        access=Access(METRICS, opened_by="open_metrics"),
+        description=Description("Which build this is", "Service", BuildSchema()),
+    )
+    def build(name: str = "first") -> Response:
+        return reply(BuildSchema(), {"build": name})
+
+    register = blueprints.init_app
+
+    def register_all(app: Flask) -> None:
+        register(app)
+        app.register_blueprint(extra)
+
+    monkeypatch.setattr(blueprints, "init_app", register_all)
+    return make_app
+
+
+def test_who_may_ask_is_said_at_the_view(
+    make_extended: Callable[..., Flask], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    right, wrong = (create_key(keys, name, scopes=[name])[1] for name in ("metrics", "predict"))
+    guarded = {"ACCESS__AUTH": "keys", "ACCESS__KEYS_FILE": str(keys)}
+    client = make_extended(**guarded).test_client()
+    for path in ("/build", "/models/campaign-response/build", "/models/another/build"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers={"X-API-Key": wrong}).status_code == 403
+        assert client.get(path, headers={"X-API-Key": right}).status_code == 200
+    opened = make_extended(**guarded, ACCESS__OPEN_METRICS="true").test_client()
+    assert opened.get("/build").get_json() == {"build": "first"}
+
+
+def test_the_document_describes_it(make_extended: Callable[..., Flask]) -> None:
+    document = make_extended().test_client().get("/openapi.json").get_json()
+    operation = document["paths"]["/build"]["get"]
+    assert operation["summary"] == "Which build this is"
+    assert operation["operationId"] == "build"
+    content = operation["responses"]["200"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/Build"}
+    assert document["components"]["schemas"]["Build"]["required"] == ["build"]
+    by_name = document["paths"]["/models/{name}/build"]["get"]
+    assert by_name["operationId"] == "build_by_name"
+    assert by_name["parameters"][0]["schema"]["enum"] == ["campaign-response"]
+
+
+def test_the_fast_path_answers_what_has_a_handler_and_nothing_else(app: Flask) -> None:
+    handlers = {
+        rule: each.handler for each in declared(app).values() if each.handler for rule in each.rules
+    }
+    assert handlers["/predict"] is handlers["/models/<name>/predict"] is predict_handler
+    assert handlers.keys() == {
+        *("/predict", "/models/<name>/predict"),
+        *("/predict/batch", "/models/<name>/predict/batch"),
+    }
+
+
+def test_every_path_without_a_name_has_one_with_a_name(app: Flask) -> None:
+    """What the first model answers, each answers under its name."""
+    rules = {rule.rule for rule in app.url_map.iter_rules()}
+    for path in ("/predict", "/predict/batch"):
+        assert {path, f"/models/<name>{path}"} <= rules
+    assert {"/model/info", "/models/<name>"} <= rules
+
+
+def test_a_view_of_an_extension_is_declared_by_its_endpoint(app: Flask) -> None:
+    other = Flask("other")
+    declare(other, {"static": Route(Access(OPEN))})
+    assert declared(other)["static"].access.needs == OPEN
+    assert declared(app)["static"].access.needs == OPEN
