@@ -17,7 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from app.client import ClientError, KeyRefused, ModelClient, NotAllowed, RateExceeded, RequestRefused, ServiceUnreachable, UnexpectedAnswer, main
+from app.client import (
+    ClientError,
+    KeyRefused,
+    ModelClient,
+    NotAllowed,
+    RateExceeded,
+    RequestRefused,
+    ServiceUnreachable,
+    UnexpectedAnswer,
+    main,
+)
 from tests.conftest import ROOT
 from tests.integration.conftest import free_port, wait_for
 

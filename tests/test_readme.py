@@ -23,8 +23,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.client import DEFAULT_URL
-from app.registry.loading import ModelSource
 from app.packing.description import read_description
+from app.registry.loading import ModelSource
 from app.registry.service import ModelService
 from app.settings import load_settings
 from tests.conftest import ROOT

@@ -62,7 +62,5 @@ class RateLimited(RequestRejected):
     reason = "rate"
 
     def __init__(self, rate: str, seconds: int) -> None:
-        super().__init__(
-            f"Rate limit of {rate} exceeded. Retry after {seconds} s."
-        )
+        super().__init__(f"Rate limit of {rate} exceeded. Retry after {seconds} s.")
         self.headers = (("Retry-After", str(seconds)),)

@@ -167,6 +167,4 @@ def _unexpected(error: Exception) -> Response:
         exc_info=original or error,
         extra={"request_id": context.request_id, "path": context.path},
     )
-    return problem(
-        500, "Internal server error. Quote the request_id to report it."
-    )
+    return problem(500, "Internal server error. Quote the request_id to report it.")

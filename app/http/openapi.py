@@ -166,18 +166,18 @@ def openapi(
         info={"description": _description(model)},
         plugins=[MarshmallowPlugin()],
     )
-    described = [(endpoint, each) for endpoint, each in routes.items() if each.description]
-    for name, schema in _schemas(each for _, each in described):
+    described = [(name, route) for name, route in routes.items() if route.description]
+    for name, schema in _schemas(route for _, route in described):
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
         features = each.manifest.features if each else ()
         spec.components.schema(_features_name(name), component=_features_schema(features))
     build = OperationBuilder(model, list(models), limits, routing_header)
-    for endpoint, each in described:
-        for rule in each.rules:
-            operation = build.operation(endpoint.rpartition(".")[2], each, rule)
+    for endpoint, route in described:
+        for rule in route.rules:
+            operation = build.operation(endpoint.rpartition(".")[2], route, rule)
             path = rule.replace("<", "{").replace(">", "}")
-            spec.path(path, operations={method.lower(): operation for method in each.methods})
+            spec.path(path, operations={method.lower(): operation for method in route.methods})
     document: dict[str, Any] = spec.to_dict()
     return document
 

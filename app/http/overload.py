@@ -32,8 +32,8 @@ class Overloaded(RequestRejected):
 
     def __init__(self, waits: float, may_wait: float) -> None:
         super().__init__(
-            f"Server overloaded: estimated wait {waits:.3g} s exceeds the limit of {may_wait:.3g} s "
-            f"(limits.queue_budget_ms, or your {TIMEOUT_HEADER}). Retry later."
+            f"Server overloaded: estimated wait {waits:.3g} s exceeds the limit of {may_wait:.3g} "
+            f"s (limits.queue_budget_ms, or your {TIMEOUT_HEADER}). Retry later."
         )
 
 

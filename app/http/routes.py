@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from flask import Blueprint, Flask
+from flask import Blueprint
+from flask.sansio.app import App
 from marshmallow import Schema
 
 from ..access.guard import Access
@@ -84,18 +85,18 @@ def route(
     return register
 
 
-def declare(app: Flask, routes: Mapping[str, Route]) -> None:
+def declare(app: App, routes: Mapping[str, Route]) -> None:
     """Declare routes by their endpoints: those of extensions, which know no `route`."""
     app.extensions.setdefault(_DECLARED, {}).update(routes)
 
 
-def declared(app: Flask) -> Mapping[str, Route]:
+def declared(app: App) -> Mapping[str, Route]:
     """Return the routes of ``app`` by their endpoints."""
     routes: dict[str, Route] = app.extensions.get(_DECLARED, {})
     return routes
 
 
-def access_by_rule(app: Flask) -> Iterator[tuple[str, Access]]:
+def access_by_rule(app: App) -> Iterator[tuple[str, Access]]:
     """Return each rule of ``app`` that is declared, and who may ask for it."""
     routes = declared(app)
     for rule in app.url_map.iter_rules():
@@ -118,7 +119,7 @@ class RouteTable:
     now; where it finds nothing, Flask may still.
     """
 
-    def __init__(self, app: Flask, services: Collection[ModelService]) -> None:
+    def __init__(self, app: App, services: Collection[ModelService]) -> None:
         routes = declared(app)
         self._rules = [
             (rule.rule, routes[rule.endpoint])

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from app.access.keys import ADMIN, METRICS, PREDICT, Key, KeyFile, KeysError, create_key, read_keys, revoke_key
+from app.access.keys import (
+    ADMIN,
+    METRICS,
+    PREDICT,
+    Key,
+    KeyFile,
+    KeysError,
+    create_key,
+    read_keys,
+    revoke_key,
+)
 from tests.conftest import _Lines
 
 
