@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +13,26 @@ from marshmallow import Schema, fields
 from app import blueprints
 from app.access.guard import OPEN, Access
 from app.access.keys import METRICS, create_key
+from app.blueprints import health
 from app.http.body import reply
 from app.http.handlers import predict as predict_handler
 from app.http.routes import Description, Route, declare, declared, route
+from tests.conftest import ROOT
 
 
 class BuildSchema(Schema):
     build = fields.String(required=True)
+
+
+def add(extra: Blueprint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make applications register one more blueprint."""
+    register = blueprints.init_app
+
+    def register_all(app: Flask) -> None:
+        register(app)
+        app.register_blueprint(extra)
+
+    monkeypatch.setattr(blueprints, "init_app", register_all)
 
 
 @pytest.fixture
@@ -37,13 +51,7 @@ def make_extended(
     def build(name: str = "first") -> Response:
         return reply(BuildSchema(), {"build": name})
 
-    register = blueprints.init_app
-
-    def register_all(app: Flask) -> None:
-        register(app)
-        app.register_blueprint(extra)
-
-    monkeypatch.setattr(blueprints, "init_app", register_all)
+    add(extra, monkeypatch)
     return make_app
 
 
@@ -99,3 +107,19 @@ def test_a_view_of_an_extension_is_declared_by_its_endpoint(app: Flask) -> None:
     declare(other, {"static": Route(Access(OPEN))})
     assert declared(other)["static"].access.needs == OPEN
     assert declared(app)["static"].access.needs == OPEN
+
+
+def test_the_endpoint_that_the_documentation_adds_works(
+    monkeypatch: pytest.MonkeyPatch, make_app: Callable[..., Flask]
+) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.search(r"```python\n(class LoadedSchema.*?)```", page, re.DOTALL)
+    assert found is not None
+    extra = Blueprint("documented", __name__)
+    names = vars(health) | {"Schema": Schema, "fields": fields, "blueprint": extra}
+    exec(found[1], names)
+    add(extra, monkeypatch)
+    client = make_app().test_client()
+    assert client.get("/health/models").get_json() == {"models": 1}
+    document = client.get("/openapi.json").get_json()
+    assert "Loaded" in document["components"]["schemas"]
