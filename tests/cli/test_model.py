@@ -418,7 +418,7 @@ def test_of_two_promotes_at_once_one_wins_and_the_other_says_so(versions: Path) 
     verifying, go_on = versions.parent / "verifying", versions.parent / "go-on"
     barrier = (
         "import time, pathlib\n"
-        "from app.model import repository\n"
+        "from app.registry import repository\n"
         "real = repository.verify\n"
         "def verify(*args, **options):\n"
         f"    pathlib.Path({str(verifying)!r}).touch()\n"
@@ -451,7 +451,7 @@ def test_a_promote_that_is_killed_holds_up_nobody(versions: Path) -> None:
     verifying = versions.parent / "verifying"
     wait = (
         "import time, pathlib\n"
-        "from app.model import repository\n"
+        "from app.registry import repository\n"
         f"repository.verify = lambda *_, **__: [pathlib.Path({str(verifying)!r}).touch(),"
         " time.sleep(600)]\n"
     )
