@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -57,10 +58,9 @@ MODULES = {
 }
 
 
-def imports(name: str) -> Iterator[str]:
-    """Return the full names of what a module of `app` imports, wherever in it."""
-    path = MODULES[name]
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+def imports(path: Path) -> Iterator[str]:
+    """Return the full names of what a module of this project imports, wherever in it."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -73,7 +73,7 @@ def imports(name: str) -> Iterator[str]:
 def modules_imported(name: str) -> set[str]:
     """Return the modules of `app` that one of them imports; of a package only what it names."""
     found = set()
-    for each in imports(name):
+    for each in imports(MODULES[name]):
         if within(each, "app"):
             found.add(each if each in MODULES else each.rpartition(".")[0])
     return found - {name}
@@ -89,7 +89,7 @@ def room_of(name: str) -> str:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_imports_only_what_it_may_know(name: str) -> None:
-    room, names = room_of(name), set(imports(name))
+    room, names = room_of(name), set(imports(MODULES[name]))
     assert not [n for n in names if within(n, "training", "benchmarks", "trials", "tests")]
     assert not [n for n in names if within(n, *MUST_NOT_KNOW.get(room, ()))]
     allowed = [f"app.{other}" for other in {room, *MAY_IMPORT[room]}]

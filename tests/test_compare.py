@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from werkzeug.rollout import make_server
+from werkzeug.serving import make_server
 
 from app.cli.compare import NothingToCompare, compare
 from app.registry.release import Release, write_release

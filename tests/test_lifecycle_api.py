@@ -202,12 +202,12 @@ def test_each_model_answers_under_its_name_and_the_first_without(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("call", ["predict", "batch", "info"])
+@pytest.mark.parametrize("call", ["/predict", "/predict/batch", ""])
 def test_a_name_that_no_model_has_is_told_those_that_there_are(
     both: FlaskClient, call: str
 ) -> None:
-    path = f"/models/churn/{call}"
-    response = both.get(path) if call == "info" else both.post(path, json={})
+    path = f"/models/churn{call}"
+    response = both.post(path, json={}) if call else both.get(path)
     document = assert_problem(response, 404)
     assert document["detail"] == "There is no model 'churn' here; there is: a_shop, campaign."
 

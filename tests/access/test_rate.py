@@ -71,7 +71,7 @@ def test_seconds_to_wait_are_whole_and_never_zero(clock: Clock) -> None:
         limit.take("a")
     for passed, told in ((0, "15"), (0.5, "15"), (14.4, "1")):
         clock.pass_by(passed)
-        with pytest.raises(RateLimited, match="More than 4/minute") as refused:
+        with pytest.raises(RateLimited, match="Rate limit of 4/minute") as refused:
             limit.take("a")
         assert refused.value.headers == (("Retry-After", told),)
 

@@ -170,9 +170,9 @@ def test_what_is_wrong_with_a_key_is_said(
         ({"Authorization": "Basic eDp5"}, 401, "unauthorized", "key is required", None),
         ({"Authorization": "Bearer"}, 401, "unauthorized", "key is required", None),
         # Spaces of HTTP stand around a value; those of other scripts belong to it.
-        (bearer(f"{key}\xa0"), 401, "unauthorized", "not known", invalid),
-        (bearer(f"\xa0{key}"), 401, "unauthorized", "not known", invalid),
-        ({"X-API-Key": f"\x85{key}\xa0"}, 401, "unauthorized", "not known", invalid),
+        (bearer(f"{key}\xa0"), 401, "unauthorized", "is unknown", invalid),
+        (bearer(f"\xa0{key}"), 401, "unauthorized", "is unknown", invalid),
+        ({"X-API-Key": f"\x85{key}\xa0"}, 401, "unauthorized", "is unknown", invalid),
         (bearer(key) | {"X-API-Key": old}, 400, "two-keys", "different keys", "invalid_request"),
     ):
         response = client.get("/models", headers=headers)
@@ -320,7 +320,7 @@ def test_a_caller_over_its_rate_is_refused_and_told_when_to_come_back(
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
     document = answers[-1].get_json()
     assert document["type"] == TYPES + "rate-limited"
-    assert "More than 5/hour" in document["detail"]
+    assert "Rate limit of 5/hour" in document["detail"]
     assert 700 < int(answers[-1].headers["Retry-After"]) <= 720
     assert client.get("/nope").status_code == 429
     assert client.get("/health").status_code == 200

@@ -105,7 +105,7 @@ def test_a_caller_in_a_hurry_is_told_at_once(
         os.kill(worker, signal.SIGCONT)
         refused = hurried.getresponse()
         assert refused.status == 503
-        assert "may wait 0.001 s" in json.load(refused)["detail"]
+        assert "limit of 0.001 s" in json.load(refused)["detail"]
         for other in (patient, *callers):
             assert other.getresponse().status == 200, "nobody else is refused"
     with Callers(server, sample, 4):

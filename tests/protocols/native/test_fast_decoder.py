@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 from numpy.typing import NDArray
-from werkzeug.exceptions import BadRequest
 
 from app.model.errors import BatchTooLarge
 from app.model.features import Feature, FeatureEncoder
 from app.protocols.native.fast_decoder import FastDecoder
 from app.protocols.native.schemas import RequestBody, make_request_bodies
+from app.protocols.raw_json import NotJson
 
 ENCODER = FeatureEncoder([Feature("a"), Feature("é b", nullable=True), Feature("c")])
 BODIES = make_request_bodies(ENCODER, 3)
@@ -67,7 +67,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 def by_schema(kind: RequestBody, body: bytes) -> NDArray[np.float32] | None:
     try:
         return RequestBody(lambda _: None, kind.schema).load(body)
-    except (ValidationError, BadRequest, BatchTooLarge):
+    except (ValidationError, NotJson, BatchTooLarge):
         return None
 
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from msgspec import Raw
 from numpy.typing import NDArray
-from werkzeug.exceptions import BadRequest
 
 from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, FeatureMismatch, InvalidFeatures
 from app.model.features import Feature, FeatureEncoder
 from app.protocols import raw_json
 from app.protocols.native.samples import SampleReader
 from app.protocols.native.schemas import RequestBody, make_request_bodies
+from app.protocols.raw_json import NotJson
 from tests.protocols.native.test_fast_decoder import bodies
 
 MAX_ROWS = 3
@@ -37,7 +37,7 @@ def found(kind: RequestBody, body: bytes) -> Any:
         return kind.load(body)
     except ValidationError as error:
         return error.messages
-    except (BadRequest, BatchTooLarge) as error:
+    except (NotJson, BatchTooLarge) as error:
         return type(error).__name__
 
 
@@ -46,7 +46,7 @@ def expected(encoder: FeatureEncoder, name: str, body: bytes) -> Any:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return None if "infinity" in error.msg else "BadRequest"
+        return None if "infinity" in error.msg else "NotJson"
     if not isinstance(document, dict):
         return {"_schema": ["must be an object"]}
     messages: dict[str, Any] = {key: ["is not known here"] for key in document if key != name}
