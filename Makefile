@@ -20,12 +20,13 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
+.PHONY: help serve wheel test test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
     types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
+	@echo "make wheel   build the package for pip into dist/"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which makes them twice as long"
@@ -41,8 +42,11 @@ help:
 	@echo "make lock    lock what the image installs, after a change of requirements"
 
 serve: $(SERVING)
-	$(if $(HOST),LANTERN_SERVER__HOST=$(HOST)) $(if $(PORT),LANTERN_SERVER__PORT=$(PORT)) \
-	$(if $(WORKERS),LANTERN_SERVER__WORKERS=$(WORKERS)) exec $(BIN)/gunicorn wsgi:app
+	exec $(BIN)/python -m app serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
+	    $(if $(WORKERS),--workers $(WORKERS))
+
+wheel: $(DEVELOPMENT)
+	$(BIN)/python -m hatchling build --target wheel --directory dist
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types

@@ -1,184 +1,30 @@
-"""Gunicorn's configuration, found by itself in the directory it is started in.
+"""Gunicorn's configuration for ``gunicorn wsgi:app``, which finds it in the current directory.
 
-It takes its values from Lantern's settings; Gunicorn's own command-line flags win over both. The
-hooks load the model once in each worker, after the fork, and give it a place to count.
+The values and the hooks stand in `app.server.gunicorn_config`, which ``lantern serve`` uses, too;
+``post_fork`` there loads the model in each worker. Gunicorn's own command-line flags win over it.
 """
 
-import logging
-import os
-import signal
-import sys
-
-from app.http.body_timeout import begin_request
-from app.settings import SettingsError, settings_at_start
-from app.telemetry.logs import GunicornLogger
-from app.telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
-from app.worker import KeepAliveWorker
-from app.worker.cores import usable_cores
-from app.worker.files import connections_that_fit
-from app.worker.heartbeat import Heartbeat, use_memory_for_heartbeats
-from app.worker.malloc import give_back_freed_memory, keep_freed_memory
-
-try:
-    _settings = settings_at_start()
-except SettingsError as error:
-    sys.exit(f"Lantern can't start. {error.format_message()}")
-
-
-def _web_concurrency():
-    """Read the variable by which platforms tell Gunicorn how many workers to start."""
-    text = os.environ.get("WEB_CONCURRENCY", "")
-    if text and not text.isdecimal():
-        sys.exit(f"Lantern can't start. WEB_CONCURRENCY must be a whole number, not {text!r}.")
-    return int(text or 0)
-
-
-_server = _settings.server
-_THREAD_SECONDS = 5
-
-_host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
-bind = f"{_host}:{_server.port}"
-workers = _server.workers or _web_concurrency() or usable_cores()
-worker_class = _settings.worker_class
-if worker_class == "keepalive":
-    worker_class = KeepAliveWorker
-# Gunicorn turns a sync worker with threads into gthread.
-threads = _server.threads if worker_class == "gthread" else 1
-timeout = _server.timeout_seconds
-graceful_timeout = _server.graceful_timeout_seconds
-keepalive = _server.keepalive_seconds
-limit_request_line = _settings.limits.max_request_line_bytes
-limit_request_fields = _settings.limits.max_header_fields
-limit_request_field_size = _settings.limits.max_header_field_bytes
-# A gthread worker ends when it can't open a file for one more, or for a thread that waits.
-worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
-KeepAliveWorker.asks_application = True
-KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
-KeepAliveWorker.most_held_bytes = _settings.limits.max_held_bytes
-KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
-KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
-KeepAliveWorker.drain_seconds = _server.drain_seconds
-use_memory_for_heartbeats()
-proc_name = "lantern"
-# A proxy says its prefix in X-Forwarded-Prefix, which the application checks.
-forwarder_headers = ""
-control_socket_disable = True  # nothing here uses it, and it would be left in the home directory
-
-# The application is imported once and shared by all workers; the model is loaded after the fork,
-# because neither the runtimes' threads nor CUDA survive one.
-preload_app = True
-
-GunicornLogger.settings = _settings.logging
-logger_class = GunicornLogger
-
-
-def on_starting(server):
-    """Make the memory in which the workers count, or take that of the master before this one."""
-    try:
-        Heartbeat(server.cfg).close()
-    except (OSError, RuntimeError) as error:
-        sys.exit(
-            f"Lantern can't start. Its workers' signs of life can't be made: {error}. Leave "
-            "--worker-tmp-dir out: they are then made in memory."
-        )
-    try:
-        memory = SlabMemory.inherited(os.environ) or SlabMemory.shared()
-    except OSError as error:
-        sys.exit(
-            f"Lantern can't start. Its workers need memory that they share: {error.strerror}. "
-            "Allow the system call memfd_create, and files (ulimit -f) and an address space "
-            f"(ulimit -v) of {(SLOTS * SLAB_BYTES >> 20) + 1:,} MiB."
-        )
-    _registry(server).share(memory)
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        server.log.warning(
-            "PROMETHEUS_MULTIPROC_DIR is not used: the workers count in memory. Leave it out."
-        )
-
-
-def _registry(server):
-    return server.app.wsgi().extensions["lantern"].metrics.registry
-
-
-def when_ready(server):
-    """Warn of settings that don't go together."""
-    # What is in force, not what the settings say: Gunicorn's own flags win over them.
-    several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
-    if _settings.model.batch_rows and not several_threads:
-        server.log.warning(
-            "model.batch_rows does nothing here: a worker with one thread has one request at a "
-            "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or more."
-        )
-    threads_set = _settings.origins["server.threads"] != "default" and _server.threads > 1
-    if threads_set and server.cfg.threads == 1:
-        server.log.warning(
-            "server.threads = %d does nothing here: a worker of the class %s has one thread. Set "
-            "server.worker_class to 'gthread', or leave server.threads out.",
-            _server.threads,
-            server.cfg.worker_class_str,
-        )
-    guard = server.app.wsgi().extensions["lantern"].guard
-    guard.listen_on(_names(server.LISTENERS))
-    for warning in guard.warnings():
-        server.log.warning(warning)
-
-
-def _names(listeners):
-    """Return the names of the sockets that are really listened on."""
-    return [listener.getsockname() for listener in listeners]
-
-
-def post_fork(server, worker):
-    """Load the model in the worker that was just forked."""
-    # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
-    # signal to stop during a long load must end it, and a trial that ends is nobody's worker.
-    for inherited in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
-        signal.signal(inherited, signal.SIG_DFL)
-    keep_freed_memory()
-    lantern = worker.app.wsgi().extensions["lantern"]
-    if isinstance(worker, KeepAliveWorker):
-        worker.wait_budget = lantern.wait_budget
-        worker.may_send_body = lantern.may_send_body
-        worker.tell_in_flight = lantern.metrics.in_flight
-        worker.give_back_memory = give_back_freed_memory
-    else:
-        _follow_requests(worker, lantern.metrics)
-    lantern.draining = lambda: not worker.alive
-    lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
-    lantern.metrics.registry.attach()
-    lantern.start()
-
-
-def post_worker_init(worker):
-    """Leave the prefix to the application, which has it as ``server.prefix``.
-
-    Gunicorn would answer 500 for any other path, and take /lanternhealth for /health. Not in
-    `post_fork`: what ``--env`` says is set after it.
-    """
-    os.environ.pop("SCRIPT_NAME", None)
-
-
-def _follow_requests(worker, metrics):
-    """Have one of Gunicorn's own workers tell of each request that it begins and ends."""
-
-    def begin(worker, request):
-        begin_request(request)  # its body is still to be read, and has a deadline
-        metrics.in_flight_changed(1)
-
-    def end(worker, request, environ, response):
-        metrics.in_flight_changed(-1)
-
-    worker.cfg.set("pre_request", begin)
-    worker.cfg.set("post_request", end)
-
-
-def worker_exit(server, worker):
-    """End the threads of a worker before its process ends."""
-    if not worker.app.wsgi().extensions["lantern"].stop(_THREAD_SECONDS):
-        logging.shutdown()
-        os._exit(0)  # with one in the midst of a load, the usual way could abort
-
-
-def pre_exec(server):
-    """Leave the memory to the new master (SIGUSR2): what both count is one sum."""
-    _registry(server).pass_on(server.cfg.env_orig)
+from app.server.gunicorn_config import (  # noqa: F401 (Gunicorn reads them here)
+    bind,
+    control_socket_disable,
+    forwarder_headers,
+    graceful_timeout,
+    keepalive,
+    limit_request_field_size,
+    limit_request_fields,
+    limit_request_line,
+    logger_class,
+    on_starting,
+    post_fork,
+    post_worker_init,
+    pre_exec,
+    preload_app,
+    proc_name,
+    threads,
+    timeout,
+    when_ready,
+    worker_class,
+    worker_connections,
+    worker_exit,
+    workers,
+)

@@ -21,13 +21,19 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 from .access.cors import is_origin
 from .access.rate import IN_MEMORY, Rate, check_redis_url
 from .http.prefix import parse_prefix
+from .model.bundle import models_below
 from .model.naming import NAME, NAME_FORM
 from .model.runtime import RUNTIME_CHOICES, RuntimeChoice
 from .model.text import NotUtf8, decode, readable, to_path
 from .model.trial import TrialLimits
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_FILE = PROJECT_ROOT / "config" / "default.toml"
+_PACKAGE = Path(__file__).resolve().parent
+# In a checkout they are beside the package; a wheel has them inside.
+SHIPPED = _PACKAGE if (_PACKAGE / "config").is_dir() else _PACKAGE.parent
+"""The directory of ``config/default.toml`` and of the example model, which is only read."""
+DEFAULT_FILE = SHIPPED / "config" / "default.toml"
+MODELS = "models"
+"""The directory in the current one whose model is served where the settings name none."""
 PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
 KEY_VARIABLE = "LANTERN_API_KEY"
@@ -359,8 +365,10 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     _merge(values, origins, _read_toml(DEFAULT_FILE), "default")
+    bases = {"default": SHIPPED}
     if file := environ.get(FILE_VARIABLE):
         _merge(values, origins, _read_toml(Path(file)), readable(file))
+        bases[readable(file)] = Path(file).parent
     if environ.get(_SCRIPT_NAME):
         _merge(values, origins, {"server": {"prefix": environ[_SCRIPT_NAME]}}, _SCRIPT_NAME)
     for variable in sorted(environ):
@@ -368,6 +376,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             _merge_variable(values, origins, variable, environ[variable])
     if environ.get(PORT_VARIABLE) and origins["server.port"] not in environ:
         _merge_port(values, origins, environ[PORT_VARIABLE])
+    if origins["model.path"] == "default" and not values["models"]:
+        _merge_found_model(values, origins)
     try:
         checked = _SCHEMA.load(values)
     except ValidationError as error:
@@ -394,7 +404,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
                     "those to serve: leave one of the two out."
                 )
         _refuse_two_spellings(checked["models"], origins)
-    return _typed(checked, origins)
+    return _typed(checked, origins, bases)
 
 
 def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> None:
@@ -412,21 +422,30 @@ def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> 
             )
 
 
-def _typed(checked: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
+def _typed(
+    checked: Mapping[str, Any], origins: Mapping[str, str], bases: Mapping[str, Path]
+) -> Settings:
     server = dict(checked["server"])
     server["prefix"] = parse_prefix(server["prefix"])
     model = dict(checked["model"])
-    model["path"] = _in_project(model["path"])
+    model["path"] = _located(model["path"], origins["model.path"], bases)
     for names in ("feature_names", "class_names"):
         model[names] = tuple(model[names])
     server["host"] = server["host"].removeprefix("[").removesuffix("]")  # as URLs have IPv6
     access = dict(checked["access"])
-    access["keys_file"] = _in_project(access["keys_file"])
+    access["keys_file"] = _located(
+        access["keys_file"],
+        origins["access.keys_file"],
+        {**bases, "default": Path()},  # it is written
+    )
     access["cors_origins"] = tuple(access["cors_origins"])
     return Settings(
         server=ServerSettings(**server),
         model=ModelSettings(**model),
-        models={name: _in_project(path) for name, path in checked["models"].items()}
+        models={
+            name: _located(path, origins[f"models.{name}"], bases)
+            for name, path in checked["models"].items()
+        }
         or {model["name"]: model["path"]},
         release=ReleaseSettings(**checked["release"]),
         cache=CacheSettings(**checked["cache"]),
@@ -449,9 +468,29 @@ def _without_password(value: Any) -> Any:
     return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", value)
 
 
-def _in_project(path: str) -> Path:
-    """Return a path that starts at the project, unless it is absolute."""
-    return PROJECT_ROOT / to_path(path)
+def _located(path: str, origin: str, bases: Mapping[str, Path]) -> Path:
+    """Return a path that begins where ``origin`` says: at the directory of a file of settings, or
+    at the current one.
+    """
+    return Path.cwd() / bases.get(origin, Path()) / to_path(path)
+
+
+def _merge_found_model(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Have the one model in ``./models`` in place of the example, where there is that directory.
+
+    Raises `SettingsError` where it holds several, for nobody says which is meant.
+    """
+    directory = Path(MODELS)
+    if not directory.is_dir() or directory.samefile(SHIPPED / MODELS):
+        return
+    found = models_below(directory)
+    if len(found) > 1:
+        raise SettingsError(
+            f"There are several models in ./{MODELS}: {', '.join(map(str, found[:5]))}. Set "
+            "model.path to one of them, or name those to serve in [models]."
+        )
+    values["model"]["path"] = readable(str(found[0] if found else directory))
+    origins["model.path"] = f"./{MODELS}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import DEFAULT_FILE, PROJECT_ROOT, SettingsError, load_settings
+from app.settings import DEFAULT_FILE, SettingsError, load_settings
+from tests.conftest import ROOT
 
 
 def refused(**variables: str) -> str:
@@ -76,7 +77,7 @@ def test_gunicorns_variable_gives_the_prefix_unless_lanterns_own_does(tmp_path: 
 
 
 def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays() -> None:
-    assert load_settings({}).model.path == PROJECT_ROOT / "models" / "campaign-response"
+    assert load_settings({}).model.path == ROOT / "models" / "campaign-response"
     assert load_settings({"LANTERN_MODEL__PATH": "/srv/m"}).model.path == Path("/srv/m")
 
 
@@ -206,11 +207,11 @@ def test_a_password_in_a_url_that_is_refused_is_not_shown() -> None:
 
 
 def test_a_relative_file_of_keys_starts_at_the_project() -> None:
-    assert load_settings({}).access.keys_file == PROJECT_ROOT / "config" / "keys.json"
+    assert load_settings({}).access.keys_file == ROOT / "config" / "keys.json"
 
 
 def test_the_production_example_loads_and_overrides_something() -> None:
-    file = PROJECT_ROOT / "config" / "production.toml"
+    file = ROOT / "config" / "production.toml"
     settings = load_settings({"LANTERN_CONFIG": str(file)})
     named = tomllib.loads(file.read_text())
     assert settings.server.host == named["server"]["host"] == "0.0.0.0"
@@ -282,7 +283,7 @@ def test_a_port_of_a_platform_that_is_none_is_refused_by_name(text: str) -> None
 def run_flask(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", *arguments],
-        cwd=PROJECT_ROOT,
+        cwd=ROOT,
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -318,7 +319,7 @@ def test_a_model_that_needs_threads_gets_a_worker_that_has_them(
     assert load_settings(environ).worker_class == worker_class
     ran = subprocess.run(
         [sys.executable, "-m", "gunicorn", "--print-config", "wsgi:app"],
-        cwd=PROJECT_ROOT,
+        cwd=ROOT,
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
@@ -338,7 +339,7 @@ def test_a_setting_that_can_not_be_used_stops_the_start_with_a_sentence() -> Non
     assert "Traceback" not in ran.stderr
     gunicorn = subprocess.run(
         [sys.executable, "-m", "gunicorn", "wsgi:app"],
-        cwd=PROJECT_ROOT,
+        cwd=ROOT,
         env={**os.environ, "LANTERN_SERVER__PROT": "1"},
         capture_output=True,
         text=True,
@@ -356,7 +357,7 @@ def test_several_models_have_names_and_the_first_is_the_default() -> None:
     )
     assert list(settings.models.items()) == [
         ("a.1", Path("/elsewhere/a")),
-        ("b", PROJECT_ROOT / "models" / "b"),
+        ("b", ROOT / "models" / "b"),
     ]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..version import COMMAND
 from .rejection import RequestRejected
 
 REALM = 'Bearer realm="lantern"'
-CREATE_COMMAND = "flask --app wsgi key create NAME"
+CREATE_COMMAND = f"{COMMAND} key create NAME"
 
 
 class Unauthorized(RequestRejected):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..version import MODULE
 from .addresses import address_of, is_exposed, is_loopback
 from .errors import CREATE_COMMAND, Forbidden, KeysUnavailable, TwoKeys, Unauthorized
 from .keys import ADMIN, Key, KeyFile, KeysError
@@ -96,8 +97,8 @@ class Guard:
                 if not self._file.current():
                     return [
                         f"Keys are required and there is none in {self._file.path}: only /health "
-                        f"is answered. `{shlex.quote(sys.executable)} -m {CREATE_COMMAND}` makes "
-                        "one, which counts at once. To do without keys, where something in front "
+                        f"is answered. `{shlex.quote(sys.executable)} -m {MODULE} key create NAME` "
+                        "makes one, which counts at once. To do without keys, where something in front "
                         "decides who gets here, start it with LANTERN_ACCESS__AUTH=none."
                     ]
             except KeysError as error:

@@ -1,4 +1,4 @@
-"""``flask --app wsgi config``: the settings in force."""
+"""``lantern config``: the settings in force."""
 
 from __future__ import annotations
 

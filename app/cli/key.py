@@ -1,4 +1,4 @@
-"""``flask --app wsgi key``: make, list and revoke the keys of the API.
+"""``lantern key``: make, list and revoke the keys of the API.
 
 Running workers follow at once, for they look at the file with each request.
 """

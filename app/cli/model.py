@@ -1,4 +1,4 @@
-"""``flask --app wsgi model``: what versions of a model there are, and which of them serves.
+"""``lantern model``: what versions of a model there are, and which of them serves.
 
 Each command asks `Repository` or a function of ``app/model`` for one thing and prints it. None
 loads the model that the application serves.
@@ -31,6 +31,7 @@ from ..registry.release import Release
 from ..registry.repository import Repository
 from ..registry.verification import verify
 from ..settings import KEY_VARIABLE
+from ..version import FOR_PACKING
 from . import reports
 from .compare import compare as compare_sides
 from .compare import read_metrics
@@ -337,11 +338,11 @@ def pack(
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
     checkpoint of Lantern's own network (.pt). No code in it is run, and it is read in a process of
     its own, bounded in memory and time. The bundle is compared with it on the samples and on noise
-    around them. Needs what requirements-dev.txt installs.
+    around them. Needs torch, onnx and onnxscript: the extra `pack`.
     """
     with told_in_a_sentence():
         if not is_installed("torch"):
-            raise BundleError("Packing needs torch: pip install -r requirements-dev.txt")
+            raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
         manifest = pack_file(
             source,
             out,

@@ -86,15 +86,19 @@ def versions(path: Path) -> list[str]:
 
 def _models_below(path: Path) -> str:
     """Return a sentence that names the models in ``path``, where it holds several."""
+    found = models_below(path)
+    return f" It holds models; name one: {', '.join(map(str, found[:5]))}." if found else ""
+
+
+def models_below(path: Path) -> list[Path]:
+    """Return the directories of versions in ``path``, sorted; none where it can't be read."""
     with suppress(OSError):
-        found = [
+        return [
             directory
             for directory in sorted(path.iterdir())
             if directory.is_dir() and any(map(_may_hold_model, directory.iterdir()))
         ]
-        if found:
-            return f" It holds models; name one: {', '.join(map(str, found[:5]))}."
-    return ""
+    return []
 
 
 def highest_version(path: Path) -> str:

@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
+from ..version import COMMAND
+
 EXPORT = (
     "torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=({0: "
     'torch.export.Dim("rows")},)), "model.pt2"), where example is an input of two rows'
@@ -46,7 +48,7 @@ _PICKLE = (
     "its code is and export it, as ONNX by its library's converter, or a network of torch by "
     f"{EXPORT}; and pack that"
 )
-PACK = "flask --app wsgi model pack FILE --features FEATURES --samples SAMPLES --out models/NAME/1"
+PACK = f"{COMMAND} model pack FILE --features FEATURES --samples SAMPLES --out models/NAME/1"
 """How a file becomes a bundle, which can be served."""
 GRAPH = f"is an ONNX graph by its name, which is served from a bundle; pack it: {PACK}"
 _OLD_TAR = (

@@ -19,6 +19,7 @@ from ..model import bundle as bundles
 from ..model import manifest as manifests
 from ..model.errors import BundleError
 from ..model.manifest import FileRecord, Manifest
+from ..version import FOR_PACKING
 
 
 def write_bundle(
@@ -91,6 +92,4 @@ def require_packages() -> None:
     """Raise `BundleError` where a package that packing needs beside those of serving is missing."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise BundleError(
-            f"Packing needs {' and '.join(missing)}: pip install -r requirements-dev.txt"
-        )
+        raise BundleError(f"Packing needs {' and '.join(missing)}: pip install {FOR_PACKING}")

@@ -17,6 +17,7 @@ from ..model.bundle import highest_version
 from ..model.errors import BundleError
 from ..model.manifest import VERSION, VERSION_FORM
 from ..model.text import NotUtf8, decode
+from ..version import COMMAND
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
@@ -124,7 +125,7 @@ def _text(release: Release) -> str:
         f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}"
         for key, value in reversed(release_document(release).items())
     )
-    return "\n".join(["# Which versions serve. Written by `flask --app wsgi model`.", *lines, ""])
+    return "\n".join([f"# Which versions serve. Written by `{COMMAND} model`.", *lines, ""])
 
 
 def parse_release(document: dict[str, Any]) -> Release:

@@ -1,0 +1,40 @@
+"""The server of ``lantern serve``: Gunicorn in this process, without a file of configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import Application
+
+from .. import create_app
+from ..settings import settings_at_start
+from . import gunicorn_config
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
+    """Gunicorn with Lantern's configuration.
+
+    ``GUNICORN_CMD_ARGS``, and a file of configuration named there by ``--config``, win over it.
+    """
+
+    def load_config(self) -> None:
+        parser = self.cfg.parser()
+        arguments = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
+        self._set(vars(gunicorn_config))
+        if arguments["config"]:
+            self.load_config_from_file(arguments["config"])
+        self._set({name: value for name, value in arguments.items() if value is not None})
+        os.chdir(self.cfg.chdir)
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(settings_at_start())
