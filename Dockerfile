@@ -84,8 +84,8 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('LANTERN_SERVER__PORT') or os.environ.get('PORT') or 8000), timeout=4); service.request('GET', os.environ.get('LANTERN_SERVER__PREFIX', os.environ.get('SCRIPT_NAME', '')).rstrip('/') + '/health/ready'); sys.exit(service.getresponse().status != 200)"]
 
-# Gunicorn is the container's first process, so a SIGTERM reaches it.
-CMD ["gunicorn", "wsgi:app"]
+# Gunicorn runs in the container's first process, so a SIGTERM reaches it.
+CMD ["python", "-m", "app", "serve"]
 
 # What changes least comes first: a new model changes the last layer alone.
 FROM service AS onnx

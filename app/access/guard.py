@@ -98,8 +98,8 @@ class Guard:
                     return [
                         f"Keys are required and there is none in {self._file.path}: only /health "
                         f"is answered. `{shlex.quote(sys.executable)} -m {MODULE} key create NAME` "
-                        "makes one, which counts at once. To do without keys, where something in front "
-                        "decides who gets here, start it with LANTERN_ACCESS__AUTH=none."
+                        "makes one, which counts at once. To do without keys, where something in "
+                        "front decides who gets here, start it with LANTERN_ACCESS__AUTH=none."
                     ]
             except KeysError as error:
                 return [f"Keys are required: {error}"]

@@ -47,7 +47,7 @@ _THREAD_SECONDS = 5
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
 workers = _server.workers or _web_concurrency() or usable_cores()
-worker_class = _settings.worker_class
+worker_class: str | type = _settings.worker_class
 if worker_class == "keepalive":
     worker_class = KeepAliveWorker
 # Gunicorn turns a sync worker with threads into gthread.
@@ -146,10 +146,7 @@ def post_fork(server: Any, worker: Any) -> None:
     keep_freed_memory()
     lantern = _lantern(worker.app)
     if isinstance(worker, KeepAliveWorker):
-        worker.wait_budget = lantern.wait_budget
-        worker.may_send_body = lantern.may_send_body
-        worker.tell_in_flight = lantern.metrics.in_flight
-        worker.give_back_memory = give_back_freed_memory
+        _hand_over(worker, lantern)
     else:
         _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive
@@ -165,6 +162,14 @@ def post_worker_init(worker: Any) -> None:
     `post_fork`: what ``--env`` says is set after it.
     """
     os.environ.pop("SCRIPT_NAME", None)
+
+
+def _hand_over(worker: Any, lantern: Lantern) -> None:
+    """Set on a keep-alive worker what it asks of the application."""
+    worker.wait_budget = lantern.wait_budget
+    worker.may_send_body = lantern.may_send_body
+    worker.tell_in_flight = lantern.metrics.in_flight
+    worker.give_back_memory = give_back_freed_memory
 
 
 def _follow_requests(worker: Any, metrics: Metrics) -> None:

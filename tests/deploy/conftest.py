@@ -106,7 +106,11 @@ def image_environ(dockerfile: list[Instruction]) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def python_without_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has the packages of the lock for ONNX models, and no others."""
-    venv = tmp_path_factory.mktemp("without-torch") / "venv"
+    return make_serving_environment(tmp_path_factory.mktemp("without-torch") / "venv")
+
+
+def make_serving_environment(venv: Path) -> Path:
+    """Make an environment of the packages in the lock for ONNX models; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     [site] = venv.glob("lib/python*/site-packages")
     for package in read_lock("onnx.txt"):

@@ -169,7 +169,7 @@ def test_an_image_says_how_it_is_run(image: Image) -> None:
     config = image.config
     assert config["User"] == "10001:10001"
     assert config["WorkingDir"] == "/lantern"
-    assert config["Cmd"] == ["gunicorn", "wsgi:app"]
+    assert config["Cmd"] == ["python", "-m", "app", "serve"]
     assert list(config["ExposedPorts"]) == ["8000/tcp"]
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
     labels = config["Labels"]

@@ -115,7 +115,7 @@ def test_the_user_is_named_by_number_and_is_not_root(dockerfile: list[Instructio
 def test_gunicorn_is_the_first_process(dockerfile: list[Instruction]) -> None:
     """A shell before it would swallow the signal to stop."""
     [command] = arguments(dockerfile, "CMD")
-    assert json.loads(command) == ["gunicorn", "wsgi:app"]
+    assert json.loads(command) == ["python", "-m", "app", "serve"]
     assert not arguments(dockerfile, "ENTRYPOINT")
 
 
@@ -153,7 +153,8 @@ def test_the_image_serves_from_what_it_copies(
         "LANTERN_SERVER__WORKERS": "1",
         "LANTERN_SERVER__DRAIN_SECONDS": "0",
     }
-    process = subprocess.Popen([sys.executable, "-m", program, *rest], cwd=place, env=environ)
+    assert program == "python"
+    process = subprocess.Popen([sys.executable, *rest], cwd=place, env=environ)
 
     def ready() -> bool:
         assert process.poll() is None

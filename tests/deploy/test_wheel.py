@@ -1,0 +1,272 @@
+"""The wheel, installed in an environment of its own: the command works in any directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import requests
+from onnx import TensorProto, helper
+from packaging.requirements import Requirement
+
+from app import __version__
+from benchmarks.peers import read_pins
+from tests.conftest import BUNDLE, ROOT
+from tests.deploy.conftest import make_serving_environment
+from tests.integration.conftest import free_port, wait_for
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, as `make wheel` builds it."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = ["-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    [built] = out.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel and what it requires: neither torch nor onnx, nor this checkout."""
+    python = make_serving_environment(tmp_path_factory.mktemp("installed") / "venv")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    install = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    return python
+
+
+def environ_of(settings: Mapping[str, str]) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("LANTERN_", "PYTHON"))}
+    return clean | {"PATH": "/usr/bin:/bin"} | settings
+
+
+@pytest.fixture
+def lantern(python: Path, tmp_path: Path) -> Run:
+    """Run the command in an empty directory: ``lantern("config", LANTERN_SERVER__PORT="1")``."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python.with_name("lantern"), *arguments],
+            cwd=tmp_path,
+            env=environ_of(settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
+
+
+@contextmanager
+def serving(python: Path, directory: Path, *arguments: str, **settings: str) -> Iterator[str]:
+    """Serve from ``directory`` on one worker, give the address, and stop it by SIGTERM."""
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            *(python.with_name("lantern"), "serve", *arguments),
+            *("--port", str(port), "--workers", "1"),
+        ],
+        cwd=directory,
+        env=environ_of(settings),
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None
+        with suppress(requests.ConnectionError):
+            return requests.get(f"{url}/health/ready", timeout=120).ok
+        return False
+
+    try:
+        wait_for(answers)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+
+
+def ask(url: str, features: Mapping[str, Any]) -> dict[str, Any]:
+    answer = requests.post(f"{url}/predict", json={"features": features}, timeout=120)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture
+def softmax(tmp_path: Path) -> Path:
+    """A network of another library, made with onnx alone: two numbers to two probabilities."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "softmax",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [2, 2], [1.0, 0.0, 0.0, 1.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "softmax.onnx"
+    onnx.save(model, path)
+    features = "".join(f'[[features]]\nname = "{name}"\n' for name in "ab")
+    (tmp_path / "features.toml").write_text(f'name = "letters"\nclasses = ["a", "b"]\n{features}')
+    (tmp_path / "samples.csv").write_text("a,b\n1,0\n0,1\n2,3\n")
+    return path
+
+
+def test_the_package_has_a_name_of_its_own_and_needs_neither_torch_nor_onnx(python: Path) -> None:
+    program = (
+        "import importlib.util as u, lantern_serving\n"
+        "print([n for n in ('app', 'torch', 'onnx', 'lantern_serving') if u.find_spec(n)])"
+    )
+    ran = subprocess.run(
+        [python, "-P", "-c", program], env=environ_of({}), capture_output=True, check=True
+    )
+    assert ran.stdout.decode() == "['lantern_serving']\n"
+
+
+def test_the_example_is_served_from_an_empty_directory(
+    python: Path, tmp_path: Path, sample: dict[str, Any]
+) -> None:
+    with serving(python, tmp_path) as url:
+        assert sum(ask(url, sample)["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+        for path in ("/", "/docs/", "/openapi.json", "/static/page.css", "/metrics"):
+            assert requests.get(f"{url}{path}", timeout=120).status_code == 200, path
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_is_served_by_its_path(
+    python: Path, tmp_path: Path, sample: dict[str, Any]
+) -> None:
+    (tmp_path / "copied").symlink_to(BUNDLE)
+    with serving(python, tmp_path, "copied") as url:
+        assert ask(url, sample)["model_version"] == "1"
+
+
+def test_a_model_is_packed_and_then_served_from_models(
+    python: Path, lantern: Run, softmax: Path, tmp_path: Path
+) -> None:
+    """Packing needs torch, which the environment that serves does without."""
+    [here] = {path for path in sys.path if path.endswith("site-packages")}
+    packed = lantern(
+        *("model", "pack", softmax.name, "--features", "features.toml"),
+        *("--samples", "samples.csv", "--out", "models/letters/1"),
+        PYTHONPATH=here,
+    )
+    assert packed.returncode == 0, packed.stderr
+    promoted = lantern("model", "promote", "1")
+    assert promoted.returncode == 0, promoted.stderr
+    origins = json.loads(lantern("config", "--json").stdout)
+    assert origins["model.path"] == {"value": "models/letters", "origin": "./models"}
+    with serving(python, tmp_path) as url:
+        answer = ask(url, {"a": 0, "b": 0})
+        assert list(answer["probabilities"].values()) == [0.5, 0.5]
+        assert answer["model_version"] == "1"
+
+
+def test_without_packages_for_packing_it_says_what_to_install(lantern: Run, softmax: Path) -> None:
+    ran = lantern(
+        *("model", "pack", softmax.name, "--features", "features.toml"),
+        *("--samples", "samples.csv", "--out", "models/letters/1"),
+    )
+    assert ran.returncode == 1
+    assert "pip install 'lantern-serving[pack]'" in ran.stderr
+
+
+def test_several_models_are_not_chosen_from(lantern: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "1").symlink_to(BUNDLE)
+    ran = lantern("serve")
+    assert ran.returncode == 1
+    assert "There are several models in ./models: models/one, models/two." in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_keys_are_kept_in_the_current_directory(lantern: Run, tmp_path: Path) -> None:
+    made = lantern("key", "create", "shop")
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "config" / "keys.json").is_file()
+    assert "shop" in lantern("key", "list").stdout
+
+
+def test_messages_name_the_command_that_there_is(python: Path, tmp_path: Path) -> None:
+    with serving(python, tmp_path, LANTERN_ACCESS__AUTH="keys") as url:
+        refused = requests.post(f"{url}/predict", json={}, timeout=120)
+    assert "`lantern key create NAME`" in refused.json()["detail"]
+
+
+def test_the_command_describes_itself(lantern: Run) -> None:
+    assert lantern("--version").stdout == f"Lantern {__version__}\n"
+    listed = lantern("--help").stdout.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == ["config", "key", "model", "serve"]
+    assert "MODEL is a directory of versions or one bundle" in lantern("serve", "--help").stdout
+    assert "_LANTERN_COMPLETE" in lantern(_LANTERN_COMPLETE="bash_source").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nowhere",), 2, "Path 'nowhere' does not exist."),
+        (("--port", "x"), 2, "'x' is not a valid integer range."),
+        (("--host", ""), 1, "Lantern can't start. Setting server.host = '' "),
+    ],
+)
+def test_what_can_not_be_served_is_refused_in_a_sentence(
+    lantern: Run, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    ran = lantern("serve", *arguments)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (code, False)
+    assert message in ran.stderr
+
+
+def test_what_gunicorn_is_told_beside_it_is_in_force_or_refused(lantern: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = lantern("serve", GUNICORN_CMD_ARGS=f"--bind {address} --workers 1")
+    assert ran.returncode == 1
+    assert address in ran.stdout + ran.stderr
+    assert lantern("serve", GUNICORN_CMD_ARGS="--no-such-option").returncode == 2
+
+
+def test_a_file_of_settings_is_where_its_paths_begin(lantern: Run, tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "lantern.toml").write_text('[access]\nkeys_file = "keys.json"\n')
+    assert lantern("key", "create", "a", LANTERN_CONFIG="etc/lantern.toml").returncode == 0
+    assert (tmp_path / "etc" / "keys.json").is_file()
+    assert lantern("key", "create", "a", LANTERN_ACCESS__KEYS_FILE="mine.json").returncode == 0
+    assert (tmp_path / "mine.json").is_file()
+
+
+def test_the_wheel_takes_the_versions_that_are_pinned(python: Path) -> None:
+    [site] = (python.parent.parent / "lib").glob("python*/site-packages")
+    [installed] = distributions(name="lantern-serving", path=[str(site)])
+    assert isinstance(installed, Distribution)
+    assert installed.version == __version__
+    ranges = {one.name.lower(): one.specifier for one in map(Requirement, installed.requires or ())}
+    files = ("requirements.txt", "requirements-onnx.txt", "requirements-dev.txt")
+    pins = {name.lower(): pin for file in files for name, pin in read_pins(ROOT / file).items()}
+    assert {name: pins[name] in allowed for name, allowed in ranges.items()} == dict.fromkeys(
+        ranges, True
+    )
+    serving = {name.lower() for name in read_pins(ROOT / "requirements-onnx.txt")}
+    assert serving <= ranges.keys()
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert backend == [f"hatchling=={pins['hatchling']}"]
