@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,6 +98,9 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> N
 
     Only the key goes to standard output. Only its hash is kept.
     """
+    if current_lantern().settings.origins["access.keys_file"] == "default":
+        with suppress(OSError):  # the file can't be written then, which is told below
+            _path().parent.mkdir(exist_ok=True)
     with told_in_a_sentence():
         made, text = create_key(_path(), name, scopes, expires_at)
     click.echo(
