@@ -152,4 +152,4 @@ def test_make_serves_on_loopback_at_the_port_it_is_given() -> None:
         text=True,
         check=True,
     ).stdout
-    assert "LANTERN_SERVER__PORT=9001" in printed
+    assert "serve --port 9001" in " ".join(printed.split())
