@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from app.registry.release import Release, write_release
+from tests.descriptors import open_files
 from tests.endless import make_endless
 from tests.faults.conftest import Callers, Start, connect, predict
 from tests.integration.conftest import wait_for
@@ -30,8 +31,7 @@ def shows_life(worker: int) -> bool:
 
     A file's time tells the master, by the clock that begins when the machine does.
     """
-    links = Path(f"/proc/{worker}/fd").iterdir()
-    files = [link for link in links if "lantern-heartbeat" in link.readlink().name]
+    files = [link for link, target in open_files(worker).items() if "lantern-heartbeat" in target]
     # One that was just forked has the files of others, too.
     return len(files) == 1 and files[0].stat().st_mtime <= time.monotonic()
 

@@ -26,6 +26,7 @@ import pytest
 import requests
 
 from tests.conftest import without_coverage
+from tests.descriptors import open_files
 from tests.faults.conftest import Callers, Start, needs_root, predict, scrape, total
 from tests.integration.conftest import Server, wait_for
 
@@ -127,10 +128,11 @@ def named_files(server: Server) -> list[str]:
     """Return the files with a name that the service can write to, but for its log."""
     found = []
     for pid in (server.process.pid, *server.workers()):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split()[3], 8)
-            if flags & os.O_ACCMODE and stat.S_ISREG(link.stat().st_mode):
-                found.append(str(link.readlink()))
+        for link, target in open_files(pid).items():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split()[3], 8)
+                if flags & os.O_ACCMODE and stat.S_ISREG(link.stat().st_mode):
+                    found.append(target)
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         found += [line.split(None, 5)[-1] for line in maps if " rw-s " in line]
     nameless = ("/memfd:", "/dev/zero (deleted)", str(server.log))

@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from app.access.guard import ANY_KEY, OPEN
 from app.access.keys import ADMIN, METRICS, PREDICT, create_key, revoke_key
 from app.http.routes import access_by_rule
+from tests.descriptors import open_files
 
 Lines = Callable[[], list[dict[str, Any]]]
 TYPES = "urn:lantern:problem:"
@@ -448,13 +449,10 @@ def test_every_answer_tells_browsers_to_be_careful(
 
 
 def test_no_file_stays_open_for_a_client_that_does_not_read_it(client: FlaskClient) -> None:
-    def open_files() -> set[str]:
-        fds = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-        return {fd.readlink().name for fd in fds}
-
     for path in ("/static/page.css", "/docs/static/swagger-ui-bundle.js"):
         answer = client.get(path, buffered=False)
-        assert Path(path).name not in open_files()
+        names = {Path(target).name for target in open_files("self").values()}
+        assert Path(path).name not in names
         assert len(answer.data) == answer.content_length > 1000
         etag = {"If-None-Match": answer.headers["ETag"]}
         assert (client.get(path, headers=etag).status_code, client.head(path).data) == (304, b"")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pwd
@@ -25,6 +24,7 @@ import requests
 
 from app.settings import load_settings
 from tests.conftest import BUNDLE, ROOT
+from tests.descriptors import open_files
 from tests.integration.conftest import Server, alone, free_port, wait_for
 from tests.telemetry.test_metrics import samples
 
@@ -133,10 +133,7 @@ def test_workers_that_give_up_root_have_a_slab_and_show_that_they_live(start: St
     server = start("-w", "1", "-t", "4", "--user", "nobody", "--group", "nogroup")
     (worker,) = server.workers()
     assert Path(f"/proc/{worker}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
-    files: dict[str, Path] = {}
-    for fd in Path(f"/proc/{worker}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            files[str(fd.readlink())] = fd
+    files = {target: link for link, target in open_files(worker).items()}
     beat = files["/memfd:lantern-heartbeat (deleted)"]
     before = beat.stat().st_mtime
     wait_for(lambda: beat.stat().st_mtime != before)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.descriptors import open_files
 from tests.integration.conftest import Server
 
 
@@ -79,8 +80,8 @@ def _connections(server: Server) -> int:
     (worker,) = server.workers()
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     established = {row[9] for row in rows if _is_of(row, server.port) and row[3] == "01"}
-    links = [str(file.readlink()) for file in Path(f"/proc/{worker}/fd").iterdir()]
-    return len(established & {link.removeprefix("socket:[").removesuffix("]") for link in links})
+    targets = open_files(worker).values()
+    return len(established & {name.removeprefix("socket:[").removesuffix("]") for name in targets})
 
 
 def _is_of(row: list[str], port: int) -> bool:

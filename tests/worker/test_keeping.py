@@ -6,10 +6,10 @@ import contextlib
 import socket
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
+from tests.descriptors import open_files
 from tests.worker.conftest import WORKERS, Gunicorn, Serve, in_time, limits, wait_for
 from tests.worker.wire import Answer, Connection, MalformedAnswer, ask, request
 
@@ -98,18 +98,14 @@ def ten(shared: Gunicorn) -> Gunicorn:
 
 def wait_until_alone(gunicorn: Gunicorn) -> None:
     """Wait until no client is connected."""
-    files = Path(f"/proc/{gunicorn.worker()}/fd")
+    worker = gunicorn.worker()
     listening = 1
-    wait_for(lambda: sockets(files) == listening, describe=lambda: f"{sockets(files)} sockets")
+    wait_for(lambda: sockets(worker) == listening, describe=lambda: f"{sockets(worker)} sockets")
 
 
-def sockets(files: Path) -> int:
-    """Give the number of sockets among the open files of a process."""
-    count = 0
-    for file in files.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            count += file.readlink().name.startswith("socket:")
-    return count
+def sockets(pid: int) -> int:
+    """Return the number of sockets among the open files of a process."""
+    return sum(target.startswith("socket:") for target in open_files(pid).values())
 
 
 def test_clients_that_say_nothing_leave_room_for_one_that_does(ten: Gunicorn) -> None:
