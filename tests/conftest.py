@@ -21,6 +21,7 @@ from app.model import trial
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
 from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
+    pytest_collection,
     pytest_collection_modifyitems,
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import yaml
-from cloudcoil.models.prometheus_operator import v1 as prometheus
 from flask import Flask
 
 from app import __version__
@@ -153,6 +152,9 @@ def test_the_kinds_of_the_prometheus_operator_are_what_its_schema_says(
     built: dict[str, Document],
 ) -> None:
     """Read by the schema's models and written again: a field they don't know would be lost."""
+    # Takes seconds, which every process that collects this module would spend.
+    from cloudcoil.models.prometheus_operator import v1 as prometheus
+
     for kind in ("ServiceMonitor", "PrometheusRule"):
         read = getattr(prometheus, kind).model_validate(built[kind])
         assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == built[kind]
