@@ -19,6 +19,7 @@ from werkzeug.test import EnvironBuilder
 from app.model.model import Model
 from app.protocols.native import answers
 from app.telemetry import predictions
+from app.worker.contract import held_bytes
 from tests.conftest import MANY
 
 SAMPLE = {"age": 40, "income": None, "visits": 3}
@@ -187,7 +188,7 @@ def test_what_is_held_for_the_parts_is_told_to_the_worker_and_the_body_let_go(ap
     parts = app(environ, lambda status, headers, exc=None: None)
     next(iter(parts))
     assert environ["wsgi.input"] is not stream
-    assert 21 * MANY * 4 < environ["app.worker.held"] < 21 * MANY * 4 + 10_000
+    assert 21 * MANY * 4 < held_bytes(environ) < 21 * MANY * 4 + 10_000
     parts.close()
 
 

@@ -16,7 +16,7 @@ from werkzeug.routing import Map
 
 from ..access.cors import Cors
 from ..access.rejection import RequestRejected
-from ..worker.environ import REFUSAL
+from ..worker.contract import REJECTION
 from .context import CONTEXT, ID_HEADER, RequestContext
 from .extension import Lantern
 from .headers import headers_for
@@ -66,7 +66,7 @@ class AdmissionMiddleware:
         if not guard.is_told:
             guard.meet(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
-        if REFUSAL not in environ:
+        if REJECTION not in environ:
             admission = self._admission(environ, elsewhere)
             if isinstance(admission, RequestRejected):
                 if not elsewhere:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from ..telemetry.logs import request_log
 from ..telemetry.metrics import Metrics
-from ..worker.environ import HELD, REFUSAL
+from ..worker.contract import REJECTION, rejection, set_held_bytes
 from .extension import current_lantern
 
 ID_HEADER = "X-Request-ID"
@@ -137,7 +137,7 @@ class StreamedResponse:
         begun = perf_counter()
         if self._seconds is None:
             self._seconds = begun - self._context.started
-            self._context.environ[HELD] = self._held
+            set_held_bytes(self._context.environ, self._held)
             self._context.environ["wsgi.input"] = io.BytesIO()  # nobody reads again what was sent
         part = next(self._parts, None)
         self._seconds += perf_counter() - begun
@@ -174,11 +174,12 @@ def _begin() -> None:
     context.method = request.method
     if request.url_rule:
         context.route = request.url_rule.rule
-    refusal = environ.get(REFUSAL)
-    if refusal is not None:  # too large, too late or malformed: the worker has not read it
-        if refusal.retry_after is not None:
-            raise ServiceUnavailable(refusal.detail, retry_after=refusal.retry_after)
-        abort(refusal.status, refusal.detail)
+    # Too large, too late or malformed: the worker has not read it.
+    if REJECTION in environ:
+        rejected = rejection(environ)
+        if rejected.retry_after is not None:
+            raise ServiceUnavailable(rejected.detail, retry_after=rejected.retry_after)
+        abort(rejected.status, rejected.detail)
 
 
 def _end(response: Response) -> Response:

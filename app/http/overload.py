@@ -1,7 +1,7 @@
 """Overload: how long a request may wait for its turn, and the rejection of one that can't have it.
 
-The worker knows how long requests wait (`app.worker.turns`); here stands how long they may. A
-rejection costs a small part of a prediction, and says when to come again.
+The worker knows how long requests wait (`app.worker.request_queue`); here stands how long they may.
+A rejection costs a small part of a prediction, and says when to come again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..access.rejection import RequestRejected
 from ..settings import LimitSettings
-from ..worker.environ import OVERDUE
+from ..worker.contract import OVERDUE, overdue_seconds
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 
@@ -67,9 +67,8 @@ class WaitBudget:
         """Raise `Overloaded` for a request that the worker found to be too late, and `BadBudget`
         for a header that makes no sense.
         """
-        waits = environ.get(OVERDUE)
-        if waits is not None:
-            raise Overloaded(waits, self(environ))
+        if OVERDUE in environ:
+            raise Overloaded(overdue_seconds(environ), self(environ))
         if _VARIABLE in environ and caller_budget(environ) is None:
             raise BadBudget
 

@@ -60,9 +60,9 @@ limit_request_fields = _settings.limits.max_header_fields
 limit_request_field_size = _settings.limits.max_header_field_bytes
 # A gthread worker ends when it can't open a file for one more, or for a thread that waits.
 worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
-KeepAliveWorker.asks_application = True
+KeepAliveWorker.delegates_rejections = True
 KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
-KeepAliveWorker.most_held_bytes = _settings.limits.max_held_bytes
+KeepAliveWorker.max_held_bytes = _settings.limits.max_held_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
@@ -168,8 +168,8 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     """Set on a keep-alive worker what it asks of the application."""
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
-    worker.tell_in_flight = lantern.metrics.in_flight
-    worker.give_back_memory = give_back_freed_memory
+    worker.report_in_flight = lantern.metrics.in_flight
+    worker.release_memory = give_back_freed_memory
 
 
 def _follow_requests(worker: Any, metrics: Metrics) -> None:

@@ -1,7 +1,7 @@
-"""Memory for a body that arrives: what it takes is what has arrived, and all of it goes back.
+"""Memory for a body that is arriving: it takes what has arrived, and all of it is returned.
 
-Arrays that many connections grow in turn leave the heap full of holes: it was more than twice as
-large as what they held, so that a bound on that was none on memory.
+Arrays that many connections grow in turn fragment the heap: it grew to more than twice what they
+held, so that a limit on held bytes did not limit memory.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import mmap
 
 _IN_THE_HEAP = 65536
-"""Up to so many bytes a body is no matter; most are whole before."""
+"""Bodies up to this many bytes stay in the heap; most are no larger."""
 
 
 class BodyBuffer:
-    """Collects the bytes of a body; it knows nothing of framing."""
+    """The bytes of a body so far, without framing."""
 
     __slots__ = ("_map", "_size", "_small")
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from .body import BodyBuffer
-from .refusal import Refusal
+from .rejection import Rejection
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
@@ -19,11 +19,11 @@ _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 """Nearly every size: one without an extension."""
 
 CHUNKS_AT_ONCE = 256
-"""After so many, which take less than half a millisecond, others have their turn."""
+"""Chunks decoded before other connections go on: they take less than half a millisecond."""
 FREE_FRAMING = 65536
 FRAMING_RATIO = 2
-"""So many bytes of framing a body may have in any case, and so many for each byte of its data:
-in chunks of a byte the same bytes are a hundred times the work that they are in one."""
+"""Bytes of framing that any body may have, and for each byte of its data: in chunks of one byte,
+a body is a hundred times the work that it is in one chunk."""
 
 
 class _Step(enum.Enum):
@@ -36,10 +36,10 @@ class _Step(enum.Enum):
 class ChunkedBody:
     """A body in chunks: ``data`` is what has arrived of it, without the framing.
 
-    ``has_more`` says that `feed` stopped to let others have their turn, and would take more.
+    ``has_more`` is True if `feed` stopped, with more to decode, to let other connections go on.
     ``limit`` bounds the data, ``line_limit`` a line with the size of a chunk and
-    ``trailers_limit`` the trailer section, all in bytes. ``check_trailers`` raises `Refusal` for a
-    section that is not one.
+    ``trailers_limit`` the trailer section, all in bytes. ``check_trailers`` raises `Rejection` for
+    a section that is not one.
     """
 
     __slots__ = (
@@ -72,10 +72,10 @@ class ChunkedBody:
         self.has_more = False
 
     def feed(self, buffer: bytearray) -> bool:
-        """Take what belongs to the body from the front of ``buffer``; tell whether that is all.
+        """Take what belongs to the body from the front of ``buffer``; return True at its end.
 
-        Raises `Refusal`: 400 for what is not a chunk, or for far more framing than data, 413 beyond
-        the limit, 431 for trailers that are too large.
+        Raises `Rejection`: 400 for what is not a chunk, or for far more framing than data, 413
+        beyond the limit, 431 for trailers that are too large.
         """
         at = chunks = 0
         self.has_more = False
@@ -101,7 +101,7 @@ class ChunkedBody:
                 elif self._step is _Step.DATA_END:
                     if not buffer.startswith(b"\r\n", at):
                         if len(buffer) - at >= 2 or not b"\r\n".startswith(buffer[at:]):
-                            raise Refusal(400, "A chunk does not end where its size says.")
+                            raise Rejection(400, "A chunk does not end where its size says.")
                         return False
                     at += 2
                     self._step = _Step.SIZE
@@ -124,20 +124,20 @@ class ChunkedBody:
             end = buffer.find(b"\r\n", at, at + self._line_limit + 2)
             if end < 0:
                 if len(buffer) - at > self._line_limit:
-                    raise Refusal(400, "The line with the size of a chunk is too long.")
+                    raise Rejection(400, "The line with the size of a chunk is too long.")
                 return -1
             line = bytes(buffer[at:end])
             matched = _SIZE_LINE.fullmatch(line)
             if not matched:
-                raise Refusal(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
+                raise Rejection(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
             end += 2
         self._left = size = int(matched[1], 16)
         data = len(self.data) + size
         if data > self._limit:
-            raise Refusal(413, f"The body is larger than {self._limit} bytes.")
+            raise Rejection(413, f"The body is larger than {self._limit} bytes.")
         self._framing += end - at + 2
         if self._framing > FREE_FRAMING + FRAMING_RATIO * data:
-            raise Refusal(
+            raise Rejection(
                 400,
                 f"The chunks of the body have {self._framing} bytes of framing for {data} of data: "
                 f"more than {FREE_FRAMING} and {FRAMING_RATIO} for each. Send larger chunks.",
@@ -146,7 +146,7 @@ class ChunkedBody:
         return end
 
     def _end_of_trailers(self, buffer: bytearray, at: int) -> int:
-        """Give where the trailer section ends, or -1 if that is not here yet."""
+        """Return where the trailer section ends, or -1 if that is not here yet."""
         if buffer.startswith(b"\r\n", at):
             return at + 2
         end = buffer.find(b"\r\n\r\n", at)
@@ -154,7 +154,7 @@ class ChunkedBody:
             self._check_trailers(bytes(buffer[at:end]))
             return end + 4
         if len(buffer) - at > self._trailers_limit:
-            raise Refusal(431, f"The trailers are larger than {self._trailers_limit} bytes.")
+            raise Rejection(431, f"The trailers are larger than {self._trailers_limit} bytes.")
         if buffer.count(b"\n", at) != buffer.count(b"\r\n", at):
-            raise Refusal(400, "A line of the trailers ends with LF alone.")
+            raise Rejection(400, "A line of the trailers ends with LF alone.")
         return -1

@@ -9,9 +9,9 @@ _RESERVED = 64
 
 
 def connections_that_fit(wanted: int, others: int = 0) -> int:
-    """Give ``wanted``, or what this process's limit leaves, with ``others`` set aside too.
+    """Return ``wanted``, or what this process's limit leaves, with ``others`` set aside too.
 
-    One that takes connections up to the limit could not even look at its model's release.
+    A worker with connections up to the limit could open no file: not even its model's release.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(1, min(wanted, limit - _RESERVED - others))

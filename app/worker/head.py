@@ -16,9 +16,8 @@ from typing import Any
 
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
-from .refusal import Refusal
-
-Environ = dict[str, Any]
+from .contract import UNREAD, Environ
+from .rejection import Rejection
 
 _TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """The bytes a head may hold; of CR and LF it may hold no more than its lines end with."""
@@ -32,14 +31,14 @@ _HOST = re.compile(
     r"|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=\-._~:0-9A-Za-z]+\])"
     r"(?::0*([0-9]{0,5}))?"
 )
-"""A host and maybe a port (RFC 3986, section 3.2); nobody has the name of nothing."""
+"""A host and maybe a port (RFC 3986, section 3.2). The host must not be empty."""
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
 
 _SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
 """Fields whose repetition makes a request ambiguous."""
 
 _FRAMING = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST"})
-"""Fields that the worker itself acts on, and that no look-alike with an underscore may set."""
+"""Fields the worker acts on: a spelling with an underscore must not set them."""
 
 _NOT_IN_TRAILER = frozenset(
     {"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"}
@@ -115,16 +114,16 @@ class HeadParser:
         line = cfg.limit_request_line
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
         self.head_size = (self.line_size or 1 << 20) + self.most_fields * (self.field_size + 2) + 4
-        # What clients send again and again is looked up. Bounded, because they may send anything.
+        # Caches of what clients send repeatedly; bounded, because they may send anything.
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
         self._hosts: set[str] = set()
 
     def parse(self, head: bytes, template: Environ) -> Request:
-        """Make a request of ``head``, which ends before its empty line; its environ extends a copy
-        of ``template``.
+        """Parse ``head``, which ends before its empty line; the request's environ extends a copy of
+        ``template``.
 
-        Raises `Refusal` (400, 414, 417, 431, 501, or 404 where the path lacks the prefix that is
+        Raises `Rejection` (400, 414, 417, 431, 501, or 404 where the path lacks the prefix that is
         configured).
         """
         text = head.decode("latin-1")
@@ -151,11 +150,11 @@ class HeadParser:
             name, colon, value = line.partition(":")
             key = keys.get(name) or self._key(name, value, environ)
             if not colon:
-                raise Refusal(400, f"The field line {_quote(line)} has no colon.")
+                raise Rejection(400, f"The field line {_quote(line)} has no colon.")
             value = value.strip(" \t")
             if key in environ:
                 if key in _SINGLE:
-                    raise Refusal(400, f"The field {name} occurs more than once.")
+                    raise Rejection(400, f"The field {name} occurs more than once.")
                 repeated.setdefault(key, [environ[key]]).append(value)
             else:
                 environ[key] = value
@@ -164,7 +163,7 @@ class HeadParser:
         environ.pop(_DROPPED, None)
         if self._schemes:
             self._set_scheme(environ, repeated)
-        self._settle_host(environ, uri)
+        self._set_host(environ, uri)
         if "SERVER_NAME" not in environ:
             _name_server(environ)
         if self._script_name or environ["SCRIPT_NAME"]:
@@ -173,9 +172,9 @@ class HeadParser:
         return request
 
     def unread(self, template: Environ) -> Request:
-        """Make what stands for a request whose head was not read, or not to its end."""
+        """Return a placeholder for a request whose head was not read, or not to its end."""
         environ = template | {
-            "REQUEST_METHOD": "UNREAD",
+            "REQUEST_METHOD": UNREAD,
             "RAW_URI": "",
             "PATH_INFO": "/",
             "QUERY_STRING": "",
@@ -183,10 +182,10 @@ class HeadParser:
         }
         environ.setdefault("SERVER_NAME", "")
         environ.setdefault("SERVER_PORT", "")
-        return Request(environ, "UNREAD", "", "/", "")
+        return Request(environ, UNREAD, "", "/", "")
 
     def check_trailers(self, section: bytes) -> None:
-        """Raise `Refusal` if the trailer section of a chunked body isn't one, or is too large."""
+        """Raise `Rejection` if the trailer section of a chunked body isn't one, or is too large."""
         lines = section.decode("latin-1").split("\r\n")
         count = len(lines) - 1
         if section.count(b"\n") != count or section.count(b"\r") != count:
@@ -198,42 +197,42 @@ class HeadParser:
         for line in lines:
             name, colon, _ = line.partition(":")
             if not colon:
-                raise Refusal(400, f"The trailer line {_quote(line)} has no colon.")
+                raise Rejection(400, f"The trailer line {_quote(line)} has no colon.")
             key = self._key(name, "", {})
             if name.upper() in _NOT_IN_TRAILER or (key in _SINGLE and key in seen):
-                raise Refusal(400, f"The field {name} may not stand in a trailer, or not twice.")
+                raise Rejection(400, f"The field {name} may not stand in a trailer, or not twice.")
             seen.add(key)
 
     def _check_sizes(self, head: bytes, lines: list[str]) -> None:
         if len(lines) - 1 > self.most_fields:
-            raise Refusal(431, f"The head has more than {self.most_fields} fields.")
+            raise Rejection(431, f"The head has more than {self.most_fields} fields.")
         if len(lines[0]) > self.line_size > 0:
             raise too_long_line(self.line_size)
         if len(head) > self.field_size:
             for line in lines[1:]:
                 if len(line) + 2 > self.field_size:
-                    raise Refusal(431, f"A field is longer than {self.field_size} bytes.")
+                    raise Rejection(431, f"A field is longer than {self.field_size} bytes.")
 
     def _request_line(self, line: str) -> tuple[str, str, str, str, str]:
-        """Give method, target, path, query and protocol of a request line."""
+        """Return method, target, path, query and protocol of a request line."""
         parts = line.split(" ", 2)
         if len(parts) != 3:
-            raise Refusal(
+            raise Rejection(
                 400,
                 f"The request line {_quote(line)} is not a method, a target and a version, "
                 "separated by single spaces.",
             )
         method, target, protocol = parts
         if not _METHOD.fullmatch(method):
-            raise Refusal(400, f"{_quote(method)} is not a method.")
+            raise Rejection(400, f"{_quote(method)} is not a method.")
         if not _VERSION.fullmatch(protocol):
-            raise Refusal(400, f"{_quote(protocol)} is not HTTP/1.0 or HTTP/1.1.")
+            raise Rejection(400, f"{_quote(protocol)} is not HTTP/1.0 or HTTP/1.1.")
         if _NOT_IN_TARGET.search(target) or not _is_target(method, target):
-            raise Refusal(400, f"{_quote(target)} is not a target that {method} may have.")
+            raise Rejection(400, f"{_quote(target)} is not a target that {method} may have.")
         try:
             url = split_request_uri(target)
         except ValueError:
-            raise Refusal(400, f"{_quote(target)} is not a URI.") from None
+            raise Rejection(400, f"{_quote(target)} is not a URI.") from None
         path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
         parsed = (method, target, path, url.query, protocol)
         if len(line) <= _LONGEST_REMEMBERED:
@@ -242,7 +241,7 @@ class HeadParser:
             self._lines[line] = parsed
         return parsed
 
-    def _settle_host(self, environ: Environ, target: str) -> None:
+    def _set_host(self, environ: Environ, target: str) -> None:
         """Check the Host, which the host of an absolute target replaces (RFC 9112, section 3.2)."""
         host = environ.get("HTTP_HOST")
         if host not in self._hosts:
@@ -253,20 +252,20 @@ class HeadParser:
     def _check_host(self, environ: Environ, host: str | None) -> None:
         if host is None:
             if environ["SERVER_PROTOCOL"] != "HTTP/1.0":
-                raise Refusal(400, "The request has no Host, which HTTP/1.1 asks for.")
+                raise Rejection(400, "The request has no Host, which HTTP/1.1 asks for.")
         elif _port_of(host) is None:
-            raise Refusal(400, f"The Host {_quote(host)} is not a host, or a host and its port.")
+            raise Rejection(400, f"The Host {_quote(host)} is not a host, or a host and its port.")
         elif len(host) <= _LONGEST_REMEMBERED:
             if len(self._hosts) >= _MOST_REMEMBERED:
                 self._hosts.clear()
             self._hosts.add(host)
 
     def _key(self, name: str, value: str, environ: Environ) -> str:
-        """Give the key in the environ of a field that is not among the remembered ones."""
+        """Return the environ's key of a field that is not among the remembered ones."""
         if not _TOKEN.fullmatch(name):
             if name[:1] in (" ", "\t"):
-                raise Refusal(400, "A field is folded over several lines.")
-            raise Refusal(400, f"{_quote(name)} is not the name of a field.")
+                raise Rejection(400, "A field is folded over several lines.")
+            raise Rejection(400, f"{_quote(name)} is not the name of a field.")
         key = _key(name.upper())
         if "_" in name:
             return self._underscored(name.upper(), key, value, environ)
@@ -277,7 +276,7 @@ class HeadParser:
         return key
 
     def _underscored(self, name: str, key: str, value: str, environ: Environ) -> str:
-        """Give the key of a field whose name the environ can't tell from that of another.
+        """Return the key of a field whose name the environ can't tell from that of another.
 
         X-Forwarded-For and X_Forwarded_For have the same key: what a proxy sets in one, a client
         could forge in the other.
@@ -288,9 +287,9 @@ class HeadParser:
         elif self._cfg.header_map == "drop":
             return _DROPPED
         elif self._cfg.header_map != "dangerous":
-            raise Refusal(400, f"The name of the field {_quote(name)} has an underscore.")
+            raise Rejection(400, f"The name of the field {_quote(name)} has an underscore.")
         if key in _FRAMING or key in self._schemes:
-            raise Refusal(400, f"The field {name} must be written with hyphens.")
+            raise Rejection(400, f"The field {name} must be written with hyphens.")
         return key
 
     def _set_scheme(self, environ: Environ, repeated: dict[str, list[str]]) -> None:
@@ -299,7 +298,7 @@ class HeadParser:
             if key in environ:
                 said |= {value == secure for value in repeated.get(key, [environ[key]])}
         if len(said) == 2:
-            raise Refusal(400, "The fields of the proxy contradict each other about the scheme.")
+            raise Rejection(400, "The fields of the proxy contradict each other about the scheme.")
         if said:
             environ["wsgi.url_scheme"] = "https" if said.pop() else "http"
 
@@ -309,19 +308,19 @@ class HeadParser:
         path = split_request_uri(environ["RAW_URI"]).path
         # Unlike Gunicorn, which takes /ab for /a and b, and answers 500 for what lacks the prefix.
         if not path.startswith(prefix) or path[len(prefix) :][:1] not in ("", "/"):
-            raise Refusal(404, "The path does not begin with the prefix that is configured.")
+            raise Rejection(404, "The path does not begin with the prefix that is configured.")
         environ["SCRIPT_NAME"] = prefix
         environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
 
 
 _DROPPED = "dropped"
-"""Where the fields go that nobody is to see."""
+"""The key under which fields are dropped."""
 
 
 def is_trusted(cfg: Any, peer: object) -> bool:
-    """Tell whether a peer may say how its client reached it (``forwarded_allow_ips``).
+    """Return True if a peer may say how its client reached it (``forwarded_allow_ips``).
 
-    ``peer`` is what `socket.accept` gave; whoever may open a Unix socket is trusted.
+    ``peer`` is the address from `socket.accept`; every client of a Unix socket is trusted.
     """
     if not isinstance(peer, tuple) or "*" in cfg.forwarded_allow_ips:
         return True
@@ -333,7 +332,7 @@ def is_trusted(cfg: Any, peer: object) -> bool:
 
 
 def _is_target(method: str, target: str) -> bool:
-    """Return whether ``target`` has one of the four forms (RFC 9112, section 3.2)."""
+    """Return True if ``target`` has one of the four forms (RFC 9112, section 3.2)."""
     if method == "CONNECT":
         return bool(_port_of(target))
     if target == "*":
@@ -361,9 +360,9 @@ def _port_of(text: str) -> str | None:
     return matched[2] or ""
 
 
-def too_long_line(limit: int) -> Refusal:
-    """Make the refusal of a request line longer than ``limit`` bytes."""
-    return Refusal(414, f"The request line is longer than {limit} bytes.")
+def too_long_line(limit: int) -> Rejection:
+    """Return the rejection of a request line longer than ``limit`` bytes."""
+    return Rejection(414, f"The request line is longer than {limit} bytes.")
 
 
 def _key(name: str) -> str:
@@ -385,18 +384,20 @@ def _set_framing(request: Request, protocol: str) -> None:
     coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding is not None:
         if length is not None or old:
-            raise Refusal(400, "Transfer-Encoding may not stand beside Content-Length or HTTP/1.0.")
+            raise Rejection(
+                400, "Transfer-Encoding may not stand beside Content-Length or HTTP/1.0."
+            )
         request.keep_alive = _check_codings(coding)
         request.length = None
     elif length is not None:
         # Not what else `int` would take: signs, underscores, other scripts' digits.
         if not (length.isascii() and length.isdecimal() and len(length) <= 400):
-            raise Refusal(400, f"Content-Length {_quote(length)} is not a number of bytes.")
+            raise Rejection(400, f"Content-Length {_quote(length)} is not a number of bytes.")
         request.length = int(length)
     expect = environ.get("HTTP_EXPECT")
     if expect is not None:
         if expect.lower() != "100-continue":
-            raise Refusal(417, f"The expectation {_quote(expect)} can't be met.")
+            raise Rejection(417, f"The expectation {_quote(expect)} can't be met.")
         request.expects_continue = not old
     connection = environ.get("HTTP_CONNECTION")
     if connection is None:
@@ -409,16 +410,16 @@ def _set_framing(request: Request, protocol: str) -> None:
 
 
 def _check_codings(value: str) -> bool:
-    """Raise `Refusal` unless "chunked" stands last and once; tell whether it stands alone.
+    """Raise `Rejection` unless "chunked" stands last and once; return True if it stands alone.
 
     A body in another coding is handed over as it came, and the connection closed behind it.
     """
     codings = [coding.strip(" \t").lower() for coding in value.split(",")]
     unknown = [coding for coding in codings if coding not in _CODINGS]
     if unknown:
-        raise Refusal(501, f"The transfer coding {_quote(unknown[0])} is not supported.")
+        raise Rejection(501, f"The transfer coding {_quote(unknown[0])} is not supported.")
     if codings[-1] != "chunked" or codings.count("chunked") > 1:
-        raise Refusal(400, f"Transfer-Encoding {_quote(value)} does not end with one chunked.")
+        raise Rejection(400, f"Transfer-Encoding {_quote(value)} does not end with one chunked.")
     return all(coding in ("chunked", "identity") for coding in codings)
 
 
@@ -430,15 +431,15 @@ def _name_server(environ: Environ) -> None:
     environ["SERVER_NAME"], environ["SERVER_PORT"] = host, port
 
 
-def _control_character(lines: list[str]) -> Refusal:
+def _control_character(lines: list[str]) -> Rejection:
     for number, line in enumerate(lines):
         for character in line:
             if not (character >= " " or character == "\t") or character == "\x7f":
                 place = f"the field line {number}" if number else "the request line"
-                return Refusal(400, f"The byte {ord(character):#04x} may not stand in {place}.")
+                return Rejection(400, f"The byte {ord(character):#04x} may not stand in {place}.")
     raise AssertionError(lines)
 
 
 def _quote(text: str) -> str:
-    """Write text of a client so that it stays one short word."""
+    """Return text of a client quoted and cut short."""
     return ascii(text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "...")

@@ -1,4 +1,4 @@
-"""What Gunicorn's users hang on each request: ``pre_request``, ``post_request``, the access log."""
+"""Gunicorn's hooks around each request: ``pre_request``, ``post_request`` and the access log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.config import PostRequest, PreRequest
 from gunicorn.glogging import Logger
 
-from .answer import Answer
+from .response import Response
 
 
 class Hooks:
@@ -20,27 +20,27 @@ class Hooks:
 
     @property
     def are_any(self) -> bool:
-        """Whether there is anything to call; where there isn't, a request needs no clock."""
+        """True if there is anything to call; if not, a request needs no clock."""
         cfg = self._worker.cfg
         is_default = (
             cfg.pre_request is PreRequest.default and cfg.post_request is PostRequest.default
         )
         log = self._worker.log
-        # A logger of another class may do with it what it likes: count it in StatsD, for instance.
-        takes_all = type(log).access is not Logger.access
-        return log.access_log_enabled or takes_all or not is_default
+        # A logger of another class may use every request: to count it in StatsD, for instance.
+        overrides_access = type(log).access is not Logger.access
+        return log.access_log_enabled or overrides_access or not is_default
 
-    def before(self, answer: Answer) -> None:
-        """Call before the application is; raises what a hook raises."""
-        answer.started = monotonic()
-        self._worker.cfg.pre_request(self._worker, answer.request)
+    def before(self, response: Response) -> None:
+        """Call ``pre_request``, before the application. Raises what the hook raises."""
+        response.started = monotonic()
+        self._worker.cfg.pre_request(self._worker, response.request)
 
-    def after(self, answer: Answer) -> None:
-        """Call when an answer has ended, or was given up."""
-        request = answer.request
-        taken = timedelta(seconds=monotonic() - answer.started)
+    def after(self, response: Response) -> None:
+        """Log the access and call ``post_request``, once a response has ended or was aborted."""
+        request = response.request
+        taken = timedelta(seconds=monotonic() - response.started)
         try:
-            self._worker.log.access(answer, request.headers, request.environ, taken)
-            self._worker.cfg.post_request(self._worker, request, request.environ, answer)
+            self._worker.log.access(response, request.headers, request.environ, taken)
+            self._worker.cfg.post_request(self._worker, request, request.environ, response)
         except Exception:
             self._worker.log.exception("Exception in post_request hook")

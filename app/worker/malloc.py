@@ -15,7 +15,7 @@ _OWN_MAPPING_BYTES = 8 << 20
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 32 MiB of what is freed (mallopt(3)); does nothing on another libc.
+    """Make glibc keep up to 32 MiB of what is freed (mallopt(3)); does nothing on another libc.
 
     A batch of 10,000 rows takes some 10 MiB for a moment. By default glibc returns most of them to
     the kernel each time, and getting them back, page by page, was a third of the batch's time.

@@ -1,4 +1,4 @@
-"""The loop: one thread that waits for all its connections at once, and serves them in turn."""
+"""The event loop: one thread that waits for all its connections and serves them in turn."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from typing import Any
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.base import Worker
 
-from .answer import Application
-from .connection import SO_TIMESTAMPNS, Connection
+from .connection import Connection
+from .contract import Environ
 from .files import connections_that_fit
-from .head import Environ, HeadParser, is_trusted
+from .head import HeadParser, is_trusted
 from .hooks import Hooks
-from .refusal import Refusal
-from .shares import Shares
-from .turns import Turns
+from .load_table import LoadTable
+from .rejection import Rejection
+from .request_queue import QueueEntry, RequestQueue
+from .response import Application
+from .timestamps import enable_timestamps
 
 _DRAIN_SECONDS = 2.0
-"""How long a worker that stops still waits for requests on the connections that are open."""
+"""How long a stopping worker still waits for requests on open connections."""
 _FULL_SECONDS = 0.05
-"""How long a worker that is full, and could make no room, leaves new connections to wait."""
+"""How long a full worker that could close no connection leaves new ones waiting."""
 _YIELDED_SECONDS = 0.05
-"""So soon after it has left a connection to others, and nobody took it, a worker accepts one."""
-_MOST_ACCEPTED = 64
-"""So many connections are accepted before those that are open are looked at again."""
+"""How soon after yielding a connection that no other took, a worker accepts it."""
+_MAX_ACCEPTED = 64
+"""Connections accepted before the open ones are read again."""
 _SURELY_IDLE_SECONDS = 1.0
-"""One that is idle for less may have its next request under way."""
-_SERVING_SHARE = 10
-"""Of the time that reading took, while requests wait; within the two bounds below. Who is refused
-and asks again at once can't take the time from those who are served."""
-_LEAST_SERVING_SECONDS, _MOST_SERVING_SECONDS = 0.01, 0.03
+"""A connection that is idle for less may have its next request under way."""
+_SERVING_RATIO = 10
+"""While requests wait, serving takes this many times what reading took, within the bounds below:
+clients that are refused and retry at once can't take the time from those that are served."""
+_MIN_SERVING_SECONDS, _MAX_SERVING_SECONDS = 0.01, 0.03
 _READING_SECONDS = 0.005
-"""So long what came is read before those who wait have their turns."""
-_GOING_ON_SECONDS = 0.002
-"""So long answers and bodies go on, where no request waits, before the sockets are looked at."""
-_MOST_WARNINGS = 20
-"""So many warnings of what clients do are logged between two beats, which are a second at most."""
-_MUCH_HELD = 32 << 20
-"""Of less, nothing is given back."""
-_TOGETHER_SECONDS = 0.5
-"""Workers that are told to stop together have all heard of it after this."""
+"""How long arrived bytes are read before the queue is served."""
+_DEFERRED_SECONDS = 0.002
+"""How long deferred work goes on, while no request waits, before the sockets are polled."""
+_MAX_WARNINGS = 20
+"""Warnings about clients that are logged between two beats, which are a second apart at most."""
+_RELEASE_BYTES = 32 << 20
+"""Memory is released only if the peak of held bytes was above this."""
+_SIGNAL_SECONDS = 0.5
+"""Workers that are stopped together have all received the signal after this."""
 
-_ELSEWHERE = {
+_UNSUPPORTED = {
     "is_ssl": "TLS (certfile, keyfile)",
     "permit_obsolete_folding": "permit_obsolete_folding",
     "strip_header_spaces": "strip_header_spaces",
@@ -58,7 +60,7 @@ _ELSEWHERE = {
     "permit_unconventional_http_method": "permit_unconventional_http_method",
     "permit_unconventional_http_version": "permit_unconventional_http_version",
 }
-"""Settings that this worker does not have: one for a proxy, and those that loosen the rules."""
+"""Settings that this worker does not support: TLS, and those that loosen the rules."""
 _HTTP_1 = {"proxy_protocol": "off", "protocol": "http", "http2_cleartext": "off"}
 """Settings that must have these values, because it speaks nothing but HTTP/1."""
 
@@ -80,26 +82,26 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """How long the head of a request may take to arrive; later it is answered 408."""
     body_timeout_seconds = 30.0
     """How long its body may take."""
-    most_held_bytes = 256 << 20
+    max_held_bytes = 256 << 20
     """How many bytes a worker keeps: of requests that arrive, wait or are answered, and of answers
-    that wait to be sent. Beyond it, who holds the most is refused with 503, or its answer given up.
+    that wait to be sent. Beyond it, the largest is rejected with 503, or its response aborted.
     """
-    least_send_rate = 1024
+    min_send_rate = 1024
     """How many bytes a second a client has to read of an answer, once it has kept it waiting for
     ``send_timeout_seconds``."""
     yield_seconds = 0.002
-    """How long a worker leaves a new connection to those that have fewer than it."""
+    """How long a worker leaves a new connection to workers that have fewer."""
     drain_seconds = 0.0
     """How long a worker that is told to stop goes on as before, if no other worker takes its place:
-    whoever leads requests here can notice that the service is about to stop, and lead them on."""
+    load balancers can notice that the service is about to stop, and send requests elsewhere."""
 
-    asks_application = False
-    """Whether the application words refusals: it is called with an empty body and finds a `Refusal`
-    under `app.worker.environ.REFUSAL`. The method is UNREAD where the head wasn't read."""
+    delegates_rejections = False
+    """If True, the application words the response to a rejected request: it is called with an empty
+    body and a `Rejection` in the environ; see `app.worker.contract`."""
 
     @staticmethod
     def wait_budget(environ: Environ) -> float:
-        """Give the seconds that a request may wait for its turn; see `app.worker.turns`.
+        """Return the seconds that a request may wait; see `app.worker.request_queue`.
 
         A ``post_fork`` hook may set another on its worker. It must not raise.
         """
@@ -107,7 +109,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     @staticmethod
     def may_send_body(environ: Environ) -> bool:
-        """Return whether to receive the body of a request that is to be served.
+        """Return True to receive the body of a request that is to be served.
 
         The worker asks once the head is here and the body isn't. If not, the application is called
         at once with an empty body, and the connection closed after its answer. A ``post_fork`` hook
@@ -116,20 +118,20 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     @staticmethod
-    def tell_in_flight(mean: float) -> None:
-        """Take note, every second or so, of the mean number of requests that waited or were served.
+    def report_in_flight(mean: float) -> None:
+        """Receive, every second or so, the mean number of requests that waited or were served.
 
         A ``post_fork`` hook may set another on its worker.
         """
 
     @staticmethod
-    def give_back_memory() -> None:
+    def release_memory() -> None:
         """Return free memory to the kernel; called when much less is held than was.
 
         A ``post_fork`` hook may set another on its worker.
         """
 
-    _shares = Shares()  # made in the master, which imports this before it forks
+    _load_table = LoadTable()  # made in the master, which imports this before it forks
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -143,7 +145,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 "worker class gthread, or leave threads out.",
                 cfg.threads,
             )
-        faults = [name for setting, name in _ELSEWHERE.items() if getattr(cfg, setting)]
+        faults = [name for setting, name in _UNSUPPORTED.items() if getattr(cfg, setting)]
         faults += [name for name, only in _HTTP_1.items() if getattr(cfg, name, only) != only]
         if faults:
             raise RuntimeError(
@@ -162,17 +164,17 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._listeners: dict[int, tuple[socket.socket, Environ]] = {}
         self._accepting = False
         self._accept_at = 0.0
-        self._held = self._most_held = 0
-        self._put_off: dict[int, int] = {}
+        self._held = self._peak_held = 0
+        self._postponed: dict[int, int] = {}
         self._warnings = 0
-        self.turns = Turns(self.wait_budget)
+        self.queue = RequestQueue(self.wait_budget)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
-        self._is_told_to_stop = False
-        self._most_connections = connections_that_fit(self.cfg.worker_connections)
+        self._is_stopping = False
+        self._max_connections = connections_that_fit(self.cfg.worker_connections)
         self.keepalive_seconds: float = self.cfg.keepalive
         self.send_timeout_seconds: float = self.cfg.timeout or 30
-        # Deadlines are kept to a quarter of the shortest, and to a second.
+        # Deadlines are checked every second, or four times within the shortest.
         deadlines = (self.headers_timeout_seconds, self.body_timeout_seconds)
         self._beat_seconds = min(1.0, *(seconds / 4 for seconds in deadlines))
         if self.cfg.timeout:
@@ -180,15 +182,15 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._next_beat = self._next_notice = 0.0
         super().init_process()
 
-    # What connections ask of their worker
+    # What connections need of their owner (`ConnectionOwner`)
 
     def count_request(self, *, is_last: bool) -> bool:
-        """Count a request that is about to be served; tell whether its connection may be kept.
+        """Count a request that is about to be served; return True if its connection may be kept.
 
-        ``is_last`` says that no other request has arrived on it yet.
+        ``is_last`` is True if no other request has arrived on it yet.
         """
-        if self.turns.now >= self._next_notice:
-            self._tell_that_it_lives(self.turns.now)
+        if self.queue.now >= self._next_notice:
+            self._report_alive(self.queue.now)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
@@ -197,60 +199,60 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     @property
     def unaccepted_seconds(self) -> float:
-        """How long a connection that is accepted now may have waited for that."""
-        return self.turns.now - self._none_waited_at
+        """How many seconds a connection accepted now may have waited for it."""
+        return self.queue.now - self._none_waited_at
 
     @property
     def is_behind(self) -> bool:
-        """Whether another worker would serve a request much sooner."""
-        return self._shares.is_behind(self.age, self.turns.ahead)
+        """True if another worker would serve a request much sooner."""
+        return self._load_table.is_behind(self.age, self.queue.backlog_seconds)
 
-    def hold(self, connection: Connection, more: int) -> bool:
-        """Count ``more`` bytes (or less, where negative) that ``connection`` keeps.
+    def hold(self, fd: int, more: int) -> bool:
+        """Count ``more`` bytes (or less, where negative) that the connection ``fd`` holds.
 
-        Where it is too much in all, the one that holds the most has to let go: a client that holds
-        little isn't to blame. Return False if that is ``connection`` itself.
+        Beyond the limit, the connection that holds the most is rejected or aborted: a client that
+        holds little isn't to blame. Return False if that is this connection itself.
         """
         self._held += more
-        self._most_held = max(self._held, self._most_held)
-        if more > 0 and self._held > self.most_held_bytes:
+        self._peak_held = max(self._held, self._peak_held)
+        if more > 0 and self._held > self.max_held_bytes:
             largest = max(self._connections.values(), key=attrgetter("held"))
-            if largest is connection:
+            if largest.fd == fd:
                 return False
-            self._guarded(largest, largest.give_up, self.too_much_held())
+            self._guarded(largest, largest.abandon, self.too_much_held())
         return True
 
-    def too_much_held(self) -> Refusal:
-        """Return the refusal for the connection that holds the most, where all hold too much."""
-        return Refusal(
+    def too_much_held(self) -> Rejection:
+        """Return the rejection for the connection that holds the most."""
+        return Rejection(
             503,
             f"Server overloaded: requests that arrive and answers that wait to be sent exceed "
-            f"{self.most_held_bytes} bytes (limits.max_held_bytes), and this is the largest. "
+            f"{self.max_held_bytes} bytes (limits.max_held_bytes), and this is the largest. "
             "Retry later.",
         )
 
     def warn(self, message: str, *arguments: object) -> None:
-        """Log what a client did wrong; of many in a short time some, and how many more there were.
+        """Log what a client did wrong, up to a limit; `_beat` logs how many more there were.
 
-        Clients that have no key can do wrong as often as they like.
+        Clients without a key can cause any number of warnings.
         """
         self._warnings += 1
-        if self._warnings <= _MOST_WARNINGS:
+        if self._warnings <= _MAX_WARNINGS:
             self.log.warning(message, *arguments)
 
-    def forget(self, connection: Connection) -> None:
-        """Take a connection that is being closed out of the loop."""
-        del self._connections[connection.fd]
-        self._put_off.pop(connection.fd, None)
-        self.poller.unregister(connection.fd)
-        self._tell_share()
+    def forget(self, fd: int) -> None:
+        """Remove a connection that is being closed from the loop."""
+        del self._connections[fd]
+        self._postponed.pop(fd, None)
+        self.poller.unregister(fd)
+        self._publish_load()
 
-    # What the master asks
+    # Signals of the master
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._is_told_to_stop = True
+        self._is_stopping = True
         super().handle_exit(sig, frame)
-        self._shares.leave(self.age)  # now: what is being served may take a while
+        self._load_table.withdraw(self.age)  # now: what is being served may take a while
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         self.is_ending = True  # what this raises is not the application's
@@ -275,49 +277,47 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.register(self._wake, EPOLLIN)
         for listener in self.sockets:
             listener.setblocking(False)
-            with contextlib.suppress(OSError):  # not every kernel tells; connections inherit it
-                listener.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            self._listeners[listener.fileno()] = (listener, environ | _names_of(listener))
+            enable_timestamps(listener)
+            self._listeners[listener.fileno()] = (listener, environ | _server_names(listener))
         while self.alive:
             self._accept_or_not(monotonic() >= self._accept_at)
-            self._turn()
+            self._step()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
                 break
         self._drain()
 
-    def _turn(self) -> None:
-        """Wait for something to happen, read what came, and give turns to those who wait."""
-        turns = self.turns
+    def _step(self) -> None:
+        """Wait for events, read what arrived, and serve the queue."""
+        queue = self.queue
         watched = monotonic()
-        is_busy = turns or self._put_off
+        is_busy = queue or self._postponed
         events = self.poller.poll(0 if is_busy else self._seconds_to_wait())
         now = monotonic()
         # What is there now came since the sockets were last looked at, be it while others were
         # served or, where nothing was waited for, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
-        turns.now = now
+        queue.now = now
         if not self._handle(events, now + _READING_SECONDS):
             self._none_waited_at = now
-        if turns:
-            turns.now = monotonic()
-            share = (turns.now - now) * _SERVING_SHARE
-            seconds = min(max(share, _LEAST_SERVING_SECONDS), _MOST_SERVING_SECONDS)
-            turns.serve(self._give_turn, seconds if turns.is_line else _GOING_ON_SECONDS)
-            self._tell_share()
-        if turns.now >= self._next_beat:
-            self._beat(turns.now)
+        if queue:
+            queue.now = monotonic()
+            share = (queue.now - now) * _SERVING_RATIO
+            seconds = min(max(share, _MIN_SERVING_SECONDS), _MAX_SERVING_SECONDS)
+            queue.serve(self._advance, seconds if queue.has_requests else _DEFERRED_SECONDS)
+            self._publish_load()
+        if queue.now >= self._next_beat:
+            self._beat(queue.now)
 
     def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
-        """Read what came, and accept; what is not come to in time is put off to the next turn.
+        """Read what arrived, and accept; postpone to the next step what there is no time for.
 
-        Return whether somebody waits to be accepted, be it because there is no room: who does
-        doesn't wait for a turn.
+        Return True if connections wait to be accepted, for want of time or room.
         """
-        if self._put_off:
-            self._put_off.update(events)  # which leaves those that it knows in their places
-            events = list(self._put_off.items())
-            self._put_off = {}
+        if self._postponed:
+            self._postponed.update(events)  # which leaves those that it knows in their places
+            events = list(self._postponed.items())
+            self._postponed = {}
         some_wait = False
         for number, (fd, event) in enumerate(events, 1):
             connection = self._connections.get(fd)
@@ -329,24 +329,24 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             else:
                 _empty(self._wake)
             if monotonic() > until:
-                self._put_off = dict(events[number:])
+                self._postponed = dict(events[number:])
                 break
-        for fd in self._put_off:
+        for fd in self._postponed:
             if fd in self._connections:
                 self._connections[fd].pass_over(self.unwatched_seconds)
             some_wait = some_wait or fd in self._listeners
         return some_wait
 
-    def _give_turn(self, connection: Connection) -> None:
-        self._guarded(connection, connection.advance)
+    def _advance(self, entry: QueueEntry) -> None:
+        self._guarded(entry, entry.advance)
 
     def _seconds_to_wait(self) -> float:
         if self._accepting or not self._listeners:
             return self._beat_seconds
         return min(self._beat_seconds, max(0.0, self._accept_at - monotonic()))
 
-    def _guarded(self, connection: Connection, act: Any, *arguments: Any) -> None:
-        """Have a fault of the worker itself cost one connection, not all of them."""
+    def _guarded(self, connection: QueueEntry, act: Any, *arguments: Any) -> None:
+        """Limit the damage of a bug in the worker to one connection."""
         try:
             act(*arguments)
         except Exception:
@@ -355,33 +355,33 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 connection.close()
 
     def _beat(self, now: float) -> None:
-        """Tell that this worker lives, and look for what is overdue."""
+        """Report this worker as alive, and check deadlines."""
         self._next_beat = now + self._beat_seconds
-        self._tell_that_it_lives(now)
-        if self._warnings > _MOST_WARNINGS:
-            more = self._warnings - _MOST_WARNINGS
+        self._report_alive(now)
+        if self._warnings > _MAX_WARNINGS:
+            more = self._warnings - _MAX_WARNINGS
             self.log.warning("%d more warnings of that kind are left out", more)
         self._warnings = 0
-        self.tell_in_flight(self.turns.mean_in_flight())
-        if self._most_held > max(_MUCH_HELD, 2 * self._held):
-            self._most_held = self._held
-            self.give_back_memory()
+        self.report_in_flight(self.queue.mean_in_flight())
+        if self._peak_held > max(_RELEASE_BYTES, 2 * self._held):
+            self._peak_held = self._held
+            self.release_memory()
         for connection in list(self._connections.values()):
             self._guarded(connection, connection.check_deadline, now)
 
-    def _tell_that_it_lives(self, now: float) -> None:
-        """Tell the master, which replaces a worker that doesn't, and the other workers."""
+    def _report_alive(self, now: float) -> None:
+        """Notify the master, which replaces a silent worker, and publish the load."""
         self._next_notice = now + self._beat_seconds
         self.notify()
-        self._tell_share()
+        self._publish_load()
 
-    def _tell_share(self) -> None:
+    def _publish_load(self) -> None:
         if self.alive:
-            self._shares.tell(self.age, self.turns.ahead, len(self._connections))
+            self._load_table.publish(self.age, self.queue.backlog_seconds, len(self._connections))
 
     @property
     def _is_full(self) -> bool:
-        return len(self._connections) >= self._most_connections
+        return len(self._connections) >= self._max_connections
 
     # Accepting
 
@@ -396,20 +396,22 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.poller.unregister(fd)
 
     def _accept(self, fd: int) -> None:
-        for number in range(_MOST_ACCEPTED):
+        for number in range(_MAX_ACCEPTED):
             if not self._may_accept(is_first=number == 0):
                 return
             if not self._accept_one(*self._listeners[fd]):
                 return
 
     def _may_accept(self, *, is_first: bool) -> bool:
-        """Tell whether to accept a connection now; if not, when to look again is settled."""
+        """Return True to accept a connection now; if not, set when to look again."""
         if self._is_full and not is_first:
-            return False  # nobody has to leave unless it is known that somebody waits
+            return False  # close no idle connection unless a new one certainly waits
         if self._is_full and not self._make_room():
             self._accept_at = monotonic() + _FULL_SECONDS
             return False
-        if self._shares.has_more(self.age, self.turns.ahead, len(self._connections)):
+        if self._load_table.should_yield(
+            self.age, self.queue.backlog_seconds, len(self._connections)
+        ):
             if not is_first:
                 return False
             now = monotonic()
@@ -420,7 +422,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest, if it has been for long enough."""
+        """Close the longest idle connection, if it has been idle long enough."""
         idle = [connection for connection in self._connections.values() if connection.is_idle]
         oldest = min(idle, key=attrgetter("idle_since"), default=None)
         if oldest is None or monotonic() - oldest.idle_since < _SURELY_IDLE_SECONDS:
@@ -429,16 +431,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     def _accept_one(self, listener: socket.socket, environ: Environ) -> bool:
-        """Accept a connection; tell whether there was one."""
+        """Accept a connection; return False if there was none."""
         try:
             sock, peer = listener.accept()
         except BlockingIOError:
-            self._none_waited_at = self.turns.now
+            self._none_waited_at = self.queue.now
             return False
         except ConnectionAbortedError:
             return False
         except OSError as error:
-            self.log.warning("No connection can be accepted for now: %s", error.strerror)
+            self.log.warning("Can't accept connections for now: %s", error.strerror)
             self._accept_at = monotonic() + self._beat_seconds
             return False
         try:
@@ -455,18 +457,18 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             sock.close()
             return False
         self._connections[connection.fd] = connection
-        self._tell_share()
+        self._publish_load()
         return True
 
     # Stopping
 
     def _drain(self) -> None:
-        """Answer what was sent whole, on connections that are open or wait to be accepted."""
+        """Serve complete requests on connections that are open or wait to be accepted."""
         begun = monotonic()
-        self._shares.leave(self.age)
-        while self._goes_on(monotonic() - begun):
+        self._load_table.withdraw(self.age)
+        while self._keeps_accepting(monotonic() - begun):
             self._accept_or_not(monotonic() >= self._accept_at)
-            self._turn()
+            self._step()
         self._accept_or_not(False)
         for listener, environ in self._listeners.values():
             for _ in range(self.cfg.backlog):
@@ -476,7 +478,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._listeners.clear()
         closed = monotonic()
         while self._connections and monotonic() < begun + self.cfg.graceful_timeout:
-            self._turn()
+            self._step()
             if monotonic() >= closed + _DRAIN_SECONDS:
                 for connection in list(self._connections.values()):
                     self._guarded(connection, connection.leave)
@@ -484,18 +486,18 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection.close()
         self.poller.close()
 
-    def _goes_on(self, seconds: float) -> bool:
-        """Tell whether to accept connections ``seconds`` after the worker was told to stop.
+    def _keeps_accepting(self, seconds: float) -> bool:
+        """Return True to accept connections ``seconds`` after the signal to stop.
 
-        At a reload, or when this worker alone is to stop, others take its place.
+        At a reload, or when this worker alone stops, others take its place.
         """
-        if not self._is_told_to_stop or seconds >= self.drain_seconds:
+        if not self._is_stopping or seconds >= self.drain_seconds:
             return False
-        return seconds < _TOGETHER_SECONDS or not self._shares.has_others(self.age)
+        return seconds < _SIGNAL_SECONDS or not self._load_table.has_peers(self.age)
 
 
-def _names_of(listener: socket.socket) -> Environ:
-    """Give the server's name and port; a Unix socket has none, the request's Host tells them."""
+def _server_names(listener: socket.socket) -> Environ:
+    """Return the server's name and port; none for a Unix socket, where Host has them."""
     name = listener.getsockname()
     if isinstance(name, tuple):
         return {"SERVER_NAME": name[0], "SERVER_PORT": str(name[1])}

@@ -14,9 +14,10 @@ from werkzeug.test import TestResponse
 from app.http.fast_path import FastPath
 from app.http.overload import WaitBudget
 from app.settings import SettingsError, load_settings
+from app.worker.contract import OVERDUE
 
 Lines = Callable[[], list[dict[str, Any]]]
-OVERDUE = {"app.worker.overdue": 0.7}
+OVERDUE_ENVIRON = {OVERDUE: 0.7}
 
 
 def budget(ms: int = 500) -> WaitBudget:
@@ -56,7 +57,7 @@ def test_a_request_that_is_overdue_is_refused_before_any_work(
         data=b"this is not even JSON",
         content_type="application/json",
         headers={"X-Request-Id": "one", "X-Request-Timeout-Ms": "300"},
-        environ_overrides=OVERDUE,
+        environ_overrides=OVERDUE_ENVIRON,
     )
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "1"

@@ -19,6 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
 
+from app.worker.contract import OVERDUE, REJECTION, overdue_seconds, rejection, set_held_bytes
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
 
@@ -174,7 +176,7 @@ def _slow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 def _overdue(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Tell what the worker says of the wait."""
-    body = json.dumps(environ.get("app.worker.overdue")).encode()
+    body = json.dumps(overdue_seconds(environ) if OVERDUE in environ else None).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
@@ -189,7 +191,7 @@ def _huge(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if "whole" in environ["QUERY_STRING"]:
         return [BLOCK * blocks]
     if "keeps" in environ["QUERY_STRING"]:
-        environ["app.worker.held"] = int(_argument(environ, "keeps", "0"))
+        set_held_bytes(environ, int(_argument(environ, "keeps", "0")))
     if "written" in environ["QUERY_STRING"]:
         write(BLOCK * blocks)
         return []
@@ -473,14 +475,14 @@ def zoo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 def wording(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Echo, and word what the worker refuses."""
-    refusal = environ.get("app.worker.refusal")
-    if refusal is None:
+    if REJECTION not in environ:
         return echo(environ, start_response)
+    rejected = rejection(environ)
     body = json.dumps(
         [environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["wsgi.input"].read().decode()]
     ).encode()
-    status = HTTPStatus(refusal.status)
-    fields = [("Content-Length", str(len(body))), ("X-Detail", refusal.detail)]
+    status = HTTPStatus(rejected.status)
+    fields = [("Content-Length", str(len(body))), ("X-Detail", rejected.detail)]
     start_response(f"{status.value} {status.phrase}", fields)
     return [body]
 

@@ -121,7 +121,7 @@ def test_a_busy_worker_that_could_open_no_more_files_accepts_again(serve: Serve)
         with ExitStack() as stack:
             for _ in range(60):
                 stack.enter_context(Connection(gunicorn.address))
-            gunicorn.wait_for_log("No connection can be accepted")
+            gunicorn.wait_for_log("Can't accept connections")
         assert ask(gunicorn.address).status == 200
 
 

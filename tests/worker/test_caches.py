@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from app.worker import answer
-from app.worker.answer import Answer
+from app.worker import response
 from app.worker.head import HeadParser
-from app.worker.refusal import Refusal
+from app.worker.rejection import Rejection
+from app.worker.response import Response
 from tests.worker.wire import request
 
 MANY = 10_000
@@ -87,15 +87,15 @@ def test_names_of_fields_are_remembered_within_bounds(parser: HeadParser) -> Non
 
 def test_what_was_refused_or_dropped_once_is_so_again(parser: HeadParser) -> None:
     for _ in range(2):
-        with pytest.raises(Refusal):
+        with pytest.raises(Rejection):
             parse(parser, b"GET / HTTP/1.1\r\nHost: a\r\nX(: 1")
         assert "HTTP_X_Y" not in parse(parser, b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: 1")
-        with pytest.raises(Refusal):
+        with pytest.raises(Rejection):
             parse(parser, b"GET /\xff HTTP/1.1\r\nHost: a")
 
 
-def start(parser: HeadParser, status: str, name: str) -> Answer:
-    made = Answer(parser.parse(COMMON, environ()), deque(), keep_alive=True)
+def start(parser: HeadParser, status: str, name: str) -> Response:
+    made = Response(parser.parse(COMMON, environ()), deque(), keep_alive=True)
     made.start(status, [(name, "a"), ("Content-Length", "2")])
     return made
 
@@ -104,7 +104,7 @@ def test_names_and_statuses_of_answers_are_remembered_within_bounds(parser: Head
     for number in range(MANY):
         made = start(parser, f"200 OK {number}", f"X-{number}")
         assert made.headers == [(f"X-{number}", "a"), ("Content-Length", "2")]
-    assert remembered(answer) < MOST
+    assert remembered(response) < MOST
     start(parser, "200 OK", "X-Common")
     counted = calls(lambda: start(parser, "200 OK", "X-Common"))
     assert not counted.keys() & {"_check_name", "_check_status"}, counted

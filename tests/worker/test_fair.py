@@ -112,7 +112,7 @@ def test_nobody_is_forgotten_where_there_is_hardly_any_time(serve: Serve) -> Non
     """With no time to read or to go on, each turn of the loop still does one thing."""
     config = """
 from app.worker import worker
-worker._READING_SECONDS = worker._GOING_ON_SECONDS = 0.0
+worker._READING_SECONDS = worker._DEFERRED_SECONDS = 0.0
 """
     gunicorn = serve("zoo", config=config)
     large = request("/", method="POST", body=b"a" * 300_000)

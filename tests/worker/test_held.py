@@ -19,7 +19,7 @@ LARGE = 160  # blocks, 10 MiB: more than the kernel keeps for a client that does
 @pytest.fixture(scope="module")
 def holding(serve: Serve) -> Gunicorn:
     """A worker that holds no more than 40 MiB."""
-    return serve("zoo", config=limits(most_held_bytes=LIMIT, max_body_bytes=LIMIT))
+    return serve("zoo", config=limits(max_held_bytes=LIMIT, max_body_bytes=LIMIT))
 
 
 def deaf(gunicorn: Gunicorn, stack: ExitStack, target: str) -> Connection:
@@ -84,7 +84,7 @@ def test_arriving_and_waiting_bytes_are_counted_together(holding: Gunicorn) -> N
 def test_pipelined_requests_behind_an_answer_that_nobody_reads_are_counted(serve: Serve) -> None:
     """A little for each, of many connections."""
     # The large answer takes 10 MiB of it, the parts of the others less than 2.
-    gunicorn = serve("zoo", config=limits(most_held_bytes=12 * MIB + MIB * 3 // 4))
+    gunicorn = serve("zoo", config=limits(max_held_bytes=12 * MIB + MIB * 3 // 4))
     behind = request("/", "X-Long: " + "a" * 8000) * 7
     with ExitStack() as stack:
         with stopped(gunicorn):  # so that it reads all of it at once
@@ -124,7 +124,7 @@ def test_the_body_of_an_answered_request_is_not_kept_with_an_answer_that_waits(
 
 def test_a_client_that_reads_a_little_now_and_then_is_let_go(serve: Serve) -> None:
     """What it takes each time puts off the end, and not for ever."""
-    config = limits(least_send_rate=1 << 40)
+    config = limits(min_send_rate=1 << 40)
     gunicorn = serve("zoo", "--timeout", "2", config=config)
     with Connection(gunicorn.address, receive_buffer=65536) as slow:
         slow.send(request("/huge?blocks=1000000&name=slow"))  # 61 GiB: it is never at its end
@@ -140,8 +140,8 @@ def test_a_client_that_reads_a_little_now_and_then_is_let_go(serve: Serve) -> No
 
 
 def test_memory_is_given_back_once_much_less_is_held(serve: Serve) -> None:
-    config = limits(most_held_bytes=4 * LIMIT, headers_timeout_seconds=1) + (
-        'KeepAliveWorker.give_back_memory = lambda self: self.log.info("given back")\n'
+    config = limits(max_held_bytes=4 * LIMIT, headers_timeout_seconds=1) + (
+        'KeepAliveWorker.release_memory = lambda self: self.log.info("given back")\n'
     )
     gunicorn = serve("zoo", config=config)
     with ExitStack() as stack:
@@ -163,4 +163,4 @@ def test_the_largest_is_told_of_in_the_log(holding: Gunicorn) -> None:
     with ExitStack() as stack:
         for _ in range(12):
             deaf(holding, stack, f"/huge?blocks={LARGE}&whole")
-        holding.wait_for_log("did not read is given up: Server overloaded")
+        holding.wait_for_log("aborted, unread: Server overloaded")

@@ -281,7 +281,7 @@ def test_an_empty_line_after_a_request_is_no_request_that_is_late(
 @pytest.fixture(scope="module")
 def holding(serve: Serve) -> Gunicorn:
     """A worker that keeps no more than 4 MB of what isn't whole."""
-    return serve("zoo", config=limits(most_held_bytes=4_000_000, max_body_bytes=3_990_000))
+    return serve("zoo", config=limits(max_held_bytes=4_000_000, max_body_bytes=3_990_000))
 
 
 def upload(size: int) -> bytes:
@@ -372,7 +372,9 @@ def test_nothing_is_held_of_clients_that_left_or_were_refused_or_served(
 
 @pytest.fixture(scope="module")
 def worded(serve: Serve) -> Gunicorn:
-    config = limits(asks_application=True, max_body_bytes=MAX_BODY, body_timeout_seconds=SECONDS)
+    config = limits(
+        delegates_rejections=True, max_body_bytes=MAX_BODY, body_timeout_seconds=SECONDS
+    )
     return serve("wording", config=config)
 
 

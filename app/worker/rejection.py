@@ -1,4 +1,4 @@
-"""Refusals: what the worker itself answers, without asking the application."""
+"""A request that the worker rejects before the application has seen it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from http import HTTPStatus
 
 
-class Refusal(Exception):
-    """A request that is not served: the status to answer, and what is wrong and where."""
+class Rejection(Exception):
+    """A request that is not served: the status to answer with, and what is wrong and where."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = HTTPStatus(status)
         self.detail = detail
         self.retry_after = 1 if status == 503 else None
-        """After how many seconds the same request may be served, where it may."""
+        """Seconds after which the same request may succeed; None if it never will."""
 
     @property
     def body(self) -> bytes:
-        """A problem document (RFC 9457) in JSON."""
+        """The problem document (RFC 9457), as JSON."""
         document = {
             "type": "about:blank",
             "title": self.status.phrase,

@@ -1,7 +1,7 @@
-"""The answer to a request: what the application gives, checked and framed (PEP 3333, RFC 9112).
+"""The response to a request: the application's output, checked and framed (PEP 3333, RFC 9112).
 
-It appends to the list of what its connection is to send and knows nothing of sockets. The rules
-for what the application may give are those of Gunicorn's own workers.
+It appends to the queue of bytes that its connection sends, and knows nothing of sockets. What an
+application may return follows the rules of Gunicorn's own workers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from types import TracebackType
 
 from gunicorn import SERVER
 
-from .environ import HELD
 from .head import Request
-from .refusal import Refusal
+from .rejection import Rejection
 
 Application = Callable[..., Iterable[bytes]]
 Part = bytes | memoryview
@@ -27,29 +26,29 @@ _STATUS = re.compile(r"[0-9]{3}(?: [ \t\x21-\x7e\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 
-_OF_THE_SERVER = frozenset(
+_SERVER_FIELDS = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
         *("trailers", "trailer", "transfer-encoding", "upgrade", "server", "date"),
     }
 )
-"""Fields that are the server's own to set; an application's are left out."""
+"""Fields that the server sets; the application's are left out."""
 
-_MOST_CHECKED = 512
+_MAX_CHECKED = 512
 _checked_statuses: dict[str, int] = {}
 _checked_names: dict[str, str] = {}
-"""What was checked: the codes of statuses, and names in lower case. Applications use few."""
+"""Caches of checked statuses (their codes) and names (in lower case). Applications use few."""
 
-_ALONE = 65536
-"""Parts of this many bytes are sent as they are, because joining them costs more than it saves."""
+_UNJOINED_BYTES = 65536
+"""Parts of at least this size are not joined to a head: the copy costs more than it saves."""
 
 
-class Answer:
-    """The answer to one request; `start` is the ``start_response`` of PEP 3333.
+class Response:
+    """The response to one request; `start` is the ``start_response`` of PEP 3333.
 
     ``status``, ``headers``, ``sent`` (bytes of the body), ``response_length`` and ``headers_sent``
-    are what Gunicorn's hooks and access log read. ``keep_alive`` says whether the connection may
-    stay open, as far as is known, and ``is_made`` that all parts are there.
+    are what Gunicorn's hooks and access log read. ``keep_alive`` is True while the connection may
+    stay open, and ``is_complete`` if the application has produced all parts.
     """
 
     __slots__ = (
@@ -63,7 +62,7 @@ class Answer:
         "_out",
         "headers",
         "headers_sent",
-        "is_made",
+        "is_complete",
         "keep_alive",
         "request",
         "response_length",
@@ -88,20 +87,14 @@ class Answer:
         self._only: int | None = None
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] | None = None
-        self.is_made = False
-
-    @property
-    def held(self) -> int:
-        """How many bytes the application says that it keeps for the parts that are to come."""
-        held: int = self.request.environ.get(HELD, 0)
-        return held
+        self.is_complete = False
 
     def call(self, application: Application) -> None:
-        """Have the application answer; `take` gives what it returned. Raises what it raises."""
+        """Call the application; `write_next` frames what it returned. Raises what it raises."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one piece has a length, which costs the client less than a chunk.
         if isinstance(iterable, list | tuple):
-            self.is_made = True
+            self.is_complete = True
             if len(iterable) == 1:
                 self._only = len(iterable[0])
         self._iterator = iter(iterable)
@@ -109,10 +102,10 @@ class Answer:
     def start(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        """Begin the answer, or replace what was begun and not sent yet.
+        """Set the status and headers, or replace them before they are sent.
 
         Raises `TypeError` or `ValueError` for what HTTP can't carry, `AssertionError` for a second
-        start, and the error in ``exc_info`` where it is too late to replace anything.
+        start, and the error in ``exc_info`` once the headers are sent.
         """
         if exc_info:
             try:
@@ -131,7 +124,7 @@ class Answer:
             lowered = _checked_names.get(name) or _check_name(name)
             if not (type(value) is str and value.isascii() and value.isprintable()):
                 _check_value(name, value)
-            if lowered in _OF_THE_SERVER:
+            if lowered in _SERVER_FIELDS:
                 continue
             if lowered == "content-length":
                 if forbids_length:
@@ -150,11 +143,11 @@ class Answer:
         self._lines, self.headers, self.response_length = lines, kept, length
         self.status = status
         if code < 200:
-            self.keep_alive = False  # the client waits for the final answer
+            self.keep_alive = False  # the client waits for the final response
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Frame a part of the body; what exceeds the promised length is left out."""
+        """Frame a part of the body; bytes beyond Content-Length are dropped."""
         if not isinstance(data, bytes):
             raise TypeError(f"{data!r} is not bytes")
         if self.status is None:
@@ -169,13 +162,13 @@ class Answer:
         self.sent += len(data)
         if self._chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        if len(data) < _ALONE:
+        if len(data) < _UNJOINED_BYTES:
             self._out.append(head + data)
         else:
             self._out += (head, data) if head else (data,)
 
-    def take(self) -> bool:
-        """Frame the next part of what the application returned; tell whether there was one.
+    def write_next(self) -> bool:
+        """Frame the next part of what the application returned; return False if there is none.
 
         Raises what the application raises.
         """
@@ -185,10 +178,10 @@ class Answer:
             return True
         return False
 
-    def end(self) -> None:
-        """Frame the end, once `take` has given nothing more.
+    def finish(self) -> None:
+        """Frame the end, once `write_next` has returned False.
 
-        Raises `AssertionError` where the application never began.
+        Raises `AssertionError` if the application never called ``start_response``.
         """
         if self.status is None:
             raise AssertionError("the application returned and did not call start_response")
@@ -199,14 +192,14 @@ class Answer:
         elif not (self._omits_body or self.response_length in (None, self.sent)):
             self.keep_alive = False  # what follows would be taken for the rest
 
-    def replace(self, refusal: Refusal) -> None:
-        """Answer ``refusal`` instead of what the application began, as long as nothing was sent."""
+    def replace(self, rejection: Rejection) -> None:
+        """Respond with ``rejection`` instead, as long as the headers are not sent."""
         self.status = None
-        self.start(_status_of(refusal), _fields_of(refusal))
-        self.write(refusal.body)
+        self.start(_status_of(rejection), _fields_of(rejection))
+        self.write(rejection.body)
 
     def close(self) -> None:
-        """Close what the application returned, whether it was taken to its end or not.
+        """Close what the application returned, whether it was consumed to its end or not.
 
         Raises what the application raises.
         """
@@ -216,14 +209,14 @@ class Answer:
             close()
 
     def _head(self) -> bytes:
-        """Give the status line and the fields, and settle how the body is framed."""
+        """Return the status line and the fields, and decide how the body is framed."""
         self.headers_sent = True
         protocol = "HTTP/1.1"
         framing = ""
         if self.request.version == (1, 0):
             protocol = "HTTP/1.0"
         if self.response_length is None and self._only is not None and not self._is_bodiless:
-            # HEAD answered with an empty body doesn't tell what GET would be answered with.
+            # HEAD answered with an empty body doesn't say how long GET's would be.
             if self._only or self.request.method != "HEAD":
                 self.response_length = self._only
                 self.headers.append(("Content-Length", str(self._only)))
@@ -241,27 +234,27 @@ class Answer:
         ).encode("latin-1")
 
 
-def refusal_answer(refusal: Refusal) -> bytes:
-    """Give the whole answer to a request that couldn't be read; the connection is closed after."""
-    fields = "".join(f"{name}: {value}\r\n" for name, value in _fields_of(refusal))
+def rejection_response(rejection: Rejection) -> bytes:
+    """Return the whole response to a rejected request; the connection closes after it."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in _fields_of(rejection))
     head = (
-        f"HTTP/1.1 {_status_of(refusal)}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
+        f"HTTP/1.1 {_status_of(rejection)}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
         f"Connection: close\r\n{fields}\r\n"
     )
-    return head.encode() + refusal.body
+    return head.encode() + rejection.body
 
 
-def _status_of(refusal: Refusal) -> str:
-    return f"{refusal.status.value} {refusal.status.phrase}"
+def _status_of(rejection: Rejection) -> str:
+    return f"{rejection.status.value} {rejection.status.phrase}"
 
 
-def _fields_of(refusal: Refusal) -> list[tuple[str, str]]:
+def _fields_of(rejection: Rejection) -> list[tuple[str, str]]:
     fields = [
         ("Content-Type", "application/problem+json"),
-        ("Content-Length", str(len(refusal.body))),
+        ("Content-Length", str(len(rejection.body))),
     ]
-    if refusal.retry_after is not None:
-        fields.append(("Retry-After", str(refusal.retry_after)))
+    if rejection.retry_after is not None:
+        fields.append(("Retry-After", str(rejection.retry_after)))
     return fields
 
 
@@ -271,7 +264,7 @@ def _check_status(status: str) -> int:
     if not _STATUS.fullmatch(status):
         raise ValueError(f"{status!r} is not a status")
     code = int(status[:3])
-    if len(_checked_statuses) >= _MOST_CHECKED:
+    if len(_checked_statuses) >= _MAX_CHECKED:
         _checked_statuses.clear()
     _checked_statuses[status] = code
     return code
@@ -283,7 +276,7 @@ def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a field")
     lowered = name.lower()
-    if len(_checked_names) >= _MOST_CHECKED:
+    if len(_checked_names) >= _MAX_CHECKED:
         _checked_names.clear()
     _checked_names[name] = lowered
     return lowered
@@ -301,7 +294,7 @@ _date_text = ""
 
 
 def _date() -> str:
-    """Give the time as HTTP writes it, made once a second."""
+    """Return the time in HTTP's format, computed once a second."""
     global _date_at, _date_text
     now = int(time.time())
     if now != _date_at:

@@ -22,7 +22,7 @@ CONFIG = """
 def post_fork(server, worker):
     told = []
     worker.wait_budget = lambda environ: float(environ.get("HTTP_X_BUDGET", "inf"))
-    worker.tell_in_flight = lambda mean: worker.log.info("in flight: %.2f", mean)
+    worker.report_in_flight = lambda mean: worker.log.info("in flight: %.2f", mean)
 """
 
 
@@ -198,7 +198,7 @@ def test_one_that_came_behind_an_answer_did_not_wait_while_the_client_read_that(
 
 
 def test_large_bodies_that_wait_are_held_within_the_limit(serve: Serve, tmp_path: Path) -> None:
-    gunicorn = serve("zoo", config=limits(most_held_bytes=3 << 20))
+    gunicorn = serve("zoo", config=limits(max_held_bytes=3 << 20))
     with ExitStack() as stack:
         others = [connect(gunicorn, stack) for _ in range(8)]
         with held(gunicorn, stack, tmp_path):
@@ -231,19 +231,19 @@ def test_the_mean_number_in_flight_is_told(serve: Serve) -> None:
 
 
 TOLD = """
-from app.worker.turns import Turns
+from app.worker.request_queue import RequestQueue
 
 def post_fork(server, worker):
     def learn(turns, kind, seconds):
         if kind > 0:
             worker.log.info("learned")
-    Turns._learn = learn
+    RequestQueue._learn = learn
 """
 
 
 def test_one_that_is_refused_while_it_waits_is_known_and_teaches_nothing(serve: Serve) -> None:
     """The application can tell whose it was; requests of its size are not taken for quick ones."""
-    config = TOLD + limits(most_held_bytes=3 << 20, asks_application=True)
+    config = TOLD + limits(max_held_bytes=3 << 20, delegates_rejections=True)
     gunicorn = serve("wording", config=config)
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(gunicorn.address)) for _ in range(8)]

@@ -1,0 +1,213 @@
+"""Reading: bytes become requests, one after the other, however they are cut into pieces.
+
+The reader holds what has arrived and knows nothing of sockets, of time or of what is served.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Protocol
+
+from .body import BodyBuffer
+from .chunks import ChunkedBody
+from .contract import Environ
+from .head import HeadParser, Request, too_long_line
+from .rejection import Rejection
+
+READ_BYTES = 65536
+"""The most bytes to read at once of a head or of chunks."""
+_BODY_BYTES = 131072
+"""The most bytes to read at once of a body. Larger pieces fragment the heap."""
+_TRAILERS_LIMIT = 32768
+_EMPTY_LINE = b"\r\n"
+
+
+class BodyPolicy(Protocol):
+    """Which bodies are received: see the attributes of `KeepAliveWorker`."""
+
+    max_body_bytes: int
+
+    def may_send_body(self, environ: Environ, /) -> bool:
+        """Return True if the body of a request is to be received."""
+
+
+class RequestReader:
+    """Reads the requests of one connection; ``template`` begins their environs.
+
+    ``buffer`` has the bytes that arrived and are not read yet, ``request`` is the request whose
+    body is arriving, and ``request_size`` the bytes of the request that was begun last. Where
+    `receive` returned None, ``began_head`` and ``began_body`` are True if a head or body has begun
+    to arrive, and ``awaits_continue`` if the client waits for a 100; the caller that acts on them
+    resets them.
+    """
+
+    __slots__ = (
+        "_body",
+        "_parser",
+        "_policy",
+        "_scanned",
+        "_template",
+        "awaits_continue",
+        "began_body",
+        "began_head",
+        "buffer",
+        "request",
+        "request_size",
+    )
+
+    def __init__(self, policy: BodyPolicy, parser: HeadParser, template: Environ) -> None:
+        self._policy = policy
+        self._parser = parser
+        self._template = template
+        self._body: BodyBuffer | ChunkedBody | None = None
+        self._scanned = 0  # the buffer is known to end no head before this
+        self.buffer: bytes | bytearray = b""
+        self.request: Request | None = None
+        self.request_size = 0
+        self.began_head = self.began_body = self.awaits_continue = False
+
+    @property
+    def peer(self) -> str:
+        """The address of the client, for the log."""
+        address: str = self._template["REMOTE_ADDR"]
+        return address
+
+    @property
+    def has_begun(self) -> bool:
+        """True if a part of a request has arrived."""
+        # An empty line before a request is ignored, whether or not a request follows.
+        return bool(self.request or self.buffer not in (b"", _EMPTY_LINE))
+
+    @property
+    def has_more(self) -> bool:
+        """True if `receive` stopped to let other connections go on, with more to decode."""
+        return isinstance(self._body, ChunkedBody) and self._body.has_more
+
+    @property
+    def body_size(self) -> int:
+        """The bytes that have arrived of the body of ``request``."""
+        if self._body is None:
+            return 0
+        return len(self._body.data if isinstance(self._body, ChunkedBody) else self._body)
+
+    def append(self, data: bytes) -> None:
+        """Add what arrived behind a buffer that is not empty."""
+        if isinstance(self.buffer, bytes):
+            self.buffer = bytearray(self.buffer)
+        self.buffer += data
+
+    def drop(self) -> None:
+        """Forget what has arrived."""
+        self.request = self._body = None
+        self.buffer = b""
+        self.request_size = 0
+
+    def unread(self) -> Request:
+        """Return a placeholder for a request whose head was not read, or not to its end."""
+        return self._parser.unread(self._template)
+
+    def most_to_read(self) -> int:
+        """Return how many bytes to read at once: what the body lacks, up to a bound."""
+        if self._body is None or isinstance(self._body, ChunkedBody):
+            return READ_BYTES
+        assert self.request is not None
+        assert self.request.length is not None
+        missing = self.request.length - len(self._body)
+        return min(_BODY_BYTES, missing + READ_BYTES)
+
+    def receive(self) -> Request | None:
+        """Take a request from the buffer, with its body, if it is complete.
+
+        Raises `Rejection` for what can't become a request that is served.
+        """
+        request = self.request or self._receive_head()
+        if request is None:
+            return None
+        if request.length == 0:
+            body: bytes | None = b""
+        elif self._body is None and not self._begin_body(request):
+            body = b""
+        else:
+            body = self._receive_body(request)
+        if body is None:
+            return None
+        request.environ["wsgi.input"] = io.BytesIO(body)
+        self.request = self._body = None
+        self.request_size += len(body)
+        return request
+
+    def _receive_head(self) -> Request | None:
+        buffer = self.buffer
+        # One empty line before a request is ignored (RFC 9112, section 2.2).
+        start = 2 if buffer.startswith(_EMPTY_LINE) else 0
+        end = buffer.find(b"\r\n\r\n", max(start, self._scanned - 3))
+        if end < 0:
+            if buffer:
+                self._check_part_of_head(start)
+            return None
+        self._scanned = 0
+        self.buffer = buffer[end + 4 :]
+        self.request_size = end
+        request = self._parser.parse(bytes(buffer[start:end]), self._template)
+        self.request = request
+        return request
+
+    def _check_part_of_head(self, start: int) -> None:
+        """Raise `Rejection` if the buffer can't become a head, whatever follows."""
+        buffer, parser = self.buffer, self._parser
+        self.began_head = self._scanned == 0
+        is_long = len(buffer) - start - 2 > parser.line_size > 0
+        if is_long and buffer.find(b"\r\n", start, start + parser.line_size + 2) < 0:
+            raise too_long_line(parser.line_size)
+        if len(buffer) > parser.head_size:
+            raise Rejection(431, f"The head is larger than {parser.head_size} bytes.")
+        at = buffer.find(b"\n", self._scanned)
+        while at >= 0:
+            if buffer[at - 1 : at] != b"\r":
+                raise Rejection(400, "A line of the head ends with LF alone.")
+            at = buffer.find(b"\n", at + 1)
+        self._scanned = len(buffer)
+
+    def _begin_body(self, request: Request) -> bool:
+        """Prepare for the body; return False if neither it nor anything after it is received."""
+        policy, parser = self._policy, self._parser
+        if request.length is None:
+            self._body = ChunkedBody(
+                policy.max_body_bytes, parser.field_size, _TRAILERS_LIMIT, parser.check_trailers
+            )
+        elif request.length > policy.max_body_bytes:
+            raise Rejection(413, f"The body is larger than {policy.max_body_bytes} bytes.")
+        else:
+            self._body = BodyBuffer()
+            if len(self.buffer) >= request.length:
+                return True
+        if not policy.may_send_body(request.environ):
+            request.keep_alive = False
+            self.buffer = b""
+            return False
+        self.began_body = True
+        self.awaits_continue = request.expects_continue and not self.buffer
+        return True
+
+    def _receive_body(self, request: Request) -> bytes | None:
+        """Return the body once it is complete."""
+        body, buffer = self._body, self.buffer
+        if isinstance(body, ChunkedBody):
+            if isinstance(buffer, bytes):
+                buffer = self.buffer = bytearray(buffer)
+            if not body.feed(buffer):
+                return None
+            self.began_body = False
+            return body.data.getvalue()
+        assert body is not None
+        assert request.length is not None
+        missing = request.length - len(body)
+        self.buffer = buffer[missing:]
+        if len(buffer) >= missing:
+            last = buffer[:missing]
+            if not body:
+                return bytes(last)
+            body.append(last)
+            return body.getvalue()
+        body.append(buffer)
+        return None

@@ -1,0 +1,35 @@
+"""When bytes arrived, by the kernel's clock: they may have waited while a worker was busy.
+
+See SO_TIMESTAMPNS in socket(7) and ``<asm-generic/socket.h>``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from time import time
+
+_SO_TIMESTAMPNS = 35
+_TIMESTAMP = struct.Struct("@ll")
+_SPACE = socket.CMSG_SPACE(_TIMESTAMP.size)
+
+
+def enable_timestamps(listener: socket.socket) -> None:
+    """Enable the kernel's arrival times on a listener; its connections inherit them."""
+    with contextlib.suppress(OSError):  # not every kernel has it
+        listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def receive_with_age(sock: socket.socket, most: int) -> tuple[bytes, float]:
+    """Receive up to ``most`` bytes; return them and how many seconds ago the last of them came.
+
+    The age is 0 where the kernel doesn't record it, and negative or too large if the clock was set.
+    Raises `OSError` as `socket.recv` does.
+    """
+    data, fields, _, _ = sock.recvmsg(most, _SPACE)
+    for level, kind, value in fields:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESTAMP.unpack(value)
+            return data, time() - seconds - nanoseconds / 1e9
+    return data, 0.0
