@@ -5,7 +5,6 @@ Everything is checked here, once, at the start; the rest of the application read
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -24,6 +23,7 @@ from .http.prefix import parse_prefix
 from .model.bundle import models_below
 from .model.naming import NAME, NAME_FORM
 from .model.runtime import RUNTIME_CHOICES, RuntimeChoice
+from .model.suggestions import did_you_mean
 from .model.text import NotUtf8, decode, readable, to_path
 from .model.trial import TrialLimits
 
@@ -602,5 +602,4 @@ def _flat(fault: Any) -> str:
 
 def _hint(name: str, known: Mapping[str, Any]) -> str:
     """End a sentence, with a guess at what was meant if there is one."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    return did_you_mean(name, known) or "."

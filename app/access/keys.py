@@ -9,7 +9,6 @@ holds a hash and its salt for each key, and is replaced as a whole under a lock.
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import hmac
 import json
@@ -18,18 +17,16 @@ import os
 import re
 import secrets
 import stat
-import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..model.files import locked, remove_scratch, replace_file
 from ..model.text import NotUtf8, decode, readable
-from ..registry.release import sync_directory
 
 PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
 
@@ -221,62 +218,34 @@ def _changing(path: Path) -> Iterator[list[Key]]:
     """
     path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
     lock = path.with_name(f"{path.name}.lock")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise KeysError(
-            f"{lock} can't be opened: {error.strerror}. Set access.keys_file to a file in a "
-            "directory that is there and can be written to."
-        ) from error
-    try:
-        _wait_for(descriptor, lock)
+    busy = KeysError(f"Another process has held {lock} for too long.")
+    with locked(lock, _unusable, busy=busy, mode=0o600, wait_seconds=_LOCK_WAIT_SECONDS):
+        remove_scratch(path)
         keys = read_keys(path)
         yield keys
         _write(path, keys)
-    finally:
-        os.close(descriptor)
 
 
-def _wait_for(descriptor: int, lock: Path) -> None:
-    until = time.monotonic() + _LOCK_WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise KeysError(f"Another process has held {lock} for too long.") from None
-            time.sleep(0.02)
-        except OSError as error:
-            raise KeysError(f"{lock} can't be locked: {error.strerror}.") from error
-        else:
-            return
+def _unusable(fault: str) -> KeysError:
+    return KeysError(
+        f"{fault} Set access.keys_file to a file in a directory that exists, can be written to "
+        "and supports locks."
+    )
 
 
 def _write(path: Path, keys: Iterable[Key]) -> None:
-    """Replace the file at ``path``: a reader finds the keys of before or these, never a part."""
+    """Replace the file at ``path``; who may read it still may, such as the service, when root does.
+
+    Raises `KeysError`.
+    """
     document = {"keys": [key_document(key, with_hash=True) for key in keys]}
-    scratch = ""
+    content = json.dumps(document, indent=2).encode() + b"\n"
     try:
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "wb") as file:  # mkstemp's mode is 0600
-            file.write(json.dumps(document, indent=2).encode() + b"\n")
-            file.flush()
-            with suppress(FileNotFoundError):
-                # The service, whose file it is, must be able to read what root replaces; so must
-                # one that reads it by its group.
-                before = path.stat()
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-            os.fsync(descriptor)
-        Path(scratch).rename(path)
+        replace_file(path, content, mode=0o600, keep_access=True)
     except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
         raise KeysError(
             f"{path} can't be written: {error.strerror}. The keys are what they were."
         ) from error
-    with suppress(OSError):  # it is replaced; what is left is to have that on the disk
-        sync_directory(path.parent)
 
 
 def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:

@@ -6,12 +6,12 @@ manifest is a promise to them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .features import Feature
 from .manifest import Manifest
+from .suggestions import closest
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
@@ -44,8 +44,8 @@ def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
     for candidate in candidates:
         if feature.description and replace(candidate, name=feature.name) == feature:
             return candidate
-    close = difflib.get_close_matches(feature.name, [other.name for other in candidates], n=1)
-    return next((other for other in candidates if [other.name] == close), None)
+    close = closest(feature.name, [other.name for other in candidates])
+    return next((other for other in candidates if other.name == close), None)
 
 
 def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:

@@ -6,12 +6,11 @@ It knows nothing of JSON or HTTP, only of mappings from names to numbers.
 
 from __future__ import annotations
 
-import difflib
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from operator import itemgetter, le
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
+from .suggestions import closest, difference
 
 FLOAT32_OVERFLOW = float(2**128 - 2**103)
 """The least magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
@@ -27,7 +27,6 @@ _NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
 _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 80
-_CHARACTERS_SHOWN = 4
 _MOST_GUESSES = 10
 _MOST_COMPARISONS = 100
 """How many names are compared at most to guess what the unknown ones of one input were meant to be:
@@ -202,10 +201,9 @@ class _Guesses:
             self._comparisons -= len(missing)
             if self._guesses < 0 or self._comparisons < 0:
                 return ""
-            close = difflib.get_close_matches(name[:_NAME_LENGTH_SHOWN], missing, n=1)
-            if not close:
-                return ""
-            meant = close[0]
+            meant = closest(name, missing)
+        if meant is None:
+            return ""
         return f"; did you mean {meant!r}{difference(name, meant)}?"
 
 
@@ -215,29 +213,6 @@ def _appearance(name: str) -> str:
         return name
     composed = unicodedata.normalize("NFKC", name)
     return "".join(c for c in composed if unicodedata.category(c) != "Cf")
-
-
-def difference(name: str, meant: str) -> str:
-    """Return which characters differ, to be added to ``meant``; nothing for names in ASCII, whose
-    difference is seen.
-    """
-    if name.isascii() and meant.isascii():
-        return ""
-    start = _equal_at_start(name, meant)
-    end = _equal_at_start(name[start:][::-1], meant[start:][::-1])
-    ours, theirs = (_characters(text[start : len(text) - end]) for text in (meant, name))
-    if unicodedata.is_normalized("NFC", meant) != unicodedata.is_normalized("NFC", name):
-        theirs += ", another Unicode normal form"
-    return f" (which has {ours} where this has {theirs})"
-
-
-def _equal_at_start(one: str, other: str) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def _characters(text: str) -> str:
-    shown = " ".join(f"U+{ord(character):04X}" for character in text[:_CHARACTERS_SHOWN])
-    return (shown or "nothing") + (" …" if len(text) > _CHARACTERS_SHOWN else "")
 
 
 def _is_nan(value: float | None) -> bool:

@@ -234,10 +234,9 @@ def _moved(network: Network, device: str) -> Network:
         network(torch.zeros(1, network.dims[0], device=device))
     # An AssertionError is how a torch without CUDA says so.
     except (RuntimeError, AssertionError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BundleError(
             f"model.device is {device!r}, and torch {torch.__version__} says: "
-            f"{said.rstrip('.')}. {_remedy(device, error)}, or set model.device to 'cpu'."
+            f"{first_line(error)}. {_remedy(device, error)}, or set model.device to 'cpu'."
         ) from error
     return network
 

@@ -26,7 +26,6 @@ It knows nothing of the model itself; that both fit together is `file`'s concern
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +36,7 @@ from typing import Any
 
 from ..model.errors import BundleError
 from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.suggestions import did_you_mean
 from ..model.text import NotUtf8, decode
 
 _KEYS = ("name", "description", "classes", "training", "features")
@@ -196,9 +196,8 @@ def _number(table: Mapping[str, Any], key: str, place: str) -> float | None:
 def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], place: str) -> None:
     for key in table:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}."
-            raise BundleError(f"{place}{key!r} is not a key here; {hint}")
+            hint = did_you_mean(key, known) or f"; the keys are {', '.join(known)}."
+            raise BundleError(f"{place}{key!r} is not a key here{hint}")
 
 
 def _refuse_repeats(place: str, names: Iterable[str]) -> None:

@@ -6,7 +6,6 @@ They become the golden samples of a bundle, and say which values the features ta
 from __future__ import annotations
 
 import csv
-import difflib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.errors import BundleError
-from ..model.features import FLOAT32_OVERFLOW, Feature, difference
+from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.suggestions import closest, difference
 from ..model.text import NotUtf8, check_encoding, find_fault
 
 GOLDEN_ROWS = 20
@@ -135,8 +135,8 @@ def _column(header: Sequence[str], name: str) -> int:
                     f"its columns are separated by {called}; save it with commas, and with points "
                     "in its numbers."
                 )
-        close = difflib.get_close_matches(name, header, n=1)
-        hint = f" (is it {close[0]!r}{difference(name, close[0])}?)" if close else ""
+        close = closest(name, header)
+        hint = f" (is it {close!r}{difference(name, close)}?)" if close else ""
         raise BundleError(
             f"the column {name!r} is missing{hint}; the first line must name every feature."
         )

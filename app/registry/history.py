@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from ..model.errors import BundleError
+from ..model.files import sync_directory
 from ..model.text import NotUtf8, decode
-from .release import Release, parse_release, read_release, release_document, sync_directory
+from .release import Release, parse_release, read_release, release_document
 
 FILE_NAME = "history.jsonl"
 

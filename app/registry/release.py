@@ -5,24 +5,20 @@ The file is replaced atomically, so whoever reads it finds the old release or th
 
 from __future__ import annotations
 
-import os
-import tempfile
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..model.bundle import highest_version
 from ..model.errors import BundleError
+from ..model.files import replace_file
 from ..model.manifest import VERSION, VERSION_FORM
 from ..model.text import NotUtf8, decode
 from ..version import COMMAND
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
-SCRATCH_PREFIX = f".{FILE_NAME}-"
-"""How a new release is called until it replaces the old; a crash may leave one behind."""
 _LARGEST_FILE = 65536
 
 
@@ -85,28 +81,17 @@ def read_release(directory: Path) -> Release | None:
 def write_release(directory: Path, release: Release) -> None:
     """Replace ``release.toml`` in ``directory`` in one step that outlives a crash.
 
-    Written beside it, flushed to the disk, and renamed over it. Raises `BundleError` when the disk
-    is full or the directory can't be written to; the old file is then untouched.
+    Raises `BundleError` when the disk is full or the directory can't be written to; the old file is
+    then untouched.
     """
     path = directory / FILE_NAME
     parse_release(release_document(release))  # nothing is written that can't be read
-    scratch = ""
     try:
-        descriptor, scratch = tempfile.mkstemp(dir=directory, prefix=SCRATCH_PREFIX)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_text(release).encode())
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(scratch).rename(path)
+        replace_file(path, _text(release).encode(), mode=0o644)
     except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
         raise BundleError(
             f"{path} can't be written: {error.strerror}. The release is what it was."
         ) from error
-    with suppress(OSError):  # it is replaced; what is left is to have that on the disk
-        sync_directory(directory)
 
 
 def release_document(release: Release) -> dict[str, Any]:
@@ -166,12 +151,3 @@ def _version(document: dict[str, Any], key: str) -> str:
     if not isinstance(version, str) or not VERSION.fullmatch(version):
         raise BundleError(f"{key} must be a version in quotes: {VERSION_FORM}.")
     return version
-
-
-def sync_directory(directory: Path) -> None:
-    """Sync to the disk what was created or renamed in ``directory``. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,10 +6,8 @@ verified and compared, as a line of the history and one atomic replacement of th
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from ..model import bundle as bundles
 from ..model import manifest as manifests
 from ..model.compat import breaking_changes
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
+from ..model.files import locked, remove_scratch
 from ..model.manifest import Manifest
 from ..model.naming import as_name
 from ..model.runtime import RuntimeChoice
@@ -295,30 +294,12 @@ class Repository:
     def _changing(self) -> Iterator[None]:
         """Hold the lock of the model, which the system takes back from a process that dies."""
         self.versions()
-        path = self.directory / LOCK_NAME
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
-        except OSError as error:
-            raise BundleError(f"{path} can't be opened: {error.strerror}.") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ChangeUnderWay(
-                    f"Another change of {self.directory} is under way; nothing was changed."
-                ) from None
-            except OSError as error:
-                raise BundleError(f"{path} can't be locked: {error.strerror}.") from error
-            self._sweep()
+        busy = ChangeUnderWay(
+            f"Another change of {self.directory} is under way; nothing was changed."
+        )
+        with locked(self.directory / LOCK_NAME, BundleError, busy=busy, mode=0o664):
+            remove_scratch(self.directory / releases.FILE_NAME)
             yield
-        finally:
-            os.close(descriptor)
-
-    def _sweep(self) -> None:
-        """Remove what a killed process left of a release that it was writing."""
-        for path in self.directory.glob(f"{releases.SCRATCH_PREFIX}*"):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _stables(changes: Sequence[Change], now: str) -> list[str]:

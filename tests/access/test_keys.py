@@ -258,3 +258,13 @@ def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match=r"Set access\.keys_file to a file in a dir") as fault:
         create_key(tmp_path / "nowhere" / "keys.json", "one", [PREDICT])
     assert "nowhere/keys.json.lock can't be opened: No such file" in str(fault.value)
+
+
+def test_what_a_killed_process_left_of_the_file_is_removed(path: Path) -> None:
+    """It has hashes in it."""
+    left, backup = path.parent / ".keys.json-abcd1234.tmp", path.parent / ".keys.json-backup"
+    left.write_text("{")
+    backup.write_text("{}")
+    create_key(path, "one", [PREDICT])
+    assert not left.exists()
+    assert backup.exists()

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from app.model import files
 from app.model.features import Feature
 from app.model.manifest import FILE_NAME, Golden, Manifest, read_manifest, write_manifest
 from app.registry import history, release, repository
@@ -30,7 +31,7 @@ from app.registry.repository import Repository
 from app.registry.verification import Report
 
 OLD, NEW = Release("1", "2", "canary", 0.25), Release("2")
-TRACED = {module.__file__ for module in (history, release, repository, tempfile)}
+TRACED = {module.__file__ for module in (files, history, release, repository, tempfile)}
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.model import files
 from app.model.errors import BundleError
 from app.model.manifest import VERSION
-from app.registry import release as releases
 from app.registry.release import Release, read_release, release_in_force, write_release
 from tests.conftest import ROOT, without_coverage
 
@@ -200,7 +200,7 @@ def test_a_release_that_is_in_force_is_told_so_though_the_directory_is_not_synce
     def fail(_: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(releases, "sync_directory", fail)
+    monkeypatch.setattr(files, "sync_directory", fail)
     write_release(tmp_path, Release("2"))
     assert read_release(tmp_path) == Release("2")
 

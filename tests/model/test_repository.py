@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from app.model import files
 from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from app.registry import history as histories
-from app.registry import repository as repositories
 from app.registry.history import Change, change_document, read_history
 from app.registry.release import Release, read_release, write_release
 from app.registry.repository import Repository
@@ -364,7 +364,7 @@ class TestLock:
         def fail(*_: Any) -> None:
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-        monkeypatch.setattr(repositories.fcntl, "flock", fail)
+        monkeypatch.setattr(files.fcntl, "flock", fail)
         with pytest.raises(BundleError, match=r"\.lock can't be locked: No locks available"):
             repository.promote("2")
         monkeypatch.undo()
