@@ -1,28 +1,32 @@
-"""The settings: ``config/default.toml``, then the file in ``LANTERN_CONFIG``, then variables.
+"""The settings: declared here, each with its type, bounds and default.
 
-Everything is checked here, once, at the start; the rest of the application reads typed values.
+A value comes from the declaration, from the file in ``LANTERN_CONFIG`` or from a variable; the last
+of them wins. Everything is checked once, at the start; the rest of the application reads typed
+values. ``config/default.toml`` says what each setting means; a test holds it to the declaration.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import click
-from marshmallow import RAISE, Schema, ValidationError, fields, validate
+import msgspec
+from msgspec import Meta, Struct, inspect
 
 from .access.cors import is_origin
 from .access.rate import IN_MEMORY, Rate, check_redis_url
 from .http.prefix import parse_prefix
 from .model.bundle import models_below
 from .model.naming import NAME, NAME_FORM
-from .model.runtime import RUNTIME_CHOICES, RuntimeChoice
+from .model.runtime import RuntimeChoice
 from .model.suggestions import did_you_mean
 from .model.text import NotUtf8, decode, readable, to_path
 from .model.trial import TrialLimits
@@ -31,7 +35,6 @@ _PACKAGE = Path(__file__).resolve().parent
 # In a checkout they are beside the package; a wheel has them inside.
 SHIPPED = _PACKAGE if (_PACKAGE / "config").is_dir() else _PACKAGE.parent
 """The directory of ``config/default.toml`` and of the example model, which is only read."""
-DEFAULT_FILE = SHIPPED / "config" / "default.toml"
 MODELS = "models"
 """The directory in the current one whose model is served where the settings name none."""
 PREFIX = "LANTERN_"
@@ -56,37 +59,95 @@ class SettingsError(click.ClickException):
     """Settings that can't be used; the message names each key, where it was set, and the fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    host: str
-    port: int
-    workers: int
-    worker_class: str
-    threads: int
-    timeout_seconds: int
-    graceful_timeout_seconds: int
-    keepalive_seconds: int
-    headers_timeout_seconds: float
-    body_timeout_seconds: float
-    drain_seconds: float
-    fast_path: bool
-    proxies: int
-    prefix: str
+def _host(text: str) -> str:
+    return text.removeprefix("[").removesuffix("]")  # as URLs have IPv6
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    path: Path
-    name: str
-    version: str
-    runtime: RuntimeChoice
-    device: str
-    threads: int
-    batch_rows: int
-    feature_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    trial_seconds: float
-    trial_memory_mb: int
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", text):
+        raise ValueError('must be "cpu", "cuda" or "cuda:N"')
+    return text
+
+
+def _header(text: str) -> str:
+    if not re.fullmatch(r"(?!(?i:content-(type|length))\Z)[A-Za-z0-9-]{1,64}", text):
+        raise ValueError("must be the name of a header that callers are free to set")
+    return text
+
+
+def _model_name(text: str) -> str:
+    if text and not NAME.fullmatch(text):
+        raise ValueError(f"a model's name must be {NAME_FORM}: it stands in URLs")
+    return text
+
+
+def _rate(text: str) -> str:
+    if text:
+        Rate.parse(text)
+    return text
+
+
+def _rate_storage(text: str) -> str:
+    if text != IN_MEMORY:
+        check_redis_url(text)
+    return text
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not is_origin(text):
+        raise ValueError(
+            f'{text!r} is not an origin: "*", or a scheme and a host as browsers write them, such '
+            'as "https://shop.example:8443"'
+        )
+    return text
+
+
+def _parsed_by(parse: Callable[[str], str]) -> Meta:
+    """Have ``parse`` read a text; its `ValueError` goes on from the setting's name."""
+    return Meta(extra={"parse": parse})
+
+
+_LARGEST = sys.float_info.max
+_LARGEST_INTEGER = 2**63 - 1
+_LONGEST_SHOWN = 200
+Text = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0, le=_LARGEST)]
+UpToADay = Annotated[float, Meta(gt=0, le=86400)]
+AtLeastZero = Annotated[int, Meta(ge=0, le=_LARGEST_INTEGER)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=_LARGEST_INTEGER)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
+ModelName = Annotated[str, _parsed_by(_model_name)]
+
+
+class ServerSettings(Struct, frozen=True):
+    host: Annotated[Text, _parsed_by(_host)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    workers: AtLeastZero = 0
+    worker_class: Literal["auto", "keepalive", "gthread", "sync"] = "auto"
+    threads: Threads = 4
+    timeout_seconds: AtLeastOne = 30
+    graceful_timeout_seconds: AtLeastOne = 30
+    keepalive_seconds: AtLeastOne = 75
+    headers_timeout_seconds: Seconds = 10
+    body_timeout_seconds: Seconds = 30
+    drain_seconds: Annotated[float, Meta(ge=0, le=_LARGEST)] = 0
+    fast_path: bool = True
+    proxies: Annotated[int, Meta(ge=0, le=100)] = 0
+    prefix: Annotated[str, _parsed_by(parse_prefix)] = ""
+
+
+class ModelSettings(Struct, frozen=True):
+    path: Path = Path("models/campaign-response")
+    name: ModelName = ""
+    version: str = ""
+    runtime: RuntimeChoice = "auto"
+    device: Annotated[str, _parsed_by(_device)] = "cpu"
+    threads: Threads = 1
+    batch_rows: AtLeastZero = 0
+    feature_names: tuple[Text, ...] = ()
+    class_names: tuple[Text, ...] = ()
+    trial_seconds: UpToADay = 60
+    trial_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
 
     @property
     def trial_limits(self) -> TrialLimits:
@@ -94,47 +155,42 @@ class ModelSettings:
         return TrialLimits(self.trial_seconds, self.trial_memory_mb)
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseSettings:
-    poll_seconds: float
-    routing_header: str
+class ReleaseSettings(Struct, frozen=True):
+    poll_seconds: UpToADay = 2
+    routing_header: Annotated[str, _parsed_by(_header)] = "X-Routing-Key"
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
-    size: int
+class CacheSettings(Struct, frozen=True):
+    size: AtLeastZero = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LimitSettings:
-    max_body_bytes: int
-    max_held_bytes: int
-    max_batch_size: int
-    max_answer_values: int
-    max_request_line_bytes: int
-    max_header_fields: int
-    max_header_field_bytes: int
-    max_connections: int
-    queue_budget_ms: int
-    rate: str
-    rate_storage: str
+class LimitSettings(Struct, frozen=True):
+    max_body_bytes: AtLeastOne = 8 << 20
+    max_held_bytes: AtLeastOne = 256 << 20
+    max_batch_size: AtLeastOne = 10_000
+    max_answer_values: AtLeastOne = 1_000_000
+    max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
+    max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
+    max_header_field_bytes: Annotated[int, Meta(ge=64, le=65536)] = 8190
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    queue_budget_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 500
+    rate: Annotated[str, _parsed_by(_rate)] = ""
+    rate_storage: Annotated[str, _parsed_by(_rate_storage)] = IN_MEMORY
 
 
-@dataclass(frozen=True, slots=True)
-class AccessSettings:
-    auth: str
-    keys_file: Path
-    open_metrics: bool
-    open_docs: bool
-    open_page: bool
-    cors_origins: tuple[str, ...]
+class AccessSettings(Struct, frozen=True):
+    auth: Literal["auto", "keys", "none"] = "auto"
+    keys_file: Path = Path("config/keys.json")
+    open_metrics: bool = False
+    open_docs: bool = False
+    open_page: bool = False
+    cors_origins: tuple[Annotated[str, _parsed_by(_origin)], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LoggingSettings:
-    format: str
-    level: str
-    features: bool
+class LoggingSettings(Struct, frozen=True):
+    format: Literal["json", "console"] = "json"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    features: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,187 +222,123 @@ class Settings:
         return "gthread" if needs_threads else "keepalive"
 
 
-class _Integer(fields.Integer):
-    """An integer that is written as one: neither ``"1"`` nor ``true`` nor ``1.0``."""
-
-    def _validated(self, value: Any) -> Any:
-        if type(value) is not int:
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-class _Number(fields.Float):
-    def _validated(self, value: Any) -> Any:
-        if type(value) not in (int, float):
-            raise self.make_error("invalid", input=value)
-        return super()._validated(value)
-
-
-class _Boolean(fields.Boolean):
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
-def _text(*choices: str) -> fields.String:
-    check = validate.OneOf(choices) if choices else validate.Length(min=1)
-    return fields.String(required=True, validate=check)
-
-
-def _count(least: int, most: int | None = None) -> _Integer:
-    return _Integer(required=True, validate=validate.Range(min=least, max=most))
-
-
-def _seconds(most: float | None = None) -> _Number:
-    return _Number(required=True, validate=validate.Range(min=0, max=most, min_inclusive=False))
-
-
-_HEADER = validate.Regexp(
-    r"(?!content-(type|length)\Z)[a-z0-9-]{1,64}\Z",
-    flags=re.IGNORECASE,
-    error="Must be the name of a header that callers are free to set.",
-)
-_DEVICE = validate.Regexp(r"(cpu|cuda(:[0-9]{1,3})?)\Z", error='Must be "cpu", "cuda" or "cuda:N".')
-
-
-def _prefix(text: str) -> None:
-    _checked(parse_prefix, text)
-
-
-def _model_name(text: str) -> None:
-    """Check a model's name, or that there is none."""
-    if text and not NAME.fullmatch(text):
-        raise ValidationError(f"A model's name must be {NAME_FORM}: it stands in URLs.")
-
-
-def _rate(text: str) -> None:
-    """Check a rate, or that there is none."""
-    if text:
-        _checked(Rate.parse, text)
-
-
-def _rate_storage(text: str) -> None:
-    if text != IN_MEMORY:
-        _checked(check_redis_url, text)
-
-
-def _checked(check: Callable[[str], object], text: str) -> None:
-    """Have a `ValueError` of ``check``, which goes on from the setting's name, be its fault."""
-    try:
-        check(text)
-    except ValueError as error:
-        raise ValidationError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
-
-
-def _origin(text: str) -> None:
-    if text != "*" and not is_origin(text):
-        raise ValidationError(
-            f'{text!r} is not an origin: "*", or a scheme and a host as browsers write them, such '
-            'as "https://shop.example:8443".'
-        )
-
-
-class _Section(Schema):
-    class Meta:
-        unknown = RAISE
-
-
-class _Server(_Section):
-    host = _text()
-    port = _count(1, 65535)
-    workers = _count(0)
-    worker_class = _text("auto", "keepalive", "gthread", "sync")
-    threads = _count(1, 1024)
-    timeout_seconds = _count(1)
-    graceful_timeout_seconds = _count(1)
-    keepalive_seconds = _count(1)
-    headers_timeout_seconds = _seconds()
-    body_timeout_seconds = _seconds()
-    drain_seconds = _Number(required=True, validate=validate.Range(min=0))
-    fast_path = _Boolean(required=True)
-    proxies = _count(0, 100)
-    prefix = fields.String(required=True, validate=_prefix)
-
-
-class _Model(_Section):
-    path = _text()
-    name = fields.String(required=True, validate=_model_name)
-    version = fields.String(required=True)
-    runtime = _text(*RUNTIME_CHOICES)
-    device = fields.String(required=True, validate=_DEVICE)
-    threads = _count(1, 1024)
-    batch_rows = _count(0)
-    feature_names = fields.List(_text(), required=True)
-    class_names = fields.List(_text(), required=True)
-    trial_seconds = _seconds(most=86400)
-    trial_memory_mb = _count(256, 1 << 24)
-
-
-class _Release(_Section):
-    poll_seconds = _seconds(most=86400)
-    routing_header = fields.String(required=True, validate=_HEADER)
-
-
-class _Cache(_Section):
-    size = _count(0)
-
-
-class _Limits(_Section):
-    max_body_bytes = _count(1)
-    max_held_bytes = _count(1)
-    max_batch_size = _count(1)
-    max_answer_values = _count(1)
-    max_request_line_bytes = _count(64, 8190)
-    max_header_fields = _count(8, 32768)
-    max_header_field_bytes = _count(64, 65536)
-    max_connections = _count(1, 1_000_000)
-    queue_budget_ms = _count(0, 86_400_000)
-    rate = fields.String(required=True, validate=_rate)
-    rate_storage = fields.String(required=True, validate=_rate_storage)
-
-
-class _Access(_Section):
-    auth = _text("auto", "keys", "none")
-    keys_file = _text()
-    open_metrics = _Boolean(required=True)
-    open_docs = _Boolean(required=True)
-    open_page = _Boolean(required=True)
-    cors_origins = fields.List(fields.String(validate=_origin), required=True)
-
-
-class _Logging(_Section):
-    format = _text("json", "console")
-    level = _text("DEBUG", "INFO", "WARNING", "ERROR")
-    features = _Boolean(required=True)
-
-
-class _Settings(_Section):
-    server = fields.Nested(_Server, required=True)
-    model = fields.Nested(_Model, required=True)
-    models = fields.Dict(
-        keys=fields.String(validate=[validate.Length(min=1), _model_name]),
-        values=_text(),
-        required=True,
-    )
-    release = fields.Nested(_Release, required=True)
-    cache = fields.Nested(_Cache, required=True)
-    limits = fields.Nested(_Limits, required=True)
-    access = fields.Nested(_Access, required=True)
-    logging = fields.Nested(_Logging, required=True)
-
-
-_SCHEMA = _Settings()
-_SECTIONS: dict[str, Mapping[str, Any]] = {
-    name: field.schema.fields if isinstance(field, fields.Nested) else {}
-    for name, field in _SCHEMA.fields.items()
+_WORDS: Mapping[type, tuple[str, tuple[type, ...]]] = {
+    inspect.IntType: ("integer", (int,)),
+    inspect.FloatType: ("number", (int, float)),
+    inspect.BoolType: ("boolean", (bool,)),
+    inspect.VarTupleType: ("list", (list,)),
 }
-"""The fields of each section; [models] has keys of the user's own."""
+"""What a type is called, and the types of TOML that it takes; all others take strings."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What a setting takes, as its type says it: read by msgspec, and by the type's own parser."""
+
+    type: Any
+    form: inspect.Type
+    parse: Callable[[str], str] | None = None
+
+    @classmethod
+    def by(cls, kind: Any) -> _Declared:
+        form = inspect.type_info(kind)
+        if isinstance(form, inspect.Metadata):
+            return cls(kind, form.type, (form.extra or {}).get("parse"))
+        return cls(kind, form)
+
+    def read(self, value: object, base: Path) -> Any:
+        """Return a value as the setting has it, a relative path beginning at ``base``.
+
+        Raises `ValueError` with a sentence.
+        """
+        if isinstance(self.form, inspect.VarTupleType) and isinstance(value, list):
+            return self._read_items(value, base)
+        try:
+            read = msgspec.convert(value, self.type, dec_hook=partial(_located, base))
+        except msgspec.ValidationError:
+            raise ValueError(self._fault(value)) from None
+        if self.parse is None:
+            return read
+        try:
+            return self.parse(read)
+        except ValueError as error:
+            raise ValueError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+
+    def _read_items(self, values: list[object], base: Path) -> tuple[Any, ...]:
+        item = _Declared.by(get_args(self.type)[0])
+        read, faults = [], []
+        for number, value in enumerate(values, 1):
+            try:
+                read.append(item.read(value, base))
+            except ValueError as error:
+                faults.append(f"Item {number}: {error}")
+        if faults:
+            raise ValueError(" ".join(faults))
+        return tuple(read)
+
+    def _fault(self, value: object) -> str:
+        """Return what is wrong with a value that msgspec refuses, whose words are for programs."""
+        name, types = _WORDS.get(type(self.form), ("string", (str,)))
+        if type(value) not in types:
+            return f"Not a valid {name}."
+        if isinstance(self.form, inspect.LiteralType):
+            return f"Must be one of: {', '.join(map(str, get_args(self.type)))}."
+        if isinstance(self.form, inspect.IntType | inspect.FloatType):
+            return _out_of_range(self.form, value)
+        return "Shorter than minimum length 1."
+
+    def from_variable(self, text: str) -> Any:
+        """Return a variable's text as TOML would have it, leaving what doesn't fit to `read`."""
+        if isinstance(self.form, inspect.StrType | inspect.LiteralType | inspect.CustomType):
+            return text
+        if isinstance(self.form, inspect.VarTupleType) and not text.lstrip().startswith("["):
+            return [part.strip() for part in text.split(",") if part.strip()]
+        is_boolean = isinstance(self.form, inspect.BoolType)
+        try:
+            document = tomllib.loads(f"value = {text.lower() if is_boolean else text}")
+        except (ValueError, RecursionError):  # as `_read_toml` has it
+            return text
+        return document["value"] if len(document) == 1 else text
+
+
+def _out_of_range(form: inspect.IntType | inspect.FloatType, value: Any) -> str:
+    if isinstance(form, inspect.FloatType) and not abs(value) <= _LARGEST:  # NaN fails, too
+        return "Must be a finite number."
+    of_its_own = form.le not in (_LARGEST, _LARGEST_INTEGER) or value > form.le
+    bounds = {
+        "greater than": form.gt,
+        "greater than or equal to": form.ge,
+        "less than or equal to": form.le if of_its_own else None,
+    }
+    said = (f"{words} {bound}" for words, bound in bounds.items() if bound is not None)
+    return f"Must be {' and '.join(said)}."
+
+
+def _located(base: Path, _: type, text: object) -> Path:
+    """Return a path that begins at ``base``, unless it is absolute."""
+    return Path.cwd() / base / to_path(msgspec.convert(text, Text))
+
+
+_SECTIONS: Mapping[str, type[Struct]] = {
+    name: kind
+    for name, kind in get_type_hints(Settings).items()
+    if isinstance(kind, type) and issubclass(kind, Struct)
+}
+_DECLARED: Mapping[str, Mapping[str, _Declared]] = {
+    name: {field.name: _Declared.by(field.type) for field in msgspec.structs.fields(section)}
+    for name, section in _SECTIONS.items()
+} | {"models": {}}
+"""The settings by section; the keys of [models] are the user's own."""
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    name: msgspec.to_builtins(section(), enc_hook=str) for name, section in _SECTIONS.items()
+} | {"models": {}}
+_MODEL_KEY = _Declared.by(Annotated[Text, _parsed_by(_model_name)])
+_PATH = _Declared.by(Path)
 
 
 @cache
 def settings_at_start() -> Settings:
-    """Give the settings that this process began with, whatever their file says by now.
+    """Return the settings that this process began with, whatever their file says by now.
 
     A reload of Gunicorn (SIGHUP) reads its configuration again, in a process whose application was
     made once: with other settings the two would not fit, and with ones that can't be used the
@@ -364,47 +356,98 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    _merge(values, origins, _read_toml(DEFAULT_FILE), "default")
-    bases = {"default": SHIPPED}
+    bases: dict[str, Path] = {}
+    _merge(values, origins, _DEFAULTS, "default")
     if file := environ.get(FILE_VARIABLE):
         _merge(values, origins, _read_toml(Path(file)), readable(file))
         bases[readable(file)] = Path(file).parent
-    if environ.get(_SCRIPT_NAME):
-        _merge(values, origins, {"server": {"prefix": environ[_SCRIPT_NAME]}}, _SCRIPT_NAME)
+    if prefix := _text_in(environ, _SCRIPT_NAME):
+        _merge(values, origins, {"server": {"prefix": prefix}}, _SCRIPT_NAME)
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
-            _merge_variable(values, origins, variable, environ[variable])
-    if environ.get(PORT_VARIABLE) and origins["server.port"] not in environ:
-        _merge_port(values, origins, environ[PORT_VARIABLE])
+            _merge_variable(values, origins, variable, environ)
+    if origins["server.port"] not in environ and (port := _text_in(environ, PORT_VARIABLE)):
+        _merge_port(values, origins, port)
     if origins["model.path"] == "default" and not values["models"]:
         _merge_found_model(values, origins)
-    try:
-        checked = _SCHEMA.load(values)
-    except ValidationError as error:
-        raise SettingsError(_explain(error.messages_dict, values, origins)) from error
-    server = checked["server"]
-    if server["drain_seconds"] >= server["graceful_timeout_seconds"]:
+    settings = _settings(values, origins, bases)
+    _check_together(settings)
+    return settings
+
+
+def _settings(
+    values: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, str],
+    bases: Mapping[str, Path],
+) -> Settings:
+    """Return the settings that ``values`` are; ``bases`` are the directories of files, by origin.
+
+    Raises `SettingsError`, which tells each fault.
+    """
+    read: dict[str, dict[str, Any]] = {section: {} for section in _DECLARED}
+    shown: dict[str, Any] = {}
+    faults = []
+    for section, content in values.items():
+        if section not in _DECLARED:
+            faults.append(_unknown_section(section, content, origins))
+            continue
+        for key, value in content.items():
+            name = f"{section}.{key}"
+            origin = origins[name]
+            declared = _PATH if section == "models" else _DECLARED[section].get(key)
+            if declared is None:
+                hint = did_you_mean(key, _DECLARED[section]) or "."
+                faults.append(f"Unknown setting {name} ({origin}){hint}")
+                continue
+            is_example = name == "model.path" and origin == "default"
+            base = SHIPPED if is_example else bases.get(origin, Path())
+            try:
+                if section == "models":
+                    _MODEL_KEY.read(key, base)
+                read[section][key] = typed = declared.read(value, base)
+            except ValueError as fault:
+                faults.append(f"Setting {name} = {_shown(value)} ({origin}): {fault}")
+            else:
+                shown[name] = _without_password(value) if isinstance(value, str) else typed
+    if faults:
+        raise SettingsError(" ".join(faults))
+    sections: dict[str, Any] = {name: kind(**read[name]) for name, kind in _SECTIONS.items()}
+    model = sections["model"]
+    models = read["models"] or {model.name: model.path}
+    return Settings(**sections, models=models, values=shown, origins=origins)
+
+
+def _unknown_section(section: str, content: Iterable[str], origins: Mapping[str, str]) -> str:
+    names = (f"{section}.{key}" for key in content)
+    keys = ", ".join(f"{name} ({origins[name]})" for name in names)
+    used = f", used by {keys}" if keys else ""
+    hint = did_you_mean(section, _DECLARED) or "."
+    return f"Unknown setting section {section!r}{used}{hint}"
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise `SettingsError` for settings that don't go with each other."""
+    server, limits, origins = settings.server, settings.limits, settings.origins
+    if server.drain_seconds >= server.graceful_timeout_seconds:
         raise SettingsError(
             f"Setting server.drain_seconds ({origins['server.drain_seconds']}) must be less than "
-            f"server.graceful_timeout_seconds, {server['graceful_timeout_seconds']}: a worker that "
+            f"server.graceful_timeout_seconds, {server.graceful_timeout_seconds}: a worker that "
             "drains for longer is killed."
         )
-    limits = checked["limits"]
-    if limits["max_held_bytes"] < limits["max_body_bytes"]:
+    if limits.max_held_bytes < limits.max_body_bytes:
         raise SettingsError(
             f"Setting limits.max_held_bytes ({origins['limits.max_held_bytes']}) is "
-            f"{limits['max_held_bytes']}, and a body may have limits.max_body_bytes, "
-            f"{limits['max_body_bytes']}: set it to at least that, and better to several of them."
+            f"{limits.max_held_bytes}, and a body may have limits.max_body_bytes, "
+            f"{limits.max_body_bytes}: set it to at least that, and better to several of them."
         )
-    if checked["models"]:
-        for key in ("model.path", "model.name", "model.version"):
-            if origins[key] != "default":
-                raise SettingsError(
-                    f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
-                    "those to serve: leave one of the two out."
-                )
-        _refuse_two_spellings(checked["models"], origins)
-    return _typed(checked, origins, bases)
+    names = [name.removeprefix("models.") for name in origins if name.startswith("models.")]
+    for key in ("model.path", "model.name", "model.version"):
+        if names and origins[key] != "default":
+            raise SettingsError(
+                f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
+                "those to serve: leave one of the two out."
+            )
+    _refuse_two_spellings(names, origins)
 
 
 def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> None:
@@ -422,57 +465,18 @@ def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> 
             )
 
 
-def _typed(
-    checked: Mapping[str, Any], origins: Mapping[str, str], bases: Mapping[str, Path]
-) -> Settings:
-    server = dict(checked["server"])
-    server["prefix"] = parse_prefix(server["prefix"])
-    model = dict(checked["model"])
-    model["path"] = _located(model["path"], origins["model.path"], bases)
-    for names in ("feature_names", "class_names"):
-        model[names] = tuple(model[names])
-    server["host"] = server["host"].removeprefix("[").removesuffix("]")  # as URLs have IPv6
-    access = dict(checked["access"])
-    access["keys_file"] = _located(
-        access["keys_file"],
-        origins["access.keys_file"],
-        {**bases, "default": Path()},  # it is written
-    )
-    access["cors_origins"] = tuple(access["cors_origins"])
-    return Settings(
-        server=ServerSettings(**server),
-        model=ModelSettings(**model),
-        models={
-            name: _located(path, origins[f"models.{name}"], bases)
-            for name, path in checked["models"].items()
-        }
-        or {model["name"]: model["path"]},
-        release=ReleaseSettings(**checked["release"]),
-        cache=CacheSettings(**checked["cache"]),
-        limits=LimitSettings(**checked["limits"]),
-        access=AccessSettings(**access),
-        logging=LoggingSettings(**checked["logging"]),
-        values={
-            f"{section}.{key}": _without_password(value)
-            for section, content in checked.items()
-            for key, value in content.items()
-        },
-        origins=origins,
-    )
+def _shown(value: object) -> str:
+    """Return a value as it may stand in a message."""
+    try:
+        text = repr(_without_password(value) if isinstance(value, str) else value)
+        return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    except ValueError:  # Python writes no integer of thousands of digits; in base 16 it reads them
+        return "a number of too many digits"
 
 
-def _without_password(value: Any) -> Any:
-    """Give a value as it may be shown: a URL may hold a password."""
-    if not isinstance(value, str):
-        return value
-    return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", value)
-
-
-def _located(path: str, origin: str, bases: Mapping[str, Path]) -> Path:
-    """Return a path that begins where ``origin`` says: at the directory of a file of settings, or
-    at the current one.
-    """
-    return Path.cwd() / bases.get(origin, Path()) / to_path(path)
+def _without_password(text: str) -> str:
+    """Return a value as it may be shown: a URL may hold a password."""
+    return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)
 
 
 def _merge_found_model(values: dict[str, Any], origins: dict[str, str]) -> None:
@@ -522,8 +526,16 @@ def _merge(
             origins[f"{section}.{key}"] = origin
 
 
+def _text_in(environ: Mapping[str, str], variable: str) -> str:
+    """Return the text of a variable, in whatever locale; empty where it isn't set."""
+    try:
+        return environ.get(variable, "").encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        raise SettingsError(f"{variable} is not UTF-8.") from None
+
+
 def _merge_variable(
-    values: dict[str, Any], origins: dict[str, str], variable: str, text: str
+    values: dict[str, Any], origins: dict[str, str], variable: str, environ: Mapping[str, str]
 ) -> None:
     section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
     if not separator:
@@ -533,12 +545,9 @@ def _merge_variable(
             f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
             "underscores between section and key."
         )
-    try:
-        text = text.encode("utf-8", "surrogateescape").decode()  # whatever the locale has
-    except UnicodeError:
-        raise SettingsError(f"{variable} is not UTF-8.") from None
-    field = _SECTIONS.get(section, {}).get(key)
-    values.setdefault(section, {})[key] = _parse_variable(field, text)
+    text = _text_in(environ, variable)
+    declared = _DECLARED.get(section, {}).get(key)
+    values.setdefault(section, {})[key] = declared.from_variable(text) if declared else text
     origins[f"{section}.{key}"] = variable
 
 
@@ -549,57 +558,8 @@ def _merge_port(values: dict[str, Any], origins: dict[str, str], text: str) -> N
     over it, and then it says nothing of the host either.
     """
     server = values["server"]
-    server["port"] = _parse_variable(_SECTIONS["server"]["port"], text)
+    server["port"] = _DECLARED["server"]["port"].from_variable(text)
     origins["server.port"] = PORT_VARIABLE
     if origins["server.host"] == "default":
         server["host"] = _EVERYWHERE
         origins["server.host"] = PORT_VARIABLE
-
-
-def _parse_variable(field: Any, text: str) -> Any:
-    """Read a variable's text as the type of its setting, leaving what doesn't fit to the check."""
-    if field is None or isinstance(field, fields.String):
-        return text
-    if isinstance(field, fields.List) and not text.lstrip().startswith("["):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        document = tomllib.loads(f"value = {text.lower() if isinstance(field, _Boolean) else text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return document["value"] if len(document) == 1 else text
-
-
-def _explain(
-    messages: Mapping[str, Any], values: Mapping[str, Any], origins: Mapping[str, str]
-) -> str:
-    """Say each fault in a sentence that names the key and where it was set."""
-    sentences = []
-    for section, faults in messages.items():
-        if section not in _SECTIONS:
-            named = [f"{section}.{key}" for key in values[section]]
-            keys = ", ".join(f"{name} ({origins[name]})" for name in named)
-            used = f", used by {keys}" if keys else ""
-            sentences.append(
-                f"Unknown setting section {section!r}{used}{_hint(section, _SECTIONS)}"
-            )
-            continue
-        for key, fault in faults.items():
-            origin = origins.get(f"{section}.{key}", "missing")
-            if section != "models" and key not in _SECTIONS[section]:
-                hint = _hint(key, _SECTIONS[section])
-                sentences.append(f"Unknown setting {section}.{key} ({origin}){hint}")
-            else:
-                value = _without_password(values.get(section, {}).get(key))
-                sentences.append(f"Setting {section}.{key} = {value!r} ({origin}): {_flat(fault)}")
-    return " ".join(sentences)
-
-
-def _flat(fault: Any) -> str:
-    if isinstance(fault, dict):
-        return " ".join(_flat(part) for part in fault.values())
-    return " ".join(str(part) for part in fault)
-
-
-def _hint(name: str, known: Mapping[str, Any]) -> str:
-    """End a sentence, with a guess at what was meant if there is one."""
-    return did_you_mean(name, known) or "."

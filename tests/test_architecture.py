@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "inference": {"model", "registry"},
     "packing": {"model", "registry", "version"},
     "protocols": {"model", "inference"},
-    "access": {"model", "registry", "settings", "version"},
+    "access": {"model", "settings", "version"},
     "settings": {"model", "access", "http.prefix"},
     "telemetry": {"model", "registry", "inference", "access", "settings"},
     "http": {

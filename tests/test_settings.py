@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import DEFAULT_FILE, SettingsError, load_settings
+from app.settings import SettingsError, load_settings
 from tests.conftest import ROOT
+
+DEFAULT_FILE = ROOT / "config" / "default.toml"
 
 
 def refused(**variables: str) -> str:
@@ -21,13 +23,18 @@ def refused(**variables: str) -> str:
     return error.value.format_message()
 
 
-def test_the_default_file_lists_every_setting_with_a_comment() -> None:
-    lines = DEFAULT_FILE.read_text().splitlines()
-    settings = load_settings({})
-    assert set(settings.origins.values()) == {"default"}
-    assert set(settings.values) == set(settings.origins)
+def test_the_default_file_has_every_setting_with_the_default_that_is_declared() -> None:
+    """It is the documentation; a setting that it alone has would be refused as unknown."""
+    declared, documented = load_settings({}), load_settings({"LANTERN_CONFIG": str(DEFAULT_FILE)})
+    assert set(declared.origins.values()) == {"default"}
+    assert set(documented.origins.values()) == {str(DEFAULT_FILE)}
+    assert documented.values == declared.values
+    assert set(declared.values) == set(declared.origins)
+
+
+def test_the_default_file_explains_every_setting() -> None:
     previous = ""
-    for line in lines:
+    for line in DEFAULT_FILE.read_text().splitlines():
         if " = " in line and not line.startswith("#"):
             # class_names shares the comment above feature_names.
             assert previous.startswith("#") or line.startswith("class_names"), line
@@ -414,3 +421,31 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     file.write_text('[models]\nchurn = "x"\n')
     settings = load_settings({"LANTERN_CONFIG": str(file), "LANTERN_MODELS__CHURN": "/y"})
     assert dict(settings.models) == {"churn": Path("/y")}
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, "[" * 5000, "1" * 30, "1e400"])
+def test_what_no_number_can_be_is_refused_in_a_short_sentence(value: str, tmp_path: Path) -> None:
+    """Python neither reads nor writes an integer of so many digits, and no array so deep."""
+    for name in ("workers", "drain_seconds" if value != "1" * 30 else "port"):
+        message = refused(**{f"SERVER__{name.upper()}": value})
+        assert f"Setting server.{name} = " in message
+        assert len(message) < 500
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[server]\nport = {value}\n")
+    assert str(file) in refused(CONFIG=str(file))
+
+
+def test_every_fault_of_a_list_is_told_with_its_place() -> None:
+    message = refused(MODEL__FEATURE_NAMES='["age", "", 3]')
+    assert "Item 2: Shorter than minimum length 1. Item 3: Not a valid string." in message
+
+
+@pytest.mark.parametrize("variable", ["PORT", "SCRIPT_NAME", "LANTERN_MODEL__NAME"])
+def test_a_variable_that_is_no_text_is_refused_by_name(variable: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable} is not UTF-8.$"):
+        load_settings({variable: "\udcff"})
+
+
+def test_a_header_is_named_in_ascii() -> None:
+    """A sign that a Kelvin is written by is a "k" to an expression that ignores case."""
+    assert "free to set" in refused(RELEASE__ROUTING_HEADER="X-\u212aey")
