@@ -20,27 +20,29 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
 
 from ..model.files import locked, remove_scratch, replace_file
 from ..model.text import NotUtf8, decode, readable
 
-PREDICT, ADMIN, METRICS = SCOPES = ("predict", "admin", "metrics")
+Scope = Literal["predict", "admin", "metrics"]
+PREDICT, ADMIN, METRICS = SCOPES = get_args(Scope)
 
 KEY_NAME = re.compile(r"(?![0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_NAME_FORM = "1 to 64 letters, digits and . _ -, and not of the form of an id"
-_ID = re.compile(r"[0-9a-f]{8}")
 _TEXT = re.compile(r"lantern_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 KEY_SECRET = re.compile(r"(lantern_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
 """A key in any text, its secret perhaps cut: for those who have to leave it out."""
 _SECRET_BYTES = 32
 _LARGEST_FILE = 8 << 20
 _LOCK_WAIT_SECONDS = 10
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading raises where something else stands in the file than keys."""
+_MISSING = re.compile("Object missing required field `([a-z0-9_]+)`")
 
 log = logging.getLogger("lantern.access")
 
@@ -52,17 +54,27 @@ class KeysError(Exception):
         super().__init__(readable(message))
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What is kept of a key: everything but its secret. Times are in UTC."""
+_Time = Annotated[datetime, Meta(tz=True)]
 
-    id: str
-    name: str
-    scopes: tuple[str, ...]
-    salt: bytes
-    digest: bytes
-    created_at: datetime
-    expires_at: datetime | None = None
+
+class Key(Struct, frozen=True):
+    """What is kept of a key, and how it stands in the file: everything but its secret.
+
+    Times are in UTC.
+    """
+
+    id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
+    name: Annotated[str, Meta(pattern=rf"\A{KEY_NAME.pattern}\Z")]
+    scopes: tuple[Scope, ...]
+    salt: Annotated[bytes, Meta(min_length=16)]
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)] = field(name="sha256")
+    created_at: _Time
+    expires_at: _Time | None
+
+    def __post_init__(self) -> None:
+        for name in ("created_at", "expires_at"):
+            if (time := getattr(self, name)) is not None:
+                force_setattr(self, name, time.astimezone(UTC))
 
     @property
     def has_expired(self) -> bool:
@@ -77,8 +89,12 @@ class Key:
         return hmac.compare_digest(self.digest, _digest(self.salt, secret))
 
 
-_NOBODY = Key("", "", (), bytes(16), bytes(32), datetime(1970, 1, 1, tzinfo=UTC))
+_NOBODY = Key("", "", (), bytes(16), bytes(32), datetime(1970, 1, 1, tzinfo=UTC), None)
 """What an unknown id is compared with, so that it takes as long as a known one."""
+
+
+class _Document(Struct):
+    keys: list[Key]
 
 
 class KeyFile:
@@ -147,22 +163,27 @@ def read_keys(path: Path) -> list[Key]:
     if len(content) > _LARGEST_FILE:
         raise KeysError(f"{path} is larger than {_LARGEST_FILE:,} bytes.")
     try:
-        keys = [_key(entry) for entry in json.loads(decode(content))["keys"]]
-        if len({key.id for key in keys}) < len(keys):
-            raise ValueError("two keys have the same id")
+        keys = msgspec.json.decode(decode(content), type=_Document).keys
     except NotUtf8 as error:
         raise KeysError(f"{path} {error}") from None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        # Without the error's own words: they may quote what stands there.
+    except msgspec.ValidationError as error:
+        raise KeysError(f"{path} is not a file of keys: {_fault(error)}.") from None
+    except (msgspec.DecodeError, OverflowError, RecursionError) as error:
         raise KeysError(f"{path} is not a file of keys ({type(error).__name__}).") from None
+    if len({key.id for key in keys}) < len(keys):
+        raise KeysError(f"{path} is not a file of keys: two of them have the same id.")
     return keys
+
+
+def _fault(error: msgspec.ValidationError) -> str:
+    """Return where the fault is; the error's own words may quote what stands there."""
+    what, found, place = str(error).rpartition(" - at `$")
+    if not found:  # at the document itself
+        what, place = place, ""
+    missing = _MISSING.match(what)
+    place = place.removesuffix("`") + (f".{missing[1]}" if missing else "")
+    fault = "missing" if missing else "malformed"
+    return f"{place.removeprefix('.') or 'the document'} is {fault}"
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -263,36 +284,6 @@ def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
             "sha256": base64.b64encode(key.digest).decode(),
         }
     return document
-
-
-def _key(entry: Any) -> Key:
-    """Read a key of the file; raises `ValueError` or what a value of another type raises."""
-    key = Key(
-        id=entry["id"],
-        name=entry["name"],
-        scopes=tuple(entry["scopes"]),
-        salt=base64.b64decode(entry["salt"], validate=True),
-        digest=base64.b64decode(entry["sha256"], validate=True),
-        created_at=_time(entry["created_at"]),
-        expires_at=None if entry["expires_at"] is None else _time(entry["expires_at"]),
-    )
-    well_formed = (
-        _ID.fullmatch(key.id)
-        and KEY_NAME.fullmatch(key.name)
-        and set(key.scopes) <= set(SCOPES)
-        and len(key.salt) >= 16
-        and len(key.digest) == hashlib.sha256().digest_size
-    )
-    if not well_formed:
-        raise ValueError("a key that is not well formed")
-    return key
-
-
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError("a time without its offset")
-    return time.astimezone(UTC)
 
 
 def _digest(salt: bytes, secret: str) -> bytes:

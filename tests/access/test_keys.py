@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable
@@ -67,8 +68,8 @@ def test_equal_secrets_would_have_different_hashes(path: Path) -> None:
 
 def test_a_key_allows_its_scopes_and_an_admins_all() -> None:
     at = datetime.now(UTC)
-    metrics = Key("", "", (METRICS,), b"", b"", at)
-    admin = Key("", "", (ADMIN,), b"", b"", at)
+    metrics = Key("", "", (METRICS,), b"", b"", at, None)
+    admin = Key("", "", (ADMIN,), b"", b"", at, None)
     assert [metrics.allows(s) for s in (PREDICT, METRICS, ADMIN)] == [False, True, False]
     assert all(admin.allows(s) for s in (PREDICT, METRICS, ADMIN))
 
@@ -268,3 +269,60 @@ def test_what_a_killed_process_left_of_the_file_is_removed(path: Path) -> None:
     create_key(path, "one", [PREDICT])
     assert not left.exists()
     assert backup.exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([], "the document is malformed"),
+        ({}, "keys is missing"),
+        ({"keys": [{}]}, "keys[0].id is missing"),
+        ({"keys": [{"id": "s3cret"}]}, "keys[0].id is malformed"),
+        ({"keys": [{"id": "0123abcd", "name": "a", "scopes": ["s3cret"]}]}, "keys[0].scopes[0] is"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_said_by_its_place_alone(
+    path: Path, document: object, said: str
+) -> None:
+    """What stands there may be a secret."""
+    path.write_text(json.dumps(document))
+    with pytest.raises(KeysError, match=rf"is not a file of keys: {re.escape(said)}") as fault:
+        read_keys(path)
+    assert "s3cret" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("id", "0123ABCD"),
+        ("id", "0123abcd\n"),
+        ("name", "0123abcd"),
+        ("name", "a\n"),
+        ("salt", ""),
+        ("salt", "!!!!"),
+        ("sha256", "AAAA"),
+        ("created_at", "2026-01-01T00:00:00"),
+        ("created_at", None),
+        ("expires_at", 5),
+    ],
+)
+def test_a_member_of_another_form_is_named(path: Path, member: str, value: object) -> None:
+    create_key(path, "billing", [PREDICT])
+    document = json.loads(path.read_text())
+    document["keys"][0][member] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(KeysError, match=rf"keys\[0\]\.{member} is malformed"):
+        read_keys(path)
+    del document["keys"][0][member]
+    path.write_text(json.dumps(document))
+    with pytest.raises(KeysError, match=rf"keys\[0\]\.{member} is missing"):
+        read_keys(path)
+
+
+def test_times_of_the_file_are_read_in_utc(path: Path) -> None:
+    create_key(path, "billing", [PREDICT])
+    document = json.loads(path.read_text())
+    document["keys"][0]["expires_at"] = "2026-01-01T02:00:00+02:00"
+    path.write_text(json.dumps(document))
+    assert read_keys(path)[0].expires_at == datetime(2026, 1, 1, tzinfo=UTC)
+    assert str(read_keys(path)[0].expires_at) == "2026-01-01 00:00:00+00:00"
