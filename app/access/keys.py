@@ -29,6 +29,7 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from ..model.files import locked, remove_scratch, replace_file
+from ..model.schema import SchemaError, place, read_as
 from ..model.text import NotUtf8, decode, readable
 
 Scope = Literal["predict", "admin", "metrics"]
@@ -42,7 +43,6 @@ KEY_SECRET = re.compile(r"(lantern_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
 _SECRET_BYTES = 32
 _LARGEST_FILE = 8 << 20
 _LOCK_WAIT_SECONDS = 10
-_MISSING = re.compile("Object missing required field `([a-z0-9_]+)`")
 
 log = logging.getLogger("lantern.access")
 
@@ -163,27 +163,17 @@ def read_keys(path: Path) -> list[Key]:
     if len(content) > _LARGEST_FILE:
         raise KeysError(f"{path} is larger than {_LARGEST_FILE:,} bytes.")
     try:
-        keys = msgspec.json.decode(decode(content), type=_Document).keys
+        keys = read_as(_Document, msgspec.json.decode(decode(content))).keys
     except NotUtf8 as error:
         raise KeysError(f"{path} {error}") from None
-    except msgspec.ValidationError as error:
-        raise KeysError(f"{path} is not a file of keys: {_fault(error)}.") from None
+    except SchemaError as error:
+        fault = "missing" if error.missing else "malformed"
+        raise KeysError(f"{path} is not a file of keys: {place(error.path)} is {fault}.") from None
     except (msgspec.DecodeError, OverflowError, RecursionError) as error:
         raise KeysError(f"{path} is not a file of keys ({type(error).__name__}).") from None
     if len({key.id for key in keys}) < len(keys):
         raise KeysError(f"{path} is not a file of keys: two of them have the same id.")
     return keys
-
-
-def _fault(error: msgspec.ValidationError) -> str:
-    """Return where the fault is; the error's own words may quote what stands there."""
-    what, found, place = str(error).rpartition(" - at `$")
-    if not found:  # at the document itself
-        what, place = place, ""
-    missing = _MISSING.match(what)
-    place = place.removesuffix("`") + (f".{missing[1]}" if missing else "")
-    fault = "missing" if missing else "malformed"
-    return f"{place.removeprefix('.') or 'the document'} is {fault}"
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -7,7 +7,8 @@ manifest is a promise to them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from .features import Feature
 from .manifest import Manifest

@@ -7,14 +7,15 @@ It knows nothing of JSON or HTTP, only of mappings from names to numbers.
 from __future__ import annotations
 
 import math
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from operator import itemgetter, le
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from .errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
@@ -33,21 +34,30 @@ _MOST_COMPARISONS = 100
 each comparison takes as long as a row of a batch does, and more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+Name = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(description="text in quotes")]
+Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+class Feature(Struct, frozen=True):
     """One input of a model, as its manifest describes it.
 
     ``minimum`` and ``maximum`` are the range seen in training (advice, not a rule), in ``unit``;
     ``example`` is a typical value, shown to people.
     """
 
-    name: str
-    description: str = ""
-    unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
+    name: Name
+    description: Text = ""
+    unit: Text = ""
+    minimum: Number | None = None
+    maximum: Number | None = None
     nullable: bool = False
-    example: float | None = None
+    example: Number | None = None
+
+    @property
+    def has_range(self) -> bool:
+        """Whether a value can lie between minimum and maximum, where both are given."""
+        return self.minimum is None or self.maximum is None or self.minimum <= self.maximum
 
 
 class FeatureEncoder:

@@ -11,9 +11,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ..model import bundle as bundles
 from ..model import manifest as manifests
@@ -38,7 +39,7 @@ def write_bundle(
         fill(directory)
         files = {
             file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
-            for file in directory.iterdir()
+            for file in sorted(directory.iterdir())
         }
         complete = replace(manifest, files=files)
         manifests.write_manifest(complete, directory / manifests.FILE_NAME)

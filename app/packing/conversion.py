@@ -5,13 +5,13 @@ It runs in a trial (`app.model.trial`): the file may mean harm.
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from ..model import bundle as bundles
 from ..model.errors import BundleError
@@ -165,7 +165,7 @@ def _pack_graph(
         check_parity(runtime, source, tries, stand_in, softmax=softmax)
         check_nulls(runtime, manifest.features, golden, path)
         answers = runtime.run(golden.matrix)
-    complete = dataclasses.replace(
+    complete = replace(
         manifest,
         golden=Golden(golden.matrix, answers),
         preprocessing=({"step": "impute", "median": dict(medians)},) if medians else (),

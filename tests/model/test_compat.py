@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from app.model.compat import breaking_changes, harmless_changes
 from app.model.features import Feature

@@ -1,0 +1,123 @@
+"""Documents read as the structs that declare them: which place doesn't fit, and what fits there.
+
+It is for JSON and TOML that people write; msgspec's own sentences are for programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct, ValidationError
+from msgspec.structs import fields
+
+_Kind = TypeVar("_Kind")
+Path = tuple[str | int, ...]
+"""The members and indices that lead from the root of a document to a place in it."""
+
+_ABSENT = object()
+"""In place of a member that is missing: it fits no type."""
+_WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a finite number"}
+_LONGEST_STEP = 80
+
+
+class SchemaError(ValueError):
+    """The first place of a document that doesn't fit; its message says what must be there.
+
+    ``missing`` is True where a member is not there. ``known`` are the members of an object where
+    one stands that it doesn't have; it is empty otherwise.
+    """
+
+    def __init__(
+        self, path: Path, wanted: str, *, missing: bool = False, known: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(f"{place(path)} must be {wanted}.")
+        self.path = path
+        self.wanted = wanted
+        self.missing = missing
+        self.known = known
+
+
+def place(path: Path) -> str:
+    """Return ``path`` as people write it: ``features[0].name``."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:_LONGEST_STEP]}" for step in path)
+    return "".join(steps).removeprefix(".") or "the document"
+
+
+def read_as(kind: type[_Kind], value: object, path: Path = ()) -> _Kind:
+    """Return ``value``, which stands at ``path`` of its document, as ``kind`` declares it.
+
+    What must be at a place is said by the description of its type's `Meta`, if it has one. Raises
+    `SchemaError`.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except ValidationError:
+        raise _fault(kind, value, path) from None
+
+
+def _fault(kind: Any, value: object, path: Path) -> SchemaError:
+    bare, notes, nullable = _bare(kind)
+    if (
+        isinstance(value, dict)
+        and _is_struct(bare)
+        and bare.__struct_config__.forbid_unknown_fields
+    ):
+        known = bare.__struct_encode_fields__
+        unknown = next((key for key in value if key not in known), None)
+        if unknown is not None:
+            return SchemaError((*path, str(unknown)), "left out", known=known)
+    for step, part, part_kind in _parts(bare, value):
+        try:
+            msgspec.convert(part, part_kind)
+        except ValidationError:
+            return _fault(part_kind, part, (*path, step))
+    wanted = next((note.description for note in notes if note.description), None)
+    if wanted is None:
+        wanted = _words(bare, notes) + (" or null" if nullable else "")
+    return SchemaError(path, wanted, missing=value is _ABSENT)
+
+
+def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:
+    """Return a type without its notes, these, and whether None is of it, too."""
+    notes: list[Meta] = []
+    nullable = False
+    while (origin := get_origin(kind)) in (Annotated, Union, UnionType):
+        kind, *others = get_args(kind)
+        notes += [other for other in others if isinstance(other, Meta)]
+        nullable |= NoneType in others and origin is not Annotated
+    return kind, notes, nullable
+
+
+def _parts(kind: Any, value: object) -> Iterator[tuple[str | int, object, Any]]:
+    """Yield what ``value`` consists of, each part with its step and its type."""
+    parts = get_args(kind)
+    if _is_struct(kind) and isinstance(value, dict):
+        for field in fields(kind):
+            required = field.default is NODEFAULT and field.default_factory is NODEFAULT
+            if required or field.encode_name in value:
+                yield field.encode_name, value.get(field.encode_name, _ABSENT), field.type
+    elif get_origin(kind) in (dict, Mapping) and isinstance(value, dict):
+        for key, item in value.items():
+            yield key, key, parts[0]
+            yield key, item, parts[1]
+    elif get_origin(kind) in (list, tuple) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield index, item, parts[0]
+
+
+def _words(kind: Any, notes: list[Meta]) -> str:
+    least = max((note.min_length or 0 for note in notes), default=0)
+    origin = get_origin(kind)
+    if origin in (list, tuple):
+        return f"an array of at least {least}" if least else "an array"
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    words = _WORDS.get(kind, "an object")
+    return f"{words} that is not empty" if kind is str and least else words
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
