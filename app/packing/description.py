@@ -28,21 +28,20 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from ..model.errors import BundleError
-from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.features import FLOAT32_OVERFLOW, Feature, Name, Text
+from ..model.schema import SchemaError, place, read_as
 from ..model.suggestions import did_you_mean
 from ..model.text import NotUtf8, decode
 
-_KEYS = ("name", "description", "classes", "training", "features")
-_FEATURE_KEYS = (
-    *("name", "description", "unit", "minimum", "maximum", "nullable", "example", "median"),
-)
 _LARGEST_FILE = 16_000_000
 
 
@@ -75,61 +74,116 @@ def read_description(path: Path) -> ModelDescription:
         return parse_description(tomllib.loads(decode(content)))
     except NotUtf8 as error:
         raise BundleError(f"{path} {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BundleError(f"{path} is not TOML: {error}.") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
+    # Beside its own error tomllib lets through an integer of too many digits, and too deep nesting.
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not TOML: {error}.") from error
+
+
+_Number = Annotated[
+    float,
+    Meta(
+        gt=-FLOAT32_OVERFLOW,
+        lt=FLOAT32_OVERFLOW,
+        description="a number that is finite as a 32-bit float",
+    ),
+]
+_Classes = Annotated[
+    list[Name],
+    Meta(
+        min_length=2,
+        description="an array of two or more names, in the order of the model's outputs: "
+        'classes = ["stays", "leaves"]',
+    ),
+]
+_Training = Annotated[
+    dict[str, Any], Meta(description="a table: [training], then one figure a line")
+]
+
+
+class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
+    """A table of [[features]]."""
+
+    name: Annotated[str, Meta(min_length=1, pattern=r"\A(?!\s)(?s:.*)(?<!\s)\Z")]
+    minimum: _Number | None = None
+    maximum: _Number | None = None
+    example: _Number | None = None
+    median: _Number | None = None
+
+    def feature(self) -> Feature:
+        """Return what it says of the feature itself, or raise `BundleError`."""
+        if not self.has_range:
+            raise BundleError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}.")
+        if self.median is not None and not self.nullable:
+            raise BundleError("median stands in for null, which needs nullable = true beside it.")
+        return Feature(*(getattr(self, name) for name in Feature.__struct_fields__))
+
+
+class _Document(Struct, forbid_unknown_fields=True):
+    features: Annotated[list[_FeatureTable], Meta(min_length=1)]
+    classes: _Classes
+    name: Text = ""
+    description: Text = ""
+    training: _Training = {}
 
 
 def parse_description(document: Mapping[str, Any]) -> ModelDescription:
     """Check the values of a features file. Raises `BundleError`, which names the key."""
-    _refuse_unknown(document, _KEYS, "")
-    tables = document.get("features")
-    if not isinstance(tables, list) or not tables:
-        raise BundleError(
-            "features is missing: write a [[features]] table for each column of the model, in "
-            "their order."
-        )
-    features: list[Feature] = []
-    medians: dict[str, float] = {}
-    for number, table in enumerate(tables, 1):
-        feature, median = _feature(table, f"feature {number}")
-        features.append(feature)
-        if median is not None:
-            medians[feature.name] = median
+    try:
+        read = read_as(_Document, document)
+    except SchemaError as error:
+        raise BundleError(_fault(error, document)) from None
+    features = []
+    for index, table in enumerate(read.features):
+        try:
+            features.append(table.feature())
+        except BundleError as error:
+            raise BundleError(f"{_feature_place(index, document)}{error}") from None
     _refuse_repeats("features", [feature.name for feature in features])
+    _refuse_repeats("classes", read.classes)
     return ModelDescription(
         features=tuple(features),
-        classes=_classes(document.get("classes")),
-        name=_text(document, "name", ""),
-        description=_text(document, "description", ""),
-        medians=medians,
-        training=_training(document.get("training", {})),
+        classes=tuple(read.classes),
+        name=read.name,
+        description=read.description,
+        medians={table.name: table.median for table in read.features if table.median is not None},
+        training=_plain(read.training, "training"),
     )
 
 
-def _classes(value: object) -> tuple[str, ...]:
-    if (
-        not isinstance(value, list)
-        or len(value) < 2
-        or not all(isinstance(name, str) and name for name in value)
-    ):
-        raise BundleError(
-            "classes must be an array of two or more names, in the order of the model's outputs: "
-            'classes = ["stays", "leaves"].'
-        )
-    _refuse_repeats("classes", value)
-    return tuple(value)
+def _fault(error: SchemaError, document: Mapping[str, Any]) -> str:
+    """Return a sentence on the fault in ``document`` in the words of TOML."""
+    where, path = "", error.path
+    match path:
+        case ["features"]:
+            return (
+                "features is missing: write a [[features]] table for each column of the model, in "
+                "their order."
+            )
+        case ["features", _]:
+            return "features must be tables: [[features]], then name = ... below it."
+        case ["features", int(index), "name"]:
+            name = document["features"][index].get("name")
+            if isinstance(name, str) and name:
+                return f"feature {index + 1}: name {name!r} begins or ends with a space."
+            return f'feature {index + 1}: name is missing or empty; write name = "...".'
+        case ["features", int(index), *rest]:
+            where, path = _feature_place(index, document), tuple(rest)
+    if error.known:
+        hint = did_you_mean(str(path[-1]), error.known)
+        keys = ", ".join(error.known)
+        return f"{where}{path[-1]!r} is not a key here{hint or f'; the keys are {keys}.'}"
+    return f"{where}{place(path)} must be {error.wanted}."
 
 
-def _training(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BundleError("training must be a table: [training], then one figure a line.")
-    return {key: _plain(item, f"training.{key}") for key, item in value.items()}
+def _feature_place(index: int, document: Mapping[str, Any]) -> str:
+    name = document["features"][index].get("name")
+    return f"feature {index + 1} ({name!r}): " if name else f"feature {index + 1}: "
 
 
 def _plain(value: Any, place: str) -> Any:
-    """Give a TOML value as JSON has it: dates as text. Raises `BundleError` for inf and nan."""
+    """Return a TOML value as JSON has it: dates as text. Raises `BundleError` for inf and nan."""
     if isinstance(value, dict):
         return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list):
@@ -141,63 +195,6 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise BundleError(f"{place} is an integer beyond 64 bits.")
     return value
-
-
-def _feature(table: object, place: str) -> tuple[Feature, float | None]:
-    if not isinstance(table, dict):
-        raise BundleError("features must be tables: [[features]], then name = ... below it.")
-    name = table.get("name")
-    if not isinstance(name, str) or not name:
-        raise BundleError(f'{place}: name is missing or empty; write name = "...".')
-    if name != name.strip():
-        raise BundleError(f"{place}: name {name!r} begins or ends with a space.")
-    place = f"{place} ({name!r})"
-    _refuse_unknown(table, _FEATURE_KEYS, f"{place}: ")
-    nullable = table.get("nullable", False)
-    if not isinstance(nullable, bool):
-        raise BundleError(f"{place}: nullable must be true or false.")
-    feature = Feature(
-        name=name,
-        description=_text(table, "description", f"{place}: "),
-        unit=_text(table, "unit", f"{place}: "),
-        minimum=_number(table, "minimum", place),
-        maximum=_number(table, "maximum", place),
-        nullable=nullable,
-        example=_number(table, "example", place),
-    )
-    low, high = feature.minimum, feature.maximum
-    if low is not None and high is not None and low > high:
-        raise BundleError(f"{place}: minimum {low:g} is above maximum {high:g}.")
-    median = _number(table, "median", place)
-    if median is not None and not nullable:
-        raise BundleError(
-            f"{place}: median stands in for null, which needs nullable = true beside it."
-        )
-    return feature, median
-
-
-def _text(table: Mapping[str, Any], key: str, place: str) -> str:
-    value = table.get(key, "")
-    if not isinstance(value, str):
-        raise BundleError(f"{place}{key} must be text in quotes.")
-    return value
-
-
-def _number(table: Mapping[str, Any], key: str, place: str) -> float | None:
-    value = table.get(key)
-    if value is None:
-        return None
-    # Exact types: true is an int to isinstance. Written so that NaN fails too.
-    if type(value) not in (int, float) or not abs(value) < FLOAT32_OVERFLOW:
-        raise BundleError(f"{place}: {key} must be a number that is finite as a 32-bit float.")
-    return float(value)
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    for key in table:
-        if key not in known:
-            hint = did_you_mean(key, known) or f"; the keys are {', '.join(known)}."
-            raise BundleError(f"{place}{key!r} is not a key here{hint}")
 
 
 def _refuse_repeats(place: str, names: Iterable[str]) -> None:

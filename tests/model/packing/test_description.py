@@ -68,12 +68,17 @@ def test_dates_among_the_figures_become_text(tmp_path: Path) -> None:
         (TWO + "example = 1e39", "example must be a number that is finite as a 32-bit float"),
         (TWO + "minimum = 2\nmaximum = 1", "minimum 2 is above maximum 1"),
         (TWO + 'nullable = "yes"', "nullable must be true or false"),
+        (TWO + "median = 1\nnullable = true\nminimum = " + "1" * 400, "minimum must be a number"),
+        (TWO.replace('name = "age"', 'nmae = "age"'), "feature 1: 'nmae' is not a key here; did"),
+        (TWO.replace("leaves", ""), "classes[1] must be a string that is not empty"),
+        ("feature = 1", "'feature' is not a key here; did you mean 'features'?"),
         (TWO + "unit = 3", "feature 2 ('spend'): unit must be text in quotes"),
         (TWO + "median = 3", "median stands in for null, which needs nullable = true"),
         ("training = 3\n" + TWO, "training must be a table"),
         (TWO + "[training]\nauc = inf", "training.auc must be a finite number"),
         ("x = ", "is not TOML"),
         ("x = " + "[" * 5000, "is not TOML"),
+        ("x = " + "1" * 5000, "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file_and_the_key(
