@@ -6,34 +6,42 @@ The file is replaced atomically, so whoever reads it finds the old release or th
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from ..model.bundle import highest_version
 from ..model.errors import BundleError
 from ..model.files import replace_file
 from ..model.manifest import VERSION, VERSION_FORM
+from ..model.schema import SchemaError, read_as
+from ..model.suggestions import did_you_mean
 from ..model.text import NotUtf8, decode
 from ..version import COMMAND
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
+_Version = Annotated[
+    str,
+    Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a version in quotes: {VERSION_FORM}"),
+]
+_MODE_FORM = '"canary" or "shadow" where there is a candidate'
+_Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _LARGEST_FILE = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """What serves: ``stable``, and beside it, maybe, ``candidate``.
+class Release(Struct, frozen=True, forbid_unknown_fields=True):
+    """What serves, as it stands in the file: ``stable``, and beside it, maybe, ``candidate``.
 
     In ``mode`` "canary" the candidate answers the ``share`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.
     """
 
-    stable: str
-    candidate: str | None = None
-    mode: Mode | None = None
-    share: float = 0.0
+    stable: _Version
+    candidate: _Version | None = None
+    mode: Annotated[Mode, Meta(description=_MODE_FORM)] | None = None
+    share: _Share = 0.0
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -118,36 +126,27 @@ def parse_release(document: dict[str, Any]) -> Release:
 
     Raises `BundleError`, which names the key that is wrong.
     """
-    unknown = sorted(document.keys() - {"stable", "candidate", "mode", "share"})
-    if unknown:
-        raise BundleError(f"{unknown[0]!r} is not a key of a release.")
-    if "stable" not in document:
-        raise BundleError("stable is missing: the version that serves.")
-    stable = _version(document, "stable")
-    if "candidate" not in document:
+    try:
+        release = read_as(Release, document)
+    except SchemaError as error:
+        raise BundleError(_fault(error)) from None
+    if release.candidate is None:
         beside = [key for key in ("mode", "share") if key in document]
         if beside:
             raise BundleError(f"{beside[0]} stands without a candidate.")
-        return Release(stable)
-    candidate = _version(document, "candidate")
-    if candidate == stable:
+    elif release.candidate == release.stable:
         raise BundleError("candidate and stable are the same version.")
-    mode = document.get("mode")
-    if mode not in get_args(Mode):
-        raise BundleError('mode must be "canary" or "shadow" where there is a candidate.')
-    share = document.get("share", 0.0)
-    if mode == "shadow":
-        if "share" in document:
-            raise BundleError("share is for a canary; a shadow sees every request.")
-    elif type(share) not in (int, float) or not 0 <= share <= 1:
-        raise BundleError("share must be a number from 0 to 1.")
-    elif "share" not in document:
+    elif release.mode is None:
+        raise BundleError(f"mode must be {_MODE_FORM}.")
+    elif release.mode == "shadow" and "share" in document:
+        raise BundleError("share is for a canary; a shadow sees every request.")
+    elif release.mode == "canary" and "share" not in document:
         raise BundleError("share is missing: of the requests, how many the canary answers.")
-    return Release(stable, candidate, mode, float(share))
+    return release
 
 
-def _version(document: dict[str, Any], key: str) -> str:
-    version = document[key]
-    if not isinstance(version, str) or not VERSION.fullmatch(version):
-        raise BundleError(f"{key} must be a version in quotes: {VERSION_FORM}.")
-    return version
+def _fault(error: SchemaError) -> str:
+    if error.known:
+        hint = did_you_mean(str(error.path[-1]), error.known) or "."
+        return f"{error.path[-1]!r} is not a key of a release{hint}"
+    return "stable is missing: the version that serves." if error.missing else str(error)

@@ -71,7 +71,7 @@ CANARY = 'stable = "3"\ncandidate = "4"\nmode = "canary"\n'
         ('stable = ".4"', "stable must be a version in quotes"),
         (f'stable = "{"4" * 65}"', "stable must be a version in quotes"),
         ('stable = ["3"]', "stable must be a version in quotes"),
-        ('stable = "3"\nstabel = "4"', "'stabel' is not a key of a release"),
+        ('stable = "3"\nstabel = "4"', "'stabel' is not a key of a release; did you mean"),
         ('[stable]\nversion = "3"', "stable must be a version in quotes"),
         ('stable = "3"\nmode = "shadow"', "mode stands without a candidate"),
         ('stable = "3"\nshare = 0.1', "share stands without a candidate"),
