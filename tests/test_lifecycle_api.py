@@ -133,7 +133,7 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, versi
     app = make(Release("1", "2", "canary", 0.25))
     client = app.test_client()
     assert client.get("/model/info").get_json()["release"] == {
-        "stable": "1", "candidate": "2", "mode": "canary", "share": 0.25, "fault": None,
+        "stable": "1", "candidate": "2", "mode": "canary", "traffic": 0.25, "fault": None,
     }  # fmt: skip
     shutil.rmtree(versions / "3")
     write_release(versions, Release("3"))

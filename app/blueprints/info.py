@@ -144,6 +144,6 @@ def _release(state: State) -> dict[str, Any]:
         "stable": rollout and rollout.stable.version,
         "candidate": candidate and candidate.version,
         "mode": rollout and rollout.mode,
-        "share": rollout.share if rollout and rollout.mode == "canary" else None,
+        "traffic": rollout.traffic if rollout and rollout.mode == "canary" else None,
         "fault": state.fault or None,
     }

@@ -255,20 +255,22 @@ def rollback(repository: Repository, as_json: bool, message: str) -> None:
 @command("canary")
 @click.argument("version")
 @click.option(
-    "--share",
+    "--traffic",
     type=click.FloatRange(0, 1),
     required=True,
-    help="The share of the requests that it answers: 0.1 is one of ten.",
+    help="The part of the requests that it answers: 0.1 is one of ten.",
 )
 @message_option()
-def canary(repository: Repository, as_json: bool, version: str, share: float, message: str) -> None:
-    """Let VERSION answer a share of requests.
+def canary(
+    repository: Repository, as_json: bool, version: str, traffic: float, message: str
+) -> None:
+    """Let VERSION answer a part of the traffic.
 
     The stable version answers the others. VERSION is verified, and refused if its schema would
-    break callers of the stable version. Call it again to change the share; `promote` and
+    break callers of the stable version. Call it again to change that part; `promote` and
     `clear` end it.
     """
-    _print_change(repository.canary(version, share, _text(message)), as_json)
+    _print_change(repository.canary(version, traffic, _text(message)), as_json)
 
 
 @command("shadow")

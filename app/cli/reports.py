@@ -21,12 +21,13 @@ from .printing import number, print_table, size
 
 
 def print_versions(summaries: Sequence[VersionSummary]) -> None:
-    """Print a row a version; the share stands beside a canary."""
+    """Print a row a version; its traffic stands beside a canary."""
     print_table(
         [
             (
                 summary.version,
-                (summary.state or "-") + ("" if summary.share is None else f" {summary.share:.4g}"),
+                (summary.state or "-")
+                + ("" if summary.traffic is None else f" {summary.traffic:.4g}"),
                 summary.created_at or "-",
                 "-" if summary.bytes is None else size(summary.bytes),
                 summary.problem or _figures(summary) or "-",
@@ -175,8 +176,8 @@ def in_words(release: Release) -> str:
     """Say in a few words what serves in a release."""
     if release.candidate is None:
         return release.stable
-    share = f" ({release.share:.4g})" if release.mode == "canary" else ""
-    return f"{release.stable} + {release.mode} {release.candidate}{share}"
+    traffic = f" ({release.traffic:.4g})" if release.mode == "canary" else ""
+    return f"{release.stable} + {release.mode} {release.candidate}{traffic}"
 
 
 def _figures(summary: VersionSummary) -> str:

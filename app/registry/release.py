@@ -27,21 +27,21 @@ _Version = Annotated[
     Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a version in quotes: {VERSION_FORM}"),
 ]
 _MODE_FORM = '"canary" or "shadow" where there is a candidate'
-_Share = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
+_Traffic = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _LARGEST_FILE = 65536
 
 
 class Release(Struct, frozen=True, forbid_unknown_fields=True):
     """What serves, as it stands in the file: ``stable``, and beside it, maybe, ``candidate``.
 
-    In ``mode`` "canary" the candidate answers the ``share`` (0 to 1) of the requests; as "shadow"
+    In ``mode`` "canary" the candidate answers ``traffic`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.
     """
 
     stable: _Version
     candidate: _Version | None = None
     mode: Annotated[Mode, Meta(description=_MODE_FORM)] | None = None
-    share: _Share = 0.0
+    traffic: _Traffic = 0.0
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def release_document(release: Release) -> dict[str, Any]:
     if release.candidate is not None:
         document |= {"candidate": release.candidate, "mode": release.mode}
         if release.mode == "canary":
-            document["share"] = release.share
+            document["traffic"] = release.traffic
     return document
 
 
@@ -131,17 +131,17 @@ def parse_release(document: dict[str, Any]) -> Release:
     except SchemaError as error:
         raise BundleError(_fault(error)) from None
     if release.candidate is None:
-        beside = [key for key in ("mode", "share") if key in document]
+        beside = [key for key in ("mode", "traffic") if key in document]
         if beside:
             raise BundleError(f"{beside[0]} stands without a candidate.")
     elif release.candidate == release.stable:
         raise BundleError("candidate and stable are the same version.")
     elif release.mode is None:
         raise BundleError(f"mode must be {_MODE_FORM}.")
-    elif release.mode == "shadow" and "share" in document:
-        raise BundleError("share is for a canary; a shadow sees every request.")
-    elif release.mode == "canary" and "share" not in document:
-        raise BundleError("share is missing: of the requests, how many the canary answers.")
+    elif release.mode == "shadow" and "traffic" in document:
+        raise BundleError("traffic is for a canary; a shadow sees every request.")
+    elif release.mode == "canary" and "traffic" not in document:
+        raise BundleError("traffic is missing: of the requests, how many the canary answers.")
     return release
 
 

@@ -32,7 +32,7 @@ State = Literal["stable", "canary", "shadow", ""]
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A version at a glance; ``share`` is a canary's, and ``bytes`` counts the files.
+    """A version at a glance; ``traffic`` is a canary's, and ``bytes`` counts the files.
 
     ``problem`` says why the rest is unknown, where its manifest can't be read; whether the version
     is fit to serve is for `verify` to say.
@@ -40,7 +40,7 @@ class VersionSummary:
 
     version: str
     state: State = ""
-    share: float | None = None
+    traffic: float | None = None
     created_at: str | None = None
     bytes: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -163,9 +163,9 @@ class Repository:
                 self._verified(after.stable, "rolled back to", each_runtime=False)
             return self._replace("rollback", before, after, message)
 
-    def canary(self, version: str, share: float, message: str = "") -> Change:
-        """Let ``version`` answer ``share`` (0 to 1) of the requests, beside the stable one."""
-        return self._accompany(version, "canary", share, message)
+    def canary(self, version: str, traffic: float, message: str = "") -> Change:
+        """Let ``version`` answer ``traffic`` (0 to 1) of the requests, beside the stable one."""
+        return self._accompany(version, "canary", traffic, message)
 
     def shadow(self, version: str, message: str = "") -> Change:
         """Let ``version`` predict what the stable one answers, to be compared with it."""
@@ -179,7 +179,7 @@ class Repository:
                 raise NothingToChange(f"There is no candidate beside version {before.stable}.")
             return self._replace("clear", before, Release(before.stable), message)
 
-    def _accompany(self, version: str, mode: Mode, share: float, message: str) -> Change:
+    def _accompany(self, version: str, mode: Mode, traffic: float, message: str) -> Change:
         with self._changing():
             self.require(version)
             before = self.release()
@@ -190,10 +190,10 @@ class Repository:
                     else f"Version {version} serves already, as the highest; promote the version "
                     "that is to be stable first."
                 )
-            after = Release(before.stable, version, mode, share)
+            after = Release(before.stable, version, mode, traffic)
             if after == before:
                 raise NothingToChange(f"Version {version} is the {mode} already.")
-            releases.parse_release(releases.release_document(after))  # the share is one
+            releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
             reasons = self._breaks(before.stable, self._verified(version, f"made a {mode}"))
             if reasons:
                 raise ReleaseRejected(
@@ -278,8 +278,8 @@ class Repository:
         if release is not None and version == release.stable:
             known = VersionSummary(version, "stable")
         elif release is not None and version == release.candidate and release.mode:
-            share = release.share if release.mode == "canary" else None
-            known = VersionSummary(version, release.mode, share)
+            traffic = release.traffic if release.mode == "canary" else None
+            known = VersionSummary(version, release.mode, traffic)
         path = self.directory / version / manifests.FILE_NAME
         try:
             manifest = manifests.read_manifest(path)

@@ -20,7 +20,7 @@ class Rollout:
     stable: Model
     candidate: Model | None = None
     mode: Mode | None = None
-    share: float = 0.0
+    traffic: float = 0.0
     _multiplier: int = field(init=False, repr=False, default=0)
     _bound: float = field(init=False, repr=False, default=0.0)
 
@@ -29,14 +29,14 @@ class Rollout:
             # An odd factor permutes the numbers of 32 bits, each in its own way.
             multiplier = crc32(self.candidate.version.encode()) * 0x9E3779B1 & 0xFFFFFFFF | 1
             object.__setattr__(self, "_multiplier", multiplier)
-            object.__setattr__(self, "_bound", self.share * 2**32)
+            object.__setattr__(self, "_bound", self.traffic * 2**32)
 
     def is_as(self, other: Rollout | None) -> bool:
         """Return whether ``other`` has the same models sharing the work in the same way."""
-        return other is not None and (self.models, self.mode, self.share) == (
+        return other is not None and (self.models, self.mode, self.traffic) == (
             other.models,
             other.mode,
-            other.share,
+            other.traffic,
         )
 
     @property
@@ -47,8 +47,8 @@ class Rollout:
     def choose(self, key: str) -> Model:
         """Return the model that answers a caller: for the same ``key`` the same, in every process.
 
-        As a canary, the candidate gets the share of all keys; which keys, differs from candidate to
-        candidate, so that it isn't always the same callers who try what is new.
+        As a canary, the candidate gets ``traffic`` of all keys. Which keys differs from candidate
+        to candidate, so that it isn't always the same callers who try what is new.
         """
         candidate = self.candidate
         if candidate is None or self.mode != "canary":

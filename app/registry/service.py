@@ -241,7 +241,7 @@ class ModelService:
         rollout = Rollout(stable.model)
         if candidate is not None:
             held[str(release.candidate)] = candidate
-            rollout = Rollout(stable.model, candidate.model, release.mode, release.share)
+            rollout = Rollout(stable.model, candidate.model, release.mode, release.traffic)
         self._held = held
         if not faults and release.stable and self._version_store:
             self._version_store.remember(self._remembered_as, release.stable)
@@ -315,7 +315,7 @@ class ModelService:
                 "stable": new.stable.version,
                 "candidate": new.candidate and new.candidate.version,
                 "mode": new.mode,
-                "share": new.share,
+                "traffic": new.traffic,
                 "before": old.stable.version,
             },
         )

@@ -29,7 +29,7 @@ COMMANDS = {
     "verify": ["2"],
     "promote": ["2"],
     "rollback": [],
-    "canary": ["2", "--share", "0.1"],
+    "canary": ["2", "--traffic", "0.1"],
     "shadow": ["2"],
     "clear": [],
     "history": [],
@@ -85,7 +85,7 @@ def test_every_command_explains_itself_and_its_exit_codes(model: Callable[..., R
 
 
 def test_the_versions_are_listed(model: Callable[..., Result], versions: Path) -> None:
-    model("canary", "2", "--share", "0.05")
+    model("canary", "2", "--traffic", "0.05")
     listed = json.loads(model("list", "--json").stdout)
     lines = model("list").stdout.splitlines()
     assert cells(lines[0]) == ["VERSION", "STATE", "PACKED", "SIZE", "FIGURES"]
@@ -96,7 +96,7 @@ def test_the_versions_are_listed(model: Callable[..., Result], versions: Path) -
         figures = f"roc_auc {document['training']['cv']['roc_auc']['mean']}"
         assert cells(line) == [document["version"], state, document["created_at"], size, figures]
     assert [document["state"] for document in listed] == ["stable", "canary", ""]
-    assert [document["share"] for document in listed] == [None, 0.05, None]
+    assert [document["traffic"] for document in listed] == [None, 0.05, None]
 
 
 def test_a_version_that_can_not_be_read_is_listed_with_the_reason(
@@ -211,7 +211,7 @@ def test_a_bad_version_is_not_promoted(
     if damage.__name__ == "lose_the_manifest":
         shutil.copy(versions / "1" / "model.pt", versions / "2")
     before = (versions / "release.toml").read_bytes()
-    for arguments in (["promote", "2"], ["canary", "2", "--share", "0.1"], ["shadow", "2"]):
+    for arguments in (["promote", "2"], ["canary", "2", "--traffic", "0.1"], ["shadow", "2"]):
         result = model(*arguments)
         assert result.exit_code == 1
         assert DAMAGE[damage] in result.stderr
@@ -222,7 +222,7 @@ def test_a_bad_version_is_not_promoted(
 
 def test_changes_are_made_told_and_listed(model: Callable[..., Result], versions: Path) -> None:
     steps: list[tuple[list[str], str]] = [
-        (["canary", "2", "--share", "0.1", "-m", "try it"], "1 + canary 2 (0.1)"),
+        (["canary", "2", "--traffic", "0.1", "-m", "try it"], "1 + canary 2 (0.1)"),
         (["shadow", "2"], "1 + shadow 2"),
         (["clear"], "1"),
         (["promote", "2", "--message", "better"], "2"),
@@ -243,7 +243,7 @@ def test_changes_are_made_told_and_listed(model: Callable[..., Result], versions
         assert line == [change["when"], change["who"], arguments[0], before, after, why]
         assert change["made"] is True
         before = after
-    assert changes[0]["to"] == {"stable": "1", "candidate": "2", "mode": "canary", "share": 0.1}
+    assert changes[0]["to"] == {"stable": "1", "candidate": "2", "mode": "canary", "traffic": 0.1}
     assert [change["why"] for change in changes] == ["try it", "", "", "better", "worse"]
 
 
@@ -251,7 +251,7 @@ def test_a_change_is_told_as_json_as_it_stands_in_the_history(
     model: Callable[..., Result], versions: Path
 ) -> None:
     for arguments in (
-        ["canary", "2", "--share", "1"],
+        ["canary", "2", "--traffic", "1"],
         ["shadow", "2"],
         ["clear"],
         ["promote", "2", "-m", "ü"],
@@ -296,8 +296,8 @@ def test_a_version_that_is_held_is_told_so(model: Callable[..., Result], version
     [
         ["promote"],
         ["canary", "2"],
-        ["canary", "2", "--share", "2"],
-        ["canary", "2", "--share", "ten"],
+        ["canary", "2", "--traffic", "2"],
+        ["canary", "2", "--traffic", "ten"],
         ["diff", "1"],
         ["list", "--model", "../secret"],
         ["list", "--model", ""],
@@ -313,11 +313,11 @@ def test_a_command_that_is_misused_says_how_it_is_used(
     assert "Usage: " in result.stderr
 
 
-@pytest.mark.parametrize("share", ["nan", "inf", "-inf"])
-def test_a_share_that_is_no_number_is_refused(
-    model: Callable[..., Result], versions: Path, share: str
+@pytest.mark.parametrize("traffic", ["nan", "inf", "-inf"])
+def test_traffic_that_is_no_number_is_refused(
+    model: Callable[..., Result], versions: Path, traffic: str
 ) -> None:
-    assert model("canary", "2", "--share", share).exit_code in (1, 2)
+    assert model("canary", "2", "--traffic", traffic).exit_code in (1, 2)
     assert read_release(versions) == Release("1")
 
 

@@ -456,8 +456,8 @@ def test_a_checkpoint_that_is_another_version_than_its_directory_says_is_refused
 # Canary
 
 
-def rollout(versions: Path, share: float) -> Rollout:
-    write_release(versions, Release("1", "2", "canary", share))
+def rollout(versions: Path, traffic: float) -> Rollout:
+    write_release(versions, Release("1", "2", "canary", traffic))
     return ModelService(ModelSource(versions)).rollout
 
 
@@ -466,13 +466,13 @@ def test_a_canary_answers_its_share_of_callers_and_each_caller_stays_on_one_side
 ) -> None:
     keys = [f"caller-{number}" for number in range(4000)]
     sides = {}
-    for share in (0.0, 0.1, 0.5, 1.0):
-        chosen = rollout(versions, share)
-        sides[share] = {key for key in keys if chosen.choose(key).version == "2"}
-        again = rollout(versions, share)
-        assert sides[share] == {key for key in keys if again.choose(key).version == "2"}
-        assert len(sides[share]) == pytest.approx(share * len(keys), abs=120)
-    assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its share grows
+    for traffic in (0.0, 0.1, 0.5, 1.0):
+        chosen = rollout(versions, traffic)
+        sides[traffic] = {key for key in keys if chosen.choose(key).version == "2"}
+        again = rollout(versions, traffic)
+        assert sides[traffic] == {key for key in keys if again.choose(key).version == "2"}
+        assert len(sides[traffic]) == pytest.approx(traffic * len(keys), abs=120)
+    assert sides[0.1] < sides[0.5]  # who tries a candidate goes on to try it when its traffic grows
     write_release(versions, Release("1", "3", "canary", 0.1))
     other = ModelService(ModelSource(versions)).rollout
     assert sides[0.1] != {key for key in keys if other.choose(key).version == "3"}

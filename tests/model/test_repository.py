@@ -200,11 +200,11 @@ class TestCandidates:
         with pytest.raises(ReleaseRejected, match="serves already, as the highest; promote the"):
             repository.canary("3", 0.1)
 
-    @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan"), float("inf")])
-    def test_a_share_is_from_0_to_1(self, repository: Repository, share: float) -> None:
+    @pytest.mark.parametrize("traffic", [-0.1, 1.1, float("nan"), float("inf")])
+    def test_traffic_is_from_0_to_1(self, repository: Repository, traffic: float) -> None:
         before = state(repository)
-        with pytest.raises(BundleError, match="share must be a number from 0 to 1"):
-            repository.canary("2", share)
+        with pytest.raises(BundleError, match="traffic must be a number from 0 to 1"):
+            repository.canary("2", traffic)
         assert state(repository) == before
 
 
@@ -526,8 +526,8 @@ def test_the_versions_are_told_with_their_state_and_what_is_wrong_with_them(
     release = Release("1", "2", "canary", 0.1)
     one, two, three = repository.summaries(release)
     nine = repository.summaries(Release("9"))[-1]
-    assert (one.version, one.state, one.share, one.problem) == ("1", "stable", None, "")
-    assert (two.version, two.state, two.share) == ("2", "canary", 0.1)
+    assert (one.version, one.state, one.traffic, one.problem) == ("1", "stable", None, "")
+    assert (two.version, two.state, two.traffic) == ("2", "canary", 0.1)
     files = list((repository.directory / "1").iterdir())
     assert one.bytes == sum(file.stat().st_size for file in files)
     assert one.created_at is not None

@@ -24,7 +24,7 @@ ROW = (
     "model promote 2",
     "SIGKILL",
     "key create soaked",
-    "model canary 3 --share 0.3",
+    "model canary 3 --traffic 0.3",
     "model clear",
     "SIGTERM",
     "key revoke soaked",

@@ -312,7 +312,7 @@ class ReleaseSchema(Schema):
     mode = fields.String(
         required=True, allow_none=True, metadata={"enum": ["canary", "shadow", None]}
     )
-    share = fields.Float(
+    traffic = fields.Float(
         required=True, allow_none=True, **_said("Of the requests, how many a canary answers.")
     )
     fault = fields.String(
