@@ -126,13 +126,43 @@ def log_lines() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 
 
 @pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle, in a directory of versions; don't change it."""
+    import numpy as np
+
+    from app.packing.network import pack
+    from tests.small_model import CLASSES, FEATURES, make_network
+
+    out = tmp_path_factory.mktemp("models") / "example" / "1"
+    golden = np.array([[30, 20_000, 1], [60, np.nan, 9], [300, 1e9, 0]], dtype=np.float32)
+    pack(
+        make_network(),
+        out,
+        name="example",
+        version="1",
+        features=FEATURES,
+        classes=CLASSES,
+        golden_samples=golden,
+        training={"roc_auc": 0.8},
+        documents={"README.md": b"# example\n"},
+    )
+    return out
+
+
+@pytest.fixture
+def bundle(packed: Path, tmp_path: Path) -> Path:
+    """A copy of the small bundle, to be damaged."""
+    return Path(shutil.copytree(packed, tmp_path / "example" / "1"))
+
+
+@pytest.fixture(scope="session")
 def three_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model's directory of versions 1, 2 and 3, which answer differently; don't change it."""
     import numpy as np
     import torch
 
     from app.packing.network import pack
-    from tests.model.conftest import CLASSES, FEATURES, make_network
+    from tests.small_model import CLASSES, FEATURES, make_network
 
     directory = tmp_path_factory.mktemp("lifecycle") / "example"
     golden = np.array([[30, 20_000, 1], [60, np.nan, 9], [300, 1e9, 0]], dtype=np.float32)
@@ -168,7 +198,7 @@ def many_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from app.model.network import Network
     from app.packing.network import pack
-    from tests.model.conftest import FEATURES
+    from tests.small_model import FEATURES
 
     directory = tmp_path_factory.mktemp("many") / "many"
     torch.manual_seed(11)

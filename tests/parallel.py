@@ -22,7 +22,7 @@ _SHARES_NOTHING = ("tests/faults/", "tests/trials/", "tests/integration/test_sch
 _LONGEST = (
     "tests/trials/test_soak.py::test_a_s",
     "tests/integration/test_schemathesis.py",
-    "tests/model/packing/test_file.py",
+    "tests/packing/test_file.py",
     "tests/trials/test_fuzz.py::test_a_few_thousand",
     "tests/integration/test_hot_swap.py",
     "tests/test_readme.py",
@@ -35,7 +35,7 @@ _LONGEST = (
     "tests/integration/",
     "tests/faults/",
     "tests/worker/",
-    "tests/model/packing/",
+    "tests/packing/",
     "tests/deploy/",
 )
 """How the names of those tests begin that take long, the longest first."""

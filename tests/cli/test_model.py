@@ -20,7 +20,7 @@ from app.model.network import save_checkpoint
 from app.registry.release import Release, read_release, write_release
 from tests.conftest import ROOT, without_coverage
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest
-from tests.model.conftest import CLASSES, FEATURES, make_network
+from tests.small_model import CLASSES, FEATURES, make_network
 
 COMMANDS = {
     "list": [],

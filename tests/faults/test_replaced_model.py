@@ -23,7 +23,7 @@ from app.packing.network import pack
 from app.registry.release import Release, write_release
 from tests.faults.conftest import Callers, Start, predict
 from tests.integration.conftest import Server, wait_for
-from tests.model.conftest import CLASSES, FEATURES
+from tests.small_model import CLASSES, FEATURES
 
 SAMPLE = {"age": 30, "income": 20_000, "visits": 1}
 

@@ -22,7 +22,7 @@ from app.packing.network import pack
 from app.registry.release import Release, write_release
 from tests.conftest import without_coverage
 from tests.integration.conftest import Server, wait_for
-from tests.model.conftest import CLASSES, FEATURES
+from tests.small_model import CLASSES, FEATURES
 from tests.telemetry.test_metrics import samples
 
 PROMOTIONS = {"keepalive": 30, "gthread": 10, "sync": 10}

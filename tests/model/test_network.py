@@ -16,7 +16,7 @@ from torch import nn
 
 from app.model.errors import BundleError
 from app.model.network import build_network, read_checkpoint, save_checkpoint
-from tests.model.conftest import make_network
+from tests.small_model import make_network
 
 
 def foreign_checkpoint(**changes: Any) -> dict[str, Any]:

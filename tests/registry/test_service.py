@@ -29,9 +29,9 @@ from app.packing.network import parity_samples
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService, Observer
 from tests.conftest import BUNDLE, ROOT
-from tests.model.conftest import CLASSES
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint, overflowing_checkpoint
+from tests.small_model import CLASSES
 
 RUNTIMES = ["onnx", "torch"]
 

@@ -29,8 +29,8 @@ from app.packing.graph import read_graph
 from app.packing.program import read_program
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService
-from tests.model.packing.conftest import describe, editing, rewrite
 from tests.model.test_network import foreign_checkpoint
+from tests.packing.conftest import describe, editing, rewrite
 
 WEIGHTS = "data/weights/model_weights_config.json"
 REAL = pytest.mark.real_trials

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.packing.program import read_program
-from tests.model.packing.conftest import Residual, editing, plain, rewrite, save_program
+from tests.packing.conftest import Residual, editing, plain, rewrite, save_program
 
 PROGRAM = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"

@@ -19,10 +19,10 @@ from app.model.runtime import TorchRuntime
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT
-from tests.model.conftest import make_network
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint
-from tests.model.test_service import load, refusal
+from tests.registry.test_service import load, refusal
+from tests.small_model import make_network
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 without_cuda = pytest.mark.skipif(

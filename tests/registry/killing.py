@@ -1,7 +1,7 @@
 """A program that kills a change of the release, with SIGKILL, before each of its steps in turn.
 
-``python -m tests.model.killing write_release|promote DIRECTORY``. A step is one instruction of the
-interpreter in our modules and in `tempfile`: between any two system calls there are some. Each
+``python -m tests.registry.killing write_release|promote DIRECTORY``. A step is one instruction of
+the interpreter in our modules and in `tempfile`: between any two system calls there are some. Each
 attempt is a process of its own, forked from this one, and what it left is examined here.
 """
 

@@ -26,7 +26,7 @@ from app.packing.description import ModelDescription, read_description
 from app.packing.file import pack_file
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import ROOT
-from tests.model.packing.conftest import (
+from tests.packing.conftest import (
     ANY_ROWS,
     Residual,
     describe,

@@ -27,7 +27,9 @@ from app.packing.description import ModelDescription
 from app.packing.file import pack_file
 from app.packing.program import read_program
 from app.registry.loading import ModelSource, load_model
-from tests.model.packing.conftest import (
+from tests.model.test_bundle import change
+from tests.model.test_network import foreign_checkpoint
+from tests.packing.conftest import (
     ANY_ROWS,
     Residual,
     describe,
@@ -35,8 +37,6 @@ from tests.model.packing.conftest import (
     save_onnx,
     save_program,
 )
-from tests.model.test_bundle import change
-from tests.model.test_network import foreign_checkpoint
 
 NAMES = ("a", "b", "c", "d")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -125,7 +125,7 @@ def test_a_pickled_module_is_exported(
 ) -> None:
     torch.save(Residual(), tmp_path / "model.pt")
     said = refusal(pack, tmp_path / "model.pt")
-    assert "code that it hides (tests.model.packing.conftest.Residual)" in said
+    assert "code that it hides (tests.packing.conftest.Residual)" in said
     loading = re.search(r"torch\.load\(FILE, weights_only=False\)", said)
     assert loading
     model = eval(loading[0], {"torch": torch, "FILE": tmp_path / "model.pt"})

@@ -20,7 +20,7 @@ from app.packing.expressions import check_expression
 from app.packing.functional import functional
 from app.packing.network import quiet_exporter
 from app.packing.program import read_program
-from tests.model.packing.conftest import ANY_ROWS, editing, rewrite, save_program
+from tests.packing.conftest import ANY_ROWS, editing, rewrite, save_program
 
 PROGRAM = "models/model.json"
 aten = torch.ops.aten

@@ -14,7 +14,7 @@ from app.packing.network import pack
 from app.registry.comparison import compare
 from app.registry.loading import ModelSource, load_model
 from tests.damage import corrupt, edit_manifest
-from tests.model.conftest import CLASSES, FEATURES, make_network
+from tests.small_model import CLASSES, FEATURES, make_network
 
 
 def test_versions_are_compared_by_schema_figures_and_answers(versions: Path) -> None:

@@ -14,7 +14,7 @@ from app.model.errors import BundleError
 from app.model.network import Network
 from app.model.runtime import OnnxRuntime, TorchRuntime
 from app.packing import network as packing
-from tests.model.conftest import CLASSES, FEATURES, make_network
+from tests.small_model import CLASSES, FEATURES, make_network
 
 GOLDEN = np.array([[30, 20_000, 1], [60, np.nan, 9]], dtype=np.float32)
 

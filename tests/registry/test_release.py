@@ -235,7 +235,7 @@ def test_killed_at_any_step_it_leaves_the_old_release_or_the_new_one(
 ) -> None:
     """See ``killing.py``, which also sees that the history agrees and the next change is made."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.model.killing", what, tmp_path],
+        [sys.executable, "-m", "tests.registry.killing", what, tmp_path],
         cwd=ROOT,
         env=without_coverage(),
         capture_output=True,
