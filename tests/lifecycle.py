@@ -89,8 +89,8 @@ def run_line(line: str, runner: FlaskCliRunner, last_code: int) -> tuple[int, st
     if line == "echo $?":
         return 0, f"{last_code}\n"
     words = shlex.split(line)
-    if words[:3] == ["flask", "--app", "wsgi"]:
-        result = runner.invoke(args=words[3:])
+    if words[0] == "lantern":
+        result = runner.invoke(args=words[1:])
         return result.exit_code, result.output
     ran = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
     return 0, ran.stdout

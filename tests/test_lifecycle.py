@@ -27,4 +27,4 @@ def test_the_document_shows_what_the_commands_print(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_document_shows_every_command(command: str) -> None:
-    assert f"$ flask --app wsgi model {command}" in DOCUMENT.read_text()
+    assert f"$ lantern model {command}" in DOCUMENT.read_text()

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,9 @@ from tests.integration.conftest import Server, free_port, wait_for
 README = (ROOT / "README.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
 
+INSTALLED = "lantern_serving"
+"""The name of the package where it is installed; tests/deploy/test_wheel.py tries it by that."""
+
 Block = tuple[str, str]
 
 
@@ -57,27 +61,24 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for language, text in BRING_YOUR_OWN:
         if language == "python":
             programs += 1
-            subprocess.run([sys.executable, "-c", text], cwd=directory, env=environ, check=True)
-        if language != "sh":
-            continue
-        # Elsewhere than in the root of the repository, which a test shall not change.
-        commands = text.replace(".venv/bin/flask", f"{sys.executable} -m flask")
-        commands = commands.replace("=models/", f"={directory}/models/")
-        lines = [line for line in commands.replace("\\\n", "").splitlines() if " flask " in line]
-        for line in lines:
-            subprocess.run(line, shell=True, cwd=directory, env=environ, check=True)
+            command = [sys.executable, "-c", text.replace(INSTALLED, "app")]
+            subprocess.run(command, cwd=directory, env=environ, check=True)
+        if language == "sh":
+            for line in text.replace("\\\n", "").splitlines():
+                if line.startswith("lantern model"):
+                    command = [sys.executable, "-m", "app", *shlex.split(line)[1:]]
+                    subprocess.run(command, cwd=directory, env=environ, check=True)
     assert programs == 3
     return directory
 
 
 def served(directory: Path) -> list[dict[str, str]]:
     """The settings of each command that serves a model of one's own."""
-    commands = [text for language, text in BRING_YOUR_OWN if language == "sh"]
-    serving = [text for text in commands if "make serve" in text]
-    found = [dict(re.findall(r"(LANTERN_\w+)=(\S+)", command)) for command in serving]
-    for variables in found:
-        path = variables["LANTERN_MODEL__PATH"].replace("$PWD/", "")
-        variables["LANTERN_MODEL__PATH"] = str(directory / path)
+    found = []
+    for _, text in BRING_YOUR_OWN:
+        for path in re.findall(r"\blantern serve (\S+)", text):
+            variables = dict(re.findall(r"(LANTERN_\w+)=(\S+)", text))
+            found.append(variables | {"LANTERN_MODEL__PATH": str(directory / path)})
     return found
 
 
@@ -116,7 +117,6 @@ def test_the_tumours_of_the_readme_are_told_apart_over_http(
         got["label"] == label for got, label in zip(answer["predictions"], labels, strict=True)
     ]
     assert sum(right) / len(right) > 0.95
-    assert (followed / "models" / "tumours" / "release.toml").is_file()
 
 
 def test_the_example_of_a_features_file_is_one(followed: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_the_python_of_the_quickstart_prints_probabilities(container: Server) ->
     [program] = [text for language, text in blocks(README, "Quickstart") if language == "python"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(program.replace(DEFAULT_URL, container.url), {})
+        exec(program.replace(DEFAULT_URL, container.url).replace(INSTALLED, "app"), {})
     assert sum(ast.literal_eval(printed.getvalue()).values()) == pytest.approx(1, abs=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -23,10 +24,12 @@ from onnx import TensorProto, helper
 from packaging.requirements import Requirement
 
 from app import __version__
+from app.client import DEFAULT_URL
 from benchmarks.peers import read_pins
 from tests.conftest import BUNDLE, ROOT
 from tests.deploy.conftest import make_serving_environment
 from tests.integration.conftest import free_port, wait_for
+from tests.test_readme import README, blocks
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -149,6 +152,13 @@ def test_the_example_is_served_from_an_empty_directory(
         assert sum(ask(url, sample)["probabilities"].values()) == pytest.approx(1, abs=1e-6)
         for path in ("/", "/docs/", "/openapi.json", "/static/page.css", "/metrics"):
             assert requests.get(f"{url}{path}", timeout=120).status_code == 200, path
+        # The README's own, which a checkout can run under another name alone.
+        [program] = [text for kind, text in blocks(README, "Quickstart") if kind == "python"]
+        command = [python, "-P", "-c", program.replace(DEFAULT_URL, url)]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environ_of({}), capture_output=True, check=True
+        )
+        assert sum(ast.literal_eval(ran.stdout.decode()).values()) == pytest.approx(1, abs=1e-6)
     assert not list(tmp_path.iterdir())
 
 
