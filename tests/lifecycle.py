@@ -12,13 +12,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from flask.testing import FlaskCliRunner
+from msgspec.structs import replace
 
 from app import create_app
 from app.model.manifest import read_manifest
