@@ -17,7 +17,7 @@ from time import perf_counter
 
 from benchmarks.servers import BenchmarkError, Server
 
-MOST_CONNECTIONS = 800
+MAX_CONNECTIONS = 800
 """Under the thousand that a worker takes: more under way at once would measure something else."""
 CLOSED_CONNECTIONS = 16
 _GIVE_UP_SECONDS = 10.0
@@ -70,7 +70,7 @@ class _Client:
         """Send the next request, which fell due at ``due``."""
         if self._idle:
             connection = self._idle.pop()
-        elif self.under_way < MOST_CONNECTIONS:
+        elif self.under_way < MAX_CONNECTIONS:
             connection = socket.create_connection(self._address, timeout=_GIVE_UP_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._selector.register(connection, selectors.EVENT_READ)

@@ -234,9 +234,9 @@ def test_a_model_of_many_classes_has_few_series(app: Flask) -> None:
         for line in parts.metrics.exposition().decode().splitlines()
         if line.startswith("lantern_predictions_total{")
     ]
-    assert len(series) == predictions.MOST_SERIES + 1
+    assert len(series) == predictions.MAX_SERIES + 1
     [others] = [line for line in series if 'class="(other)"' in line]
-    assert float(others.split()[-1]) == 2 * (MANY - predictions.MOST_SERIES)
+    assert float(others.split()[-1]) == 2 * (MANY - predictions.MAX_SERIES)
     assert f'"{model.classes[0]}"' in series[0]
 
 
@@ -252,7 +252,7 @@ def test_documents_about_a_model_of_many_classes_name_some(app: Flask) -> None:
 def test_the_page_of_a_model_that_fits_no_form_says_so(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.blueprints.info._MOST_NAMES", MANY - 1)
+    monkeypatch.setattr("app.blueprints.info._MAX_NAMES", MANY - 1)
     page = app.test_client().get("/", headers={"Accept": "text/html"}).text
     assert "too many for a form" in page
     assert "page.js" not in page

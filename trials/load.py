@@ -30,7 +30,7 @@ BUCKETS_PER_SECOND = 10
 """How finely it is noted when which version answered."""
 OVERLOADED = b"urn:lantern:problem:overloaded"
 """What is in an answer that refuses a request because it would have waited for too long."""
-_MOST_FAILURES = 10_000
+_MAX_FAILURES = 10_000
 _POLL_SECONDS = 0.05
 _READ_BYTES = 1 << 18
 _TOLERANCE = 1e-5
@@ -402,7 +402,7 @@ class _Client:
         self._replace(connection)
 
     def _note(self, failure: Failure) -> None:
-        if len(self.tally.failures) < _MOST_FAILURES:
+        if len(self.tally.failures) < _MAX_FAILURES:
             self.tally.failures.append(failure)
         else:
             self.tally.more_failures += 1

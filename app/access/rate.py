@@ -26,7 +26,7 @@ _RATE = re.compile(r"([1-9][0-9]{0,5})/(second|minute|hour|day)")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _MICROSECONDS = 1_000_000
 
-_MOST_CALLERS = 65536
+_MAX_CALLERS = 65536
 """So many are remembered in memory; of more, those that asked longest ago begin anew."""
 _REDIS_SECONDS = 0.1
 """So long may Redis take. A worker has one thread: all its callers wait meanwhile."""
@@ -79,7 +79,7 @@ class MemoryStorage:
             wait = arrival - now - rate.burst
             # In again at the end, so that the first is who asked longest ago.
             self._times[caller] = arrival if wait > 0 else arrival + rate.interval
-            if len(self._times) > _MOST_CALLERS:
+            if len(self._times) > _MAX_CALLERS:
                 del self._times[next(iter(self._times))]
         return max(wait, 0)
 

@@ -41,7 +41,7 @@ _LINKED = (
 )
 """What the page links to: rule, endpoint and label."""
 
-_MOST_FIELDS, _MOST_NAMES = 200, 1000
+_MAX_FIELDS, _MAX_NAMES = 200, 1000
 """The page has a form for a model of so many features and classes: it is made for each visitor."""
 
 
@@ -80,7 +80,7 @@ def index() -> Response:
 
 def _fits_a_form(model: Model) -> bool:
     """Return True if people can fill in the features, and the page need not hold many names."""
-    return model.encoder.width <= _MOST_FIELDS and len(model.classes) <= _MOST_NAMES
+    return model.encoder.width <= _MAX_FIELDS and len(model.classes) <= _MAX_NAMES
 
 
 _described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ..model.errors import ModelError
 
 _TIMEOUT_SECONDS = 10
-_MOST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 
 Labels = Mapping[str, str]
 
@@ -55,7 +55,7 @@ def read_metrics(url: str, api_key: str | None = None) -> str:
         if api_key:
             request.add_unredirected_header("Authorization", f"Bearer {api_key}")
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
-            text: str = response.read(_MOST_BYTES).decode()
+            text: str = response.read(_MAX_BYTES).decode()
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         place = url.rpartition("@")[2]  # what stands before it may be a password

@@ -45,9 +45,9 @@ _ERRORS = {
     500: "A fault of ours.",
     503: "No model is loaded, or the server is overloaded: Retry-After says when to retry.",
 }
-_MOST_SHOWN = 100
+_MAX_SHOWN = 100
 """So many classes are named, and shown in an example; those of a model with more only in part."""
-_MOST_DESCRIBED = 1000
+_MAX_DESCRIBED = 1000
 """So many features are described one by one: the document is built for each who asks for it."""
 _WARNINGS = {
     WARNINGS_HEADER: {
@@ -247,7 +247,7 @@ class OperationBuilder:
             "timeout": _TIMEOUT,
         }
         features = model.manifest.features if model else ()
-        if len(features) > _MOST_DESCRIBED:
+        if len(features) > _MAX_DESCRIBED:
             features = ()
         self._sample = {feature.name: _example(feature) for feature in features}
         self._prediction = _example_prediction(model, self._sample)
@@ -369,7 +369,7 @@ def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
 def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
     if not features:
         return {"type": "object", "description": "No model is loaded: its features aren't known."}
-    if len(features) > _MOST_DESCRIBED:
+    if len(features) > _MAX_DESCRIBED:
         return {
             "type": "object",
             "description": f"A number for each of {len(features):,} features: the model's info "
@@ -413,7 +413,7 @@ def _example(feature: Feature) -> float:
 
 def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
     """Return the model's real answer for the example, if it has one that can be read."""
-    if model is None or len(model.classes) > _MOST_SHOWN or not sample:
+    if model is None or len(model.classes) > _MAX_SHOWN or not sample:
         return None
     try:
         prediction = model.predict(model.encoder.encode(sample))
@@ -427,9 +427,9 @@ def _description(model: Model | None) -> str:
     if model is None:
         return "No model is loaded."
     manifest = model.manifest
-    shown = enumerate(manifest.classes[:_MOST_SHOWN])
+    shown = enumerate(manifest.classes[:_MAX_SHOWN])
     classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
-    more = len(manifest.classes) - _MOST_SHOWN
+    more = len(manifest.classes) - _MAX_SHOWN
     return (
         f"Serves **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
         f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."

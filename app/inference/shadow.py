@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..model.model import Model
 
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 """How many bytes of rows and answers wait at most."""
 
 _COLLECT_SECONDS = 0.05
@@ -36,7 +36,7 @@ _ROUND_SECONDS = 1.0
 """How long the rows that are kept shall last at most, pauses and all: then others are due."""
 _LEAST_SHARE = 0.02
 """The share of one core that the candidate gets, however busy the worker is."""
-_MOST_SHARE = 0.5
+_MAX_SHARE = 0.5
 """The share that it gets beside an idle worker."""
 _FIRST_GUESS = 1e-3
 """The seconds that a row takes, before one was predicted."""
@@ -154,7 +154,7 @@ class _Block:
 
 
 class _Sample:
-    """A sample of the rows that are added, of ``most_rows`` and `MOST_BYTES` at most.
+    """A sample of the rows that are added, of ``max_rows`` and `MAX_BYTES` at most.
 
     Each row is in it with the same probability, whenever and in however large a batch it came: at
     first ``share``. Whenever there are too many, every row that is there leaves by the toss of a
@@ -162,8 +162,8 @@ class _Sample:
     sampling).
     """
 
-    def __init__(self, most_rows: int, random: np.random.Generator, share: float = 1.0) -> None:
-        self._most_rows = most_rows
+    def __init__(self, max_rows: int, random: np.random.Generator, share: float = 1.0) -> None:
+        self._max_rows = max_rows
         self._random = random
         self._bytes = 0
         self.rows = 0
@@ -197,7 +197,7 @@ class _Sample:
         else:
             self._gap = self._new_gap()
             self._keep(pair, rows, probabilities)
-        while self.rows > self._most_rows or self._bytes > MOST_BYTES:
+        while self.rows > self._max_rows or self._bytes > MAX_BYTES:
             before, self._blocks, self.rows, self._bytes = self._blocks, {}, 0, 0
             self._set_share(self._share / 2)
             for block in before.values():
@@ -316,11 +316,11 @@ class Shadow:
         """
         seconds = self._seconds_a_row + self._seconds_to_hand_over
         affordable = int(self._allowed_share() * _ROUND_SECONDS / seconds)
-        most_rows = max(affordable, _LEAST_ROWS)
-        return _Sample(most_rows, self._random, min(1.0, most_rows / max(1, offered_before)))
+        max_rows = max(affordable, _LEAST_ROWS)
+        return _Sample(max_rows, self._random, min(1.0, max_rows / max(1, offered_before)))
 
     def _allowed_share(self) -> float:
-        return max(_LEAST_SHARE, _MOST_SHARE - self._in_flight())
+        return max(_LEAST_SHARE, _MAX_SHARE - self._in_flight())
 
     def _run(self) -> None:
         is_going_on = True

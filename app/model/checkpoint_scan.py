@@ -21,7 +21,7 @@ from .errors import BundleError, first_line, shown
 from .file_kind import GRAPH, WHOLE_MODEL, archive_kind, foreign_kind, members_of
 
 _LARGEST_PICKLE = 16 << 20
-_MOST_MEMBERS = 100_000
+_MAX_MEMBERS = 100_000
 _NEEDED = "data.pkl"
 _ZIP = b"PK\x03\x04"
 _ITEM_SIZES = {
@@ -104,7 +104,7 @@ def _scan(archive: zipfile.ZipFile, path: Path) -> None:
         raise BundleError(
             f"{path} is a compressed zip ({(compressed or [''])[0][:80]}); save it with torch.save."
         )
-    if len(set(names)) != len(names) or len(names) > _MOST_MEMBERS:
+    if len(set(names)) != len(names) or len(names) > _MAX_MEMBERS:
         raise BundleError(f"{path} holds files of one name, or too many; save it with torch.save.")
     sizes = {name: entry.file_size for name, entry in zip(names, entries, strict=True)}
     if _NEEDED not in sizes:

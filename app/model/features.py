@@ -28,8 +28,8 @@ _NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
 _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 80
-_MOST_GUESSES = 10
-_MOST_COMPARISONS = 100
+_MAX_GUESSES = 10
+_MAX_COMPARISONS = 100
 """How many names are compared at most to guess what the unknown ones of one input were meant to be:
 each comparison takes as long as a row of a batch does, and more."""
 
@@ -198,8 +198,8 @@ class _Guesses:
 
     def __init__(self, lookalikes: Mapping[str, str]) -> None:
         self._lookalikes = lookalikes
-        self._guesses = _MOST_GUESSES
-        self._comparisons = _MOST_COMPARISONS
+        self._guesses = _MAX_GUESSES
+        self._comparisons = _MAX_COMPARISONS
 
     def hint(self, name: str, missing: Sequence[str]) -> str:
         """Return what to add to the fault of an unknown name; nothing without a guess."""

@@ -28,7 +28,7 @@ _CONSTANTS = "data/constants/model_constants_config.json"
 _EXAMPLES = "data/sample_inputs/model.pt"
 _SMALL = ("archive_format", "archive_version", "byteorder", ".data/version")
 _RECORDS = {_WEIGHTS: re.compile(r"weight_[0-9]+"), _CONSTANTS: re.compile(r"tensor_[0-9]+")}
-_MOST_MEMBERS = 100_000
+_MAX_MEMBERS = 100_000
 
 
 def safe_archive(path: Path) -> tuple[io.BytesIO, str]:
@@ -85,8 +85,8 @@ def _check_entries(archive: zipfile.ZipFile, names: list[str], size: int) -> Non
         raise BundleError("is a compressed zip; write it with torch.export.save.")
     if len(set(names)) != len(names):
         raise BundleError("has two files of one name; write it with torch.export.save.")
-    if len(names) > _MOST_MEMBERS:
-        raise BundleError(f"holds {len(names):,} files; at most {_MOST_MEMBERS:,} are read.")
+    if len(names) > _MAX_MEMBERS:
+        raise BundleError(f"holds {len(names):,} files; at most {_MAX_MEMBERS:,} are read.")
 
 
 def _document(records: Mapping[str, bytes]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import re
 from ..model.errors import BundleError, shown
 
 _LONGEST = 2_000
-_MOST_NODES = 300
-_MOST_DEPTH = 12
+_MAX_NODES = 300
+_MAX_DEPTH = 12
 _LARGEST_POWER = 4
 _POWERS = frozenset({"Pow", "PowByNatural"})
 _FUNCTIONS = frozenset(
@@ -39,9 +39,9 @@ def check_expression(text: object) -> None:
         if not isinstance(text, str) or len(text) > _LONGEST:
             raise ValueError
         tree = ast.parse(text, mode="eval").body
-        if sum(1 for _ in ast.walk(tree)) > _MOST_NODES:
+        if sum(1 for _ in ast.walk(tree)) > _MAX_NODES:
             raise ValueError
-        _check(tree, _MOST_DEPTH, may_raise=True)
+        _check(tree, _MAX_DEPTH, may_raise=True)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise BundleError(
             f"is refused: it holds the expression {shown(text)} where a size is expected; only "

@@ -19,7 +19,7 @@ from .source import DYNAMIC_BATCH, Answers, Matrix, Source, asking
 
 _ROWS = 256
 """How many rows the original is asked at once, where it takes any number."""
-_MOST_ROWS = 10_000
+_MAX_ROWS = 10_000
 
 
 def read_program(path: Path) -> Source:
@@ -62,7 +62,7 @@ def _source(path: Path, program: torch.export.ExportedProgram) -> Source:
     if not isinstance(width, int):
         raise BundleError(f"{path} takes any number of columns; let only the rows be dynamic.")
     part = _rows_allowed(program, rows) if fixed is None else fixed
-    if not 0 < part <= _MOST_ROWS:
+    if not 0 < part <= _MAX_ROWS:
         raise BundleError(f"{path} was exported for {part:,} rows. {DYNAMIC_BATCH}.")
     try:
         with quiet_exporter():
@@ -106,4 +106,4 @@ def _rows_allowed(program: torch.export.ExportedProgram, rows: Any) -> int:
     allowed = program.range_constraints.get(rows.node.expr)
     if allowed is None:
         return _ROWS
-    return int(max(min(_ROWS, allowed.upper), min(allowed.lower, _MOST_ROWS + 1), 1))
+    return int(max(min(_ROWS, allowed.upper), min(allowed.lower, _MAX_ROWS + 1), 1))

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 from msgspec import UNSET, Raw, UnsetType
 
-MOST_COMMAS = 50_000
+MAX_COMMAS = 50_000
 """An object with many more commas than the members that it should have is not opened."""
 NESTED_TOO_DEEPLY = "its arrays and objects are nested too deeply"
 

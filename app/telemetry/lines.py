@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from .sink import open_sink
 
-MOST_HELD = 1 << 20
+MAX_HELD = 1 << 20
 """Bytes of lines that are held while they can't be written; those that follow are dropped."""
 _AGAIN_SECONDS = 0.1
 _EXIT_SECONDS = 1.0
@@ -59,7 +59,7 @@ class LineHandler(logging.Handler):
             self.handleError(record)
             return
         held = self._held
-        if self._dropped or len(held) + len(line) > MOST_HELD:
+        if self._dropped or len(held) + len(line) > MAX_HELD:
             self._drop()
         else:
             held += line
@@ -78,7 +78,7 @@ class LineHandler(logging.Handler):
         held = self._held
         try:
             while True:
-                if self._dropped and len(held) < MOST_HELD // 2:
+                if self._dropped and len(held) < MAX_HELD // 2:
                     held += self._notice()
                 if not held:
                     break

@@ -16,7 +16,7 @@ from .metrics import Metrics
 
 OTHERS = "(other)"
 """The label of all classes, or features, of a model that have no series of their own."""
-MOST_SERIES = 100
+MAX_SERIES = 100
 """So many classes of a model have a series of their own in the metrics, and so many features."""
 WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
@@ -75,9 +75,9 @@ def _record(
 
 def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[str, int]:
     """Sum what is counted of all names but the first of a model, the same in every worker."""
-    if len(names) <= MOST_SERIES:
+    if len(names) <= MAX_SERIES:
         return counts
-    few = {name: counts[name] for name in names[:MOST_SERIES] if name in counts}
+    few = {name: counts[name] for name in names[:MAX_SERIES] if name in counts}
     others = sum(counts.values()) - sum(few.values())
     return few | {OTHERS: others} if others else few
 

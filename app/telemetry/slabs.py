@@ -24,7 +24,7 @@ SLOTS = 512
 """Slabs of a memory: so many processes count at once. A reload has twice as many as workers."""
 SLAB_BYTES = 2 << 20
 """What the records of one process can take. Memory is given to what is written to, no sooner."""
-MOST_VALUES = 32
+MAX_VALUES = 32
 """Of one record."""
 
 _LAYOUT = int.from_bytes(b"slabs-01", "little")
@@ -183,8 +183,8 @@ class Slab:
         self._opened_by = used + 1
         self.spare = start
         """A place for the values of any record, which nobody reads."""
-        self._first = start + MOST_VALUES
-        self._room = words - MOST_VALUES
+        self._first = start + MAX_VALUES
+        self._room = words - MAX_VALUES
         self._places: dict[tuple[bytes, int, bool], int] = {}
 
     @property

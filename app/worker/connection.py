@@ -248,7 +248,7 @@ class Connection(QueueEntry):
 
     def _read(self) -> None:
         try:
-            data = self._receive_bytes(self._reader.most_to_read())
+            data = self._receive_bytes(self._reader.max_to_read())
         except BlockingIOError:
             return
         except OSError:  # reset by the client

@@ -52,7 +52,7 @@ _COMMON_NAMES = (
 
 _CODINGS = frozenset({"chunked", "identity", "compress", "deflate", "gzip"})
 
-_MOST_REMEMBERED = 512
+_MAX_REMEMBERED = 512
 _LONGEST_REMEMBERED = 128
 
 _LONGEST_ECHO = 80
@@ -109,11 +109,11 @@ class HeadParser:
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         # As Gunicorn reads its own settings: out of range means the default.
         most = cfg.limit_request_fields
-        self.most_fields = most if 0 < most <= 32768 else 32768
+        self.max_fields = most if 0 < most <= 32768 else 32768
         self.field_size = cfg.limit_request_field_size or 8190
         line = cfg.limit_request_line
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
-        self.head_size = (self.line_size or 1 << 20) + self.most_fields * (self.field_size + 2) + 4
+        self.head_size = (self.line_size or 1 << 20) + self.max_fields * (self.field_size + 2) + 4
         # Caches of what clients send repeatedly; bounded, because they may send anything.
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
@@ -204,8 +204,8 @@ class HeadParser:
             seen.add(key)
 
     def _check_sizes(self, head: bytes, lines: list[str]) -> None:
-        if len(lines) - 1 > self.most_fields:
-            raise Rejection(431, f"The head has more than {self.most_fields} fields.")
+        if len(lines) - 1 > self.max_fields:
+            raise Rejection(431, f"The head has more than {self.max_fields} fields.")
         if len(lines[0]) > self.line_size > 0:
             raise too_long_line(self.line_size)
         if len(head) > self.field_size:
@@ -236,7 +236,7 @@ class HeadParser:
         path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
         parsed = (method, target, path, url.query, protocol)
         if len(line) <= _LONGEST_REMEMBERED:
-            if len(self._lines) >= _MOST_REMEMBERED:
+            if len(self._lines) >= _MAX_REMEMBERED:
                 self._lines.clear()
             self._lines[line] = parsed
         return parsed
@@ -256,7 +256,7 @@ class HeadParser:
         elif _port_of(host) is None:
             raise Rejection(400, f"The Host {_quote(host)} is not a host, or a host and its port.")
         elif len(host) <= _LONGEST_REMEMBERED:
-            if len(self._hosts) >= _MOST_REMEMBERED:
+            if len(self._hosts) >= _MAX_REMEMBERED:
                 self._hosts.clear()
             self._hosts.add(host)
 
@@ -270,7 +270,7 @@ class HeadParser:
         if "_" in name:
             return self._underscored(name.upper(), key, value, environ)
         if len(name) <= _LONGEST_REMEMBERED:
-            if len(self._keys) >= _MOST_REMEMBERED:
+            if len(self._keys) >= _MAX_REMEMBERED:
                 self._keys = _COMMON_KEYS.copy()
             self._keys[name] = key
         return key

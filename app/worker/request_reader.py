@@ -106,7 +106,7 @@ class RequestReader:
         """Return a placeholder for a request whose head was not read, or not to its end."""
         return self._parser.unread(self._template)
 
-    def most_to_read(self) -> int:
+    def max_to_read(self) -> int:
         """Return how many bytes to read at once: what the body lacks, up to a bound."""
         if self._body is None or isinstance(self._body, ChunkedBody):
             return READ_BYTES

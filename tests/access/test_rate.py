@@ -79,7 +79,7 @@ def test_seconds_to_wait_are_whole_and_never_zero(clock: Clock) -> None:
 def test_what_is_remembered_of_callers_is_bounded(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "_MOST_CALLERS", 100)
+    monkeypatch.setattr(rates, "_MAX_CALLERS", 100)
     storage, rate = MemoryStorage(), Rate.parse("1/hour")
     for number in range(1000):
         storage.take(str(number), rate)

@@ -250,7 +250,7 @@ def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
 def test_the_memory_of_what_waits_is_bounded(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.shadow.MOST_BYTES", 200_000)
+    monkeypatch.setattr("app.inference.shadow.MAX_BYTES", 200_000)
     sample = _Sample(10**9, np.random.default_rng(1))
     versions = Pair.of(*pair)
     rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
@@ -292,7 +292,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         shadow._compare_all(sample)
         found[in_flight] = (now - before) / (now - before + sum(pauses))
         # What is kept for the next round takes a second with the pauses, where it can be so few.
-        assert shadow._new_sample()._most_rows == 64
+        assert shadow._new_sample()._max_rows == 64
     assert found == pytest.approx({0.0: 0.5, 0.3: 0.2, 5.0: 0.02})
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from app.telemetry import lines
-from app.telemetry.lines import MOST_HELD, LineHandler
+from app.telemetry.lines import MAX_HELD, LineHandler
 from tests.conftest import ROOT
 from tests.integration.conftest import wait_for
 
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> 
     lines.when_dropped(lambda stream, number: dropped.append(number))
     reading, writing = os.pipe()
     logger = logger_to(writing)
-    for number in range(2 * MOST_HELD // 1000):
+    for number in range(2 * MAX_HELD // 1000):
         logger.info("%06d %s", number, "x" * 992)
     held, missing, after = (
         read_all(reading, "nobody took them")
@@ -96,8 +96,8 @@ def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> 
     assert missing
     numbers = [int(line[:6]) for line in held.splitlines()]
     assert numbers == list(range(len(numbers)))
-    assert len(numbers) + sum(dropped) == 2 * MOST_HELD // 1000
-    assert len(held) <= MOST_HELD + 65536
+    assert len(numbers) + sum(dropped) == 2 * MAX_HELD // 1000
+    assert len(held) <= MAX_HELD + 65536
     logger.info("and on it goes")
     assert after + read_all(reading, "on it goes").decode() == "and on it goes\n"
     os.close(reading)
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> 
 def test_a_line_larger_than_all_that_is_held_is_told_as_dropped() -> None:
     reading, writing = os.pipe()
     logger = logger_to(writing)
-    logger.info("x" * (MOST_HELD + 1))
+    logger.info("x" * (MAX_HELD + 1))
     logger.info("next")
     assert read_all(reading, "next") == b"1 lines of the log were dropped: nobody took them\nnext\n"
     os.close(reading)

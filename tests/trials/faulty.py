@@ -17,7 +17,7 @@ _kept: list[object] = []
 _numbers = itertools.count(1)
 _MIB = 1 << 20
 _LEAKED_A_SECOND = 25 * _MIB
-_MOST_AT_ONCE = _LEAKED_A_SECOND // 5
+_MAX_AT_ONCE = _LEAKED_A_SECOND // 5
 
 
 class Faulty:
@@ -50,7 +50,7 @@ class Faulty:
 
     def _leak(self) -> None:
         now = time.monotonic()
-        due = min(int((now - self._leaked) * _LEAKED_A_SECOND), _MOST_AT_ONCE)
+        due = min(int((now - self._leaked) * _LEAKED_A_SECOND), _MAX_AT_ONCE)
         _kept.append(b"\xff" * due)
         self._leaked = now
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from trials.fuzz.costs import (
-    MOST_TIMES,
+    MAX_TIMES,
     SEARCHED_SIZE,
     SHAPES,
     VALID,
@@ -59,7 +59,7 @@ def test_the_dearest_stand_first_and_what_is_too_dear_is_a_fault() -> None:
     assert rows == ["| small", "| dear", "| cheap", "| wrong"]
     dear, wrong = faults(costs)
     assert dear.startswith("dear costs 10.0 times")
-    assert f"{MOST_TIMES:g} are allowed" in dear
+    assert f"{MAX_TIMES:g} are allowed" in dear
     assert wrong == "wrong is answered 500"
 
 

@@ -23,7 +23,7 @@ from tests.worker.wire import exchange
 from trials.fuzz import costs
 from trials.fuzz.run import PARTS, Options, Outcome, run, service
 
-_MOST_TOLD = 20
+_MAX_TOLD = 20
 OUT = Path("artifacts", "fuzz")
 
 
@@ -84,10 +84,10 @@ def write(outcome: Outcome, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{conversation.name}.bin"
         path.write_bytes(conversation.data)
-        if number < _MOST_TOLD:
+        if number < _MAX_TOLD:
             print(f"{path}: {what[:300]}", file=sys.stderr)
-    if len(outcome.wrong) > _MOST_TOLD:
-        print(f"and {len(outcome.wrong) - _MOST_TOLD} more in {out}", file=sys.stderr)
+    if len(outcome.wrong) > _MAX_TOLD:
+        print(f"and {len(outcome.wrong) - _MAX_TOLD} more in {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

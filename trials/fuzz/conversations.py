@@ -17,7 +17,7 @@ from time import monotonic
 from tests.worker.wire import Answer, MalformedAnswer, take_answer
 from trials.answers import fault_of
 
-MOST_SECONDS = 60.0
+MAX_SECONDS = 60.0
 """How long a conversation may last: more than it takes, however busy the machine is."""
 _AT_ONCE = 16
 _LOOK_SECONDS = 0.1
@@ -102,10 +102,10 @@ class _Open:
 
     def __init__(self, port: int, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.deadline = monotonic() + MOST_SECONDS
+        self.deadline = monotonic() + MAX_SECONDS
         self.received: list[bytes] = []
         self.waiting = deque(conversation.segments)
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=MOST_SECONDS)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=MAX_SECONDS)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
 
@@ -155,7 +155,7 @@ def hold(
             ended.clear()
             for fd, one in list(under_way.items()):
                 if now > one.deadline:
-                    findings.fault(one.conversation, f"not over within {MOST_SECONDS:g} s")
+                    findings.fault(one.conversation, f"not over within {MAX_SECONDS:g} s")
                     end(fd)
     poller.close()
 

@@ -30,7 +30,7 @@ from werkzeug.test import EnvironBuilder
 from benchmarks import payloads
 from trials.expected import BATCH, SINGLE
 
-MOST_TIMES = 5.0
+MAX_TIMES = 5.0
 """How many times the CPU of a valid batch, per byte, any body may cost."""
 SIZE = 8 << 20
 """The largest body that is accepted by default."""
@@ -318,9 +318,9 @@ def faults(costs: list[tuple[Cost, float]]) -> list[str]:
     """Return what is wrong with costs: bodies that take too long, or are answered 500."""
     wrong = [
         f"{cost.shape.name} costs {cost.per_byte / valid:.1f} times what a valid batch does, "
-        f"per byte; {MOST_TIMES:g} are allowed"
+        f"per byte; {MAX_TIMES:g} are allowed"
         for cost, valid in costs
-        if cost.size > SEARCHED_SIZE / 2 and cost.per_byte / valid > MOST_TIMES
+        if cost.size > SEARCHED_SIZE / 2 and cost.per_byte / valid > MAX_TIMES
     ]
     return wrong + [f"{cost.shape.name} is answered 500" for cost, _ in costs if cost.status == 500]
 

@@ -20,7 +20,7 @@ from trials.log import strange_lines
 PARTS = ("raw bytes", "bodies", "hypothesis", "schemathesis")
 _SHARES = {"raw bytes": 0.5, "bodies": 0.42, "hypothesis": 0.07, "schemathesis": 0.01}
 WORKERS = 2
-_MOST_KEPT = 50
+_MAX_KEPT = 50
 """How many inputs that went wrong are kept."""
 _OPERATIONS = 12
 """How many operations the API has, roughly: among them schemathesis shares out its examples."""
@@ -112,7 +112,7 @@ class _Fuzz:
         if findings.faults:
             kinds = Counter(what for _, what in findings.faults)
             outcome.faults += [f"{part}: {n:,} times {what}" for what, n in kinds.most_common(20)]
-            outcome.wrong += findings.faults[:_MOST_KEPT]
+            outcome.wrong += findings.faults[:_MAX_KEPT]
 
     def _hold(self, conversations: Iterator[Conversation], findings: Findings) -> None:
         hold(self._server.port, conversations, findings, self._look)

@@ -26,12 +26,12 @@ from .. import raw_json
 _WIDEST_STRUCT = 64
 """The most features of a row that is a Struct: msgspec looks for a name from the place of the last
 one on, which takes the square of their number where a caller sends them in another order."""
-_MOST_ELEMENTS = 100_000
+_MAX_ELEMENTS = 100_000
 """An array that may have more is counted before its elements are told apart."""
-_MOST_READ_BY_NAME = 300
+_MAX_READ_BY_NAME = 300
 """How many rows of a batch are read name by name. One without a fault comes to that only if a name
 stands twice in it, the first time with a wrong value; so many of these are no accident."""
-_NOT_READ = f"is not read: {_MOST_READ_BY_NAME} rows before it name a feature twice; name each once"
+_NOT_READ = f"is not read: {_MAX_READ_BY_NAME} rows before it name a feature twice; name each once"
 
 
 def row_struct(encoder: FeatureEncoder) -> type[msgspec.Struct] | None:
@@ -59,7 +59,7 @@ class SampleReader:
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._encoder = encoder
-        self._most_commas = encoder.width + raw_json.MOST_COMMAS
+        self._max_commas = encoder.width + raw_json.MAX_COMMAS
         self._names = frozenset(encoder.names)
         self._pack = struct.Struct(f"={encoder.width}f").pack
         self._values = _values_decoder(encoder)
@@ -84,7 +84,7 @@ class SampleReader:
         rows = _split(samples, max_rows)
         packed: list[bytes | None] = []
         faults: list[Fault] = []
-        most = _MOST_READ_BY_NAME
+        most = _MAX_READ_BY_NAME
         for first in range(0, len(rows), MAX_FAULTS):
             some = dict(enumerate(rows[first : first + MAX_FAULTS], first))
             packed += map(self._accept, some.values())
@@ -145,7 +145,7 @@ class SampleReader:
     def _oversize(self, sample: Raw, path: tuple[int, ...]) -> Fault | None:
         """Find fault with a sample that has far more members than features, without making them."""
         commas = raw_json.commas(sample)
-        if commas <= self._most_commas or not raw_json.is_object(sample):
+        if commas <= self._max_commas or not raw_json.is_object(sample):
             return None
         width = self._encoder.width
         return Fault(
@@ -170,7 +170,7 @@ def _split(samples: Raw, max_rows: int) -> list[Raw]:
 
     Where there may be very many, and one is no object, `InvalidFeatures` says so of that alone.
     """
-    if raw_json.commas(samples) >= _MOST_ELEMENTS:
+    if raw_json.commas(samples) >= _MAX_ELEMENTS:
         try:
             count = raw_json.count_objects(samples)
         except raw_json.NotAllObjects as error:

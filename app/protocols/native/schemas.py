@@ -84,7 +84,7 @@ class _Request(Schema):
             return raw_json.outline(body)
         (known,) = self.fields
         beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
-        if beside > raw_json.MOST_COMMAS:
+        if beside > raw_json.MAX_COMMAS:
             raise ValidationError(
                 f"has {beside:,} commas beside those of {known!r}, which is all that is known here"
             )
