@@ -440,5 +440,5 @@ def _swagger_ui_files() -> Path:
     # Found, not imported: only its static files are wanted.
     package = importlib.util.find_spec("swagger_ui")
     if package is None or package.origin is None:
-        raise RuntimeError("The package swagger-ui-py is not installed; see requirements.txt.")
+        raise RuntimeError("The package swagger-ui-py is not installed: pip install swagger-ui-py")
     return Path(package.origin).parent / "static"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..version import FOR_TORCH
 from .errors import BundleError, first_line
 
 if TYPE_CHECKING:
@@ -208,8 +209,9 @@ def choose_runtime(
         else:
             reason = "This model has no model.onnx" if on_cpu else f"model.device is {device!r}"
         raise BundleError(
-            f"{reason}, and torch isn't installed here: install requirements.txt (in an image: "
-            "build it without --target onnx), or have ONNX Runtime serve a model.onnx on the CPU."
+            f"{reason}, and torch isn't installed here: install it (`pip install {FOR_TORCH}`; in "
+            "an image: build it without --target onnx), or have ONNX Runtime serve a model.onnx "
+            "on the CPU."
         )
     return name
 

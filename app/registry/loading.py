@@ -10,6 +10,7 @@ from ..model import bundle as bundles
 from ..model import trial
 from ..model.batching import BatchingRuntime
 from ..model.bundle import Bundle
+from ..model.checkpoint_scan import scan_checkpoint
 from ..model.errors import BundleError
 from ..model.model import Model
 from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
@@ -51,8 +52,13 @@ def load_model(source: ModelSource) -> Model:
     found = bundles.find_bundle(source.path, source.version)
     if not bundles.is_bare(found):
         return _load(source, found, _load_bundle)
-    _check_bare(source)
     file = bundles.checkpoint_path(found)
+    try:
+        _check_bare(source)
+    except BundleError:
+        # What else the file is says more than that torch, which it would not be for, isn't here.
+        trial.run(scan_checkpoint, file, path=file, limits=source.limits)
+        raise
     tried = trial.run(_try_bare, source, found, path=file, limits=source.limits)
     model = _load(source, found, _load_bare)
     if model.checksum != tried:

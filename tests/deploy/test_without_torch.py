@@ -78,6 +78,22 @@ def test_a_model_that_only_torch_runs_is_refused_in_a_sentence(
     assert answer.json()["type"] == "urn:lantern:problem:model-unavailable"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.onnx", b"\x08\x07", "is an ONNX graph by its name, which is served from a bundle"),
+        ("model.pt", b"\x80\x04K\x01.", "is a pickle, and is refused"),
+    ],
+)
+def test_a_file_that_torch_would_not_read_either_is_told_for_what_it_is(
+    start: Callable[..., str], tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    health = requests.get(f"{start(MODEL__PATH=str(tmp_path / name))}/health", timeout=120)
+    assert said in health.json()["reason"]
+    assert "torch isn't installed" not in health.text
+
+
 @pytest.fixture
 def model(python_without_torch: Path, tmp_path: Path) -> Callable[..., Any]:
     """Run a command without torch, on a copy of the bundled model: ``model("verify", "1")``."""
