@@ -311,7 +311,7 @@ def _stables(changes: Sequence[Change], now: str) -> list[str]:
     stables: list[str] = []
     left: set[str] = set()
 
-    def come_to(version: str) -> None:
+    def add(version: str) -> None:
         if stables[-1:] != [version]:
             stables.append(version)
 
@@ -319,12 +319,12 @@ def _stables(changes: Sequence[Change], now: str) -> list[str]:
         if not change.made:
             continue
         if change.before is not None:
-            come_to(change.before.stable)
+            add(change.before.stable)
         if change.action == "rollback" and change.after.stable in stables:
             while stables[-1] != change.after.stable:
                 left.add(stables.pop())
         else:
             left.discard(change.after.stable)
-            come_to(change.after.stable)
-    come_to(now)
+            add(change.after.stable)
+    add(now)
     return [version for version in stables[:-1] if version not in left | {now}] + [now]

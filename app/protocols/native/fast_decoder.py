@@ -1,4 +1,4 @@
-"""Fast acceptance: the rows of a valid body, straight from its bytes.
+"""Fast decoding: the rows of a valid body, straight from its bytes.
 
 Nearly every body is valid, and then no object need be made of its names. What is not accepted
 here, which ends with the first fault, is left to the schemas: they say what is wrong with it, or

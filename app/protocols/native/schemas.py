@@ -147,12 +147,10 @@ def request_bodies(model: Model, max_rows: int) -> RequestBodies:
 
 def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
     """Build what reads the bodies for ``encoder``, of ``max_rows`` at most."""
-    acceptance, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
+    decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
-    return RequestBodies(
-        RequestBody(acceptance.row, predict()), RequestBody(acceptance.matrix, batch())
-    )
+    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.matrix, batch()))
 
 
 class ProbabilitiesField(fields.Dict):

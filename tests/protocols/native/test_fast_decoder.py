@@ -1,4 +1,4 @@
-"""Fast acceptance gives what the schemas give, or nothing."""
+"""Fast decoding gives what the schemas give, or nothing."""
 
 from __future__ import annotations
 
