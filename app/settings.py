@@ -23,12 +23,12 @@ from msgspec import Meta, Struct, inspect
 
 from .access.cors import is_origin
 from .access.rate import IN_MEMORY, Rate, check_redis_url
-from .http.prefix import parse_prefix
 from .model.bundle import models_below
 from .model.naming import NAME, NAME_FORM
 from .model.runtime import RuntimeChoice
 from .model.suggestions import did_you_mean
-from .model.text import NotUtf8, decode, readable, to_path
+from .model.text import readable, to_path
+from .model.toml import NotToml, read_toml
 from .model.trial import TrialLimits
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -61,6 +61,28 @@ class SettingsError(click.ClickException):
 
 def _host(text: str) -> str:
     return text.removeprefix("[").removesuffix("]")  # as URLs have IPv6
+
+
+# Nothing that a browser, a shell or HTML reads in another way, and no dot segments: it is written
+# into pages and redirects. Percent-encoded characters could become any of that.
+_PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~@:+=-]+)*")
+_MAX_PATH_PREFIX = 200
+
+
+def parse_prefix(text: str) -> str:
+    """Return ``text`` as a path prefix: empty for none, else without a slash at its end.
+
+    Raises `ValueError`, whose message goes on from the name of what holds the prefix.
+    """
+    if len(text) > _MAX_PATH_PREFIX:
+        raise ValueError(f"has {len(text)} characters, at most {_MAX_PATH_PREFIX} are accepted")
+    prefix = text.removesuffix("/")
+    if not _PATH_PREFIX.fullmatch(prefix):
+        raise ValueError(
+            f"{text!a} is not an absolute path such as '/lantern': segments of letters, digits and "
+            "._~@:+=- behind one slash each, none of them '.' or '..'"
+        )
+    return prefix
 
 
 def _device(text: str) -> str:
@@ -107,6 +129,7 @@ def _parsed_by(parse: Callable[[str], str]) -> Meta:
     return Meta(extra={"parse": parse})
 
 
+_MAX_FILE_BYTES = 1 << 20
 _LARGEST = sys.float_info.max
 _LARGEST_INTEGER = 2**63 - 1
 _LONGEST_SHOWN = 200
@@ -296,7 +319,7 @@ class _Declared:
         is_boolean = isinstance(self.form, inspect.BoolType)
         try:
             document = tomllib.loads(f"value = {text.lower() if is_boolean else text}")
-        except (ValueError, RecursionError):  # as `_read_toml` has it
+        except (ValueError, RecursionError):  # as `read_toml` has it
             return text
         return document["value"] if len(document) == 1 else text
 
@@ -505,13 +528,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 f"The settings file {name} is not a regular file, and is read more than once: a "
                 "pipe would be empty by then. Write the settings to a file."
             )
-        return tomllib.loads(decode(path.read_bytes()))
+        return read_toml(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise SettingsError(f"The settings file {name} can't be read: {error.strerror}.") from error
-    except NotUtf8 as error:
-        raise SettingsError(f"The settings file {name} {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"The settings file {name} is not TOML: {error}.") from error
+    except NotToml as error:
+        raise SettingsError(f"The settings file {name} {error}") from error
 
 
 def _merge(

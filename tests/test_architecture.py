@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "packing": {"model", "registry", "version"},
     "protocols": {"model", "inference"},
     "access": {"model", "settings", "version"},
-    "settings": {"model", "access", "http.prefix"},
+    "settings": {"model", "access"},
     "telemetry": {"model", "registry", "inference", "access", "settings"},
     "http": {
         *("model", "registry", "inference", "protocols", "access", "settings", "telemetry"),

@@ -8,19 +8,15 @@ is routed, let in and counted.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..access.rejection import RequestRejected
+from ..settings import parse_prefix
 
 HEADER = "X-Forwarded-Prefix"
 _VARIABLE = "HTTP_X_FORWARDED_PREFIX"
 _SPLIT = "lantern.prefix"
 """In the environ of a request whose path is split already."""
-_LONGEST = 200
-# Nothing that a browser, a shell or HTML reads in another way, and no dot segments: it is written
-# into pages and redirects. Percent-encoded characters could become any of that.
-_PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~@:+=-]+)*")
 
 
 class OutsidePrefix(RequestRejected):
@@ -37,22 +33,6 @@ class BadPrefix(RequestRejected):
 
     def __init__(self, fault: ValueError) -> None:
         super().__init__(f"{HEADER} {fault}.")
-
-
-def parse_prefix(text: str) -> str:
-    """Return ``text`` as a prefix: empty for none, else without a slash at its end.
-
-    Raises `ValueError`, whose message goes on from the name of what holds the prefix.
-    """
-    if len(text) > _LONGEST:
-        raise ValueError(f"has {len(text)} characters, at most {_LONGEST} are accepted")
-    prefix = text.removesuffix("/")
-    if not _PREFIX.fullmatch(prefix):
-        raise ValueError(
-            f"{text!a} is not an absolute path such as '/lantern': segments of letters, digits and "
-            "._~@:+=- behind one slash each, none of them '.' or '..'"
-        )
-    return prefix
 
 
 class PathPrefix:

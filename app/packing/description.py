@@ -27,7 +27,6 @@ It knows nothing of the model itself; that both fit together is `file`'s concern
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -40,9 +39,9 @@ from ..model.errors import BundleError
 from ..model.features import FLOAT32_OVERFLOW, Feature, Name, Text
 from ..model.schema import SchemaError, place, read_as
 from ..model.suggestions import did_you_mean
-from ..model.text import NotUtf8, decode
+from ..model.toml import NotToml, read_toml
 
-_LARGEST_FILE = 16_000_000
+_MAX_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +63,11 @@ class ModelDescription:
 def read_description(path: Path) -> ModelDescription:
     """Read a features file. Raises `BundleError`, which names the file, the key and the fix."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    if len(content) > _LARGEST_FILE:
-        raise BundleError(f"{path} is larger than any features file; is it the right one?")
-    try:
-        return parse_description(tomllib.loads(decode(content)))
-    except NotUtf8 as error:
-        raise BundleError(f"{path} {error}") from None
+        return parse_description(read_toml(path, _MAX_BYTES))
+    except NotToml as error:
+        raise BundleError(f"{path} {error}") from error
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
-    # Beside its own error tomllib lets through an integer of too many digits, and too deep nesting.
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not TOML: {error}.") from error
 
 
 _Number = Annotated[

@@ -5,7 +5,6 @@ The file is replaced atomically, so whoever reads it finds the old release or th
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from ..model.files import replace_file
 from ..model.manifest import VERSION, VERSION_FORM
 from ..model.schema import SchemaError, read_as
 from ..model.suggestions import did_you_mean
-from ..model.text import NotUtf8, decode
+from ..model.toml import NotToml, read_toml
 from ..version import COMMAND
 
 FILE_NAME = "release.toml"
@@ -28,7 +27,7 @@ _Version = Annotated[
 ]
 _MODE_FORM = '"canary" or "shadow" where there is a candidate'
 _Traffic = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
-_LARGEST_FILE = 65536
+_MAX_BYTES = 65536
 
 
 class Release(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,23 +66,17 @@ def read_release(directory: Path) -> Release | None:
     try:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             raise BundleError(f"{path} is not a regular file.")
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except FileNotFoundError:
-        return None
+        document = read_toml(path, _MAX_BYTES)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    if len(content) > _LARGEST_FILE:
-        raise BundleError(f"{path} is larger than a release can be.")
+    except NotToml as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise BundleError(f"{path} {error}") from error
     try:
-        return parse_release(tomllib.loads(decode(content)))
-    except NotUtf8 as error:
-        raise BundleError(f"{path} {error}") from None
+        return parse_release(document)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
-    # Beside its own error tomllib lets through an integer of too many digits, and too deep nesting.
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not TOML: {error}.") from error
 
 
 def write_release(directory: Path, release: Release) -> None:
