@@ -514,7 +514,8 @@ def _merge_found_model(values: dict[str, Any], origins: dict[str, str]) -> None:
     if len(found) > 1:
         raise SettingsError(
             f"There are several models in ./{MODELS}: {', '.join(map(str, found[:5]))}. Set "
-            "model.path to one of them, or name those to serve in [models]."
+            f"model.path to one of them (LANTERN_MODEL__PATH={found[0]}), or name those to serve "
+            "in [models]."
         )
     values["model"]["path"] = readable(str(found[0] if found else directory))
     origins["model.path"] = f"./{MODELS}"

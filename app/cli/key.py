@@ -105,7 +105,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> N
         made, text = create_key(_path(), name, scopes, expires_at)
     click.echo(
         f"Made the key {made.name} ({made.id}) with the scope {', '.join(made.scopes)}, "
-        f"{_until(made)}. It is not shown again:",
+        f"{_until(made)}. Its hash is in {_path()}; the key itself is not shown again:",
         err=True,
     )
     click.echo(text)

@@ -76,18 +76,17 @@ def versions(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not entries:
+        if found := models_below(path):
+            raise BundleError(
+                f"{path} holds no versions of a model, but models; name one: "
+                f"{', '.join(map(str, found[:5]))}."
+            )
         raise BundleError(
             f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
-            f"or in a directory below it.{_models_below(path)}"
+            "or in a directory below it."
         )
     numbered = sorted(filter(_NUMBERED.fullmatch, entries), key=_by_number)
     return [*numbered, *sorted(set(entries) - set(numbered))]
-
-
-def _models_below(path: Path) -> str:
-    """Return a sentence that names the models in ``path``, where it holds several."""
-    found = models_below(path)
-    return f" It holds models; name one: {', '.join(map(str, found[:5]))}." if found else ""
 
 
 def models_below(path: Path) -> list[Path]:

@@ -207,6 +207,8 @@ def test_several_models_are_not_chosen_from(lantern: Run, tmp_path: Path) -> Non
     ran = lantern("serve")
     assert ran.returncode == 1
     assert "There are several models in ./models: models/one, models/two." in ran.stderr
+    [advised] = re.findall(r"LANTERN_MODEL__PATH=(\S+)\)", ran.stderr)
+    assert lantern("model", "list", LANTERN_MODEL__PATH=advised).returncode == 0
     assert "Traceback" not in ran.stderr
 
 

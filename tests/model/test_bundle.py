@@ -166,7 +166,7 @@ def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
         find_bundle(tmp_path)
     (tmp_path / "models" / "churn" / "1").mkdir(parents=True)
     (tmp_path / "models" / "churn" / "1" / "manifest.json").touch()
-    with pytest.raises(BundleError, match="It holds models; name one: .*models/churn\\."):
+    with pytest.raises(BundleError, match=r"but models; name one: .*models/churn\."):
         find_bundle(tmp_path / "models")
     with pytest.raises(BundleError, match="There is no model at .*nowhere"):
         find_bundle(tmp_path / "nowhere")
