@@ -31,9 +31,10 @@ from .model.text import readable, to_path
 from .model.toml import NotToml, read_toml
 from .model.trial import TrialLimits
 
-_PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent
+"""Nothing in it is written to."""
 # In a checkout they are beside the package; a wheel has them inside.
-SHIPPED = _PACKAGE if (_PACKAGE / "config").is_dir() else _PACKAGE.parent
+SHIPPED = PACKAGE if (PACKAGE / "config").is_dir() else PACKAGE.parent
 """The directory of ``config/default.toml`` and of the example model, which is only read."""
 MODELS = "models"
 """The directory in the current one whose model is served where the settings name none."""

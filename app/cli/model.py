@@ -30,7 +30,7 @@ from ..registry.history import Change, change_document
 from ..registry.release import Release
 from ..registry.repository import Repository
 from ..registry.verification import verify
-from ..settings import KEY_VARIABLE
+from ..settings import KEY_VARIABLE, PACKAGE
 from ..version import FOR_PACKING
 from . import reports
 from .compare import compare as compare_sides
@@ -86,12 +86,14 @@ def repository(name: str | None) -> Repository:
     settings = lantern.settings.model
     service = lantern.service if name is None else lantern.services.get(name)
     source = service.source if service else None
+    directory = source.path if source else lantern.service.source.path.parent / str(name)
     return Repository(
-        source.path if source else lantern.service.source.path.parent / str(name),
+        directory,
         name=source.name if source else "",
         runtime=settings.runtime,
         device=settings.device,
         limits=settings.trial_limits,
+        read_only=directory.is_relative_to(PACKAGE),
     )
 
 

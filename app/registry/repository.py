@@ -63,11 +63,13 @@ class Repository:
         runtime: RuntimeChoice = "auto",
         device: str = "cpu",
         limits: TrialLimits = DEFAULT_LIMITS,
+        read_only: bool = False,
     ) -> None:
         """``runtime`` and ``device`` are those of the service, which a version must suit; it is
         tried within ``limits``. ``name`` is what its settings call the model, empty where the
-        manifests do.
+        manifests do. With ``read_only``, as for the example in a package, a change is refused.
         """
+        self.read_only = read_only
         self.limits = limits
         self.directory = directory
         self.name = name
@@ -294,6 +296,11 @@ class Repository:
     def _changing(self) -> Iterator[None]:
         """Hold the lock of the model, which the system takes back from a process that dies."""
         self.versions()
+        if self.read_only:
+            raise ReleaseRejected(
+                "The example that comes with Lantern is only read. Name a model of your own by "
+                "LANTERN_MODEL__PATH=models/NAME; `model pack` makes one."
+            )
         busy = ChangeUnderWay(
             f"Another change of {self.directory} is under way; nothing was changed."
         )

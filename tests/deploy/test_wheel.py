@@ -212,6 +212,16 @@ def test_several_models_are_not_chosen_from(lantern: Run, tmp_path: Path) -> Non
     assert "Traceback" not in ran.stderr
 
 
+def test_the_example_of_the_package_is_only_read(lantern: Run, python: Path) -> None:
+    [package] = (python.parent.parent / "lib").glob("python*/site-packages/lantern_serving")
+    assert lantern("model", "list").returncode == 0
+    before = sorted(package.rglob("*"))
+    refused = lantern("model", "promote", "1")
+    assert refused.returncode == 1
+    assert "LANTERN_MODEL__PATH=models/NAME" in refused.stderr
+    assert sorted(package.rglob("*")) == before
+
+
 def test_keys_are_kept_in_the_current_directory(lantern: Run, tmp_path: Path) -> None:
     made = lantern("key", "create", "shop")
     assert made.returncode == 0, made.stderr
