@@ -81,11 +81,11 @@ class Key(Struct, frozen=True):
         return self.expires_at is not None and datetime.now(UTC) >= self.expires_at
 
     def allows(self, scope: str) -> bool:
-        """Tell whether the key is good for ``scope``."""
+        """Return whether the key is good for ``scope``."""
         return scope in self.scopes or ADMIN in self.scopes
 
     def matches(self, secret: str) -> bool:
-        """Tell whether the key's secret is ``secret``, in a time that doesn't depend on it."""
+        """Return whether the key's secret is ``secret``, in a time that doesn't depend on it."""
         return hmac.compare_digest(self.digest, _digest(self.salt, secret))
 
 
@@ -110,7 +110,7 @@ class KeyFile:
         self._state: tuple[object, Mapping[str, Key] | None] = None, None
 
     def find(self, text: str) -> Key | None:
-        """Give the key that ``text`` is, expired or not. Raises `KeysError`."""
+        """Return the key that ``text`` is, expired or not. Raises `KeysError`."""
         keys = self.current()
         match = _TEXT.fullmatch(text)
         if match is None:
@@ -120,7 +120,7 @@ class KeyFile:
         return key if key.matches(secret) else None
 
     def current(self) -> Mapping[str, Key]:
-        """Give all keys by their ids; none where there is no file.
+        """Return all keys by their ids; none where there is no file.
 
         Raises `KeysError` for a file that can't be used; the log tells it once.
         """
@@ -223,7 +223,7 @@ def revoke_key(path: Path, which: str) -> Key:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Key]]:
-    """Give the keys to be changed, under a lock, and write them at the end.
+    """Yield the keys for a change, under a lock, and write them at the end.
 
     The system takes the lock back from a process that dies.
     """
@@ -260,7 +260,7 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
 
 
 def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
-    """Give ``key`` as JSON has it; ``with_hash`` is for the file alone."""
+    """Return ``key`` as JSON has it; ``with_hash`` is for the file alone."""
     document: dict[str, Any] = {
         "id": key.id,
         "name": key.name,
@@ -281,7 +281,7 @@ def _digest(salt: bytes, secret: str) -> bytes:
 
 
 def _signature(path: str) -> object:
-    """Tell one state of the file from another, wherever links lead; or why it can't be seen."""
+    """Return what differs when the file does, wherever links lead; or why it can't be seen."""
     try:
         status = os.stat(path)  # noqa: PTH116 -- half as long as the path's own
     except OSError as error:

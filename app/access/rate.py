@@ -27,18 +27,18 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _MICROSECONDS = 1_000_000
 
 _MAX_CALLERS = 65536
-"""So many are remembered in memory; of more, those that asked longest ago begin anew."""
+"""Callers kept in memory; beyond that, those that asked longest ago are evicted."""
 _REDIS_SECONDS = 0.1
-"""So long may Redis take. A worker has one thread: all its callers wait meanwhile."""
+"""The timeout of a call to Redis. A worker has one thread: all its callers wait meanwhile."""
 _AWAY_SECONDS = 5.0
-"""So long Redis is not asked again after it gave no answer."""
+"""How long Redis is not asked again after it gave no answer."""
 
 log = logging.getLogger("lantern.access")
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in so much time; ``interval`` is that of each, ``burst`` of all but one."""
+    """A number of requests in a time; ``interval`` is that of each, ``burst`` of all but one."""
 
     text: str
     interval: int

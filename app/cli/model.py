@@ -1,7 +1,7 @@
 """``lantern model``: what versions of a model there are, and which of them serves.
 
-Each command asks `Repository` or a function of ``app/model`` for one thing and prints it. None
-loads the model that the application serves.
+Each command asks `Repository`, or a function of ``registry/`` or ``packing/``, for one thing and
+prints it. None loads the model that the application serves.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What stands between WSGI and a view, whatever model answers: so far, which path is meant."""
+"""Between WSGI and a view: request context, admission, fast path, bodies, errors, OpenAPI."""

@@ -66,9 +66,9 @@ def encode(schema: Schema, answer: object) -> bytes:
     return orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def reply(schema: Schema, answer: object, status: int = 200, mimetype: str = JSON) -> Response:
+def reply(schema: Schema, answer: object, status: int = 200) -> Response:
     """Answer with ``answer`` as ``schema`` dumps it."""
-    return Response(encode(schema, answer), status, mimetype=mimetype)
+    return Response(encode(schema, answer), status, mimetype=JSON)
 
 
 def reply_encoded(

@@ -147,7 +147,7 @@ class StreamedResponse:
         return part
 
     def close(self) -> None:
-        """Return up what is left of the answer, if anything is; servers call it (PEP 3333)."""
+        """Discard what is left of the answer, if anything is; servers call it (PEP 3333)."""
         self._end(complete=False)
 
     def _end(self, *, complete: bool) -> None:

@@ -31,8 +31,6 @@ Answer = tuple[Body, list[tuple[str, str]]]
 ends its context itself.
 """
 
-Predict = Callable[[Lantern, ModelService, RequestContext, Callable[[], bytes]], Answer]
-
 VERSION_HEADER = "X-Model-Version"
 
 
@@ -97,7 +95,7 @@ def largest_batch(model: Model, limits: LimitSettings) -> int:
 
 
 def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
-    """Encode the answer, if it is one part, or begin to; others are served between two lantern."""
+    """Return the body of an answer: its bytes, or a stream if it has several parts."""
     if len(encoded) == 1:
         (body,) = encoded
         return body

@@ -42,13 +42,13 @@ _ERRORS = {
     413: "The body, the batch, or the answer to it, is too large.",
     415: "The body isn't declared as JSON.",
     422: "JSON of the wrong shape, or a value that isn't a finite number.",
-    500: "A fault of ours.",
+    500: "An internal error; the log of the server says more.",
     503: "No model is loaded, or the server is overloaded: Retry-After says when to retry.",
 }
 _MAX_SHOWN = 100
-"""So many classes are named, and shown in an example; those of a model with more only in part."""
+"""Classes that are named, and shown in an example; of a model with more, only the first."""
 _MAX_DESCRIBED = 1000
-"""So many features are described one by one: the document is built for each who asks for it."""
+"""Features that are described one by one: the document is built for each request."""
 _WARNINGS = {
     WARNINGS_HEADER: {
         "description": "The features with a value outside the range seen in training.",
@@ -139,12 +139,8 @@ def init_app(app: Flask) -> None:
     def to_docs() -> ResponseReturnValue:
         return redirect(url_for("flasgger.apidocs"))
 
-    pages = ("apidocs", "openapi", "<lambda>", "oauth_redirect")
-    documentation = Route(access=Access(opened_by="open_docs"))
-    declare(
-        app, {"to_docs": documentation, **{f"flasgger.{each}": documentation for each in pages}}
-    )
-    declare(app, dict.fromkeys(("static", "flasgger.static"), Route(access=Access(OPEN))))
+    declare(app, dict.fromkeys(_PAGES, Route(access=Access(opened_by="open_docs"))))
+    declare(app, dict.fromkeys(_STATIC_FILES, Route(access=Access(OPEN))))
 
 
 def openapi(
@@ -211,10 +207,10 @@ def describe_access(document: dict[str, Any], guard: Guard) -> None:
             if need != OPEN:
                 operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
                 responses |= _problem("400", _or(responses, "400", "Two different keys."))
-                responses |= _problem("401", "No key, or one that doesn't count.")
+                responses |= _problem("401", "The API key is missing, unknown, revoked or expired.")
                 responses |= _problem("503", _or(responses, "503", "The keys can't be read."))
             if need not in (OPEN, ANY_KEY):
-                responses |= _problem("403", f"The key has not the scope {need}.")
+                responses |= _problem("403", f"The key lacks the scope {need}.")
             if guard.has_rate and guard.counts(rule):
                 responses |= _problem("429", "More requests than the rate of a caller allows.")
                 responses["429"]["headers"] = _RETRY_AFTER

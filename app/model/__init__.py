@@ -1,4 +1,4 @@
-"""The model and its life: bundles, networks, runtimes and the service that owns them.
+"""What a model is: features, manifest, bundle, runtimes, batching, cache.
 
 Nothing in this package knows of HTTP, Flask or marshmallow, and importing it imports no torch.
 """

@@ -63,8 +63,8 @@ class Feature(Struct, frozen=True):
 class FeatureEncoder:
     """Turns samples (name -> number) into float32 rows in the order of the features.
 
-    FastDecoder is fast and knows nothing of faults; only a sample that was not accepted is walked
-    through again to say what is wrong with it.
+    The fast way accepts a sample or doesn't, and knows nothing of faults; one that it doesn't
+    accept is walked through again to say what is wrong with it.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:

@@ -23,14 +23,11 @@ from ..model.manifest import FileRecord, Manifest
 from ..version import FOR_PACKING
 
 
-def write_bundle(
-    out: Path, manifest: Manifest, fill: Callable[[Path], None], *, replaces: bool = True
-) -> Manifest:
+def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
     """Write a bundle to the directory ``out``, all of it or nothing; return its manifest.
 
     ``fill`` writes the files into the directory that it is given, or raises; their checksums are
-    added to ``manifest``. A bundle that is at ``out`` is replaced, or `BundleError` raised unless
-    it ``replaces``.
+    added to ``manifest``. A bundle that is at ``out`` is replaced.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -43,7 +40,7 @@ def write_bundle(
         }
         complete = replace(manifest, files=files)
         manifests.write_manifest(complete, directory / manifests.FILE_NAME)
-        place_bundle(directory, out, replaces=replaces)
+        place_bundle(directory, out, replaces=True)
     return complete
 
 

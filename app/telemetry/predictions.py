@@ -17,7 +17,7 @@ from .metrics import Metrics
 OTHERS = "(other)"
 """The label of all classes, or features, of a model that have no series of their own."""
 MAX_SERIES = 100
-"""So many classes of a model have a series of their own in the metrics, and so many features."""
+"""Classes of a model that have a series of their own in the metrics; features likewise."""
 WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"

@@ -123,7 +123,7 @@ class Registry:
         return totals
 
     def collect(self) -> Iterator[Metric]:
-        """Return what `prometheus_client.generate_latest` asks a registry for."""
+        """Yield what `prometheus_client.generate_latest` asks a registry for."""
         totals = self.totals()
         for name, family in self.families.items():
             if family.is_exposed and totals.get(name):

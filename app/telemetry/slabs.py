@@ -134,7 +134,7 @@ class SlabMemory:
         self._own = None
 
     def records(self) -> Iterator[Record]:
-        """Return what was counted in all slabs, always in the same order.
+        """Yield what was counted in all slabs, always in the same order.
 
         A live value means something only while the process that wrote it has the slab.
         """
@@ -207,7 +207,7 @@ class Slab:
         self._words[self._opened_by] = os.getpid()
 
     def directory(self) -> Iterator[tuple[bytes, int, int, bool]]:
-        """Return of each record the key, the place, the number of values, whether it is live."""
+        """Yield the key, the place, the number of values and the liveness of each record."""
         at, end = self._first, self._first + self._words[self._used]
         while at < end:
             length, count, live = _RECORD_HEAD.unpack_from(self._bytes, at * _WORD)

@@ -28,7 +28,7 @@ from .fast_decoder import FastDecoder
 from .samples import SampleReader
 
 _FEW_CLASSES = 64
-"""So many values of one row are written sooner by orjson alone."""
+"""Up to this many values of one row, orjson alone is faster."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
