@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from ..http.body_timeout import begin_request
@@ -43,6 +45,7 @@ def _web_concurrency() -> int:
 
 _server = _settings.server
 _THREAD_SECONDS = 5
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
@@ -141,8 +144,10 @@ def post_fork(server: Any, worker: Any) -> None:
     """Load the model in the worker that was just forked."""
     # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
     # signal to stop during a long load must end it, and a trial that ends is nobody's worker.
-    for inherited in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD):
+    for inherited in (*_STOPPING, signal.SIGCHLD):
         signal.signal(inherited, signal.SIG_DFL)
+    if _was_told_to_stop(server):
+        signal.raise_signal(signal.SIGTERM)
     keep_freed_memory()
     lantern = _lantern(worker.app)
     if isinstance(worker, KeepAliveWorker):
@@ -153,6 +158,19 @@ def post_fork(server: Any, worker: Any) -> None:
     lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
     lantern.metrics.registry.attach()
     lantern.start()
+
+
+def _was_told_to_stop(server: Any) -> bool:
+    """Return whether a signal to stop came while the master's handlers were in force here.
+
+    They put it into the worker's copy of the master's queue, which nobody reads. A master that is
+    stopped while it forks sends its one signal then, and would wait in vain for the worker to end.
+    """
+    with suppress(Empty):
+        while server.SIG_QUEUE.get_nowait() not in _STOPPING:
+            pass
+        return True
+    return False
 
 
 def post_worker_init(worker: Any) -> None:

@@ -128,6 +128,27 @@ def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
     assert len([key for key in after if key[0] == "lantern_model_load_seconds"]) == 3
 
 
+def test_a_worker_that_is_told_to_stop_before_it_has_handlers_ends(
+    start: Start, tmp_path: Path
+) -> None:
+    """A master that is stopped just after it forked a worker tells it so once, and then waits."""
+    config = tmp_path / "conf.py"
+    config.write_text(
+        f"import os, signal\n"
+        f"from pathlib import Path\n"
+        f"exec(Path({str(ROOT / 'gunicorn.conf.py')!r}).read_text())\n"
+        f"first, ours = Path({str(tmp_path / 'first')!r}), post_fork\n"
+        f"def post_fork(server, worker):\n"
+        f"    if not first.exists():\n"
+        f"        first.write_text(str(worker.pid))\n"
+        f"        os.kill(worker.pid, signal.SIGTERM)\n"
+        f"    ours(server, worker)\n"
+    )
+    server = start("-w", "1", "-c", str(config))
+    first = int((tmp_path / "first").read_text())
+    assert first not in server.workers()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root")
 def test_workers_that_give_up_root_have_a_slab_and_show_that_they_live(start: Start) -> None:
     server = start("-w", "1", "-t", "4", "--user", "nobody", "--group", "nogroup")
