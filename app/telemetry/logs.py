@@ -148,7 +148,8 @@ def configure_logging(settings: LoggingSettings) -> None:
     """Point the logger ``lantern`` at standard output; calling it again replaces what it set."""
     handler = LineHandler(sys.stdout)
     handler.setFormatter(make_formatter(settings))
-    for name in ("lantern", "app"):  # the second is Flask's, for what fails in its own depths
+    flask = __name__.partition(".")[0]  # the package's name, for what fails in Flask's own depths
+    for name in ("lantern", flask):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(settings.level)

@@ -137,12 +137,13 @@ def softmax(tmp_path: Path) -> Path:
 def test_the_package_has_a_name_of_its_own_and_needs_neither_torch_nor_onnx(python: Path) -> None:
     program = (
         "import importlib.util as u, lantern_serving\n"
-        "print([n for n in ('app', 'torch', 'onnx', 'lantern_serving') if u.find_spec(n)])"
+        "print([n for n in ('app', 'torch', 'onnx', 'lantern_serving') if u.find_spec(n)])\n"
+        "print(type(lantern_serving.create_app().logger.handlers[0]).__name__)"
     )
     ran = subprocess.run(
         [python, "-P", "-c", program], env=environ_of({}), capture_output=True, check=True
     )
-    assert ran.stdout.decode() == "['lantern_serving']\n"
+    assert ran.stdout.decode() == "['lantern_serving']\nLineHandler\n"
 
 
 def test_the_example_is_served_from_an_empty_directory(
