@@ -56,7 +56,7 @@ class Feature(Struct, frozen=True):
 
     @property
     def has_range(self) -> bool:
-        """Whether a value can lie between minimum and maximum, where both are given."""
+        """Return whether a value can lie between minimum and maximum, where both are given."""
         return self.minimum is None or self.maximum is None or self.minimum <= self.maximum
 
 

@@ -97,7 +97,7 @@ def remove_scratch(path: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have on the disk what was created or renamed in ``directory``. Raises OSError."""
+    """Sync to the disk what was created or renamed in ``directory``. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

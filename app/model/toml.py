@@ -10,19 +10,16 @@ from .text import NotUtf8, decode
 
 
 class NotToml(ValueError):
-    """A file that can't be read as TOML; the message goes on from the file's name.
-
-    Its cause is the `OSError` where the file itself can't be read.
-    """
+    """A file that isn't TOML; the message goes on from the file's name."""
 
 
 def read_toml(path: Path, max_bytes: int) -> dict[str, Any]:
-    """Return the document in the file at ``path``, of ``max_bytes`` at most. Raises `NotToml`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise NotToml(f"can't be read: {error.strerror}.") from error
+    """Return the document in the file at ``path``, of ``max_bytes`` at most.
+
+    Raises `NotToml`, and `OSError` where the file can't be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise NotToml(f"is larger than {max_bytes:,} bytes; is it the right file?")
     try:

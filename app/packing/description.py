@@ -64,6 +64,8 @@ def read_description(path: Path) -> ModelDescription:
     """Read a features file. Raises `BundleError`, which names the file, the key and the fix."""
     try:
         return parse_description(read_toml(path, _MAX_BYTES))
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
     except NotToml as error:
         raise BundleError(f"{path} {error}") from error
     except BundleError as error:

@@ -67,11 +67,11 @@ def read_release(directory: Path) -> Release | None:
         if path.exists() and not path.is_file():  # a pipe would be read for ever
             raise BundleError(f"{path} is not a regular file.")
         document = read_toml(path, _MAX_BYTES)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
     except NotToml as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
         raise BundleError(f"{path} {error}") from error
     try:
         return parse_release(document)

@@ -21,6 +21,7 @@ from ..model.manifest import Manifest
 from ..model.naming import as_name
 from ..model.runtime import RuntimeChoice
 from ..model.trial import DEFAULT_LIMITS, TrialLimits
+from ..version import COMMAND
 from . import release as releases
 from .history import Change, new_change, read_history, recorded
 from .release import Mode, Release, release_in_force, write_release
@@ -299,7 +300,7 @@ class Repository:
         if self.read_only:
             raise ReleaseRejected(
                 "The example that comes with Lantern is only read. Name a model of your own by "
-                "LANTERN_MODEL__PATH=models/NAME; `model pack` makes one."
+                f"LANTERN_MODEL__PATH=models/NAME; `{COMMAND} model pack` makes one."
             )
         busy = ChangeUnderWay(
             f"Another change of {self.directory} is under way; nothing was changed."
