@@ -23,12 +23,12 @@ from msgspec import Meta, Struct, inspect
 
 from .access.cors import is_origin
 from .access.rate import IN_MEMORY, Rate, check_redis_url
+from .documents.suggestions import did_you_mean
+from .documents.text import readable, to_path
+from .documents.toml import NotToml, read_toml
 from .model.bundle import models_below
 from .model.naming import NAME, NAME_FORM
 from .model.runtime import RuntimeChoice
-from .model.suggestions import did_you_mean
-from .model.text import readable, to_path
-from .model.toml import NotToml, read_toml
 from .model.trial import TrialLimits
 
 PACKAGE = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.model.text import print_anything
+from app.documents.text import print_anything
 from benchmarks import agreement, machine, picture, report
 from benchmarks.bench import Bench
 from benchmarks.measures import PARTS, WITH_PEERS, everyone

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from app.documents.text import NotUtf8, check_encoding, find_fault
 from app.model.features import Feature
-from app.model.text import NotUtf8, check_encoding, find_fault
 
 IDENTIFIER = "customer_id"
 """May be in the file and is never a feature: who a customer is says nothing of the next one."""

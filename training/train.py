@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from app.documents.text import print_anything
 from app.model.errors import BundleError
-from app.model.text import print_anything
 from app.packing.bundle_writer import check_replaceable
 from app.packing.network import pack
 from app.worker.cores import usable_cores

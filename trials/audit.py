@@ -16,7 +16,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from app.model.text import print_anything
+from app.documents.text import print_anything
 
 _SECONDS = 600
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.model.text import print_anything
+from app.documents.text import print_anything
 from benchmarks import payloads
 from benchmarks.servers import BenchmarkError, Program, Server, free_port, lantern, running
 from trials.expected import ExpectedAnswers

@@ -28,9 +28,9 @@ import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
-from ..model.files import locked, remove_scratch, replace_file
-from ..model.schema import SchemaError, place, read_as
-from ..model.text import NotUtf8, decode, readable
+from ..documents.files import locked, remove_scratch, replace_file
+from ..documents.schema import SchemaError, place, read_as
+from ..documents.text import NotUtf8, decode, readable
 
 Scope = Literal["predict", "admin", "metrics"]
 PREDICT, ADMIN, METRICS = SCOPES = get_args(Scope)

@@ -7,8 +7,8 @@ import json
 import click
 from flask.cli import with_appcontext
 
+from ..documents.text import print_anything
 from ..http.extension import current_lantern
-from ..model.text import print_anything
 from .printing import print_json, print_table
 
 

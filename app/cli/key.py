@@ -26,8 +26,8 @@ from ..access.keys import (
     read_keys,
     revoke_key,
 )
+from ..documents.text import print_anything
 from ..http.extension import current_lantern
-from ..model.text import print_anything
 from .printing import plain, print_json, print_table
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}

@@ -18,11 +18,11 @@ from typing import Any, Literal, TypeVar
 import click
 from flask.cli import AppGroup
 
+from ..documents.text import print_anything, readable
 from ..http.extension import current_lantern
 from ..model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
 from ..model.manifest import VERSION, VERSION_FORM, manifest_document
 from ..model.runtime import is_installed
-from ..model.text import print_anything, readable
 from ..packing.description import read_description
 from ..packing.file import pack_file
 from ..registry.comparison import compare

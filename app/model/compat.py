@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from ..documents.suggestions import closest
 from .features import Feature
 from .manifest import Manifest
-from .suggestions import closest
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from .text import readable
+from ..documents.text import readable
 
 MAX_FAULTS = 100
 """How many faults of one input are reported at most; the rest is not looked for."""

@@ -18,8 +18,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from ..documents.suggestions import closest, difference
 from .errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
-from .suggestions import closest, difference
 
 FLOAT32_OVERFLOW = float(2**128 - 2**103)
 """The least magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""

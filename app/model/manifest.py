@@ -19,11 +19,11 @@ import orjson
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from ..documents.schema import SchemaError, read_as
+from ..documents.text import NotUtf8, decode
 from .errors import BundleError, listed, shown
 from .features import Feature, Name, Number, Text
 from .file_kind import foreign_kind
-from .schema import SchemaError, read_as
-from .text import NotUtf8, decode
 
 FORMAT = 1
 """The format of ``manifest.json`` that this code writes, and the only one that it reads."""

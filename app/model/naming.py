@@ -13,9 +13,9 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from ..documents.text import readable
 from . import bundle as bundles
 from . import manifest as manifests
-from .text import readable
 
 NAME = manifests.VERSION
 """The form of a name: one segment of a path, as it stands."""

@@ -35,11 +35,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from ..documents.schema import SchemaError, place, read_as
+from ..documents.suggestions import did_you_mean
+from ..documents.toml import NotToml, read_toml
 from ..model.errors import BundleError
 from ..model.features import FLOAT32_OVERFLOW, Feature, Name, Text
-from ..model.schema import SchemaError, place, read_as
-from ..model.suggestions import did_you_mean
-from ..model.toml import NotToml, read_toml
 
 _MAX_BYTES = 16_000_000
 

@@ -16,10 +16,10 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from ..documents.suggestions import closest, difference
+from ..documents.text import NotUtf8, check_encoding, find_fault
 from ..model.errors import BundleError
 from ..model.features import FLOAT32_OVERFLOW, Feature
-from ..model.suggestions import closest, difference
-from ..model.text import NotUtf8, check_encoding, find_fault
 
 GOLDEN_ROWS = 20
 """How many rows of the file become golden samples, at most."""

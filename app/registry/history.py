@@ -19,9 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..documents.files import sync_directory
+from ..documents.text import NotUtf8, decode
 from ..model.errors import BundleError
-from ..model.files import sync_directory
-from ..model.text import NotUtf8, decode
 from .release import Release, parse_release, read_release, release_document
 
 FILE_NAME = "history.jsonl"

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from ..documents.files import replace_file
+from ..documents.schema import SchemaError, read_as
+from ..documents.suggestions import did_you_mean
+from ..documents.toml import NotToml, read_toml
 from ..model.bundle import highest_version
 from ..model.errors import BundleError
-from ..model.files import replace_file
 from ..model.manifest import VERSION, VERSION_FORM
-from ..model.schema import SchemaError, read_as
-from ..model.suggestions import did_you_mean
-from ..model.toml import NotToml, read_toml
 from ..version import COMMAND
 
 FILE_NAME = "release.toml"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest as manifests
 from ..model.compat import breaking_changes
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
-from ..model.files import locked, remove_scratch
 from ..model.manifest import Manifest
 from ..model.naming import as_name
 from ..model.runtime import RuntimeChoice

@@ -19,13 +19,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..documents.text import readable
 from ..model import bundle as bundles
 from ..model.compat import breaking_changes
 from ..model.errors import BundleError, ModelError, ModelUnavailable
 from ..model.model import BatchPrediction, Model, Prediction
 from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
-from ..model.text import readable
 from .loading import ModelSource, load_model, runtime_for
 from .release import FILE_NAME, Release, release_in_force
 from .rollout import Rollout

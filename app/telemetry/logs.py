@@ -20,7 +20,7 @@ from gunicorn.glogging import Logger
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from ..access.keys import KEY_SECRET
-from ..model.text import readable
+from ..documents.text import readable
 from ..settings import LoggingSettings
 from .lines import LineHandler
 

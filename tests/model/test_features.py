@@ -134,7 +134,7 @@ def test_no_more_faults_are_looked_for_than_are_told(monkeypatch: pytest.MonkeyP
         searches.append(name)
         return []
 
-    monkeypatch.setattr("app.model.suggestions.difflib.get_close_matches", search)
+    monkeypatch.setattr("app.documents.suggestions.difflib.get_close_matches", search)
     sample = {f"name{i}": 1 for i in range(100_000)}
     for encode, content in ((ENCODER.encode, sample), (ENCODER.encode_batch, [sample])):
         searches.clear()

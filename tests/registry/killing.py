@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from app.model import files
+from app.documents import files
 from app.model.features import Feature
 from app.model.manifest import FILE_NAME, Golden, Manifest, read_manifest, write_manifest
 from app.registry import history, release, repository

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model import files
+from app.documents import files
 from app.model.errors import BundleError
 from app.model.manifest import VERSION
 from app.registry.release import Release, read_release, release_in_force, write_release

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app.model import files
+from app.documents import files
 from app.model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from app.registry import history as histories
 from app.registry.history import Change, change_document, read_history

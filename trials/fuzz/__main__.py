@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.model.text import print_anything
+from app.documents.text import print_anything
 from benchmarks.servers import BenchmarkError, running
 from tests.worker.wire import exchange
 from trials.fuzz import costs

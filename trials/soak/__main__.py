@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.model.text import print_anything
+from app.documents.text import print_anything
 from benchmarks import machine
 from benchmarks.servers import BenchmarkError
 from trials.load import Tally

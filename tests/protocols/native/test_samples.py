@@ -232,7 +232,7 @@ def test_a_sentence_does_not_tell_of_two_names_that_look_the_same() -> None:
 def test_all_guesses_of_an_input_together_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[int] = []
     monkeypatch.setattr(
-        "app.model.suggestions.difflib.get_close_matches",
+        "app.documents.suggestions.difflib.get_close_matches",
         lambda name, names, **_: compared.append(len(names)) or [],
     )
     encoder = FeatureEncoder([Feature(f"feature {i}") for i in range(30)])

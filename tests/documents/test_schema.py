@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import Meta, Struct, field
 
-from app.model.schema import SchemaError, read_as
+from app.documents.schema import SchemaError, read_as
 
 
 class Part(Struct, forbid_unknown_fields=True):

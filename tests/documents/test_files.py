@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.model.files import locked, remove_scratch, replace_file
+from app.documents.files import locked, remove_scratch, replace_file
 
 
 class Busy(Exception):

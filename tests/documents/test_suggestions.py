@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.model.suggestions import closest, did_you_mean
+from app.documents.suggestions import closest, did_you_mean
 
 
 @pytest.mark.parametrize(
