@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 def _make_app() -> Flask:
+    # Not at the top: it brings in the whole application.
     from . import create_app
+    from .settings import settings_at_start
 
-    return create_app()
+    return create_app(settings_at_start())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

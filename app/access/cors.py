@@ -5,11 +5,9 @@ Nothing here lets anybody in: an origin only lets a browser show its page what w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-_ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
 _EXPOSED = "X-Request-ID, X-Feature-Warnings, Retry-After"
 _MAY_SEND = (
     *("Authorization", "Content-Type", "X-API-Key", "X-Model-Version", "X-Request-ID"),
@@ -18,13 +16,6 @@ _MAY_SEND = (
 _SECONDS = 600
 
 Headers = list[tuple[str, str]]
-
-
-def is_origin(text: str) -> bool:
-    """Return whether ``text`` is an origin as browsers write it: without path, in lower case."""
-    default = {"http://": ":80", "https://": ":443"}
-    is_default = any(text.startswith(s) and text.endswith(port) for s, port in default.items())
-    return _ORIGIN.fullmatch(text) is not None and not is_default
 
 
 class Cors:

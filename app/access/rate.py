@@ -12,19 +12,13 @@ asked, they count in memory again: it may neither let in everything nor stop eve
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..settings.forms import IN_MEMORY, MICROSECONDS, Rate
 from .errors import RateLimited
-
-IN_MEMORY = "memory://"
-RATE_FORM = 'a number and a unit, such as "100/second"; units: second, minute, hour, day'
-_RATE = re.compile(r"([1-9][0-9]{0,5})/(second|minute|hour|day)")
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_MICROSECONDS = 1_000_000
 
 _MAX_CALLERS = 65536
 """Callers kept in memory; beyond that, those that asked longest ago are evicted."""
@@ -34,25 +28,6 @@ _AWAY_SECONDS = 5.0
 """How long Redis is not asked again after it gave no answer."""
 
 log = logging.getLogger("lantern.access")
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A number of requests in a time; ``interval`` is that of each, ``burst`` of all but one."""
-
-    text: str
-    interval: int
-    burst: int
-
-    @classmethod
-    def parse(cls, text: str) -> Rate:
-        """Read a rate like ``100/second``. Raises `ValueError`."""
-        match = _RATE.fullmatch(text)
-        if match is None:
-            raise ValueError(f"must be {RATE_FORM}")
-        requests = int(match[1])
-        interval = _SECONDS[match[2]] * _MICROSECONDS // requests
-        return cls(text, interval, interval * (requests - 1))
 
 
 class Storage(Protocol):
@@ -145,18 +120,6 @@ class RedisStorage:
         return wait
 
 
-def check_redis_url(url: str) -> None:
-    """Raise `ValueError` unless ``url`` is one that a `RedisStorage` can be made with."""
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError(f'must be "{IN_MEMORY}", or the URL of a Redis (redis://host:6379/0)')
-    from redis.connection import parse_url  # imported here: most services have no Redis
-
-    try:
-        parse_url(url)
-    except ValueError:  # whose own words may hold the password
-        raise ValueError("is not the URL of a Redis (redis://host:6379/0)") from None
-
-
 @dataclass(slots=True)
 class RateLimit:
     """Holds each caller to ``rate``."""
@@ -176,4 +139,4 @@ class RateLimit:
         """Count a request of ``caller``. Raises `RateLimited`."""
         wait = self.storage.take(caller, self.rate)
         if wait:
-            raise RateLimited(self.rate.text, -(-wait // _MICROSECONDS))
+            raise RateLimited(self.rate.text, -(-wait // MICROSECONDS))

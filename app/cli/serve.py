@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+from flask.cli import ScriptInfo
 
 
 @click.command()
@@ -26,7 +27,14 @@ import click
     type=click.IntRange(0),
     help="Worker processes; otherwise the setting server.workers, by default one for each core.",
 )
-def serve(model: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
+@click.pass_obj
+def serve(
+    script: ScriptInfo,
+    model: Path | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+) -> None:
     """Serve a model over HTTP.
 
     MODEL is a directory of versions or one bundle. Without it the settings name the model; where
@@ -49,4 +57,4 @@ def serve(model: Path | None, host: str | None, port: int | None, workers: int |
     # Not at the top: it reads the settings, and brings in the whole application.
     from ..server.application import LanternServer
 
-    LanternServer(prog="lantern serve").run()
+    LanternServer(script.load_app).run()

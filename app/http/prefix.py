@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..access.rejection import RequestRejected
-from ..settings import parse_prefix
+from ..settings.forms import parse_prefix
 
 HEADER = "X-Forwarded-Prefix"
 _VARIABLE = "HTTP_X_FORWARDED_PREFIX"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import Application
 
-from .. import create_app
-from ..settings import settings_at_start
 from . import gunicorn_config
 
 if TYPE_CHECKING:
@@ -17,10 +15,14 @@ if TYPE_CHECKING:
 
 
 class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
-    """Gunicorn with Lantern's configuration.
+    """Gunicorn with Lantern's configuration, serving what ``create_app`` returns.
 
     ``GUNICORN_CMD_ARGS``, and a file of configuration named there by ``--config``, win over it.
     """
+
+    def __init__(self, create_app: Callable[[], Flask]) -> None:
+        self._create_app = create_app
+        super().__init__(prog="lantern serve")
 
     def load_config(self) -> None:
         parser = self.cfg.parser()
@@ -37,4 +39,4 @@ class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(settings_at_start())
+        return self._create_app()

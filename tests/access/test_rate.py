@@ -13,7 +13,8 @@ import pytest
 
 from app.access import rate as rates
 from app.access.errors import RateLimited
-from app.access.rate import IN_MEMORY, MemoryStorage, Rate, RateLimit, RedisStorage
+from app.access.rate import MemoryStorage, RateLimit, RedisStorage
+from app.settings.forms import IN_MEMORY, Rate
 from tests.access.redis import Redis
 from tests.conftest import _Lines
 from tests.integration.conftest import wait_for

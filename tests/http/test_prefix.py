@@ -15,7 +15,8 @@ from werkzeug.test import TestResponse
 from app import __version__, create_app
 from app.access.keys import METRICS, create_key
 from app.http.prefix import BadPrefix, OutsidePrefix, PathPrefix
-from app.settings import load_settings, parse_prefix
+from app.settings import load_settings
+from app.settings.forms import parse_prefix
 
 Lines = Callable[[], list[dict[str, Any]]]
 

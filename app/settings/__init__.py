@@ -1,0 +1,25 @@
+"""The settings: declared once, loaded and checked at the start.
+
+A value comes from the declaration, from the file in ``LANTERN_CONFIG`` or from a variable; the last
+of them wins. The rest of the application reads typed values.
+"""
+
+from __future__ import annotations
+
+from .declaration import LimitSettings, LoggingSettings, Settings
+from .errors import SettingsError
+from .load import load_settings, settings_at_start
+from .places import PACKAGE
+from .sources import FILE_VARIABLE, KEY_VARIABLE
+
+__all__ = [
+    "FILE_VARIABLE",
+    "KEY_VARIABLE",
+    "PACKAGE",
+    "LimitSettings",
+    "LoggingSettings",
+    "Settings",
+    "SettingsError",
+    "load_settings",
+    "settings_at_start",
+]

@@ -1,0 +1,48 @@
+"""Settings that don't go with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .declaration import Settings
+from .errors import SettingsError
+
+
+def check_together(settings: Settings) -> None:
+    """Raise `SettingsError` for settings that don't go with each other."""
+    server, limits, origins = settings.server, settings.limits, settings.origins
+    if server.drain_seconds >= server.graceful_timeout_seconds:
+        raise SettingsError(
+            f"Setting server.drain_seconds ({origins['server.drain_seconds']}) must be less than "
+            f"server.graceful_timeout_seconds, {server.graceful_timeout_seconds}: a worker that "
+            "drains for longer is killed."
+        )
+    if limits.max_held_bytes < limits.max_body_bytes:
+        raise SettingsError(
+            f"Setting limits.max_held_bytes ({origins['limits.max_held_bytes']}) is "
+            f"{limits.max_held_bytes}, and a body may have limits.max_body_bytes, "
+            f"{limits.max_body_bytes}: set it to at least that, and better to several of them."
+        )
+    names = [name.removeprefix("models.") for name in origins if name.startswith("models.")]
+    for key in ("model.path", "model.name", "model.version"):
+        if names and origins[key] != "default":
+            raise SettingsError(
+                f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
+                "those to serve: leave one of the two out."
+            )
+    _refuse_two_spellings(names, origins)
+
+
+def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> None:
+    """Raise `SettingsError` for names that differ in case alone: variables, which have none, can't
+    replace the entry of a file that they are meant for.
+    """
+    seen: dict[str, str] = {}
+    for name in models:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise SettingsError(
+                f"Settings models.{other} ({origins[f'models.{other}']}) and models.{name} "
+                f"({origins[f'models.{name}']}) differ in case alone: write the name in small "
+                "letters in both."
+            )

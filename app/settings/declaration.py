@@ -1,0 +1,137 @@
+"""The settings: each declared once, with its type, bounds and default.
+
+``config/default.toml`` says what each means; a test holds it to this declaration.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from ..model.runtime import RuntimeChoice
+from ..model.trial import TrialLimits
+from . import forms
+
+
+def parsed_by(parse: Callable[[str], str]) -> Meta:
+    """Have ``parse`` read a text; its `ValueError` goes on from the setting's name."""
+    return Meta(extra={"parse": parse})
+
+
+LARGEST = sys.float_info.max
+LARGEST_INTEGER = 2**63 - 1
+Text = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0, le=LARGEST)]
+UpToADay = Annotated[float, Meta(gt=0, le=86400)]
+AtLeastZero = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
+ModelName = Annotated[str, parsed_by(forms.parse_model_name)]
+
+
+class ServerSettings(Struct, frozen=True):
+    host: Annotated[Text, parsed_by(forms.parse_host)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    workers: AtLeastZero = 0
+    worker_class: Literal["auto", "keepalive", "gthread", "sync"] = "auto"
+    threads: Threads = 4
+    timeout_seconds: AtLeastOne = 30
+    graceful_timeout_seconds: AtLeastOne = 30
+    keepalive_seconds: AtLeastOne = 75
+    headers_timeout_seconds: Seconds = 10
+    body_timeout_seconds: Seconds = 30
+    drain_seconds: Annotated[float, Meta(ge=0, le=LARGEST)] = 0
+    fast_path: bool = True
+    proxies: Annotated[int, Meta(ge=0, le=100)] = 0
+    prefix: Annotated[str, parsed_by(forms.parse_prefix)] = ""
+
+
+class ModelSettings(Struct, frozen=True):
+    path: Path = Path("models/campaign-response")
+    name: ModelName = ""
+    version: str = ""
+    runtime: RuntimeChoice = "auto"
+    device: Annotated[str, parsed_by(forms.parse_device)] = "cpu"
+    threads: Threads = 1
+    batch_rows: AtLeastZero = 0
+    feature_names: tuple[Text, ...] = ()
+    class_names: tuple[Text, ...] = ()
+    trial_seconds: UpToADay = 60
+    trial_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
+
+    @property
+    def trial_limits(self) -> TrialLimits:
+        """What the trial of a file that nobody vouches for may take."""
+        return TrialLimits(self.trial_seconds, self.trial_memory_mb)
+
+
+class ReleaseSettings(Struct, frozen=True):
+    poll_seconds: UpToADay = 2
+    routing_header: Annotated[str, parsed_by(forms.parse_header)] = "X-Routing-Key"
+
+
+class CacheSettings(Struct, frozen=True):
+    size: AtLeastZero = 0
+
+
+class LimitSettings(Struct, frozen=True):
+    max_body_bytes: AtLeastOne = 8 << 20
+    max_held_bytes: AtLeastOne = 256 << 20
+    max_batch_size: AtLeastOne = 10_000
+    max_answer_values: AtLeastOne = 1_000_000
+    max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
+    max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
+    max_header_field_bytes: Annotated[int, Meta(ge=64, le=65536)] = 8190
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    queue_budget_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 500
+    rate: Annotated[str, parsed_by(forms.parse_rate)] = ""
+    rate_storage: Annotated[str, parsed_by(forms.parse_rate_storage)] = forms.IN_MEMORY
+
+
+class AccessSettings(Struct, frozen=True):
+    auth: Literal["auto", "keys", "none"] = "auto"
+    keys_file: Path = Path("config/keys.json")
+    open_metrics: bool = False
+    open_docs: bool = False
+    open_page: bool = False
+    cors_origins: tuple[Annotated[str, parsed_by(forms.parse_origin)], ...] = ()
+
+
+class LoggingSettings(Struct, frozen=True):
+    format: Literal["json", "console"] = "json"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    features: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings in force; ``origins`` maps ``section.key`` to where its value came from.
+
+    ``models`` has the paths of the models by the names that the settings give them; the name is
+    empty for the one that its own files name. ``values`` are for people: passwords are left out of
+    them.
+    """
+
+    server: ServerSettings
+    model: ModelSettings
+    models: Mapping[str, Path]
+    release: ReleaseSettings
+    cache: CacheSettings
+    limits: LimitSettings
+    access: AccessSettings
+    logging: LoggingSettings
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    @property
+    def worker_class(self) -> str:
+        """The worker class in force: "auto" is "gthread" for a model that needs several threads."""
+        if self.server.worker_class != "auto":
+            return self.server.worker_class
+        needs_threads = self.model.device != "cpu" or self.model.batch_rows > 0
+        return "gthread" if needs_threads else "keepalive"

@@ -1,0 +1,90 @@
+"""The settings in force: collected from all sources, read as they are declared, and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..documents.suggestions import did_you_mean
+from .checks import check_together
+from .declaration import Settings
+from .errors import SettingsError
+from .places import SHIPPED
+from .sources import Sources, collect
+from .values import DECLARED, MODEL_KEY, PATH, SECTIONS, shown, without_password
+
+
+@cache
+def settings_at_start() -> Settings:
+    """Return the settings that this process began with, whatever their file says by now.
+
+    A reload of Gunicorn (SIGHUP) reads its configuration again, in a process whose application was
+    made once: with other settings the two would not fit, and with ones that can't be used the
+    master would end. Raises `SettingsError`.
+    """
+    return load_settings()
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Load the settings in force, ``environ`` being the process's own unless one is given.
+
+    Raises `SettingsError` for an unknown key, a wrong type, a value out of range or a file that
+    can't be read.
+    """
+    settings = _read(collect(os.environ if environ is None else environ))
+    check_together(settings)
+    return settings
+
+
+def _read(sources: Sources) -> Settings:
+    """Return the settings that ``sources`` are. Raises `SettingsError`, which has each fault."""
+    read: dict[str, dict[str, Any]] = {section: {} for section in DECLARED}
+    values: dict[str, Any] = {}
+    faults = []
+    for section, content in sources.values.items():
+        if section not in DECLARED:
+            faults.append(_unknown_section(section, content, sources.origins))
+            continue
+        for key, value in content.items():
+            name = f"{section}.{key}"
+            try:
+                read[section][key] = typed = _read_one(sources, section, key, value)
+            except ValueError as fault:
+                faults.append(str(fault))
+            else:
+                values[name] = without_password(value) if isinstance(value, str) else typed
+    if faults:
+        raise SettingsError(" ".join(faults))
+    sections: dict[str, Any] = {name: kind(**read[name]) for name, kind in SECTIONS.items()}
+    model = sections["model"]
+    models = read["models"] or {model.name: model.path}
+    return Settings(**sections, models=models, values=values, origins=sources.origins)
+
+
+def _read_one(sources: Sources, section: str, key: str, value: object) -> Any:
+    """Return a value as its setting has it. Raises `ValueError` with a sentence."""
+    name = f"{section}.{key}"
+    origin = sources.origins[name]
+    declared = PATH if section == "models" else DECLARED[section].get(key)
+    if declared is None:
+        hint = did_you_mean(key, DECLARED[section]) or "."
+        raise ValueError(f"Unknown setting {name} ({origin}){hint}")
+    is_example = name == "model.path" and origin == "default"
+    base = SHIPPED if is_example else sources.bases.get(origin, Path())
+    try:
+        if section == "models":
+            MODEL_KEY.read(key, base)
+        return declared.read(value, base)
+    except ValueError as fault:
+        raise ValueError(f"Setting {name} = {shown(value)} ({origin}): {fault}") from None
+
+
+def _unknown_section(section: str, content: Iterable[str], origins: Mapping[str, str]) -> str:
+    names = (f"{section}.{key}" for key in content)
+    keys = ", ".join(f"{name} ({origins[name]})" for name in names)
+    used = f", used by {keys}" if keys else ""
+    hint = did_you_mean(section, DECLARED) or "."
+    return f"Unknown setting section {section!r}{used}{hint}"
