@@ -34,8 +34,11 @@ _PASS_SECONDS = 0.002
 """How long one pass of the candidate shall take at most: a core is not given back before."""
 _ROUND_SECONDS = 1.0
 """How long the rows that are kept shall last at most, pauses and all: then others are due."""
-_LEAST_SHARE = 0.02
-"""The share of one core that the candidate gets, however busy the worker is."""
+_LEAST_SHARE = 0.005
+"""The share of one core that the candidate gets, however busy the worker is.
+
+A pass holds up whoever calls meanwhile: these are to be fewer than one in a hundred.
+"""
 _MAX_SHARE = 0.5
 """The share that it gets beside an idle worker."""
 _FIRST_GUESS = 1e-3
@@ -167,13 +170,11 @@ class _Sample:
         self._random = random
         self._bytes = 0
         self.rows = 0
+        self.is_empty = True
         self._blocks: dict[Pair, _Block] = {}
         self.dropped: Counter[Pair] = Counter()
         self._gap = 0
         self._set_share(share)
-
-    def __bool__(self) -> bool:
-        return bool(self._blocks or self.dropped)
 
     @property
     def blocks(self) -> Iterable[_Block]:
@@ -184,16 +185,24 @@ class _Sample:
         """How many rows were added, the dropped ones included."""
         return self.rows + self.dropped.total()
 
+    def skip(self, pair: Pair) -> bool:
+        """Drop one row if it is not in the sample; return whether it was dropped.
+
+        How many rows come until the next that is kept is drawn at once: to toss a coin for each
+        would cost callers more.
+        """
+        self.is_empty = False
+        if not self._gap:
+            return False
+        self._gap -= 1
+        self.dropped[pair] += 1
+        return True
+
     def add(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
-        """Add rows, or drop those that are not in the sample."""
+        """Add one row that was not to be skipped, or those of several that are in the sample."""
+        self.is_empty = False
         if len(rows) > 1:
             self._thin(pair, rows, np.asarray(probabilities, np.float32), self._share)
-        # How many rows come until the next that is kept is drawn at once: to toss a coin for each
-        # would cost callers more.
-        elif self._gap:
-            self._gap -= 1
-            self.dropped[pair] += 1
-            return
         else:
             self._gap = self._new_gap()
             self._keep(pair, rows, probabilities)
@@ -262,31 +271,42 @@ class Shadow:
 
         ``probabilities`` are those that ``stable`` gave for them. Never raises, never waits.
         """
-        if not len(rows):
+        count = len(rows)
+        if not count:
             return
-        started = time.perf_counter()
         with self._lock:
-            pair = self._pairs.get(stable.name)
-            if pair is None or not pair.is_of(stable, candidate):
-                pair = self._pairs[stable.name] = Pair.of(stable, candidate)
-            is_running = self._is_running()
-            if is_running:
-                sample = self._sample
-                is_first = not sample
-                rows_before = sample.rows
-                sample.add(pair, rows, probabilities)
-                if is_first:
+            if self._is_running():
+                pair, sample = self._pair_of(stable, candidate), self._sample
+                if sample.is_empty:
                     self._changed.notify_all()
-                if sample.rows > rows_before:
-                    taken = (time.perf_counter() - started) / (sample.rows - rows_before)
-                    self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
-        if not is_running:
-            self._observer.compared(pair, ShadowResult(dropped=len(rows)))
+                # A busy worker drops nearly all rows: this costs callers the least there is.
+                if count > 1 or not sample.skip(pair):
+                    self._hand_over(sample, pair, rows, probabilities)
+                return
+        self._observer.compared(Pair.of(stable, candidate), ShadowResult(dropped=count))
+
+    def _pair_of(self, stable: Model, candidate: Model) -> Pair:
+        pair = self._pairs.get(stable.name)
+        if pair is None or not pair.is_of(stable, candidate):
+            pair = self._pairs[stable.name] = Pair.of(stable, candidate)
+        return pair
+
+    def _hand_over(
+        self, sample: _Sample, pair: Pair, rows: Matrix, probabilities: Probabilities
+    ) -> None:
+        started, rows_before = time.perf_counter(), sample.rows
+        sample.add(pair, rows, probabilities)
+        if sample.rows > rows_before:
+            taken = (time.perf_counter() - started) / (sample.rows - rows_before)
+            self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing waits to be compared; return whether that came about in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._is_comparing or self._sample), seconds)
+            return self._changed.wait_for(self._is_idle, seconds)
+
+    def _is_idle(self) -> bool:
+        return self._sample.is_empty and not self._is_comparing
 
     def stop(self, seconds: float) -> bool:
         """End, dropping what waits; return whether the thread ended in time."""
@@ -339,7 +359,7 @@ class Shadow:
     def _await_rows(self) -> bool:
         """Wait for rows, and then for others that come soon; return False to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._sample or self._stopping)
+            self._changed.wait_for(lambda: not self._sample.is_empty or self._stopping)
         return self._pause(_COLLECT_SECONDS)
 
     def _pause(self, seconds: float) -> bool:

@@ -208,7 +208,8 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
         number = 0
         for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
             numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
-            sample.add(versions, numbers, np.repeat(answers, size, axis=0))
+            if size > 1 or not sample.skip(versions):
+                sample.add(versions, numbers, np.repeat(answers, size, axis=0))
             number += size
         rows = [value for each in sample.blocks for value in each.rows[:, 0].tolist()]
         assert len(rows) == sample.rows <= 100
@@ -265,7 +266,7 @@ def test_the_memory_of_what_waits_is_bounded(
 def test_the_busier_the_worker_the_longer_the_pauses(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a busy worker's core a fiftieth is taken, and rows for which that is too little drop."""
+    """A busy worker gives up a two hundredth of its core; rows beyond that are dropped."""
     stable, candidate = pair
     answers = stable.runtime.run(ROWS)
     now = 0.0
@@ -293,7 +294,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         found[in_flight] = (now - before) / (now - before + sum(pauses))
         # What is kept for the next round takes a second with the pauses, where it can be so few.
         assert shadow._new_sample()._max_rows == 64
-    assert found == pytest.approx({0.0: 0.5, 0.3: 0.2, 5.0: 0.02})
+    assert found == pytest.approx({0.0: 0.5, 0.3: 0.2, 5.0: 0.005})
 
 
 def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
