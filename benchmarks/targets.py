@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.candidates import AGAIN, AT_80, CANARY, SATURATED, SHADOW
 from benchmarks.candidates import ALONE as NO_CANDIDATE
-from benchmarks.candidates import AT_80, CANARY, SATURATED, SHADOW
 from benchmarks.figures import Figures, Spread, ratios
 from benchmarks.measures import (
     ALONE,
@@ -233,7 +233,7 @@ def _targets() -> Iterator[Target]:
     yield Target(
         f"p99 of refusals, {most}", PART, "refused_p99_ms", most, None, "ms", Bound("<", 50)
     )
-    for name, least in ((CANARY, 0.95), (SHADOW, 0.9)):
+    for name, least in ((AGAIN, None), (CANARY, 0.95), (SHADOW, 0.9)):
         yield Target(
             f"{one}, requests per second, {name} against {NO_CANDIDATE}",
             SATURATED,
@@ -242,6 +242,13 @@ def _targets() -> Iterator[Target]:
             NO_CANDIDATE,
             "x",
             _at_least(least),
+        )
+        yield Target(
+            f"{one}, CPU per request, {NO_CANDIDATE} against {name}",
+            SATURATED,
+            "cpu_us",
+            NO_CANDIDATE,
+            name,
         )
         yield Target(
             f"{one}, p99 at 80 % of the peak, {name} against {NO_CANDIDATE}",
