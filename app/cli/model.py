@@ -80,10 +80,13 @@ def told_in_a_sentence() -> Iterator[None]:
 def repository(name: str | None) -> Repository:
     """Return the repository of the model called ``name``; of the settings' first model for None.
 
-    One that the settings don't name lies beside the first.
+    One that the settings don't name lies beside the first. Raises `BundleError` where the models in
+    ``./models`` can't be served, unless one is named.
     """
     lantern = current_lantern()
     settings = lantern.settings.model
+    if name is None and lantern.settings.models_fault:
+        raise BundleError(lantern.settings.models_fault)
     service = lantern.service if name is None else lantern.services.get(name)
     source = service.source if service else None
     directory = source.path if source else lantern.service.source.path.parent / str(name)

@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP.
 
-    MODEL is a directory of versions or one bundle. Without it the settings name the model; where
-    they don't, it is the one in ./models, or else the example that comes with Lantern.
+    MODEL is a directory of versions or one bundle. Without it the settings name what is served;
+    where they don't, it is the models in ./models, or else the example that comes with Lantern.
 
     Options win over the settings (`lantern config` prints them). Further options of Gunicorn, such
     as --certfile, are taken from the variable GUNICORN_CMD_ARGS. SIGTERM stops it gracefully.

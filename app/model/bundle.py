@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from .manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
+_OF_THE_FILE_SYSTEM = "lost+found"
 _NUMBERED = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 
 
@@ -90,14 +92,42 @@ def versions(path: Path) -> list[str]:
 
 
 def models_below(path: Path) -> list[Path]:
-    """Return the directories of versions in ``path``, sorted; none where it can't be read."""
+    """Return the directories of versions in ``path``, sorted; none where it can't be read.
+
+    One that can't be looked into is left out (see `unreadable_below`), and so is a hidden one.
+    """
+    return [directory for directory in _directories(path) if has_versions(directory)]
+
+
+def unreadable_below(path: Path) -> list[Path]:
+    """Return the directories in ``path`` that can't be looked into, and so may be models."""
+    return [
+        directory
+        for directory in _directories(path)
+        if directory.name != _OF_THE_FILE_SYSTEM and not os.access(directory, os.R_OK | os.X_OK)
+    ]
+
+
+def has_versions(path: Path) -> bool:
+    """Return whether ``path`` is a directory with a version in it that can be looked at."""
+    try:
+        return any(map(_may_hold_model, path.iterdir()))
+    except OSError:
+        return False
+
+
+def _directories(path: Path) -> list[Path]:
     with suppress(OSError):
-        return [
-            directory
-            for directory in sorted(path.iterdir())
-            if directory.is_dir() and any(map(_may_hold_model, directory.iterdir()))
-        ]
+        entries = sorted(path.iterdir())
+        return [each for each in entries if not each.name.startswith(".") and _is_directory(each)]
     return []
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def highest_version(path: Path) -> str:

@@ -33,6 +33,8 @@ try:
     _settings = settings_at_start()
 except SettingsError as error:
     sys.exit(f"Lantern can't start. {error.format_message()}")
+if _settings.models_fault:
+    sys.exit(f"Lantern can't start. {_settings.models_fault}")
 
 
 def _web_concurrency() -> int:
@@ -113,7 +115,11 @@ def _lantern(application: Any) -> Lantern:
 
 
 def when_ready(server: Any) -> None:
-    """Warn of settings that don't go together."""
+    """Log which models are served, and warn of settings that don't go together."""
+    for name, path in _settings.models.items():
+        server.log.info("Serving %s (%s)", path, _settings.origin_of_model(name))
+    for warning in _settings.warnings:
+        server.log.warning(warning)
     # What is in force, not what the settings say: Gunicorn's own flags win over them.
     several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
     if _settings.model.batch_rows and not several_threads:

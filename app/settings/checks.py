@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from .declaration import Settings
 from .errors import SettingsError
+from .found import ORIGIN as FOUND
 
 
 def check_together(settings: Settings) -> None:
@@ -23,7 +24,11 @@ def check_together(settings: Settings) -> None:
             f"{limits.max_held_bytes}, and a body may have limits.max_body_bytes, "
             f"{limits.max_body_bytes}: set it to at least that, and better to several of them."
         )
-    names = [name.removeprefix("models.") for name in origins if name.startswith("models.")]
+    names = [
+        name.removeprefix("models.")
+        for name, origin in origins.items()
+        if name.startswith("models.") and origin != FOUND
+    ]
     for key in ("model.path", "model.name", "model.version"):
         if names and origins[key] != "default":
             raise SettingsError(

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from ..model.runtime import RuntimeChoice
 from ..model.trial import TrialLimits
 from . import forms
+from .places import EXAMPLE
 
 
 def parsed_by(parse: Callable[[str], str]) -> Meta:
@@ -52,7 +53,7 @@ class ServerSettings(Struct, frozen=True):
 
 
 class ModelSettings(Struct, frozen=True):
-    path: Path = Path("models/campaign-response")
+    path: Path = EXAMPLE
     name: ModelName = ""
     version: str = ""
     runtime: RuntimeChoice = "auto"
@@ -113,8 +114,9 @@ class Settings:
     """The settings in force; ``origins`` maps ``section.key`` to where its value came from.
 
     ``models`` has the paths of the models by the names that the settings give them; the name is
-    empty for the one that its own files name. ``values`` are for people: passwords are left out of
-    them.
+    empty for the one that its own files name, and the first answers calls without a name.
+    ``models_fault`` says why they can't be served; it is for what needs a model. ``values`` are for
+    people: passwords are left out of them. ``warnings`` are for the start of a service.
     """
 
     server: ServerSettings
@@ -127,6 +129,12 @@ class Settings:
     logging: LoggingSettings
     values: Mapping[str, Any]
     origins: Mapping[str, str]
+    models_fault: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def origin_of_model(self, name: str) -> str:
+        """Return where it was said that the model called ``name`` in `models` is served."""
+        return self.origins.get(f"models.{name}", self.origins["model.path"])
 
     @property
     def worker_class(self) -> str:

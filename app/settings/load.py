@@ -10,10 +10,11 @@ from typing import Any
 
 from ..documents.suggestions import did_you_mean
 from .checks import check_together
+from .collected import Collected
 from .declaration import Settings
 from .errors import SettingsError
 from .places import SHIPPED
-from .sources import Sources, collect
+from .sources import collect
 from .values import DECLARED, MODEL_KEY, PATH, SECTIONS, shown, without_password
 
 
@@ -39,19 +40,19 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
-def _read(sources: Sources) -> Settings:
-    """Return the settings that ``sources`` are. Raises `SettingsError`, which has each fault."""
+def _read(collected: Collected) -> Settings:
+    """Return the settings that ``collected`` says. Raises `SettingsError`, which has each fault."""
     read: dict[str, dict[str, Any]] = {section: {} for section in DECLARED}
     values: dict[str, Any] = {}
     faults = []
-    for section, content in sources.values.items():
+    for section, content in collected.values.items():
         if section not in DECLARED:
-            faults.append(_unknown_section(section, content, sources.origins))
+            faults.append(_unknown_section(section, content, collected.origins))
             continue
         for key, value in content.items():
             name = f"{section}.{key}"
             try:
-                read[section][key] = typed = _read_one(sources, section, key, value)
+                read[section][key] = typed = _read_one(collected, section, key, value)
             except ValueError as fault:
                 faults.append(str(fault))
             else:
@@ -61,19 +62,26 @@ def _read(sources: Sources) -> Settings:
     sections: dict[str, Any] = {name: kind(**read[name]) for name, kind in SECTIONS.items()}
     model = sections["model"]
     models = read["models"] or {model.name: model.path}
-    return Settings(**sections, models=models, values=values, origins=sources.origins)
+    return Settings(
+        **sections,
+        models=models,
+        values=values,
+        origins=collected.origins,
+        models_fault=collected.models_fault,
+        warnings=tuple(collected.warnings),
+    )
 
 
-def _read_one(sources: Sources, section: str, key: str, value: object) -> Any:
+def _read_one(collected: Collected, section: str, key: str, value: object) -> Any:
     """Return a value as its setting has it. Raises `ValueError` with a sentence."""
     name = f"{section}.{key}"
-    origin = sources.origins[name]
+    origin = collected.origins[name]
     declared = PATH if section == "models" else DECLARED[section].get(key)
     if declared is None:
         hint = did_you_mean(key, DECLARED[section]) or "."
         raise ValueError(f"Unknown setting {name} ({origin}){hint}")
     is_example = name == "model.path" and origin == "default"
-    base = SHIPPED if is_example else sources.bases.get(origin, Path())
+    base = SHIPPED if is_example else collected.bases.get(origin, Path())
     try:
         if section == "models":
             MODEL_KEY.read(key, base)

@@ -10,4 +10,6 @@ PACKAGE = Path(__file__).resolve().parent.parent
 SHIPPED = PACKAGE if (PACKAGE / "config").is_dir() else PACKAGE.parent
 """The directory of ``config/default.toml`` and of the example model, which is only read."""
 MODELS = "models"
-"""The directory in the current one whose model is served where the settings name none."""
+"""The directory in the current one whose models are served where the settings name none."""
+EXAMPLE = Path(MODELS) / "campaign-response"
+"""The example model, in `SHIPPED`: served where there is no other."""
