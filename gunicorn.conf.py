@@ -6,3 +6,6 @@ The values and the hooks stand in `app.server.gunicorn_config`, which ``lantern 
 
 # All of it, as `lantern serve` takes it: Gunicorn passes over what is no setting of its own.
 from app.server.gunicorn_config import *  # noqa: F403
+from app.server.gunicorn_config import worker_count
+
+workers = worker_count()

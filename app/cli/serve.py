@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 from flask.cli import ScriptInfo
+
+from ..documents.text import readable
+from ..model import trial
+from ..model.bundle import (
+    check_version,
+    checkpoint_path,
+    describe,
+    find_bundle,
+    holds_versions,
+    is_bare,
+)
+from ..model.checkpoint_scan import scan_checkpoint
+from ..model.errors import ModelError
+from ..model.manifest import FILE_NAME, read_manifest
+from ..registry.loading import ModelSource, runtime_for
+from ..registry.release import release_in_force
+from ..settings import Settings, settings_at_start, use_arguments
+from .printing import plain
 
 
 @click.command()
@@ -35,26 +52,51 @@ def serve(
     port: int | None,
     workers: int | None,
 ) -> None:
-    """Serve a model over HTTP.
+    """Serve models over HTTP.
 
     MODEL is a directory of versions or one bundle. Without it the settings name what is served;
     where they don't, it is the models in ./models, or else the example that comes with Lantern.
 
-    Options win over the settings (`lantern config` prints them). Further options of Gunicorn, such
-    as --certfile, are taken from the variable GUNICORN_CMD_ARGS. SIGTERM stops it gracefully.
+    MODEL and options win over the settings (`lantern config` prints them). Further options of
+    Gunicorn, such as --pid, are taken from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
+    gracefully.
     """
     given = {
-        "LANTERN_MODEL__PATH": model,
-        "LANTERN_SERVER__HOST": host,
-        "LANTERN_SERVER__PORT": port,
-        "LANTERN_SERVER__WORKERS": workers,
+        "model.path": None if model is None else readable(str(model)),
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
     }
-    # As variables, workers and a new master (SIGUSR2) have them, too.
-    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    use_arguments({name: value for name, value in given.items() if value is not None})
     if __package__ and Path(sys.argv[0]).name == "__main__.py":
         # A new master is started with these; by its path the module would not know its package.
         sys.argv[:1] = ["-m", __package__.partition(".")[0]]
     # Not at the top: it reads the settings, and brings in the whole application.
     from ..server.application import LanternServer
 
-    LanternServer(script.load_app).run()
+    server = LanternServer(script.load_app)
+    if model is not None:
+        _check(settings_at_start())
+    server.run()
+
+
+def _check(settings: Settings) -> None:
+    """Raise `click.ClickException` where MODEL can't be a model; its network isn't loaded.
+
+    Only for MODEL: a service whose settings name a model that isn't there yet stays up, unhealthy.
+    """
+    path = settings.model.path
+    source = ModelSource(path, runtime=settings.model.runtime, device=settings.model.device)
+    try:
+        version = release_in_force(path).stable if holds_versions(path) else ""
+        found = find_bundle(path, version)
+        if is_bare(found):
+            file = checkpoint_path(found)
+            trial.run(scan_checkpoint, file, path=file, limits=settings.model.trial_limits)
+        else:
+            manifest = read_manifest(found / FILE_NAME)
+            check_version(found, manifest, found.name if found != path else None)
+            describe(found, manifest)
+        runtime_for(source)
+    except ModelError as error:
+        raise click.ClickException(plain(str(error))) from error

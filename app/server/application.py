@@ -27,7 +27,7 @@ class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
     def load_config(self) -> None:
         parser = self.cfg.parser()
         arguments = vars(parser.parse_args(self.cfg.get_cmd_args_from_env()))
-        self._set(vars(gunicorn_config))
+        self._set(vars(gunicorn_config) | {"workers": gunicorn_config.worker_count()})
         if arguments["config"]:
             self.load_config_from_file(arguments["config"])
         self._set({name: value for name, value in arguments.items() if value is not None})

@@ -15,6 +15,8 @@ from contextlib import suppress
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from gunicorn.systemd import listen_fds
+
 from ..http.body_timeout import begin_request
 from ..settings import SettingsError, settings_at_start
 from ..telemetry.logs import GunicornLogger
@@ -24,6 +26,7 @@ from ..worker.cores import usable_cores
 from ..worker.files import connections_that_fit
 from ..worker.heartbeat import Heartbeat, use_memory_for_heartbeats
 from ..worker.malloc import give_back_freed_memory, keep_freed_memory
+from .addresses import find_unusable
 
 if TYPE_CHECKING:
     from ..http.extension import Lantern
@@ -45,13 +48,20 @@ def _web_concurrency() -> int:
     return int(text or 0)
 
 
+def worker_count() -> int:
+    """Return how many workers to start: by the settings, the platform, or the cores as of now.
+
+    Called at each reload, too: the quota of a container may have changed since the start.
+    """
+    return _server.workers or _web_concurrency() or usable_cores()
+
+
 _server = _settings.server
 _THREAD_SECONDS = 5
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 _host = f"[{_server.host}]" if ":" in _server.host else _server.host  # IPv6
 bind = f"{_host}:{_server.port}"
-workers = _server.workers or _web_concurrency() or usable_cores()
 worker_class: str | type = _settings.worker_class
 if worker_class == "keepalive":
     worker_class = KeepAliveWorker
@@ -87,12 +97,19 @@ logger_class = GunicornLogger
 
 def on_starting(server: Any) -> None:
     """Make the memory in which the workers count, or take that of the master before this one."""
+    if not (server.master_pid or listen_fds(unset_environment=False)):
+        unusable = find_unusable(server.cfg.address, reuse_port=server.cfg.reuse_port)
+        if unusable:
+            sys.exit(
+                f"Lantern can't start. It can't listen on {unusable}. Free the address, or set "
+                "another one (server.host and server.port, or Gunicorn's --bind)."
+            )
     try:
         Heartbeat(server.cfg).close()
     except (OSError, RuntimeError) as error:
         sys.exit(
-            f"Lantern can't start. Its workers' signs of life can't be made: {error}. Leave "
-            "--worker-tmp-dir out: they are then made in memory."
+            f"Lantern can't start. The workers' heartbeat files can't be created: {error}. Leave "
+            "--worker-tmp-dir out: heartbeats are then kept in memory."
         )
     try:
         memory = SlabMemory.inherited(os.environ) or SlabMemory.shared()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .declaration import LimitSettings, LoggingSettings, Settings
 from .errors import SettingsError
-from .load import load_settings, settings_at_start
+from .load import load_settings, settings_at_start, use_arguments
 from .places import PACKAGE
 from .sources import FILE_VARIABLE, KEY_VARIABLE
 
@@ -22,4 +22,5 @@ __all__ = [
     "SettingsError",
     "load_settings",
     "settings_at_start",
+    "use_arguments",
 ]

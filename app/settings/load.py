@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..documents.suggestions import did_you_mean
+from ..documents.text import readable
 from .checks import check_together
 from .collected import Collected
 from .declaration import Settings
@@ -26,16 +27,27 @@ def settings_at_start() -> Settings:
     made once: with other settings the two would not fit, and with ones that can't be used the
     master would end. Raises `SettingsError`.
     """
-    return load_settings()
+    return load_settings(arguments=_arguments)
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+_arguments: dict[str, Any] = {}
+
+
+def use_arguments(arguments: Mapping[str, Any]) -> None:
+    """Set what the command line says, before `settings_at_start` is first called."""
+    _arguments.update(arguments)
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, arguments: Mapping[str, Any] | None = None
+) -> Settings:
     """Load the settings in force, ``environ`` being the process's own unless one is given.
 
-    Raises `SettingsError` for an unknown key, a wrong type, a value out of range or a file that
-    can't be read.
+    ``arguments`` are those of the command line, which win: values by ``section.key``. Raises
+    `SettingsError` for an unknown key, a wrong type, a value out of range or a file that can't be
+    read.
     """
-    settings = _read(collect(os.environ if environ is None else environ))
+    settings = _read(collect(os.environ if environ is None else environ, arguments or {}))
     check_together(settings)
     return settings
 
@@ -56,7 +68,7 @@ def _read(collected: Collected) -> Settings:
             except ValueError as fault:
                 faults.append(str(fault))
             else:
-                values[name] = without_password(value) if isinstance(value, str) else typed
+                values[name] = _for_people(typed)
     if faults:
         raise SettingsError(" ".join(faults))
     sections: dict[str, Any] = {name: kind(**read[name]) for name, kind in SECTIONS.items()}
@@ -88,6 +100,12 @@ def _read_one(collected: Collected, section: str, key: str, value: object) -> An
         return declared.read(value, base)
     except ValueError as fault:
         raise ValueError(f"Setting {name} = {shown(value)} ({origin}): {fault}") from None
+
+
+def _for_people(value: object) -> object:
+    if isinstance(value, Path):
+        return readable(str(value))
+    return without_password(value) if isinstance(value, str) else value
 
 
 def _unknown_section(section: str, content: Iterable[str], origins: Mapping[str, str]) -> str:

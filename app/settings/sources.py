@@ -1,4 +1,4 @@
-"""Where settings come from, each source over those before it: defaults, file, variables, platform.
+"""Where settings come from, each over those before it: defaults, file, variables, command line.
 
 What a value means is no concern of this module: it notes the values and where each came from.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..documents.suggestions import closest
 from ..documents.text import readable
 from ..documents.toml import NotToml, read_toml
 from .collected import Collected
@@ -26,14 +27,28 @@ PORT_VARIABLE = "PORT"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 -- where such a platform looks for the service
 _SCRIPT_NAME = "SCRIPT_NAME"
 """The variable by which Gunicorn is told the prefix."""
+ARGUMENTS = {
+    "model.path": "MODEL",
+    "server.host": "--host",
+    "server.port": "--port",
+    "server.workers": "--workers",
+}
+"""The settings that `lantern serve` takes on its command line, and what they are called there."""
 _MAX_FILE_BYTES = 1 << 20
 
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
-_SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)")
+_SERVICE_LINK = re.compile(r"LANTERN_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
+_SERVICE_URL = re.compile(r"[a-z]+://.*")
+"""The value of LANTERN_PORT, or of LANTERN_SOMETHING_PORT, of such a Service."""
+_WITH_ONE_UNDERSCORE = {
+    f"{section}_{key}": f"{PREFIX}{section.upper()}__{key.upper()}"
+    for section, keys in DECLARED.items()
+    for key in keys
+}
 
 
-def collect(environ: Mapping[str, str]) -> Collected:
-    """Return what all sources say. Raises `SettingsError`."""
+def collect(environ: Mapping[str, str], arguments: Mapping[str, Any]) -> Collected:
+    """Return what all sources say; of ``arguments`` see `ARGUMENTS`. Raises `SettingsError`."""
     collected = Collected()
     collected.merge(DEFAULTS, "default")
     if file := environ.get(FILE_VARIABLE):
@@ -44,8 +59,9 @@ def collect(environ: Mapping[str, str]) -> Collected:
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, KEY_VARIABLE):
             _merge_variable(collected, variable, environ)
+    _merge_arguments(collected, arguments)
     port = _text_in(environ, PORT_VARIABLE)
-    if port and collected.origins["server.port"] not in environ:
+    if port and collected.origins["server.port"] not in (*environ, *ARGUMENTS.values()):
         _merge_port(collected, port)
     if collected.is_default("model.path") and not collected.values["models"]:
         find_models(collected)
@@ -78,15 +94,40 @@ def _text_in(environ: Mapping[str, str], variable: str) -> str:
 def _merge_variable(collected: Collected, variable: str, environ: Mapping[str, str]) -> None:
     section, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
     if not separator:
-        if _SERVICE_LINK.fullmatch(variable):
-            return
-        raise SettingsError(
-            f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
-            "underscores between section and key."
-        )
+        if not _is_service_link(variable, environ):
+            raise SettingsError(_not_a_setting(variable))
+        return
     text = _text_in(environ, variable)
     declared = DECLARED.get(section, {}).get(key)
     collected.set(section, key, declared.from_variable(text) if declared else text, variable)
+
+
+def _is_service_link(variable: str, environ: Mapping[str, str]) -> bool:
+    if variable.endswith("PORT") and not variable.endswith("SERVICE_PORT"):
+        return _SERVICE_URL.fullmatch(environ[variable]) is not None
+    return _SERVICE_LINK.fullmatch(variable) is not None
+
+
+def _not_a_setting(variable: str) -> str:
+    meant = closest(variable.removeprefix(PREFIX).lower(), _WITH_ONE_UNDERSCORE)
+    hint = f"; did you mean {_WITH_ONE_UNDERSCORE[meant]}?" if meant else "."
+    return (
+        f"{variable} is not a setting: variables are named LANTERN_SECTION__KEY, with two "
+        f"underscores between section and key{hint}"
+    )
+
+
+def _merge_arguments(collected: Collected, arguments: Mapping[str, Any]) -> None:
+    """Set what the command line says; a model there takes the place of all that settings name."""
+    if "model.path" in arguments:
+        for name in collected.values["models"]:
+            del collected.origins[f"models.{name}"]
+        collected.values["models"] = {}
+        for key in ("name", "version"):
+            collected.set("model", key, DEFAULTS["model"][key], "default")
+    for name, value in arguments.items():
+        section, _, key = name.partition(".")
+        collected.set(section, key, value, ARGUMENTS[name])
 
 
 def _merge_port(collected: Collected, text: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct, inspect
 
 from ..documents.text import to_path
 from .declaration import LARGEST, LARGEST_INTEGER, ModelName, Settings, Text
+from .errors import SettingsError
 
 _PASSWORD = re.compile(r"(://[^/:]*:).*@|([?&]password=)[^&#]*", re.IGNORECASE)
 """In front of a host, and, as Redis has it too, in the query."""
@@ -114,7 +115,18 @@ def _out_of_range(form: inspect.IntType | inspect.FloatType, value: Any) -> str:
 
 def _located(base: Path, _: type, text: object) -> Path:
     """Return a path that begins at ``base``, unless it is absolute."""
-    return Path.cwd() / base / to_path(msgspec.convert(text, Text))
+    path = base / to_path(msgspec.convert(text, Text))
+    return path if path.is_absolute() else _current_directory() / path
+
+
+def _current_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise SettingsError(
+            f"The current directory can't be used: {error.strerror}. It may have been deleted; "
+            "change to another one."
+        ) from None
 
 
 SECTIONS: Mapping[str, type[Struct]] = {

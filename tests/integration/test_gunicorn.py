@@ -500,5 +500,5 @@ def test_a_start_that_fails_leaves_nothing_behind(
         check=False,
     )
     assert ran.returncode == 1
-    assert "Can't connect" in ran.stderr
+    assert f"It can't listen on 127.0.0.1:{server.port}: Address already in use." in ran.stderr
     assert list(tmp_path.iterdir()) == []

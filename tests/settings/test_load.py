@@ -28,7 +28,12 @@ def test_the_default_file_has_every_setting_with_the_default_that_is_declared() 
     declared, documented = load_settings({}), load_settings({"LANTERN_CONFIG": str(DEFAULT_FILE)})
     assert set(declared.origins.values()) == {"default"}
     assert set(documented.origins.values()) == {str(DEFAULT_FILE)}
-    assert documented.values == declared.values
+    # Paths begin elsewhere.
+    as_written = (
+        {key: str(value).removeprefix(f"{base}/") for key, value in settings.values.items()}
+        for settings, base in ((documented, DEFAULT_FILE.parent), (declared, ROOT))
+    )
+    assert next(as_written) == next(as_written)
     assert set(declared.values) == set(declared.origins)
 
 
@@ -182,7 +187,47 @@ def test_the_variables_that_kubernetes_adds_for_a_service_are_no_settings() -> N
         "LANTERN_CANARY_SERVICE_HOST": "10.0.0.2",
         "LANTERN_CANARY_PORT": "tcp://10.0.0.2:80",
     }
-    assert set(load_settings(links).origins.values()) == {"default"}
+    of_another = {"LANTERN_SERVER_PORT": "tcp://10.0.0.3:80", "LANTERN_SERVER_SERVICE_PORT": "80"}
+    assert set(load_settings(links | of_another).origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("LANTERN_SERVER_PORT", "; did you mean LANTERN_SERVER__PORT?"),
+        ("LANTERN_SERVER_HOST", "; did you mean LANTERN_SERVER__HOST?"),
+        ("LANTERN_LIMITS_MAX_BODY_BYTE", "; did you mean LANTERN_LIMITS__MAX_BODY_BYTES?"),
+        ("LANTERN_PORT", "between section and key"),
+        ("LANTERN_X", "between section and key."),
+    ],
+)
+def test_a_variable_with_one_underscore_is_told_what_it_was_meant_to_be(
+    variable: str, meant: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_settings({variable: "9001"})
+    assert f"{variable} is not a setting: " in str(refusal.value.message)
+    assert meant in refusal.value.message
+
+
+def test_arguments_win_and_are_named_as_they_were_typed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[models]\nmine = "x"\n')
+    variables = {"LANTERN_CONFIG": str(file), "LANTERN_SERVER__PORT": "9001", "PORT": "9002"}
+    arguments = {"model.path": "y", "server.port": 9003}
+    settings = load_settings(variables | {"LANTERN_MODEL__NAME": "name"}, arguments)
+    assert dict(settings.models) == {"": Path.cwd() / "y"}
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 9003)
+    assert (settings.origins["model.path"], settings.origins["server.port"]) == ("MODEL", "--port")
+    assert "models.mine" not in settings.values
+
+
+def test_paths_are_shown_as_they_are_resolved(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[model]\npath = "x"\n')
+    values = load_settings({"LANTERN_CONFIG": str(file)}).values
+    assert values["model.path"] == str(tmp_path / "x")
+    assert values["access.keys_file"] == str(Path.cwd() / "config" / "keys.json")
 
 
 def test_the_clients_key_is_no_setting() -> None:

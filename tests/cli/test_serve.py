@@ -1,0 +1,129 @@
+"""``lantern serve``: what it refuses before Gunicorn starts, and what its arguments win over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BUNDLE, ROOT
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+EXAMPLE = ROOT / "models" / "campaign-response"
+
+
+@pytest.fixture
+def lantern(tmp_path: Path) -> Run:
+    """Run the command in an empty directory: ``lantern("serve", LANTERN_SERVER__PORT="1")``."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=tmp_path,
+            env=clean | {"PYTHONPATH": str(ROOT)} | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def other_version(path: Path) -> None:
+    path.mkdir()
+    shutil.copytree(EXAMPLE / "1", path / "2")
+
+
+def release_of_none(path: Path) -> None:
+    path.mkdir()
+    (path / "1").symlink_to(BUNDLE)
+    (path / "release.toml").write_text('stable = "7"\n')
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Path.mkdir, "holds no model: neither manifest.json nor model.pt is in it"),
+        (lambda path: path.write_text("hello"), "can't be read as a checkpoint: it doesn't begin"),
+        (lambda path: path.write_text("<html>"), "is a web page and not a model"),
+        (lambda path: path.symlink_to(EXAMPLE.parent), "but models; name one: "),
+        (other_version, "is wanted as version '2', and its manifest says '1'"),
+        (release_of_none, "has no version '7'; it has: 1."),
+    ],
+)
+@pytest.mark.real_trials
+def test_what_is_no_model_ends_at_once_in_a_sentence(
+    lantern: Run, tmp_path: Path, make: Callable[[Path], object], said: str
+) -> None:
+    make(tmp_path / "it")
+    ran = lantern("serve", "it")
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: ")
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert ran.stdout == ""
+
+
+@pytest.mark.parametrize("address", ["tcp", "file"])
+def test_an_address_that_is_taken_is_told_once(lantern: Run, tmp_path: Path, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        if address == "file":
+            (tmp_path / "socket").write_text("")
+            bind = "unix:socket"
+        ran = lantern("serve", str(EXAMPLE), "--workers", "1", GUNICORN_CMD_ARGS=f"--bind {bind}")
+    assert ran.returncode == 1
+    assert ran.stderr.count(f"Lantern can't start. It can't listen on {bind}: ") == 1
+    assert "Retrying" not in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.count("\n") == 2  # beside that Gunicorn starts
+
+
+def test_a_model_on_the_command_line_wins_over_all_that_settings_name(
+    lantern: Run, tmp_path: Path
+) -> None:
+    """Told by what comes after the settings: there is no such descriptor to listen on."""
+    file = tmp_path / "mine.toml"
+    file.write_text('[models]\na = "a"\nb = "b"\n')
+    variables = {
+        "LANTERN_CONFIG": str(file),
+        "LANTERN_MODEL__VERSION": "9",
+        "LANTERN_MODEL__NAME": "other",
+        "GUNICORN_CMD_ARGS": "--bind fd://999",
+    }
+    ran = lantern("serve", str(EXAMPLE), **variables)
+    assert (ran.returncode, "It can't listen on fd://999: Bad file" in ran.stderr) == (1, True)
+    ran = lantern("serve", **variables)
+    assert "model.name (LANTERN_MODEL__NAME) is of a single model" in ran.stderr
+
+
+def test_what_is_wrong_with_an_argument_is_told_by_its_name(lantern: Run) -> None:
+    ran = lantern("serve", "--host", "")
+    assert ran.returncode == 1
+    assert "Setting server.host = '' (--host)" in ran.stderr
+
+
+def test_a_directory_that_was_deleted_is_told_in_a_sentence(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); from app.__main__ import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "config"],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: The current directory can't be used: No such file")
+    assert ran.stderr.count("\n") == 1
