@@ -1,10 +1,12 @@
 """Documents read as the structs that declare them: which place doesn't fit, and what fits there.
 
-It is for JSON and TOML that people write; msgspec's own sentences are for programs.
+It is for JSON and TOML that people write, settings among them; msgspec's own sentences are for
+programs.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -12,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, ValidationError
 from msgspec.structs import fields
+
+from .suggestions import did_you_mean
 
 _Kind = TypeVar("_Kind")
 Path = tuple[str | int, ...]
@@ -21,19 +25,28 @@ _ABSENT = object()
 """In place of a member that is missing: it fits no type."""
 _WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a finite number"}
 _LONGEST_STEP = 80
+_LARGEST_INTEGER = 2**63 - 1
 
 
 class SchemaError(ValueError):
     """The first place of a document that doesn't fit; its message says what must be there.
 
-    ``missing`` is True where a member is not there. ``known`` are the members of an object where
-    one stands that it doesn't have; it is empty otherwise.
+    ``requirement`` is the message without the place. ``missing`` is True where a member is not
+    there. ``known`` are the members of an object where one stands that it doesn't have; it is empty
+    otherwise.
     """
 
     def __init__(
-        self, path: Path, wanted: str, *, missing: bool = False, known: tuple[str, ...] = ()
+        self,
+        path: Path,
+        wanted: str,
+        *,
+        hint: str = "",
+        missing: bool = False,
+        known: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(f"{place(path)} must be {wanted}.")
+        self.requirement = f"must be {wanted}{hint or '.'}"
+        super().__init__(f"{place(path)} {self.requirement}")
         self.path = path
         self.wanted = wanted
         self.missing = missing
@@ -68,7 +81,8 @@ def _fault(kind: Any, value: object, path: Path) -> SchemaError:
         known = bare.__struct_encode_fields__
         unknown = next((key for key in value if key not in known), None)
         if unknown is not None:
-            return SchemaError((*path, str(unknown)), "left out", known=known)
+            hint = did_you_mean(str(unknown), known)
+            return SchemaError((*path, str(unknown)), "left out", hint=hint, known=known)
     for step, part, part_kind in _parts(bare, value):
         try:
             msgspec.convert(part, part_kind)
@@ -76,8 +90,10 @@ def _fault(kind: Any, value: object, path: Path) -> SchemaError:
             return _fault(part_kind, part, (*path, step))
     wanted = next((note.description for note in notes if note.description), None)
     if wanted is None:
-        wanted = _words(bare, notes) + (" or null" if nullable else "")
-    return SchemaError(path, wanted, missing=value is _ABSENT)
+        wanted = _words(bare, notes, value) + (" or null" if nullable else "")
+    choices = get_args(bare) if get_origin(bare) is Literal and isinstance(value, str) else ()
+    hint = did_you_mean(str(value), choices)
+    return SchemaError(path, wanted, hint=hint, missing=value is _ABSENT)
 
 
 def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:
@@ -108,7 +124,7 @@ def _parts(kind: Any, value: object) -> Iterator[tuple[str | int, object, Any]]:
             yield index, item, parts[0]
 
 
-def _words(kind: Any, notes: list[Meta]) -> str:
+def _words(kind: Any, notes: list[Meta], value: object) -> str:
     least = max((note.min_length or 0 for note in notes), default=0)
     origin = get_origin(kind)
     if origin in (list, tuple):
@@ -116,7 +132,27 @@ def _words(kind: Any, notes: list[Meta]) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     words = _WORDS.get(kind, "an object")
+    if kind in (int, float):
+        return words + _bounds(notes, value)
     return f"{words} that is not empty" if kind is str and least else words
+
+
+def _bounds(notes: list[Meta], value: object) -> str:
+    """Return the bounds of a number, to go on from what it is; those of its type aren't said."""
+    least = next((note.ge for note in notes if _is_told(note.ge, value)), None)
+    above = next((note.gt for note in notes if _is_told(note.gt, value)), None)
+    most = next((note.le for note in notes if _is_told(note.le, value)), None)
+    if above is not None:
+        return f" greater than {above}" + ("" if most is None else f" and at most {most}")
+    if least is not None:
+        return f" of at least {least}" if most is None else f" from {least} to {most}"
+    return "" if most is None else f" of at most {most}"
+
+
+def _is_told(bound: float | None, value: object) -> bool:
+    if bound is None or abs(bound) == sys.float_info.max:
+        return False
+    return bound != _LARGEST_INTEGER or (isinstance(value, int) and value > bound)
 
 
 def _is_struct(kind: Any) -> bool:

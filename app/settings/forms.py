@@ -84,7 +84,7 @@ def parse_header(text: str) -> str:
 def parse_model_name(text: str) -> str:
     """Return the name of a model, or an empty text for none."""
     if text and not NAME.fullmatch(text):
-        raise ValueError(f"a model's name must be {NAME_FORM}: it stands in URLs")
+        raise ValueError(f"must be {NAME_FORM}: it stands in URLs")
     return text
 
 

@@ -94,12 +94,19 @@ def _read_one(collected: Collected, section: str, key: str, value: object) -> An
         raise ValueError(f"Unknown setting {name} ({origin}){hint}")
     is_example = name == "model.path" and origin == "default"
     base = SHIPPED if is_example else collected.bases.get(origin, Path())
+    if section == "models":
+        _check_name(key, name, origin)
     try:
-        if section == "models":
-            MODEL_KEY.read(key, base)
         return declared.read(value, base)
     except ValueError as fault:
         raise ValueError(f"Setting {name} = {shown(value)} ({origin}): {fault}") from None
+
+
+def _check_name(model: str, name: str, origin: str) -> None:
+    try:
+        MODEL_KEY.read(model, Path())
+    except ValueError as fault:
+        raise ValueError(f"Setting {name} ({origin}): the model's name {fault}") from None
 
 
 def _for_people(value: object) -> object:

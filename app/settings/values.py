@@ -6,28 +6,21 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Meta, Struct, inspect
 
+from ..documents.schema import SchemaError, read_as
 from ..documents.text import to_path
-from .declaration import LARGEST, LARGEST_INTEGER, ModelName, Settings, Text
+from .declaration import ModelName, Settings, Text
 from .errors import SettingsError
 
 _PASSWORD = re.compile(r"(://[^/:]*:).*@|([?&]password=)[^&#]*", re.IGNORECASE)
 """In front of a host, and, as Redis has it too, in the query."""
 _LONGEST_SHOWN = 200
-
-_WORDS: Mapping[type, tuple[str, tuple[type, ...]]] = {
-    inspect.IntType: ("integer", (int,)),
-    inspect.FloatType: ("number", (int, float)),
-    inspect.BoolType: ("boolean", (bool,)),
-    inspect.VarTupleType: ("list", (list,)),
-}
-"""What a type is called, and the types of TOML that it takes; all others take strings."""
+_PathText = Annotated[str, Meta(min_length=1, description="a path")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +41,22 @@ class SettingType:
     def read(self, value: object, base: Path) -> Any:
         """Return a value as the setting has it, a relative path beginning at ``base``.
 
-        Raises `ValueError` with a sentence.
+        Raises `ValueError`, whose message goes on from the setting's name.
         """
         if isinstance(self.form, inspect.VarTupleType) and isinstance(value, list):
             return self._read_items(value, base)
         try:
-            read = msgspec.convert(value, self.type, dec_hook=partial(_located, base))
-        except msgspec.ValidationError:
-            raise ValueError(self._fault(value)) from None
+            if self.type is Path:
+                return _located(base, read_as(_PathText, value))
+            read = read_as(self.type, value)
+        except SchemaError as error:
+            raise ValueError(error.requirement) from None
         if self.parse is None:
             return read
         try:
             return self.parse(read)
         except ValueError as error:
-            raise ValueError(f"{str(error)[0].upper()}{str(error)[1:]}.") from None
+            raise ValueError(f"{error}.") from None
 
     def _read_items(self, values: list[object], base: Path) -> tuple[Any, ...]:
         item = SettingType.of(get_args(self.type)[0])
@@ -74,17 +69,6 @@ class SettingType:
         if faults:
             raise ValueError(" ".join(faults))
         return tuple(read)
-
-    def _fault(self, value: object) -> str:
-        """Return what is wrong with a value that msgspec refuses, whose words are for programs."""
-        name, types = _WORDS.get(type(self.form), ("string", (str,)))
-        if type(value) not in types:
-            return f"Not a valid {name}."
-        if isinstance(self.form, inspect.LiteralType):
-            return f"Must be one of: {', '.join(map(str, get_args(self.type)))}."
-        if isinstance(self.form, inspect.IntType | inspect.FloatType):
-            return _out_of_range(self.form, value)
-        return "Shorter than minimum length 1."
 
     def from_variable(self, text: str) -> Any:
         """Return a variable's text as TOML would have it, leaving what doesn't fit to `read`."""
@@ -100,22 +84,9 @@ class SettingType:
         return document["value"] if len(document) == 1 else text
 
 
-def _out_of_range(form: inspect.IntType | inspect.FloatType, value: Any) -> str:
-    if isinstance(form, inspect.FloatType) and not abs(value) <= LARGEST:  # NaN fails, too
-        return "Must be a finite number."
-    of_its_own = form.le not in (LARGEST, LARGEST_INTEGER) or value > form.le
-    bounds = {
-        "greater than": form.gt,
-        "greater than or equal to": form.ge,
-        "less than or equal to": form.le if of_its_own else None,
-    }
-    said = (f"{words} {bound}" for words, bound in bounds.items() if bound is not None)
-    return f"Must be {' and '.join(said)}."
-
-
-def _located(base: Path, _: type, text: object) -> Path:
+def _located(base: Path, text: str) -> Path:
     """Return a path that begins at ``base``, unless it is absolute."""
-    path = base / to_path(msgspec.convert(text, Text))
+    path = base / to_path(text)
     return path if path.is_absolute() else _current_directory() / path
 
 

@@ -72,3 +72,21 @@ def test_of_a_member_that_is_not_declared_those_that_are_can_be_told() -> None:
 def test_a_document_of_another_kind_is_refused(value: object) -> None:
     with pytest.raises(SchemaError, match=r"^the document must be an object\.$"):
         read_as(Whole, value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (Annotated[int, Meta(ge=1, le=9)], 10, "x must be an integer from 1 to 9."),
+        (Annotated[int, Meta(ge=1)], "1", "x must be an integer of at least 1."),
+        (Annotated[int, Meta(ge=1, le=2**63 - 1)], 0, "x must be an integer of at least 1."),
+        (Annotated[float, Meta(gt=0, le=9)], 0, "x must be a finite number greater than 0 and at"),
+        (Annotated[float, Meta(le=9)], 10, "x must be a finite number of at most 9."),
+        (Literal["canary", "shadow"], "shaddow", "'shadow'; did you mean 'shadow'?"),
+        (Literal["canary", "shadow"], 3, "x must be one of 'canary', 'shadow'."),
+    ],
+)
+def test_bounds_and_choices_are_told(kind: Any, value: object, said: str) -> None:
+    with pytest.raises(SchemaError) as fault:
+        read_as(kind, value, ("x",))
+    assert said in str(fault.value)

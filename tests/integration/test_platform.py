@@ -139,7 +139,8 @@ def test_a_port_that_is_none_stops_the_start_with_a_sentence() -> None:
     )
     assert ran.returncode == 1
     assert ran.stderr == (
-        "Lantern can't start. Setting server.port = 'http' (PORT): Not a valid integer.\n"
+        "Lantern can't start. Setting server.port = 'http' (PORT): "
+        "must be an integer from 1 to 65535.\n"
     )
 
 

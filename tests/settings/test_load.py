@@ -105,27 +105,29 @@ def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays()
             "section 'servr', used by servr.port (LANTERN_SERVR__PORT); did you mean 'server'?",
         ),
         ({"LOGGING_FORMAT": "json"}, "two underscores"),
-        ({"SERVER__PORT": "http"}, "server.port = 'http' (LANTERN_SERVER__PORT): Not a valid int"),
-        ({"SERVER__PORT": "70000"}, "less than or equal to 65535"),
-        ({"SERVER__PORT": "8000.0"}, "Not a valid integer"),
-        ({"LOGGING__FEATURES": "1"}, "Not a valid boolean"),
-        ({"SERVER__PORT": "8000\n[a]\nb = 1"}, "Not a valid integer"),
-        ({"LOGGING__FORMAT": "xml"}, "Must be one of: json, console"),
-        ({"MODEL__RUNTIME": "tensorflow"}, "Must be one of: auto, torch, onnx"),
-        ({"MODEL__DEVICE": "gpu"}, 'Must be "cpu", "cuda" or "cuda:N".'),
-        ({"MODEL__DEVICE": "cuda:"}, 'Must be "cpu", "cuda" or "cuda:N".'),
-        ({"MODEL__DEVICE": "cuda:0\n"}, 'Must be "cpu", "cuda" or "cuda:N".'),
-        ({"MODEL__BATCH_ROWS": "-1"}, "Must be greater than or equal to 0"),
-        ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "Must be greater than 0"),
-        ({"ACCESS__AUTH": "yes"}, "Must be one of: auto, keys, none"),
+        ({"SERVER__PORT": "http"}, "server.port = 'http' (LANTERN_SERVER__PORT): must be an int"),
+        ({"SERVER__PORT": "70000"}, "must be an integer from 1 to 65535."),
+        ({"SERVER__PORT": "8000.0"}, "must be an integer from 1 to 65535"),
+        ({"LOGGING__FEATURES": "1"}, "must be true or false"),
+        ({"SERVER__PORT": "8000\n[a]\nb = 1"}, "must be an integer from 1 to 65535"),
+        ({"LOGGING__FORMAT": "xml"}, "must be one of 'json', 'console'."),
+        ({"MODEL__RUNTIME": "tensorflow"}, "must be one of 'auto', 'torch', 'onnx'."),
+        ({"MODEL__DEVICE": "gpu"}, 'must be "cpu", "cuda" or "cuda:N".'),
+        ({"MODEL__DEVICE": "cuda:"}, 'must be "cpu", "cuda" or "cuda:N".'),
+        ({"MODEL__DEVICE": "cuda:0\n"}, 'must be "cpu", "cuda" or "cuda:N".'),
+        ({"MODEL__BATCH_ROWS": "-1"}, "must be an integer of at least 0."),
+        ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "must be a finite number greater than 0."),
+        ({"RELEASE__POLL_SECONDS": "0"}, "a finite number greater than 0 and at most 86400."),
+        ({"SERVER__WORKERS": str(2**64)}, "must be an integer from 0 to 9223372036854775807."),
+        ({"ACCESS__AUTH": "key"}, "'auto', 'keys', 'none'; did you mean 'keys'?"),
         ({"ACCESS__CORS_ORIGINS": "https://a.example/"}, "is not an origin"),
         ({"ACCESS__CORS_ORIGINS": "https://A.example"}, "is not an origin"),
         ({"ACCESS__CORS_ORIGINS": "https://a.example:443"}, "is not an origin"),
         ({"ACCESS__CORS_ORIGINS": "*,null"}, "'null' is not an origin"),
-        ({"LIMITS__RATE": "fast"}, 'Must be a number and a unit, such as "100/second"'),
-        ({"LIMITS__RATE_STORAGE": "memcached://x"}, 'Must be "memory://", or the URL of a Redis'),
-        ({"LIMITS__RATE_STORAGE": "redis://x:port/0"}, "Is not the URL of a Redis"),
-        ({"SERVER__PROXIES": "-1"}, "Must be greater than or equal to 0"),
+        ({"LIMITS__RATE": "fast"}, 'must be a number and a unit, such as "100/second"'),
+        ({"LIMITS__RATE_STORAGE": "memcached://x"}, 'must be "memory://", or the URL of a Redis'),
+        ({"LIMITS__RATE_STORAGE": "redis://x:port/0"}, "is not the URL of a Redis"),
+        ({"SERVER__PROXIES": "-1"}, "must be an integer from 0 to 100."),
         ({"SERVER__PREFIX": "lantern"}, "is not an absolute path such as '/lantern'"),
         (
             {"SERVER__PREFIX": "/a/../b"},
@@ -143,11 +145,11 @@ def test_what_can_not_be_used_is_refused_by_name_and_place(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('[server]\nport = "8000"\n', "Not a valid integer"),
-        ("[server]\nport = true\n", "Not a valid integer"),
-        ("[logging]\nfeatures = 1\n", "Not a valid boolean"),
-        ('[server]\nbody_timeout_seconds = "3"\n', "Not a valid number"),
-        ("[model]\nfeature_names = [1]\n", "Not a valid string"),
+        ('[server]\nport = "8000"\n', "must be an integer from 1 to 65535"),
+        ("[server]\nport = true\n", "must be an integer from 1 to 65535"),
+        ("[logging]\nfeatures = 1\n", "must be true or false"),
+        ('[server]\nbody_timeout_seconds = "3"\n', "must be a finite number greater than 0."),
+        ("[model]\nfeature_names = [1]\n", "Item 1: must be a string that is not empty."),
         ("[extra]\nx = 1\n", "Unknown setting section 'extra', used by extra.x ("),
         ("[extra]\n", "Unknown setting section 'extra'."),
         ("port = 1\n", "must stand in a section"),
@@ -387,7 +389,7 @@ def test_a_model_that_needs_threads_gets_a_worker_that_has_them(
 def test_a_setting_that_can_not_be_used_stops_the_start_with_a_sentence() -> None:
     ran = run_flask("config", LANTERN_SERVER__PORT="x")
     assert ran.returncode != 0
-    assert "Setting server.port = 'x' (LANTERN_SERVER__PORT): Not a valid integer." in ran.stderr
+    assert "Setting server.port = 'x' (LANTERN_SERVER__PORT): must be an integer" in ran.stderr
     assert "Traceback" not in ran.stderr
     gunicorn = subprocess.run(
         [sys.executable, "-m", "gunicorn", "wsgi:app"],
@@ -428,7 +430,7 @@ def test_a_single_model_has_the_name_of_the_settings_or_one_that_its_files_say()
         ({"MODELS__A": "x", "MODEL__VERSION": "2"}, "leave one of the two out"),
         ({"MODELS__A": "x", "MODEL__NAME": "b"}, "leave one of the two out"),
         ({"MODELS__A/B": "x"}, "models.a/b"),
-        ({"MODELS__.": "x"}, "A model's name must be at most 64 letters, digits and . _ + -"),
+        ({"MODELS__.": "x"}, "the model's name must be at most 64 letters, digits and . _ + -"),
         ({"MODEL__NAME": "a/b"}, "model.name = 'a/b'"),
         ({"MODEL__NAME": ".."}, "model.name = '..'"),
         ({"MODEL__NAME": "x" * 65}, "it stands in URLs"),
@@ -461,7 +463,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     assert f"models.Churn ({file}) and models.churn (LANTERN_MODELS__CHURN)" in message
     assert "differ in case alone" in message
     file.write_text('[models]\n"" = "x"\n')
-    assert "Shorter than minimum length 1" in refused(CONFIG=str(file))
+    assert "the model's name must be a string that is not empty" in refused(CONFIG=str(file))
     # A variable replaces the entry of the file that has its name.
     file.write_text('[models]\nchurn = "x"\n')
     settings = load_settings({"LANTERN_CONFIG": str(file), "LANTERN_MODELS__CHURN": "/y"})
@@ -482,7 +484,7 @@ def test_what_no_number_can_be_is_refused_in_a_short_sentence(value: str, tmp_pa
 
 def test_every_fault_of_a_list_is_told_with_its_place() -> None:
     message = refused(MODEL__FEATURE_NAMES='["age", "", 3]')
-    assert "Item 2: Shorter than minimum length 1. Item 3: Not a valid string." in message
+    assert "Item 2: must be a string that is not empty. Item 3: must be a string that" in message
 
 
 @pytest.mark.parametrize("variable", ["PORT", "SCRIPT_NAME", "LANTERN_MODEL__NAME"])
