@@ -15,7 +15,7 @@ __all__ = ["__version__", "create_app"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Make the application: settings -> extensions -> blueprints -> errors -> documentation,
+    """Create the application: settings -> extensions -> blueprints -> errors -> documentation,
     then the fast path of predictions, and around all of it the middleware that admits requests.
 
     The model is not loaded here but in each worker, after the fork (``post_fork`` in

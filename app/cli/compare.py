@@ -1,4 +1,4 @@
-"""How a candidate does beside the stable version, read from a running service's metrics."""
+"""The comparison of a candidate with the stable version, by a running service's metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NothingToCompare(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class VersionCounts:
     """What one version did, summed over the workers: rows by class, and the mean of the seconds
     that one prediction took (None before the first).
     """
@@ -34,20 +34,20 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class Comparison:
     """Stable version and candidate; of a shadow also its rows by result (agreed, differed, dropped,
     failed), and the mean absolute difference of probabilities (None without a compared row).
     """
 
     model: str
-    stable: Side
-    candidate: Side
+    stable: VersionCounts
+    candidate: VersionCounts
     shadowed: dict[str, int] = field(default_factory=dict)
     mean_difference: float | None = None
 
 
 def read_metrics(url: str, api_key: str | None = None) -> str:
-    """Get Prometheus's text from ``url``, showing ``api_key``. Raises `NothingToCompare`."""
+    """Return Prometheus's text from ``url``, read with ``api_key``. Raises `NothingToCompare`."""
     if not url.startswith(("http://", "https://")):
         raise NothingToCompare(f"{url} is not an address that begins with http:// or https://.")
     try:
@@ -63,7 +63,7 @@ def read_metrics(url: str, api_key: str | None = None) -> str:
     return text
 
 
-def compare(text: str, model: str) -> Sides:
+def compare(text: str, model: str) -> Comparison:
     """Return stable version and candidate of ``model`` from Prometheus's ``text``.
 
     Raises `NothingToCompare` when there is no candidate, or these are other metrics.
@@ -74,7 +74,7 @@ def compare(text: str, model: str) -> Sides:
         raise NothingToCompare(f"These are no metrics of this service: {error!r}") from error
 
 
-def _compare(text: str, model: str) -> Sides:
+def _compare(text: str, model: str) -> Comparison:
     try:
         families = {family.name: family.samples for family in text_string_to_metric_families(text)}
     except ValueError as error:
@@ -99,13 +99,13 @@ def _compare(text: str, model: str) -> Sides:
             f"Version {roles['stable']} of {model} serves there alone: there is no candidate."
         )
 
-    def side(version: str) -> Side:
+    def side(version: str) -> VersionCounts:
         def total(family: str, suffix: str) -> float:
             return sum(v for labels, v in samples(family, suffix) if labels["version"] == version)
 
         count = total("lantern_prediction_duration_seconds", "_count")
         seconds = total("lantern_prediction_duration_seconds", "_sum")
-        return Side(
+        return VersionCounts(
             version,
             int(total("lantern_predicted_rows", "_total")),
             {
@@ -128,7 +128,7 @@ def _compare(text: str, model: str) -> Sides:
     difference = sum(
         value for labels, value in samples("lantern_shadow_difference", "_total") if of_both(labels)
     )
-    return Sides(
+    return Comparison(
         model,
         side(roles["stable"]),
         side(roles["candidate"]),

@@ -6,8 +6,7 @@ Running workers follow at once, for they look at the file with each request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ..access.keys import (
     PREDICT,
     SCOPES,
     Key,
-    KeysError,
     create_key,
     key_document,
     read_keys,
@@ -28,21 +26,13 @@ from ..access.keys import (
 )
 from ..documents.text import print_anything
 from ..http.extension import current_lantern
-from .printing import plain, print_json, print_table
+from .errors import failing_in_a_sentence
+from .printing import print_json, print_table
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 
 key = AppGroup("key", callback=print_anything, help="Make, list and revoke the keys of the API.")
-
-
-@contextmanager
-def told_in_a_sentence() -> Iterator[None]:
-    """Turn a `KeysError` into a sentence and the exit code 1."""
-    try:
-        yield
-    except KeysError as error:
-        raise click.ClickException(plain(str(error))) from error
 
 
 def _name(context: click.Context, parameter: click.Parameter, name: str) -> str:
@@ -54,7 +44,7 @@ def _name(context: click.Context, parameter: click.Parameter, name: str) -> str:
 def _expiry(
     context: click.Context, parameter: click.Parameter, text: str | None
 ) -> datetime | None:
-    """Read when a key expires: so long from now, or a time, which is in UTC unless it says."""
+    """Parse when a key expires: a span from now, or a time, which is in UTC unless it says."""
     if text is None:
         return None
     now = datetime.now(UTC).replace(microsecond=0)
@@ -101,7 +91,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> N
     if current_lantern().settings.origins["access.keys_file"] == "default":
         with suppress(OSError):  # the file can't be written then, which is told below
             _path().parent.mkdir(exist_ok=True)
-    with told_in_a_sentence():
+    with failing_in_a_sentence():
         made, text = create_key(_path(), name, scopes, expires_at)
     click.echo(
         f"Made the key {made.name} ({made.id}) with the scope {', '.join(made.scopes)}, "
@@ -116,7 +106,7 @@ def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> N
 @with_appcontext
 def list_keys(as_json: bool) -> None:
     """List the keys, without their secrets."""
-    with told_in_a_sentence():
+    with failing_in_a_sentence():
         keys = read_keys(_path())
     if as_json:
         print_json([key_document(each) | {"expired": each.has_expired} for each in keys])
@@ -133,7 +123,7 @@ def list_keys(as_json: bool) -> None:
 @with_appcontext
 def revoke(which: str) -> None:
     """End a key, at once and for good."""
-    with told_in_a_sentence():
+    with failing_in_a_sentence():
         ended = revoke_key(_path(), which)
     click.echo(f"Revoked the key {ended.name} ({ended.id}).")
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
@@ -20,12 +19,12 @@ from flask.cli import AppGroup
 
 from ..documents.text import print_anything, readable
 from ..http.extension import current_lantern
-from ..model.errors import BundleError, ChangeUnderWay, ModelError, NothingToChange
+from ..model.errors import BundleError
 from ..model.manifest import VERSION, VERSION_FORM, manifest_document
 from ..model.runtime import is_installed
 from ..packing.description import read_description
 from ..packing.file import pack_file
-from ..registry.comparison import compare
+from ..registry.diff import diff_versions
 from ..registry.history import Change, change_document
 from ..registry.release import Release
 from ..registry.repository import Repository
@@ -33,48 +32,11 @@ from ..registry.verification import verify
 from ..settings import KEY_VARIABLE, PACKAGE
 from ..version import FOR_PACKING
 from . import reports
-from .compare import compare as compare_sides
-from .compare import read_metrics
-from .printing import plain, print_json
-
-EXIT_CODES = """\b
-Exit codes: 0 done; 1 refused, not verified, or not to be read;
-2 the command is not used as it should be; 3 there is nothing to change;
-4 another process is changing the release. With 1 to 4 nothing was changed,
-and one sentence on standard error says why."""
+from .compare import compare, read_metrics
+from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
+from .printing import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class CommandFailed(click.ClickException):
-    """The command was not obeyed, for the reason that the message gives."""
-
-    exit_code = 1
-
-
-class Unchanged(click.ClickException):
-    """All was already as the command would have made it."""
-
-    exit_code = 3
-
-
-class Busy(click.ClickException):
-    """Another process was faster."""
-
-    exit_code = 4
-
-
-@contextmanager
-def told_in_a_sentence() -> Iterator[None]:
-    """Turn what ``app.model`` raises into a sentence and an exit code."""
-    try:
-        yield
-    except NothingToChange as error:
-        raise Unchanged(plain(str(error))) from error
-    except ChangeUnderWay as error:
-        raise Busy(plain(str(error))) from error
-    except ModelError as error:
-        raise CommandFailed(plain(str(error))) from error
 
 
 def repository(name: str | None) -> Repository:
@@ -115,7 +77,7 @@ model = AppGroup(
 
 
 def command(name: str) -> Callable[[F], click.Command]:
-    """Make a command of the group: in the application's context, its errors told in a sentence.
+    """Add a command to the group, in the application's context, whose errors are sentences.
 
     The function is given the `Repository` of ``--model``, then ``as_json``.
     """
@@ -123,7 +85,7 @@ def command(name: str) -> Callable[[F], click.Command]:
     def decorate(function: F) -> click.Command:
         @wraps(function)
         def run(model_name: str | None, **options: Any) -> None:
-            with told_in_a_sentence():
+            with failing_in_a_sentence():
                 function(repository(model_name), **options)
 
         named = click.option(
@@ -150,7 +112,7 @@ message_option = partial(
 def list_versions(repository: Repository, as_json: bool) -> None:
     """List the versions, and what serves.
 
-    With each: when it was packed, its size, and the figures of its training. Without a
+    With each: when it was packed, its size, and the training metrics. Without a
     release.toml the highest version is the stable one.
     """
     release, fault = _release_or_fault(repository)
@@ -168,7 +130,7 @@ def list_versions(repository: Repository, as_json: bool) -> None:
 def show(repository: Repository, as_json: bool, version: str) -> None:
     """Show the manifest of VERSION.
 
-    What it takes and answers, the figures of its training, its files.
+    What it takes and answers, the training metrics, its files.
     """
     manifest = repository.manifest(version)
     if as_json:
@@ -181,18 +143,18 @@ def show(repository: Repository, as_json: bool, version: str) -> None:
 @click.argument("old")
 @click.argument("new")
 def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
-    """Tell what NEW changes from OLD.
+    """Show what NEW changes from OLD.
 
-    Of two versions: what would break callers, what would not, the figures of training that
+    Of two versions: what would break callers, what would not, the training metrics that
     differ, and how far the two agree on the golden samples of both.
     """
     repository.require(old)
     repository.require(new)
-    comparison = compare(repository.directory, old, new, repository.limits)
+    versions = diff_versions(repository.directory, old, new, repository.limits)
     if as_json:
-        print_json(reports.comparison_document(comparison))
+        print_json(reports.diff_document(versions))
     else:
-        reports.print_comparison(comparison)
+        reports.print_diff(versions)
 
 
 @command("verify")
@@ -201,7 +163,7 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
     """Verify VERSION, and measure it.
 
     Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by
-    one and together; tells everything that is wrong. Each runtime is tried in a process of its own,
+    one and together; lists everything that is wrong. Each runtime is tried in a process of its own,
     bounded in memory and time. The latencies are of the runtime alone, in milliseconds.
     """
     repository.require(version)
@@ -347,7 +309,7 @@ def pack(
     its own, bounded in memory and time. The bundle is compared with it on the samples and on noise
     around them. Needs torch, onnx and onnxscript: the extra `pack`.
     """
-    with told_in_a_sentence():
+    with failing_in_a_sentence():
         if not is_installed("torch"):
             raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
         manifest = pack_file(
@@ -393,11 +355,11 @@ def compare_candidate(
     text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
     served = (each for each in current_lantern().models if each.source.path == repository.directory)
     name = next((each.name for each in served), "")
-    sides = compare_sides(text, name or repository.directory.name)
+    comparison = compare(text, name or repository.directory.name)
     if as_json:
-        print_json(asdict(sides))
+        print_json(asdict(comparison))
     else:
-        reports.print_sides(sides)
+        reports.print_comparison(comparison)
 
 
 @command("history")

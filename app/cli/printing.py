@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs."""
+"""What commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = ()) -> 
 
 
 def number(value: Any) -> str:
-    """Return a figure as people read it, a fraction in four digits, and ``-`` for none."""
+    """Return a number as people read it, a fraction in four digits, and ``-`` for none."""
     if value is None:
         return "-"
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e12):

@@ -11,12 +11,12 @@ import click
 from ..model.features import Feature
 from ..model.manifest import Manifest
 from ..model.training_metrics import flatten, headline
-from ..registry.comparison import Comparison
+from ..registry.diff import VersionDiff
 from ..registry.history import Change
 from ..registry.release import Release
 from ..registry.repository import VersionSummary
 from ..registry.verification import Report, RuntimeReport
-from .compare import Sides
+from .compare import Comparison
 from .printing import number, print_table, size
 
 
@@ -30,16 +30,16 @@ def print_versions(summaries: Sequence[VersionSummary]) -> None:
                 + ("" if summary.traffic is None else f" {summary.traffic:.4g}"),
                 summary.created_at or "-",
                 "-" if summary.bytes is None else size(summary.bytes),
-                summary.problem or _figures(summary) or "-",
+                summary.problem or _training_metrics(summary) or "-",
             )
             for summary in summaries
         ],
-        ("VERSION", "STATE", "PACKED", "SIZE", "FIGURES"),
+        ("VERSION", "STATE", "PACKED", "SIZE", "TRAINING METRICS"),
     )
 
 
 def print_manifest(manifest: Manifest) -> None:
-    """Print a manifest in parts: what it is, features, classes, figures, files."""
+    """Print a manifest in parts: what it is, features, classes, training metrics, files."""
     print_table(
         [
             ("name", manifest.name),
@@ -60,8 +60,8 @@ def print_manifest(manifest: Manifest) -> None:
         ("CLASS", "NAME"),
     )
     click.echo()
-    figures = [(name, number(value)) for name, value in flatten(manifest.training).items()]
-    print_table(figures or [("-", "-")], ("FIGURE", "VALUE"))
+    metrics = [(name, number(value)) for name, value in flatten(manifest.training).items()]
+    print_table(metrics or [("-", "-")], ("TRAINING METRIC", "VALUE"))
     click.echo()
     print_table(
         [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
@@ -69,26 +69,26 @@ def print_manifest(manifest: Manifest) -> None:
     )
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """Print what differs in parts: the schema, the figures, the answers."""
-    if not comparison.breaking:
+def print_diff(diff: VersionDiff) -> None:
+    """Print what differs in parts: the schema, the training metrics, the answers."""
+    if not diff.breaking:
         click.echo("Schema: no caller would break.")
     for heading, sentences in (
-        ("Schema, what would break callers:", comparison.breaking),
-        ("Schema, what would break none:", comparison.harmless),
+        ("Schema, what would break callers:", diff.breaking),
+        ("Schema, what would break none:", diff.harmless),
     ):
         if sentences:
             click.echo("\n  ".join([heading, *sentences]))
     click.echo()
-    rows = [(name, number(old), number(new)) for name, (old, new) in comparison.figures.items()]
+    rows = [(name, number(old), number(new)) for name, (old, new) in diff.training_metrics.items()]
     if rows:
-        print_table(rows, ("FIGURE", comparison.old.version, comparison.new.version))
+        print_table(rows, ("TRAINING METRIC", diff.old.version, diff.new.version))
     else:
-        click.echo("Figures: the same.")
+        click.echo("Training metrics: the same.")
     click.echo()
-    agreement = comparison.agreement
+    agreement = diff.agreement
     if agreement is None:
-        click.echo(f"Answers: not compared. {comparison.incomparable}")
+        click.echo(f"Answers: not compared. {diff.incomparable}")
         return
     print_table(
         [
@@ -101,18 +101,18 @@ def print_comparison(comparison: Comparison) -> None:
     )
 
 
-def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON values."""
+def diff_document(diff: VersionDiff) -> dict[str, Any]:
+    """Return a diff as JSON values."""
     return {
-        "old": comparison.old.version,
-        "new": comparison.new.version,
-        "breaking": list(comparison.breaking),
-        "harmless": list(comparison.harmless),
-        "figures": {
-            name: {"old": old, "new": new} for name, (old, new) in comparison.figures.items()
+        "old": diff.old.version,
+        "new": diff.new.version,
+        "breaking": list(diff.breaking),
+        "harmless": list(diff.harmless),
+        "training_metrics": {
+            name: {"old": old, "new": new} for name, (old, new) in diff.training_metrics.items()
         },
-        "agreement": comparison.agreement and asdict(comparison.agreement),
-        "incomparable": comparison.incomparable,
+        "agreement": diff.agreement and asdict(diff.agreement),
+        "incomparable": diff.incomparable,
     }
 
 
@@ -165,7 +165,7 @@ def print_history(changes: Sequence[Change]) -> None:
 
 
 def sentence(change: Change) -> str:
-    """Say what serves now and what served before."""
+    """Return what serves now and what served before, as a sentence."""
     if change.before == change.after:
         return f"Serving now: {in_words(change.after)}. It stays when newer versions are added."
     before = "" if change.before is None else f"; before: {in_words(change.before)}"
@@ -173,14 +173,14 @@ def sentence(change: Change) -> str:
 
 
 def in_words(release: Release) -> str:
-    """Say in a few words what serves in a release."""
+    """Return what serves in a release, in a few words."""
     if release.candidate is None:
         return release.stable
     traffic = f" ({release.traffic:.4g})" if release.mode == "canary" else ""
     return f"{release.stable} + {release.mode} {release.candidate}{traffic}"
 
 
-def _figures(summary: VersionSummary) -> str:
+def _training_metrics(summary: VersionSummary) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in headline(summary.training).items())
 
 
@@ -215,9 +215,9 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
     )
 
 
-def print_sides(sides: Sides) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """Print how a candidate does beside the stable version."""
-    stable, candidate = sides.stable, sides.candidate
+    stable, candidate = comparison.stable, comparison.candidate
     both = (stable, candidate)
     rows = [["rows", *(number(side.rows) for side in both)]]
     for label in sorted(stable.classes.keys() | candidate.classes.keys()):
@@ -225,9 +225,11 @@ def print_sides(sides: Sides) -> None:
         rows.append([f"share of {label}", *map(number, shares)])
     means = (side.mean_seconds and side.mean_seconds * 1000 for side in both)
     rows.append(["milliseconds a prediction", *map(number, means)])
-    print_table(rows, [sides.model, f"{stable.version} stable", f"{candidate.version} candidate"])
-    if sides.shadowed:
+    print_table(
+        rows, [comparison.model, f"{stable.version} stable", f"{candidate.version} candidate"]
+    )
+    if comparison.shadowed:
         click.echo()
-        results = [[name, number(count)] for name, count in sorted(sides.shadowed.items())]
-        results.append(["mean difference of probabilities", number(sides.mean_difference)])
+        results = [[name, number(count)] for name, count in sorted(comparison.shadowed.items())]
+        results.append(["mean difference of probabilities", number(comparison.mean_difference)])
         print_table(results, ["shadow", "rows"])

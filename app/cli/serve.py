@@ -19,12 +19,11 @@ from ..model.bundle import (
     is_bare,
 )
 from ..model.checkpoint_scan import scan_checkpoint
-from ..model.errors import ModelError
 from ..model.manifest import FILE_NAME, read_manifest
 from ..registry.loading import ModelSource, runtime_for
 from ..registry.release import release_in_force
 from ..settings import Settings, settings_at_start, use_arguments
-from .printing import plain
+from .errors import failing_in_a_sentence
 
 
 @click.command()
@@ -81,13 +80,13 @@ def serve(
 
 
 def _check(settings: Settings) -> None:
-    """Raise `click.ClickException` where MODEL can't be a model; its network isn't loaded.
+    """Raise `CommandFailed` where MODEL can't be a model; its network isn't loaded.
 
     Only for MODEL: a service whose settings name a model that isn't there yet stays up, unhealthy.
     """
     path = settings.model.path
     source = ModelSource(path, runtime=settings.model.runtime, device=settings.model.device)
-    try:
+    with failing_in_a_sentence():
         version = release_in_force(path).stable if holds_versions(path) else ""
         found = find_bundle(path, version)
         if is_bare(found):
@@ -98,5 +97,3 @@ def _check(settings: Settings) -> None:
             check_version(found, manifest, found.name if found != path else None)
             describe(found, manifest)
         runtime_for(source)
-    except ModelError as error:
-        raise click.ClickException(plain(str(error))) from error

@@ -72,7 +72,7 @@ def readable(text: str) -> str:
 
 
 def print_anything() -> None:
-    """Make standard output and error write escapes for characters that their encoding lacks.
+    """Let standard output and error write escapes for characters that their encoding lacks.
 
     For programs: a class called ``größe`` must not end one whose output goes to a Latin terminal.
     """

@@ -41,7 +41,7 @@ if _settings.models_fault:
 
 
 def _web_concurrency() -> int:
-    """Read the variable by which platforms tell Gunicorn how many workers to start."""
+    """Return the variable by which platforms tell Gunicorn how many workers to start."""
     text = os.environ.get("WEB_CONCURRENCY", "")
     if text and not text.isdecimal():
         sys.exit(f"Lantern can't start. WEB_CONCURRENCY must be a whole number, not {text!r}.")
@@ -96,7 +96,7 @@ logger_class = GunicornLogger
 
 
 def on_starting(server: Any) -> None:
-    """Make the memory in which the workers count, or take that of the master before this one."""
+    """Create the memory in which the workers count, or take that of the master before this one."""
     if not (server.master_pid or listen_fds(unset_environment=False)):
         unusable = find_unusable(server.cfg.address, reuse_port=server.cfg.reuse_port)
         if unusable:
@@ -214,7 +214,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
 
 
 def _follow_requests(worker: Any, metrics: Metrics) -> None:
-    """Have one of Gunicorn's own workers tell of each request that it begins and ends."""
+    """Count the requests of one of Gunicorn's own workers as each begins and ends."""
 
     def begin(worker: Any, request: Any) -> None:
         begin_request(request)  # its body is still to be read, and has a deadline

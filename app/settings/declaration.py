@@ -20,7 +20,7 @@ from .places import EXAMPLE
 
 
 def parsed_by(parse: Callable[[str], str]) -> Meta:
-    """Have ``parse`` read a text; its `ValueError` goes on from the setting's name."""
+    """Return the note that ``parse`` reads a text; its `ValueError` goes on from the name."""
     return Meta(extra={"parse": parse})
 
 

@@ -88,13 +88,13 @@ def test_the_versions_are_listed(model: Callable[..., Result], versions: Path) -
     model("canary", "2", "--traffic", "0.05")
     listed = json.loads(model("list", "--json").stdout)
     lines = model("list").stdout.splitlines()
-    assert cells(lines[0]) == ["VERSION", "STATE", "PACKED", "SIZE", "FIGURES"]
+    assert cells(lines[0]) == ["VERSION", "STATE", "PACKED", "SIZE", "TRAINING METRICS"]
     states = ["stable", "canary 0.05", "-"]
     assert len(listed) == len(lines) - 1 == 3
     for document, line, state in zip(listed, lines[1:], states, strict=True):
         size = f"{document['bytes'] / 1024:.1f} KiB"
-        figures = f"roc_auc {document['training']['cv']['roc_auc']['mean']}"
-        assert cells(line) == [document["version"], state, document["created_at"], size, figures]
+        metrics = f"roc_auc {document['training']['cv']['roc_auc']['mean']}"
+        assert cells(line) == [document["version"], state, document["created_at"], size, metrics]
     assert [document["state"] for document in listed] == ["stable", "canary", ""]
     assert [document["traffic"] for document in listed] == [None, 0.05, None]
 
@@ -144,7 +144,7 @@ def test_two_versions_are_told_apart(model: Callable[..., Result], versions: Pat
     assert document["breaking"] == document["harmless"] == []
     assert "Schema: no caller would break." in text
     lines = [cells(line) for line in text.splitlines()]
-    assert document["figures"]["rows"] == {"old": 100, "new": 300}
+    assert document["training_metrics"]["rows"] == {"old": 100, "new": 300}
     assert ["rows", "100", "300"] in lines
     agreement = document["agreement"]
     assert ["golden samples of both", str(agreement["samples"])] in lines
@@ -152,7 +152,7 @@ def test_two_versions_are_told_apart(model: Callable[..., Result], versions: Pat
     assert ["largest difference", f"{agreement['largest_difference']:.4g}"] in lines
     assert ["mean difference", f"{agreement['mean_difference']:.4g}"] in lines
     same = model("diff", "2", "2").stdout
-    assert "Figures: the same." in same
+    assert "Training metrics: the same." in same
 
 
 def test_what_would_break_callers_is_told(model: Callable[..., Result], versions: Path) -> None:

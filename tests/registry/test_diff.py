@@ -1,4 +1,4 @@
-"""Two versions side by side: schema, figures, and answers to the same samples."""
+"""Two versions side by side: schema, training metrics, and answers to the same samples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 
 from app.model.errors import BundleError
 from app.packing.network import pack
-from app.registry.comparison import compare
+from app.registry.diff import diff_versions
 from app.registry.loading import ModelSource, load_model
 from tests.damage import corrupt, edit_manifest
 from tests.small_model import CLASSES, FEATURES, make_network
 
 
-def test_versions_are_compared_by_schema_figures_and_answers(versions: Path) -> None:
-    comparison = compare(versions, "1", "3")
-    assert comparison.breaking == comparison.harmless == ()
-    assert comparison.figures == {"rows": (100, 300), "cv.roc_auc.mean": (0.81, 0.83)}
-    agreement = comparison.agreement
+def test_versions_are_compared_by_schema_training_metrics_and_answers(versions: Path) -> None:
+    diff = diff_versions(versions, "1", "3")
+    assert diff.breaking == diff.harmless == ()
+    assert diff.training_metrics == {"rows": (100, 300), "cv.roc_auc.mean": (0.81, 0.83)}
+    agreement = diff.agreement
     assert agreement is not None
     assert agreement.samples == 6
     models = [load_model(ModelSource(versions / v)) for v in ("1", "3")]
@@ -33,7 +33,7 @@ def test_versions_are_compared_by_schema_figures_and_answers(versions: Path) -> 
 
 
 def test_a_version_agrees_with_itself(versions: Path) -> None:
-    agreement = compare(versions, "2", "2").agreement
+    agreement = diff_versions(versions, "2", "2").agreement
     assert agreement is not None
     assert (agreement.samples, agreement.same_class, agreement.largest_difference) == (3, 1, 0)
 
@@ -60,12 +60,12 @@ def test_columns_and_classes_in_another_order_are_compared_by_name(versions: Pat
         classes=[CLASSES[index] for index in classes],
         golden_samples=golden,
     )
-    comparison = compare(versions, "1", "4")
-    assert comparison.agreement is not None
-    assert comparison.agreement.largest_difference < 1e-5
-    assert comparison.agreement.same_class == 1
-    assert comparison.harmless == ("The features are in another order.",)
-    assert comparison.figures["rows"] == (100, None)
+    diff = diff_versions(versions, "1", "4")
+    assert diff.agreement is not None
+    assert diff.agreement.largest_difference < 1e-5
+    assert diff.agreement.same_class == 1
+    assert diff.harmless == ("The features are in another order.",)
+    assert diff.training_metrics["rows"] == (100, None)
 
 
 def test_a_null_is_not_sent_to_a_version_that_does_not_accept_it(versions: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_null_is_not_sent_to_a_version_that_does_not_accept_it(versions: Path)
             del part[1]
 
     edit_manifest(versions / "2", refuse_null)
-    agreement = compare(versions, "1", "2").agreement
+    agreement = diff_versions(versions, "1", "2").agreement
     assert agreement is not None
     assert agreement.samples == 4
 
@@ -91,21 +91,21 @@ def test_schemas_too_different_are_compared_but_not_their_answers(
     versions: Path, edit: Any, said: str
 ) -> None:
     edit_manifest(versions / "2", edit)
-    comparison = compare(versions, "1", "2")
-    assert comparison.breaking
-    assert comparison.agreement is None
-    assert said in comparison.incomparable
+    diff = diff_versions(versions, "1", "2")
+    assert diff.breaking
+    assert diff.agreement is None
+    assert said in diff.incomparable
 
 
 def test_a_version_that_does_not_load_is_compared_by_its_manifest(versions: Path) -> None:
     corrupt(versions / "2")
-    comparison = compare(versions, "1", "2")
-    assert comparison.figures
-    assert comparison.agreement is None
-    assert "does not match the SHA-256" in comparison.incomparable
+    diff = diff_versions(versions, "1", "2")
+    assert diff.training_metrics
+    assert diff.agreement is None
+    assert "does not match the SHA-256" in diff.incomparable
 
 
 def test_without_a_manifest_there_is_nothing_to_compare(versions: Path) -> None:
     (versions / "2" / "manifest.json").unlink()
     with pytest.raises(BundleError, match=r"manifest\.json is missing"):
-        compare(versions, "1", "2")
+        diff_versions(versions, "1", "2")

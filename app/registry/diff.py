@@ -1,4 +1,4 @@
-"""Comparison of two versions of a model: schema, figures, and answers to the same samples."""
+"""The differences of two versions of a model: schema, training metrics, answers to one sample."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VersionDiff:
     """What sets ``new`` apart from ``old``.
 
-    ``breaking`` and ``harmless`` are sentences; ``figures`` has the values of both that differ, by
-    dotted name, None where one has no such figure. ``agreement`` is None where the answers can't be
-    compared; ``incomparable`` then says why.
+    ``breaking`` and ``harmless`` are sentences; ``training_metrics`` has the values of both that
+    differ, by dotted name, None where one has no such metric. ``agreement`` is None where the
+    answers can't be compared; ``incomparable`` then says why.
     """
 
     old: Manifest
     new: Manifest
     breaking: tuple[str, ...]
     harmless: tuple[str, ...]
-    figures: dict[str, tuple[Any, Any]]
+    training_metrics: dict[str, tuple[Any, Any]]
     agreement: Agreement | None
     incomparable: str
 
 
-def compare(
+def diff_versions(
     directory: Path, old_version: str, new_version: str, limits: TrialLimits = DEFAULT_LIMITS
-) -> Comparison:
+) -> VersionDiff:
     """Compare two versions of the model in ``directory``, their answers on both's golden samples.
 
     They answer in a process of its own, within ``limits``. Raises `BundleError` when a manifest
@@ -74,7 +74,7 @@ def compare(
         except ModelError as error:
             incomparable = str(error)
     before, after = flatten(old.training), flatten(new.training)
-    return Comparison(
+    return VersionDiff(
         old,
         new,
         tuple(breaking_changes(old, new)),
@@ -90,7 +90,7 @@ def compare(
 
 
 def _obstacle(old: Manifest, new: Manifest) -> str:
-    """Say why no sample could be given to both, or no answer compared; empty when both can."""
+    """Return why no sample could be given to both, or no answer compared; empty when both can."""
     if {f.name for f in old.features} != {f.name for f in new.features}:
         return "The versions take different features."
     if set(old.classes) != set(new.classes):
@@ -104,7 +104,7 @@ def _answers_of(old: Path, new: Path) -> dict[str, Any]:
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Ask both; columns and classes are put into the order of ``old``, whatever ``new``'s is."""
+    """Return how both answer, columns and classes in the order of ``old``."""
     columns = [new.encoder.names.index(name) for name in old.encoder.names]
     classes = [new.manifest.classes.index(name) for name in old.manifest.classes]
     samples = _common_samples(old, new, columns)
