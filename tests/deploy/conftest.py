@@ -109,6 +109,14 @@ def python_without_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_serving_environment(tmp_path_factory.mktemp("without-torch") / "venv")
 
 
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with the wheel and what it requires: neither torch nor onnx, nor this checkout."""
+    python = make_serving_environment(tmp_path_factory.mktemp("installed") / "venv")
+    install(build_wheel(ROOT, tmp_path_factory.mktemp("wheel")), python)
+    return python
+
+
 def make_serving_environment(venv: Path) -> Path:
     """Make an environment of the packages in the lock for ONNX models; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
@@ -122,3 +130,18 @@ def make_serving_environment(venv: Path) -> Path:
             if not (site / top).exists():
                 (site / top).symlink_to(Path(str(found.locate_file(top))).resolve())
     return venv / "bin" / "python"
+
+
+def build_wheel(checkout: Path, out: Path, target: str = "wheel") -> Path:
+    """Build the wheel into the empty directory ``out``, as `make wheel` and the image do."""
+    command = ["-m", "hatchling", "build", "--target", target, "--directory", str(out)]
+    subprocess.run([sys.executable, *command], cwd=checkout, check=True, capture_output=True)
+    [built] = out.iterdir()
+    return built
+
+
+def install(wheel: Path, python: Path) -> None:
+    """Install a wheel without its requirements in the environment of ``python``."""
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    command = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)

@@ -6,14 +6,15 @@ import ast
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distributions, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +23,19 @@ import pytest
 import requests
 from onnx import TensorProto, helper
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from trove_classifiers import classifiers
 
 from app import __version__
 from app.client import DEFAULT_URL
 from benchmarks.peers import read_pins
 from tests.conftest import BUNDLE, ROOT
-from tests.deploy.conftest import make_serving_environment
+from tests.deploy.conftest import build_wheel, install, make_serving_environment
 from tests.integration.conftest import free_port, wait_for
 from tests.test_readme import README, blocks
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, as `make wheel` builds it."""
-    out = tmp_path_factory.mktemp("wheel")
-    command = ["-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
-    [built] = out.iterdir()
-    return built
-
-
-@pytest.fixture(scope="module")
-def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the wheel and what it requires: neither torch nor onnx, nor this checkout."""
-    python = make_serving_environment(tmp_path_factory.mktemp("installed") / "venv")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    install = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    return python
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def environ_of(settings: Mapping[str, str]) -> dict[str, str]:
@@ -78,17 +62,11 @@ def lantern(python: Path, tmp_path: Path) -> Run:
 
 
 @contextmanager
-def serving(python: Path, directory: Path, *arguments: str, **settings: str) -> Iterator[str]:
-    """Serve from ``directory`` on one worker, give the address, and stop it by SIGTERM."""
-    port = free_port()
-    process = subprocess.Popen(
-        [
-            *(python.with_name("lantern"), "serve", *arguments),
-            *("--port", str(port), "--workers", "1"),
-        ],
-        cwd=directory,
-        env=environ_of(settings),
-    )
+def running(
+    command: Sequence[str | Path], directory: Path, settings: Mapping[str, str], port: int
+) -> Iterator[str]:
+    """Run a service that listens on ``port``, give its address, and stop it by SIGTERM."""
+    process = subprocess.Popen(command, cwd=directory, env=environ_of(settings))
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:
@@ -103,6 +81,16 @@ def serving(python: Path, directory: Path, *arguments: str, **settings: str) -> 
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
+
+
+@contextmanager
+def serving(python: Path, directory: Path, *arguments: str, **settings: str) -> Iterator[str]:
+    """Serve from ``directory`` on one worker, and give the address."""
+    port = free_port()
+    options = (*arguments, "--port", str(port), "--workers", "1")
+    command = [python.with_name("lantern"), "serve", *options]
+    with running(command, directory, settings, port) as url:
+        yield url
 
 
 def ask(url: str, features: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +265,16 @@ def test_what_gunicorn_is_told_beside_it_is_in_force_or_refused(lantern: Run) ->
     assert lantern("serve", GUNICORN_CMD_ARGS="--no-such-option").returncode == 2
 
 
+def test_a_gunicorn_of_ones_own_serves_the_package(python: Path, tmp_path: Path) -> None:
+    """As docs/configuration.md has it, in an empty directory: no wsgi.py, no gunicorn.conf.py."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    [shown] = re.findall(r"^gunicorn (-c .*)$", page, re.MULTILINE)
+    port = free_port()
+    command = [python, "-P", "-m", "gunicorn", *shlex.split(shown), "-w", "1"]
+    with running([*command, "-b", f"127.0.0.1:{port}"], tmp_path, {}, port) as url:
+        assert requests.get(f"{url}/model/info", timeout=120).status_code == 200
+
+
 def test_a_file_of_settings_is_where_its_paths_begin(lantern: Run, tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "lantern.toml").write_text('[access]\nkeys_file = "keys.json"\n')
@@ -286,12 +284,17 @@ def test_a_file_of_settings_is_where_its_paths_begin(lantern: Run, tmp_path: Pat
     assert (tmp_path / "mine.json").is_file()
 
 
-def test_the_wheel_takes_the_versions_that_are_pinned(python: Path) -> None:
+@pytest.fixture
+def metadata(python: Path) -> Distribution:
+    """What the installed wheel says of itself."""
     [site] = (python.parent.parent / "lib").glob("python*/site-packages")
     [installed] = distributions(name="lantern-serving", path=[str(site)])
-    assert isinstance(installed, Distribution)
-    assert installed.version == __version__
-    ranges = {one.name.lower(): one.specifier for one in map(Requirement, installed.requires or ())}
+    return installed
+
+
+def test_the_wheel_takes_the_versions_that_are_pinned(metadata: Distribution) -> None:
+    assert metadata.version == __version__
+    ranges = {one.name.lower(): one.specifier for one in map(Requirement, metadata.requires or ())}
     files = ("requirements.txt", "requirements-onnx.txt", "requirements-dev.txt")
     pins = {name.lower(): pin for file in files for name, pin in read_pins(ROOT / file).items()}
     assert {name: pins[name] in allowed for name, allowed in ranges.items()} == dict.fromkeys(
@@ -299,5 +302,52 @@ def test_the_wheel_takes_the_versions_that_are_pinned(python: Path) -> None:
     )
     serving = {name.lower() for name in read_pins(ROOT / "requirements-onnx.txt")}
     assert serving <= ranges.keys()
-    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    assert backend == [f"hatchling=={pins['hatchling']}"]
+    assert PYPROJECT["build-system"]["requires"] == [f"hatchling=={pins['hatchling']}"]
+
+
+NOT_IMPORTED = {"swagger-ui-py", "onnxscript"}
+"""The first is a directory of files that are served, the second what torch exports to ONNX with."""
+
+
+def test_what_the_package_imports_is_declared_and_nothing_else(metadata: Distribution) -> None:
+    """What another package happens to bring may be gone with its next version."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "app").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {
+        str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    owners = packages_distributions()
+    imported = {canonicalize_name(owner) for module in modules for owner in owners[module]}
+    declared = {canonicalize_name(Requirement(one).name) for one in metadata.requires or ()}
+    assert imported == declared - NOT_IMPORTED
+
+
+def test_the_wheel_says_what_it_is(metadata: Distribution) -> None:
+    about = metadata.metadata
+    assert about["Summary"] == PYPROJECT["project"]["description"]
+    assert about["License-Expression"] == "Apache-2.0"
+    assert about.get_all("License-File") == ["LICENSE"]
+    assert metadata.read_text("licenses/LICENSE") == (ROOT / "LICENSE").read_text()
+    assert about["Requires-Python"] == ">=3.11"
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about.get_payload() == README
+    assert set(about.get_all("Classifier") or ()) <= classifiers
+
+
+def test_a_checkout_can_be_installed_to_be_edited(tmp_path: Path) -> None:
+    """As `pip install -e .` does: the command then runs what stands in the checkout."""
+    out = tmp_path / "dist"
+    python = make_serving_environment(tmp_path / "venv")
+    install(build_wheel(ROOT, out, "wheel:editable"), python)
+
+    def run(*command: str | Path) -> str:
+        ran = subprocess.run(
+            command, cwd=out, env=environ_of({}), stdout=subprocess.PIPE, text=True, check=True
+        )
+        return ran.stdout
+
+    found = run(python, "-P", "-c", "import lantern_serving as package; print(package.__file__)")
+    assert Path(found.strip()).resolve() == ROOT / "app" / "__init__.py"
+    assert run(python.with_name("lantern"), "model", "list").startswith("VERSION")
