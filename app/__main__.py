@@ -29,8 +29,9 @@ def main() -> None:
     from flask.cli import ScriptInfo
 
     from .cli.lantern import lantern
+    from .version import COMMAND
 
-    lantern(prog_name="lantern", obj=ScriptInfo(create_app=_make_app, set_debug_flag=False))
+    lantern(prog_name=COMMAND, obj=ScriptInfo(create_app=_make_app, set_debug_flag=False))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 __version__ = "0.1.0"
 
 _IS_INSTALLED = __package__ != "app"
-COMMAND = "lantern" if _IS_INSTALLED else "flask --app wsgi"
-"""What messages tell people to run; a checkout, whose package is called ``app``, has no other."""
-MODULE = "lantern_serving" if _IS_INSTALLED else COMMAND
-"""The same as ``python -m`` takes it, for a Python whose programs may not be on the PATH."""
+MODULE = __package__
+"""What ``python -m`` takes to run the command: ``app`` in a checkout, in its directory."""
+COMMAND = "lantern" if _IS_INSTALLED else f"python -m {MODULE}"
+"""What messages tell people to run."""
 FOR_TORCH = "'lantern-serving[torch]'" if _IS_INSTALLED else "-r requirements.txt"
 """What ``pip install`` takes for models that torch runs."""
 FOR_PACKING = "'lantern-serving[pack]'" if _IS_INSTALLED else "-r requirements-dev.txt"

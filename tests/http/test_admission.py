@@ -156,9 +156,9 @@ def test_what_is_wrong_with_a_key_is_said(
 
     client = guarded()
     none = client.get("/models").get_json()
-    assert "`flask --app wsgi key create NAME`" in none["detail"]
+    assert "`python -m app key create NAME`" in none["detail"]
     _, key = create_key(keys, "caller", [PREDICT])
-    assert "flask" not in client.get("/models").get_json()["detail"]
+    assert "key create" not in client.get("/models").get_json()["detail"]
     past = datetime.now(UTC) - timedelta(days=1)
     _, old = create_key(keys, "old", [PREDICT], past)
     _, ended = create_key(keys, "ended", [PREDICT])

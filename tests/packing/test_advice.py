@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.features import Feature
+from app.model.file_kind import PACK
 from app.model.network import read_checkpoint
 from app.packing.description import ModelDescription
 from app.packing.file import pack_file
@@ -155,7 +156,7 @@ def test_a_whole_model_in_the_old_format_is_told_how_to_be_exported(tmp_path: Pa
 def test_a_graph_that_is_served_unpacked_is_packed(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\x08\x08")
     said = refusal(read_checkpoint, tmp_path / "model.onnx")
-    assert "is an ONNX graph by its name, which is served from a bundle; pack it: flask" in said
+    assert f"is an ONNX graph by its name, which is served from a bundle; pack it: {PACK}" in said
 
 
 def old_tar(path: Path) -> None:
@@ -256,7 +257,9 @@ def test_a_file_that_is_compressed_is_unpacked(tmp_path: Path) -> None:
 def test_a_file_by_the_wrong_name_is_renamed(tmp_path: Path, pack: Callable[..., Any]) -> None:
     save_program(plain(), tmp_path / "model.pt")
     said = refusal(pack, tmp_path / "model.pt")
-    assert "which is served from a bundle; pack it, by a name that ends in .pt2: flask" in said
+    assert (
+        "which is served from a bundle; pack it, by a name that ends in .pt2: python -m app" in said
+    )
     (tmp_path / "model.pt").rename(tmp_path / "model.pt2")
     pack(tmp_path / "model.pt2")
     torch.save(foreign_checkpoint(), tmp_path / "model.pt2")
