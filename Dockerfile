@@ -6,22 +6,28 @@
 # stays out of the image), as --secret id=pip,src=pip.conf. For GPUs, from the default index:
 #   docker build --build-arg TORCH=cuda -t lantern:0.1.0-cuda .
 #
-#   mkdir keys && chown 10001:10001 keys
-#   docker run --rm --volume $PWD/keys:/lantern/keys lantern:0.1.0 flask --app wsgi key create shop
 #   docker run --rm --publish 127.0.0.1:8000:8000 --stop-timeout 70 --read-only --tmpfs /tmp \
-#       --volume $PWD/keys:/lantern/keys:ro lantern:0.1.0
+#       --volume $PWD/models:/lantern/models:ro --volume $PWD/keys:/lantern/keys:ro lantern:0.1.0
+#
+# It runs `lantern serve` in /lantern, on ./models and the settings in ./config there; without a volume
+# these are the checkout's. Any other command of `lantern` works in place of `lantern serve`. So a key
+# is made, before the service starts:
+#   mkdir keys && chown 10001:10001 keys
+#   docker run --rm --volume $PWD/keys:/lantern/keys lantern:0.1.0 lantern key create shop
 # It listens on all of the container's interfaces, where a key is asked for: without a file of keys
 # every prediction is answered 401, and only health is open. Where something in front of it decides
 # who gets there, say so: --env LANTERN_ACCESS__AUTH=none.
 
-# What both kinds of image install. Every file is one that the locks know by its hash; flasgger alone
-# comes as source, and what builds it is locked too.
-FROM python:3.11-slim AS onnx-libraries
+FROM python:3.11-slim AS installer
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
     PIP_REQUIRE_HASHES=1
 WORKDIR /build
+
+# What both kinds of image install. Every file is one that the locks know by its hash; flasgger alone
+# comes as source, and what builds it is locked too.
+FROM installer AS onnx-libraries
 COPY locks/build.txt locks/onnx.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m venv --without-pip /opt/lantern \
@@ -48,15 +54,26 @@ RUN cd /opt/lantern/lib/python3.11/site-packages \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && rm -r torch/test torch/include
 
-FROM python:3.11-slim AS application
-WORKDIR /lantern
-COPY wsgi.py gunicorn.conf.py ./
-COPY config ./config
+# Lantern itself: the wheel, and the same environment with nothing but that in it.
+FROM installer AS package
+COPY locks/wheel.txt ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python -m venv --without-pip /opt/hatchling \
+    && pip --python /opt/hatchling install --only-binary=:all: -r wheel.txt \
+    && python -m venv --without-pip /opt/lantern
+COPY pyproject.toml README.md LICENSE ./
+COPY config/default.toml ./config/
+COPY models/campaign-response ./models/campaign-response
 COPY app ./app
+RUN /opt/hatchling/bin/python -m hatchling build --target wheel --directory dist \
+    && PIP_REQUIRE_HASHES=0 pip --python /opt/lantern install --no-index --no-deps dist/*.whl
+
+# Readable for all, whatever the checkout's files are.
+FROM python:3.11-slim AS directory
+WORKDIR /lantern
+COPY config ./config
 COPY models ./models
-# Compiled here, where it can be written; and readable for all, whatever the checkout's files are.
-RUN python -m compileall -q --invalidation-mode unchecked-hash wsgi.py app \
-    && chmod -R u=rwX,go=rX .
+RUN chmod -R u=rwX,go=rX .
 
 FROM python:3.11-slim AS service
 LABEL org.opencontainers.image.title="Lantern" \
@@ -85,13 +102,15 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('LANTERN_SERVER__PORT') or os.environ.get('PORT') or 8000), timeout=4); service.request('GET', os.environ.get('LANTERN_SERVER__PREFIX', os.environ.get('SCRIPT_NAME', '')).rstrip('/') + '/health/ready'); sys.exit(service.getresponse().status != 200)"]
 
 # Gunicorn runs in the container's first process, so a SIGTERM reaches it.
-CMD ["python", "-m", "app", "serve"]
+CMD ["lantern", "serve"]
 
 # What changes least comes first: a new model changes the last layer alone.
 FROM service AS onnx
 COPY --from=onnx-libraries /opt/lantern /opt/lantern
-COPY --from=application /lantern /lantern
+COPY --from=package /opt/lantern /opt/lantern
+COPY --from=directory /lantern /lantern
 
 FROM service AS torch
 COPY --from=torch-libraries /opt/lantern /opt/lantern
-COPY --from=application /lantern /lantern
+COPY --from=package /opt/lantern /opt/lantern
+COPY --from=directory /lantern /lantern

@@ -95,6 +95,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command
     --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 lock: $(DEVELOPMENT)
 	$(LOCK) requirements-build.txt -o locks/build.txt
+	$(LOCK) requirements-wheel.txt -o locks/wheel.txt
 	$(LOCK) requirements-onnx.txt -o locks/onnx.txt
 	UV_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL" UV_FIND_LINKS="$$PIP_FIND_LINKS" \
 	UV_INDEX_STRATEGY=unsafe-best-match \
@@ -153,6 +154,6 @@ $(SERVING): requirements.txt requirements-onnx.txt
 	$(PIP) -r requirements.txt
 	touch $@
 
-$(DEVELOPMENT): $(SERVING) requirements-dev.txt
+$(DEVELOPMENT): $(SERVING) requirements-dev.txt requirements-wheel.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from app import __version__
+from tests.conftest import ROOT
 from tests.deploy.buildah import BASE, PROGRAMS, Buildah, buildah, run_beside, start_sealed
 from tests.integration.conftest import free_port, wait_for
 
@@ -169,7 +170,7 @@ def test_an_image_says_how_it_is_run(image: Image) -> None:
     config = image.config
     assert config["User"] == "10001:10001"
     assert config["WorkingDir"] == "/lantern"
-    assert config["Cmd"] == ["python", "-m", "app", "serve"]
+    assert config["Cmd"] == ["lantern", "serve"]
     assert list(config["ExposedPorts"]) == ["8000/tcp"]
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
     labels = config["Labels"]
@@ -181,25 +182,22 @@ def test_an_image_holds_what_it_needs_and_nothing_of_the_build(image: Image) -> 
     packages = {
         path.name for path in image.root.glob("opt/lantern/lib/python3.11/site-packages/*/")
     }
-    assert {"flask", "gunicorn", "onnxruntime"} <= packages
+    assert {"flask", "gunicorn", "lantern_serving", "onnxruntime"} <= packages
     assert ("torch" in packages) is (image.target == "torch")
-    assert not packages & {"pip", "pytest", "sklearn"}
-    assert {path.name for path in (image.root / "lantern").iterdir() if path.is_dir()} == {
-        "__pycache__",
-        "app",
-        "config",
-        "models",
-    }
-    for left in ("etc/pip.conf", "root/.cache", "build", "requirements.txt"):
+    assert not packages & {"app", "hatchling", "pip", "pytest", "sklearn"}
+    assert {path.name for path in (image.root / "lantern").iterdir()} == {"config", "models"}
+    for left in ("etc/pip.conf", "root/.cache", "build", "opt/hatchling"):
         assert not (image.root / left).exists()
 
 
 def test_every_module_of_lantern_is_compiled_once_and_only_root_may_change_it(image: Image) -> None:
-    lantern = image.root / "lantern"
-    modules = [*lantern.glob("app/**/*.py"), lantern / "wsgi.py"]
+    [package] = image.root.glob("opt/lantern/lib/python3.11/site-packages/lantern_serving")
+    modules = list(package.rglob("*.py"))
+    assert len(modules) == len(list((ROOT / "app").rglob("*.py")))
     compiled = [path.parent / "__pycache__" / f"{path.stem}.cpython-311.pyc" for path in modules]
-    assert sorted(lantern.rglob("*.pyc")) == sorted(compiled)
-    for path in [lantern, *lantern.rglob("*")]:
+    assert sorted(package.rglob("*.pyc")) == sorted(compiled)
+    lantern = image.root / "lantern"
+    for path in [package, *package.rglob("*"), lantern, *lantern.rglob("*")]:
         stat = path.stat()
         assert stat.st_uid == stat.st_gid == 0
         assert stat.st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
@@ -234,7 +232,7 @@ def test_a_container_asks_for_a_key_that_the_same_image_makes(
     keys = tmp_path / "keys"
     keys.mkdir()
     os.chown(keys, 10001, 10001)
-    volume, create = f"{keys}:/lantern/keys", ["flask", "--app", "wsgi", "key", "create", "shop"]
+    volume, create = f"{keys}:/lantern/keys", ["lantern", "key", "create", "shop"]
     key = image.buildah("run", "--volume", volume, image.container, "--", *create)
     with run_by_buildah(image, "--volume", f"{volume}:ro", LANTERN_ACCESS__AUTH="auto") as running:
         running.wait_until(200)  # health is open

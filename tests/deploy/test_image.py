@@ -23,7 +23,15 @@ from flask import Flask
 from app import __version__
 from app.settings import Settings
 from tests.conftest import ROOT
-from tests.deploy.conftest import Instruction, arguments, read_image, settings_in_image
+from tests.deploy.conftest import (
+    Instruction,
+    arguments,
+    build_wheel,
+    install,
+    make_serving_environment,
+    read_image,
+    settings_in_image,
+)
 from tests.integration.conftest import free_port, wait_for
 
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -63,10 +71,12 @@ def test_torch_is_left_out_only_where_asked(stages: dict[str, list[Instruction]]
     *_, default = stages
     assert default == "torch"
     for target in ("onnx", "torch"):
-        libraries, application = arguments(stages[target], "COPY")
-        assert libraries == f"--from={target}-libraries /opt/lantern /opt/lantern"
-        assert application == "--from=application /lantern /lantern"
-        assert read_image(target)[:-2] == read_image("service")
+        assert arguments(stages[target], "COPY") == [
+            f"--from={target}-libraries /opt/lantern /opt/lantern",
+            "--from=package /opt/lantern /opt/lantern",
+            "--from=directory /lantern /lantern",
+        ]
+        assert read_image(target)[:-3] == read_image("service")
 
 
 def test_libraries_are_installed_where_their_python_is(
@@ -79,13 +89,25 @@ def test_libraries_are_installed_where_their_python_is(
 
 
 def test_only_files_with_known_hashes_are_installed(stages: dict[str, list[Instruction]]) -> None:
-    installing = [name for name, stage in stages.items() if "pip" in str(arguments(stage, "RUN"))]
-    assert installing == ["onnx-libraries", "torch-libraries"]
-    assert "PIP_REQUIRE_HASHES=1" in arguments(stages["onnx-libraries"], "ENV")[0]
-    assert stages["torch-libraries"][0].arguments.startswith("onnx-libraries ")
+    """The wheel that was built here has none, and is installed without asking anybody."""
+    assert "PIP_REQUIRE_HASHES=1" in arguments(stages["installer"], "ENV")[0]
+    bases = {name: stage[0].arguments.split()[0] for name, stage in stages.items()}
+    for name, stage in stages.items():
+        commands = " && ".join(arguments(stage, "RUN")).split(" && ")
+        for command in commands:
+            if not re.search(r"\bpip\b.* install\b", command):
+                continue
+            assert "installer" in (bases[name], bases.get(bases[name]))
+            if "dist/*.whl" in command:
+                assert "--no-index --no-deps" in command
+            else:
+                assert "PIP_REQUIRE_HASHES" not in command
+                assert " -r " in command
 
 
-def test_a_new_model_installs_no_library(stages: dict[str, list[Instruction]]) -> None:
+def test_a_change_of_lantern_or_a_model_installs_no_library(
+    stages: dict[str, list[Instruction]],
+) -> None:
     for name in ("onnx-libraries", "torch-libraries"):
         assert all(source.startswith("locks/") for source in copied(stages[name]))
 
@@ -94,7 +116,7 @@ def test_what_tells_pip_where_packages_are_stays_out_of_the_image(
     stages: dict[str, list[Instruction]],
 ) -> None:
     """It may hold a password; what a stage is told, stays in that stage."""
-    for name in ("service", "onnx", "torch", "application"):
+    for name in ("service", "onnx", "torch", "directory"):
         assert "PIP_" not in str(stages[name])
 
 
@@ -115,7 +137,7 @@ def test_the_user_is_named_by_number_and_is_not_root(dockerfile: list[Instructio
 def test_gunicorn_is_the_first_process(dockerfile: list[Instruction]) -> None:
     """A shell before it would swallow the signal to stop."""
     [command] = arguments(dockerfile, "CMD")
-    assert json.loads(command) == ["python", "-m", "app", "serve"]
+    assert json.loads(command) == ["lantern", "serve"]
     assert not arguments(dockerfile, "ENTRYPOINT")
 
 
@@ -127,20 +149,27 @@ def test_the_image_copies_only_what_is_there_and_not_ignored(sources: list[str])
         assert not any(fnmatch(part, pattern) for part in parts for pattern in ignored), source
 
 
+def copy_all(sources: list[str], place: Path) -> None:
+    """Copy files and directories of the repository to where they are in it."""
+    for source in sources:
+        if (ROOT / source).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / source, place / source, ignore=ignored)
+        else:
+            (place / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / source, place / source)
+
+
 def test_the_image_serves_from_what_it_copies(
     tmp_path: Path, stages: dict[str, list[Instruction]], image_environ: dict[str, str]
 ) -> None:
-    """Start its command, with its variables, where nothing lies but what it copies."""
-    place, home = tmp_path / "lantern", tmp_path / "home"
-    place.mkdir()
+    """Build and start it, with its variables, where nothing lies but what it copies."""
+    build, place, home = (tmp_path / name for name in ("build", "lantern", "home"))
     home.mkdir()
-    for source in copied(stages["application"]):
-        if (ROOT / source).is_dir():
-            shutil.copytree(
-                ROOT / source, place / source, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            shutil.copy(ROOT / source, place)
+    copy_all(copied(stages["package"]), build)
+    copy_all(copied(stages["directory"]), place)
+    python = make_serving_environment(tmp_path / "venv")
+    install(build_wheel(build, tmp_path / "dist"), python)
     [line] = arguments(stages["service"], "CMD")
     program, *rest = json.loads(line)
     port = free_port()
@@ -153,8 +182,7 @@ def test_the_image_serves_from_what_it_copies(
         "LANTERN_SERVER__WORKERS": "1",
         "LANTERN_SERVER__DRAIN_SECONDS": "0",
     }
-    assert program == "python"
-    process = subprocess.Popen([sys.executable, *rest], cwd=place, env=environ)
+    process = subprocess.Popen([python.with_name(program), *rest], cwd=place, env=environ)
 
     def ready() -> bool:
         assert process.poll() is None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -35,6 +34,8 @@ from tests.deploy.manifests import (
     variables,
 )
 from tests.integration.conftest import Server, wait_for
+
+Release = Callable[..., "subprocess.CompletedProcess[str]"]
 
 README = KUBERNETES / "README.md"
 TAGS = {"cpu": __version__, "gpu": f"{__version__}-cuda"}
@@ -482,16 +483,25 @@ def test_alerts_are_those_that_a_prometheus_has_judged(built: dict[str, Document
 # Releases
 
 
-def release(container: Document, place: Path, volume: Path, **others: str) -> Any:
-    """Run the job's own command in ``place``, with ``volume`` where its volume is mounted."""
-    names = variables(container) | others
-    names["LANTERN_MODEL__PATH"] = f"{volume}/{names['NAME']}"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {"PATH": path, "HOSTNAME": "lantern-release-x", **names}
-    return subprocess.run(
-        container["command"], cwd=place, env=environ, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
+@pytest.fixture
+def release(releasing: Document, python: Path) -> Release:
+    """Run the job's own command, with ``volume`` where its volume is mounted."""
+
+    def run(volume: Path, **others: str) -> subprocess.CompletedProcess[str]:
+        names = variables(releasing) | others
+        names["LANTERN_MODEL__PATH"] = f"{volume}/{names['NAME']}"
+        path = f"{python.parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            releasing["command"],
+            cwd=ROOT,
+            env={"PATH": path, "HOSTNAME": "lantern-release-x", **names},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
 
 
 def test_the_job_writes_to_the_volume_that_the_pods_read(
@@ -509,7 +519,7 @@ def test_the_job_writes_to_the_volume_that_the_pods_read(
 
 
 def test_a_pod_with_an_empty_volume_serves_once_the_job_has_run(
-    releasing: Document, tmp_path: Path
+    releasing: Document, release: Release, tmp_path: Path
 ) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
@@ -522,7 +532,7 @@ def test_a_pod_with_an_empty_volume_serves_once_the_job_has_run(
     try:
         server.wait_until_up()
         assert requests.get(f"{server.url}/health/ready", timeout=120).status_code == 503
-        done = release(releasing, ROOT, volume)
+        done = release(volume)
         assert done.returncode == 0, done.stderr
         wait_for(lambda: requests.get(f"{server.url}/health/ready", timeout=120).ok)
     finally:
@@ -536,12 +546,12 @@ def test_a_pod_with_an_empty_volume_serves_once_the_job_has_run(
 
 
 def test_the_job_may_run_again_and_says_when_it_can_do_nothing(
-    releasing: Document, tmp_path: Path
+    release: Release, tmp_path: Path
 ) -> None:
-    assert release(releasing, ROOT, tmp_path).returncode == 0
-    again = release(releasing, ROOT, tmp_path)
+    assert release(tmp_path).returncode == 0
+    again = release(tmp_path)
     assert (again.returncode, again.stderr) == (0, "Error: Version 1 is stable already.\n")
-    missing = release(releasing, ROOT, tmp_path, VERSION="2")
+    missing = release(tmp_path, VERSION="2")
     assert missing.returncode == 1
     assert "models/campaign-response/2" in missing.stderr
     [version] = [path for path in tmp_path.glob("*/*") if path.is_dir()]

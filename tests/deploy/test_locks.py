@@ -13,6 +13,7 @@ from tests.deploy.conftest import LOCKS, read_lock
 
 REQUIREMENTS = {
     "build.txt": "requirements-build.txt",
+    "wheel.txt": "requirements-wheel.txt",
     "onnx.txt": "requirements-onnx.txt",
     "torch-cpu.txt": "requirements.txt",
     "torch-cuda.txt": "requirements.txt",
