@@ -1,4 +1,4 @@
-"""The Python client of a Lantern service, and a demonstration: ``python -m app.client --url URL``.
+"""The Python client of a Lantern service; run as a program, a demonstration of what it answers.
 
 It needs nothing but `requests`, and knows of the service what its HTTP contract says.
 """
@@ -476,9 +476,11 @@ def _phrase(status: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show a service at work; give the exit status."""
+    """Show what a service answers, and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m app.client", description="Show what a Lantern service answers."
+        # A copy of this file has no package; it is called by its name, as argparse does.
+        prog=f"python -m {__spec__.name}" if __spec__ else None,
+        description="Show what a Lantern service answers.",
     )
     parser.add_argument("--url", default=DEFAULT_URL, help="where it lives (default: %(default)s)")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -610,3 +611,28 @@ def test_the_module_works_where_it_is_copied_to(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "http://x\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("-m", "app.client"), "python -m app.client"),
+        (("lantern_client.py",), "lantern_client.py"),
+        (("-m", "lantern_client"), "python -m lantern_client"),
+    ],
+)
+def test_the_demonstration_is_called_as_it_was_run(
+    tmp_path: Path, command: tuple[str, ...], name: str
+) -> None:
+    shutil.copy(ROOT / "app" / "client.py", tmp_path / "lantern_client.py")
+    ran = subprocess.run(
+        [sys.executable, *command, "--url", "nowhere"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert f"usage: {name} [-h]" in ran.stderr
+    assert f"\n{name}: error: base_url must start with http://" in ran.stderr
