@@ -52,6 +52,15 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+DEPLOYED = [ROOT / "Dockerfile", ROOT / "compose.yaml", *(ROOT / "deploy").rglob("*.*")]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *DEPLOYED], ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_command_is_called_lantern(path: Path) -> None:
+    """Flask's own is shown for its development server alone."""
+    assert not re.search(r"flask --app wsgi (?!run\b)", path.read_text(errors="replace"))
+
+
 def test_the_index_has_every_page() -> None:
     linked = set(re.findall(r"\]\(([^)#]+)\)", (DOCS / "index.md").read_text()))
     pages = {page.name for page in DOCS.glob("*.md")} - {"index.md"}

@@ -33,8 +33,10 @@ from tests.deploy.conftest import (
     settings_in_image,
 )
 from tests.integration.conftest import free_port, wait_for
+from tests.test_readme import README
 
 TEXT = (ROOT / "Dockerfile").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def copied(instructions: list[Instruction]) -> list[str]:
@@ -123,7 +125,8 @@ def test_what_tells_pip_where_packages_are_stays_out_of_the_image(
 def test_the_image_is_this_version(dockerfile: list[Instruction]) -> None:
     [labels] = arguments(dockerfile, "LABEL")
     assert f'org.opencontainers.image.version="{__version__}"' in labels
-    assert set(re.findall(r"lantern:([\d.]+)", TEXT)) == {__version__}
+    for page in (TEXT, README, DEPLOYMENT):
+        assert set(re.findall(r"lantern:([\d.]+)", page)) == {__version__}
 
 
 def test_the_user_is_named_by_number_and_is_not_root(dockerfile: list[Instruction]) -> None:
@@ -274,6 +277,15 @@ def test_a_container_that_does_not_listen_is_unhealthy(healthcheck: list[str]) -
     assert not check_health(healthcheck, free_port())
 
 
-def test_the_docker_command_gives_the_time_that_workers_take_to_finish(settings: Settings) -> None:
-    [seconds] = re.findall(r"--stop-timeout (\d+)", TEXT)
+@pytest.mark.parametrize("page", [TEXT, DEPLOYMENT], ids=["Dockerfile", "deployment.md"])
+def test_the_docker_commands_fit_the_image(
+    page: str, settings: Settings, image_environ: dict[str, str], python: Path
+) -> None:
+    [seconds] = re.findall(r"--stop-timeout (\d+)", page)
     assert settings.server.graceful_timeout_seconds < int(seconds)
+    keys = Path(image_environ["LANTERN_ACCESS__KEYS_FILE"]).parent
+    mounted = set(re.findall(r"\$PWD/\w+:(/[\w/]+)", page))
+    assert mounted == {"/lantern/models", str(keys)}
+    [words] = re.findall(r"lantern:[\w.-]+ lantern (.+)", page)
+    ran = subprocess.run([python.with_name("lantern"), *words.split(), "--help"], check=False)
+    assert ran.returncode == 0
