@@ -1,6 +1,6 @@
 """The Python client of a Lantern service; run as a program, a demonstration of what it answers.
 
-It needs nothing but `requests`, and knows of the service what its HTTP contract says.
+It needs only `requests`: nothing of the rest of the package is imported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LONGEST_BODY_SHOWN = 200
 
 
 class Health(TypedDict):
-    """How the service stands; ``reason`` says why it is unhealthy."""
+    """The state of the service; ``reason`` says why it is unhealthy."""
 
     status: str
     model_loaded: bool
@@ -68,7 +68,7 @@ class FeatureInfo(TypedDict):
 
 
 class ModelInfo(TypedDict):
-    """What is served: the model, its features in order, its classes, and how it was made."""
+    """The model that is served: its features in order, its classes, and how it was made."""
 
     name: str
     model_version: str
@@ -107,11 +107,11 @@ class BatchPrediction(TypedDict):
 
 
 class ClientError(Exception):
-    """What every failure of a call is; its text is one sentence for people."""
+    """The base class of all errors of a call; its text is one sentence for people."""
 
 
 class ServiceUnreachable(ClientError):
-    """No answer came from ``url``: no connection, a broken one, or none in time."""
+    """``url`` did not answer: no connection, a broken one, or no answer in time."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -119,7 +119,7 @@ class ServiceUnreachable(ClientError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.url} gave no answer: {self.reason}."
+        return f"No answer from {self.url}: {self.reason}."
 
 
 class UnexpectedAnswer(ClientError):
@@ -131,14 +131,14 @@ class UnexpectedAnswer(ClientError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.url} gave an answer that is not Lantern's: {self.reason}."
+        return f"The answer from {self.url} is not Lantern's: {self.reason}."
 
 
 class RequestRefused(ClientError):
     """The service, or something in front of it, answered with a status other than success.
 
     ``problem`` is the problem document (RFC 9457) of the answer; for an answer without one it is
-    made up from the status, with the type ``about:blank``.
+    made from the status, with the type ``about:blank``.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ class RequestRefused(ClientError):
 
     @property
     def request_id(self) -> str:
-        """What to quote when asking the service's people; empty when there is none."""
+        """The id under which the service logged the request; empty if the answer has none."""
         return str(self.problem.get("request_id", ""))
 
     def __str__(self) -> str:
@@ -169,17 +169,17 @@ class RequestRefused(ClientError):
 
 
 class KeyRefused(RequestRefused):
-    """401: the service takes a key, and got none or one that doesn't count."""
+    """401: the service requires a key, and got none, or one that is not valid."""
 
 
 class NotAllowed(RequestRefused):
-    """403: the key counts, and not for this call."""
+    """403: the key is valid, but not for this call."""
 
 
 class RateExceeded(RequestRefused):
-    """429: the caller asks more often than it may, even after the waits that were asked for.
+    """429: the caller exceeded its rate, and did so again after each wait.
 
-    ``retry_after`` is how many seconds to wait, None where the answer doesn't say.
+    ``retry_after`` is the number of seconds to wait, None if the answer doesn't say.
     """
 
     def __init__(
@@ -190,20 +190,19 @@ class RateExceeded(RequestRefused):
 
 
 class ModelClient:
-    """Asks a Lantern service for its health, its model, and predictions.
+    """A client of one Lantern service: its health, its model, and predictions.
 
-    ``base_url`` is where the service lives, with the path prefix of a proxy if there is one.
-    ``api_key`` is sent with every request, and to nobody else: a redirect is not followed.
+    ``base_url`` is the URL of the service, with the path prefix of a proxy if there is one.
+    ``api_key`` is sent with every request, and to no other host: redirects are not followed.
     ``timeout`` is in seconds: one number, or one to connect and one to wait for each answer.
-    ``retries`` is how often a call is repeated at most, with growing waits or those that
-    ``Retry-After`` asks for (at most 30 s), after 429, 503 or a connection that failed or broke;
-    predictions change nothing, so repeating them is safe. An answer that is late is not asked for
-    again: that would add to the load that made it late.
+    ``retries`` is how often a call is repeated at most, after 429, 503 or a connection that failed
+    or broke. It waits for ``Retry-After`` (at most 30 s), or else longer each time. Predictions
+    change nothing, so repeating them is safe. A request that timed out is not repeated: that would
+    add to the load that delayed it.
 
     Connections are kept open and reused, from any thread; `close` them, or use the client as a
     context manager. Every method raises `ServiceUnreachable`, `RequestRefused` or
-    `UnexpectedAnswer`, all of them `ClientError`. Raises `ValueError` for arguments that can't be
-    used.
+    `UnexpectedAnswer`, all of them `ClientError`. Raises `ValueError` for invalid arguments.
     """
 
     def __init__(
@@ -257,9 +256,9 @@ class ModelClient:
         self._session.close()
 
     def health_check(self) -> Health:
-        """Return how the service stands at this moment: a 503 is not asked again.
+        """Return the state of the service at this moment; a 503 is not retried.
 
-        An unhealthy service is an answer, not an exception: look at ``status``.
+        An unhealthy service is no exception: look at ``status``.
         """
         response = self._send("GET", _HEALTH)
         if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -269,13 +268,13 @@ class ModelClient:
         return cast(Health, _answer(response))
 
     def get_model_info(self) -> ModelInfo:
-        """Describe the model that is served."""
+        """Return the description of the model that is served."""
         return cast(ModelInfo, _answer(self._send("GET", "/model/info")))
 
     def predict(self, features: Mapping[str, float | None]) -> Prediction:
-        """Classify one sample: a number for each feature, None for one that is not known.
+        """Classify one sample: a number for each feature, or None if it is unknown.
 
-        Raises `ValueError` for NaN or infinity, which JSON can't carry, and `TypeError` for what
+        Raises `ValueError` for NaN or infinity, which JSON doesn't have, and `TypeError` for what
         is neither a number nor None.
         """
         body = _encode({"features": dict(features)})
@@ -337,7 +336,7 @@ class _PoliteRetry(Retry):
         _pool: Any = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
-        """Count a failure, and give up at once on those that asking again would not mend."""
+        """Count a failure, and give up at once if a retry would not help."""
         if isinstance(error, ReadTimeoutError):
             raise error
         if error is None and url is not None and urlsplit(url).path.endswith(_HEALTH):
@@ -345,7 +344,7 @@ class _PoliteRetry(Retry):
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: Any) -> float | None:
-        """Return the seconds that the service asks for, None for a header that makes no sense."""
+        """Return the seconds that the service asks for, None for an invalid header."""
         try:
             seconds = super().get_retry_after(response)
         except (InvalidHeader, ValueError, OverflowError):
@@ -353,10 +352,10 @@ class _PoliteRetry(Retry):
         return None if seconds is None else min(seconds, _LONGEST_WAIT_SECONDS)
 
     def get_backoff_time(self) -> float:
-        """Return the seconds to wait where the service asks for none.
+        """Return the seconds to wait if the service doesn't say.
 
-        They double, and are spread so that clients that failed together don't come back together.
-        A connection that broke is made anew at once: most were kept open too long, no more.
+        They double, with jitter, so that clients that failed together don't retry together. After
+        a first broken connection there is no wait: most were only kept open too long.
         """
         failures = len(self.history)
         if failures == 1 and self.history[0].error is not None:
@@ -366,7 +365,7 @@ class _PoliteRetry(Retry):
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the exception that began it: requests and urllib3 wrap theirs in three ways."""
+    """Return the original exception, which requests and urllib3 wrap in three ways."""
     for inner in (getattr(error, "reason", None), *error.args, error.__cause__):
         if isinstance(inner, BaseException):
             return _root(inner)
@@ -374,7 +373,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _split_url(url: str) -> tuple[str, tuple[str, str] | None]:
-    """Part the credentials from ``url``, so that no message shows them."""
+    """Split the credentials off ``url``, so that no message shows them."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""
@@ -403,14 +402,14 @@ def _encode(payload: dict[str, Any]) -> bytes:
                     and not math.isfinite(value)
                 ):
                     raise ValueError(
-                        f"The feature {name!r} is {value}, which JSON can't carry; "
-                        "None stands for a value that is not known."
+                        f"The feature {name!r} is {value}, which JSON doesn't have: "
+                        "pass None for an unknown value."
                     ) from None
         raise
 
 
 def _plain_number(value: object) -> float:
-    """Make a number of another kind, such as NumPy's, one that `json` knows."""
+    """Convert a number of another type, such as NumPy's, to one that `json` knows."""
     if isinstance(value, Real):
         return int(value) if isinstance(value, Integral) else float(value)
     raise TypeError(f"A feature must be a number or None, not {value!r}.")
@@ -482,13 +481,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=f"python -m {__spec__.name}" if __spec__ else None,
         description="Show what a Lantern service answers.",
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help="where it lives (default: %(default)s)")
+    parser.add_argument(
+        "--url", default=DEFAULT_URL, help="the URL of the service (default: %(default)s)"
+    )
     parser.add_argument(
         "--api-key",
         default=os.environ.get(KEY_VARIABLE),
         metavar="KEY",
-        help=f"the key to send (default: that in the variable {KEY_VARIABLE}, which others on this "
-        "machine don't see)",
+        help=f"the key to send (default: the variable {KEY_VARIABLE}; unlike an option, other "
+        "users of this machine can't see it)",
     )
     given = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # may lack characters that the names of classes have

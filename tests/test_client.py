@@ -391,7 +391,7 @@ def test_an_unreachable_service_is_named_with_the_reason() -> None:
             raise KeyError("something else that is being handled")
         except KeyError:
             client.predict({})
-    assert str(info.value) == f"{url}/predict gave no answer: Connection refused."
+    assert str(info.value) == f"No answer from {url}/predict: Connection refused."
 
 
 def test_a_host_whose_name_can_not_be_is_unreachable() -> None:
@@ -551,7 +551,7 @@ def test_the_demonstration_says_in_a_sentence_that_the_service_is_unreachable(
     url = f"http://127.0.0.1:{free_port()}"
     assert main(["--url", url]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"{url}/health gave no answer: Connection refused.\n")
+    assert (out, err) == ("", f"No answer from {url}/health: Connection refused.\n")
 
 
 def test_the_demonstration_says_in_a_sentence_that_the_service_refuses(

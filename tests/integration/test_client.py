@@ -136,4 +136,4 @@ def test_the_demonstration_without_a_service_is_one_sentence() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     shown = demonstrate(url)
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == f"{url}/health gave no answer: Connection refused.\n"
+    assert shown.stderr == f"No answer from {url}/health: Connection refused.\n"
