@@ -2,7 +2,8 @@
 
 One is served as if `model.path` named it, several as if [models] named each by its directory, and
 where there is none, the example that comes with Lantern. The example may be among them, as in a
-checkout: it then comes last, so that a model of the user's own answers calls without a name.
+checkout and in the image: by its name it comes last, so that a model of the user's own answers
+calls without a name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def find_models(collected: Collected) -> None:
     found = _models()
     if len(found) > 1:
         _set_several(collected, found)
-    elif found and not _is_example(found[0]):
+    elif found and not _is_default(found[0]):
         collected.set("model", "path", _text(found[0]), ORIGIN)
     collected.warnings += [
         f"{_text(path)} can't be read: if it holds a model, that isn't served."
@@ -42,7 +43,7 @@ def _models() -> list[Path]:
         # A directory of versions, or a bundle, itself; or nothing that can be read, which the load
         # of it will tell: the example in its place would be a surprise.
         found = [directory] if _is_model(directory) else unreadable_below(directory)[:1]
-    return sorted(found, key=_is_example)
+    return sorted(found, key=lambda path: path.name == EXAMPLE.name)
 
 
 def _is_model(directory: Path) -> bool:
@@ -52,7 +53,7 @@ def _is_model(directory: Path) -> bool:
         return True
 
 
-def _is_example(path: Path) -> bool:
+def _is_default(path: Path) -> bool:
     return path.resolve() == (SHIPPED / EXAMPLE).resolve()
 
 

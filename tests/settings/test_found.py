@@ -73,6 +73,11 @@ def test_several_are_served_by_the_names_of_their_directories(
     assert [each["name"] for each in listed] == ["one", "two"]
 
 
+def test_a_copy_of_the_example_comes_last_as_in_the_image() -> None:
+    add("campaign-response", "churn", "zoo")
+    assert list(load_settings({}).models) == ["churn", "zoo", "campaign-response"]
+
+
 def test_a_checkout_serves_its_example_and_what_is_put_beside_it(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
