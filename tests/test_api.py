@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 from werkzeug.test import TestResponse
 
+from app.access.header_names import FEATURE_WARNINGS
 from app.protocols.native.schemas import FaultSchema, ProblemSchema
 from app.telemetry import predictions
 from tests.model.test_network import overflowing_checkpoint
@@ -209,13 +210,13 @@ def test_a_number_is_what_is_finite_as_float32(post: Post, sample: dict[str, flo
 def test_a_value_outside_the_range_of_training_is_served_and_told(
     post: Post, sample: dict[str, float]
 ) -> None:
-    assert predictions.WARNINGS_HEADER not in post("/predict", {"features": sample}).headers
+    assert FEATURE_WARNINGS not in post("/predict", {"features": sample}).headers
     far = {**sample, "age": 150, "tenure_days": -5}
     response = post("/predict", {"features": far})
     assert response.status_code == 200
-    assert response.headers[predictions.WARNINGS_HEADER] == "age, tenure_days"
+    assert response.headers[FEATURE_WARNINGS] == "age, tenure_days"
     batch = post("/predict/batch", {"samples": [sample, far, sample]})
-    assert batch.headers[predictions.WARNINGS_HEADER] == "age, tenure_days"
+    assert batch.headers[FEATURE_WARNINGS] == "age, tenure_days"
 
 
 def test_the_header_of_warnings_stays_short_however_many_there_are() -> None:

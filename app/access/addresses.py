@@ -8,6 +8,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+from .header_names import FORWARDED_FOR, environ_key
+
+_FORWARDED_FOR = environ_key(FORWARDED_FOR)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 _NETWORK_BITS = 64
 _LONGEST = 64
@@ -23,7 +26,7 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str:
     """
     peer: str = environ.get("REMOTE_ADDR") or ""
     if proxies:
-        entries = environ.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", proxies)
+        entries = environ.get(_FORWARDED_FOR, "").rsplit(",", proxies)
         entry = entries[-proxies].strip(" \t") if len(entries) >= proxies else ""
         entry = entry if len(entry) <= _LONGEST else ""
         return _caller(entry) or _caller(peer) or peer

@@ -8,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-_EXPOSED = "X-Request-ID, X-Feature-Warnings, Retry-After"
-_MAY_SEND = (
-    *("Authorization", "Content-Type", "X-API-Key", "X-Model-Version", "X-Request-ID"),
-    "X-Request-Timeout-Ms",
+from .header_names import (
+    API_KEY,
+    AUTHORIZATION,
+    FEATURE_WARNINGS,
+    MODEL_VERSION,
+    REQUEST_ID,
+    REQUEST_TIMEOUT,
+    RETRY_AFTER,
 )
+
+_EXPOSED = ", ".join((REQUEST_ID, FEATURE_WARNINGS, RETRY_AFTER))
+_MAY_SEND = (AUTHORIZATION, "Content-Type", API_KEY, MODEL_VERSION, REQUEST_ID, REQUEST_TIMEOUT)
 _SECONDS = 600
 
 Headers = list[tuple[str, str]]

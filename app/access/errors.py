@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..version import COMMAND
+from .header_names import API_KEY, AUTHENTICATE, AUTHORIZATION, RETRY_AFTER
 from .rejection import RequestRejected
 
 REALM = 'Bearer realm="lantern"'
@@ -18,17 +19,17 @@ class Unauthorized(RequestRejected):
     def __init__(self, detail: str, error: str = "") -> None:
         super().__init__(detail)
         challenge = f'{REALM}, error="{error}"' if error else REALM
-        self.headers = (("WWW-Authenticate", challenge),)
+        self.headers = ((AUTHENTICATE, challenge),)
 
 
 class TwoKeys(RequestRejected):
     """Both headers hold a key, and not the same."""
 
     kind = "two-keys"
-    headers = (("WWW-Authenticate", f'{REALM}, error="invalid_request"'),)
+    headers = ((AUTHENTICATE, f'{REALM}, error="invalid_request"'),)
 
     def __init__(self) -> None:
-        super().__init__("Authorization and X-API-Key hold different keys; send one of them.")
+        super().__init__(f"{AUTHORIZATION} and {API_KEY} hold different keys; send one of them.")
 
 
 class Forbidden(RequestRejected):
@@ -41,7 +42,7 @@ class Forbidden(RequestRejected):
         has = ", ".join(scopes)
         super().__init__(f"The scope {scope} is required; this key has: {has}.")
         challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
-        self.headers = (("WWW-Authenticate", challenge),)
+        self.headers = ((AUTHENTICATE, challenge),)
 
 
 class KeysUnavailable(RequestRejected):
@@ -49,7 +50,7 @@ class KeysUnavailable(RequestRejected):
 
     status = 503
     kind = "keys-unavailable"
-    headers = (("Retry-After", "5"),)
+    headers = ((RETRY_AFTER, "5"),)
 
     def __init__(self) -> None:
         super().__init__("The server can't read its keys file, so no request is admitted.")
@@ -64,4 +65,4 @@ class RateLimited(RequestRejected):
 
     def __init__(self, rate: str, seconds: int) -> None:
         super().__init__(f"Rate limit of {rate} exceeded. Retry after {seconds} s.")
-        self.headers = (("Retry-After", str(seconds)),)
+        self.headers = ((RETRY_AFTER, str(seconds)),)

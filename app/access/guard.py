@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 from ..version import MODULE
 from .addresses import address_of, is_exposed, is_loopback
 from .errors import CREATE_COMMAND, Forbidden, KeysUnavailable, TwoKeys, Unauthorized
+from .header_names import API_KEY, AUTHORIZATION, environ_key
 from .keys import ADMIN, Key, KeyFile, KeysError
 from .rate import RateLimit
 from .rejection import RequestRejected
 
 if TYPE_CHECKING:
     from ..settings import Settings
+
+_API_KEY, _AUTHORIZATION = environ_key(API_KEY), environ_key(AUTHORIZATION)
 
 OPEN = "open"
 ANY_KEY = "any"
@@ -169,7 +172,8 @@ class Guard:
             raise KeysUnavailable from None
         hint = f" There is none yet: `{CREATE_COMMAND}` on the server makes one." if no_key else ""
         raise Unauthorized(
-            f"An API key is required: send it as Authorization: Bearer KEY, or as X-API-Key.{hint}"
+            f"An API key is required: send it as {AUTHORIZATION}: Bearer KEY, "
+            f"or as {API_KEY}.{hint}"
         )
 
     def _count_address(self, environ: Mapping[str, Any]) -> None:
@@ -186,10 +190,10 @@ def credentials(environ: Mapping[str, Any]) -> str:
 
     Other schemes of Authorization are a proxy's affair. Raises `TwoKeys`.
     """
-    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    scheme, _, token = environ.get(_AUTHORIZATION, "").partition(" ")
     # The spaces of HTTP alone, which `str.strip` has more of: what else is sent belongs to the key.
     bearer: str = token.strip(" \t") if scheme.lower() == "bearer" else ""
-    other: str = environ.get("HTTP_X_API_KEY", "").strip(" \t")
+    other: str = environ.get(_API_KEY, "").strip(" \t")
     if bearer and other and bearer != other:
         raise TwoKeys
     return bearer or other

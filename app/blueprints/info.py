@@ -8,10 +8,11 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Response, make_response, render_template, request, url_for
 
 from ..access.guard import OPEN, Access
+from ..access.header_names import MODEL_VERSION
 from ..access.keys import PREDICT
 from ..http.body import JSON, encode, reply, reply_encoded
 from ..http.extension import current_lantern
-from ..http.handlers import VERSION_HEADER, largest_batch
+from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
@@ -117,7 +118,7 @@ def models() -> Response:
 def _describe(service: ModelService) -> Response:
     state = service.state
     rollout = service.rollout
-    version = request.headers.get(VERSION_HEADER)
+    version = request.headers.get(MODEL_VERSION)
     model = rollout.stable if version is None else rollout.pinned(version)
     # What serves never changes, it is replaced; so it is described once.
     key = model.version, state.fault

@@ -15,9 +15,10 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from ..access.cors import Cors
+from ..access.header_names import REQUEST_ID
 from ..access.rejection import RequestRejected
 from ..worker.contract import REJECTION
-from .context import CONTEXT, ID_HEADER, RequestContext
+from .context import CONTEXT, RequestContext
 from .extension import Lantern
 from .headers import headers_for
 from .prefix import PathPrefix
@@ -142,7 +143,7 @@ class AdmissionMiddleware:
         more = headers_for(context.method, PROBLEM_JSON)
         start_response(
             f"{status} {HTTPStatus(status).phrase}",
-            [*headers, *more, (ID_HEADER, context.request_id)],
+            [*headers, *more, (REQUEST_ID, context.request_id)],
         )
         context.end(status, self._lantern.metrics)
         return [] if context.method == "HEAD" or not body else [body]

@@ -17,14 +17,15 @@ from typing import Any
 from flask import Flask, Response, abort, request
 from werkzeug.exceptions import ServiceUnavailable
 
+from ..access.header_names import REQUEST_ID, environ_key
 from ..telemetry.logs import request_log
 from ..telemetry.metrics import Metrics
 from ..worker.contract import REJECTION, rejection, set_held_bytes
 from .extension import current_lantern
 
-ID_HEADER = "X-Request-ID"
 CONTEXT = "lantern.context"
 """The key of the context in a WSGI environ."""
+_GIVEN_ID = environ_key(REQUEST_ID)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
@@ -58,7 +59,7 @@ class RequestContext:
         self.method = method
         self.path = path
         self.environ = environ
-        given_id = environ.get("HTTP_X_REQUEST_ID")
+        given_id = environ.get(_GIVEN_ID)
         # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
         self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
         self.route = "unmatched"
@@ -184,7 +185,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     context = current_context()
-    response.headers[ID_HEADER] = context.request_id
+    response.headers[REQUEST_ID] = context.request_id
     if not isinstance(response.response, StreamedResponse):
         context.end(response.status_code, current_lantern().metrics)
     return response

@@ -15,6 +15,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
 from werkzeug.routing import RequestRedirect
 
+from ..access.header_names import RETRY_AFTER
 from ..model.errors import (
     MAX_FAULTS,
     AnswerTooLarge,
@@ -135,7 +136,7 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
 
 def _draining(error: Draining) -> Response:
     answer = problem(503, "This worker is shutting down.", kind="draining")
-    answer.headers["Retry-After"] = "1"  # another worker, or its successor, is there by then
+    answer.headers[RETRY_AFTER] = "1"  # another worker, or its successor, is there by then
     return answer
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from flask import Flask, current_app
 
 from ..access.guard import Guard
+from ..access.header_names import environ_key
 from ..inference.shadow import Shadow
 from ..model.errors import ModelUnavailable, UnknownModel
 from ..registry.loading import ModelSource
@@ -83,8 +84,7 @@ class Lantern:
     def __post_init__(self) -> None:
         self.service = self.models[0]
         self.guard = Guard(self.settings)
-        header = self.settings.release.routing_header
-        self.routing_variable = "HTTP_" + header.upper().replace("-", "_")
+        self.routing_variable = environ_key(self.settings.release.routing_header)
 
     @property
     def services(self) -> Mapping[str, ModelService]:

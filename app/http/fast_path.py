@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from ..access.header_names import REQUEST_ID
 from .body import JSON
-from .context import CONTEXT, ID_HEADER, RequestContext, StreamedResponse
+from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
 from .headers import PLAIN
 from .routes import RouteTable
@@ -66,7 +67,7 @@ class FastPath:
         # Not in the handler: Flask's own errors would have this one as their context.
         if context.failure is not None:
             return self._application(environ, start_response)
-        headers = [("Content-Type", JSON), *headers, *PLAIN, (ID_HEADER, context.request_id)]
+        headers = [("Content-Type", JSON), *headers, *PLAIN, (REQUEST_ID, context.request_id)]
         if isinstance(answer, StreamedResponse):
             start_response("200 OK", headers)
             return answer

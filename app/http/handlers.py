@@ -13,6 +13,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from ..access.header_names import MODEL_VERSION, environ_key
 from ..inference.shadow import Probabilities
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
@@ -31,7 +32,7 @@ Answer = tuple[Body, list[tuple[str, str]]]
 ends its context itself.
 """
 
-VERSION_HEADER = "X-Model-Version"
+_PINNED_VERSION = environ_key(MODEL_VERSION)
 
 
 def predict(
@@ -120,7 +121,7 @@ def choose(lantern: Lantern, rollout: Rollout, context: RequestContext) -> Model
 
     Raises `VersionNotLoaded`.
     """
-    pin = context.environ.get("HTTP_X_MODEL_VERSION")
+    pin = context.environ.get(_PINNED_VERSION)
     if pin is not None:
         model = rollout.pinned(pin)
     elif rollout.candidate is None:

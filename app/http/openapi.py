@@ -21,17 +21,23 @@ from flask.typing import ResponseReturnValue
 from marshmallow import Schema
 
 from ..access.guard import ANY_KEY, OPEN, Access, Guard
+from ..access.header_names import (
+    API_KEY,
+    AUTHORIZATION,
+    FEATURE_WARNINGS,
+    MODEL_VERSION,
+    REQUEST_TIMEOUT,
+    RETRY_AFTER,
+)
 from ..model.errors import NonFiniteOutput
 from ..model.features import FLOAT32_OVERFLOW, Feature
 from ..model.model import Model
 from ..protocols.native.schemas import PREDICTION, PROBLEM
 from ..settings import LimitSettings
-from ..telemetry.predictions import WARNINGS_HEADER
 from ..version import __version__
 from .body import JSON
 from .extension import current_lantern
-from .handlers import VERSION_HEADER, largest_batch
-from .overload import TIMEOUT_HEADER
+from .handlers import largest_batch
 from .problems import PROBLEM_JSON
 from .routes import Description, Route, declare, declared
 
@@ -50,7 +56,7 @@ _MAX_SHOWN = 100
 _MAX_DESCRIBED = 1000
 """Features that are described one by one: the document is built for each request."""
 _WARNINGS = {
-    WARNINGS_HEADER: {
+    FEATURE_WARNINGS: {
         "description": "The features with a value outside the range seen in training.",
         "schema": {"type": "string"},
     }
@@ -58,13 +64,13 @@ _WARNINGS = {
 
 
 _VERSION = {
-    "name": VERSION_HEADER,
+    "name": MODEL_VERSION,
     "in": "header",
     "description": "Ask for a version that is loaded; 404 for any other.",
     "schema": {"type": "string"},
 }
 _TIMEOUT = {
-    "name": TIMEOUT_HEADER,
+    "name": REQUEST_TIMEOUT,
     "in": "header",
     "description": "How long the request may wait for its turn, where less than the service's "
     "own limit; 503 at once if it would be longer.",
@@ -78,11 +84,11 @@ _ROUTING = {
 
 
 _SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": f"{AUTHORIZATION}: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": API_KEY},
 }
 _RETRY_AFTER = {
-    "Retry-After": {
+    RETRY_AFTER: {
         "description": "Whole seconds until the next request is admitted.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
+from ..access.header_names import REQUEST_TIMEOUT, RETRY_AFTER, environ_key
 from ..access.rejection import RequestRejected
 from ..settings import LimitSettings
 from ..worker.contract import OVERDUE, overdue_seconds
 
-TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-
-_VARIABLE = "HTTP_X_REQUEST_TIMEOUT_MS"
+_TIMEOUT = environ_key(REQUEST_TIMEOUT)
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -28,12 +27,12 @@ class Overloaded(RequestRejected):
     kind = "overloaded"
     reason = "overloaded"
     # The least that the header can say; what waits now is gone by then.
-    headers = (("Retry-After", "1"),)
+    headers = ((RETRY_AFTER, "1"),)
 
     def __init__(self, waits: float, may_wait: float) -> None:
         super().__init__(
             f"Server overloaded: estimated wait {waits:.3g} s exceeds the limit of {may_wait:.3g} "
-            f"s (limits.queue_budget_ms, or your {TIMEOUT_HEADER}). Retry later."
+            f"s (limits.queue_budget_ms, or your {REQUEST_TIMEOUT}). Retry later."
         )
 
 
@@ -43,7 +42,7 @@ class BadBudget(RequestRejected):
     kind = "bad-request"
 
     def __init__(self) -> None:
-        super().__init__(f"{TIMEOUT_HEADER} must be a whole number of milliseconds.")
+        super().__init__(f"{REQUEST_TIMEOUT} must be a whole number of milliseconds.")
 
 
 class WaitBudget:
@@ -69,7 +68,7 @@ class WaitBudget:
         """
         if OVERDUE in environ:
             raise Overloaded(overdue_seconds(environ), self(environ))
-        if _VARIABLE in environ and caller_budget(environ) is None:
+        if _TIMEOUT in environ and caller_budget(environ) is None:
             raise BadBudget
 
 
@@ -78,5 +77,5 @@ def caller_budget(environ: Mapping[str, Any]) -> float | None:
 
     What is invalid is refused when the request is taken up, not while it is queued.
     """
-    text = environ.get(_VARIABLE)
+    text = environ.get(_TIMEOUT)
     return int(text) / 1000 if text is not None and _MILLISECONDS.fullmatch(text) else None

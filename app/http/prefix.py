@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..access.header_names import FORWARDED_PREFIX, environ_key
 from ..access.rejection import RequestRejected
 from ..settings.forms import parse_prefix
 
-HEADER = "X-Forwarded-Prefix"
-_VARIABLE = "HTTP_X_FORWARDED_PREFIX"
+_FORWARDED = environ_key(FORWARDED_PREFIX)
 _SPLIT = "lantern.prefix"
 """In the environ of a request whose path is split already."""
 
@@ -32,7 +32,7 @@ class BadPrefix(RequestRejected):
     """A proxy that is trusted says a prefix that is none."""
 
     def __init__(self, fault: ValueError) -> None:
-        super().__init__(f"{HEADER} {fault}.")
+        super().__init__(f"{FORWARDED_PREFIX} {fault}.")
 
 
 class PathPrefix:
@@ -62,9 +62,9 @@ class PathPrefix:
             if not path.startswith(prefix) or rest[:1] not in ("", "/"):
                 return OutsidePrefix(prefix)
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, rest or "/"
-        if self._proxies and _VARIABLE in environ:
+        if self._proxies and _FORWARDED in environ:
             try:
-                environ["SCRIPT_NAME"] = self._stripped(environ[_VARIABLE]) + prefix
+                environ["SCRIPT_NAME"] = self._stripped(environ[_FORWARDED]) + prefix
             except ValueError as fault:
                 return BadPrefix(fault)
         environ[_SPLIT] = True

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import BatchPrediction, Model, Prediction
 from .logs import prediction_log, request_log
 from .metrics import Metrics
@@ -18,7 +19,6 @@ OTHERS = "(other)"
 """The label of all classes, or features, of a model that have no series of their own."""
 MAX_SERIES = 100
 """Classes of a model that have a series of their own in the metrics; features likewise."""
-WARNINGS_HEADER = "X-Feature-Warnings"
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
@@ -64,7 +64,7 @@ def _record(
     metrics: Metrics, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
 ) -> list[tuple[str, str]]:
     outside = model.encoder.out_of_range(matrix)
-    headers = [(WARNINGS_HEADER, listed(outside))] if outside else []
+    headers = [(FEATURE_WARNINGS, listed(outside))] if outside else []
     metrics.predicted(
         model,
         _in_few_series(model.classes, classes),

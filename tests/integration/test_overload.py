@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from app.http.overload import TIMEOUT_HEADER
+from app.access.header_names import REQUEST_TIMEOUT
 from tests.integration.conftest import Server, wait_for
 
 JSON = {"Content-Type": "application/json"}
@@ -100,8 +100,8 @@ def test_a_caller_in_a_hurry_is_told_at_once(
         os.kill(worker, signal.SIGSTOP)  # until all stand in line
         for caller in callers:
             caller.request("POST", "/predict/batch", batch, JSON)
-        patient.request("POST", "/predict", row, JSON | {TIMEOUT_HEADER: "600000"})
-        hurried.request("POST", "/predict", row, JSON | {TIMEOUT_HEADER: "1"})
+        patient.request("POST", "/predict", row, JSON | {REQUEST_TIMEOUT: "600000"})
+        hurried.request("POST", "/predict", row, JSON | {REQUEST_TIMEOUT: "1"})
         os.kill(worker, signal.SIGCONT)
         refused = hurried.getresponse()
         assert refused.status == 503
