@@ -51,7 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     openapi.init_app(app)
     cli.init_app(app)
     table = RouteTable(app, lantern.models)
-    lantern.guard.protect(access_by_rule(app))
+    lantern.guard.set_rules(access_by_rule(app))
     if settings.server.fast_path:
         app.wsgi_app = FastPath(app.wsgi_app, lantern, table)  # type: ignore[method-assign]
     admission.init_app(app, lantern, table)

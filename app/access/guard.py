@@ -1,7 +1,8 @@
-"""The guard in front of everything: which key a request needs, and whether it is within its rate.
+"""The guard in front of every route: authentication, authorization and rate limiting.
 
-What is needed hangs on the rule of the route, as the application itself matches it, so no way of
-writing a path leads past it. A route that doesn't declare its `Access` takes an admin's key.
+What a request requires depends on the rule of its route, as the application itself matches it, so
+no spelling of a path gets around it. A route that doesn't declare its `Access` requires the scope
+"admin".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .addresses import address_of, is_exposed, is_loopback
 from .errors import CREATE_COMMAND, Forbidden, KeysUnavailable, TwoKeys, Unauthorized
 from .header_names import API_KEY, AUTHORIZATION, environ_key
 from .keys import ADMIN, Key, KeyFile, KeysError
-from .rate import RateLimit
+from .rate import RateLimiter
 from .rejection import RequestRejected
 
 if TYPE_CHECKING:
@@ -31,48 +32,53 @@ ANY_KEY = "any"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may ask for a route, where keys are required.
+    """Who may call a route, where keys are required.
 
-    ``needs`` is a scope, `ANY_KEY` or `OPEN`; ``opened_by`` is the setting of ``[access]`` that
-    makes it `OPEN`. ``is_rated`` is False for what is not held to ``limits.rate``.
+    ``scope`` is one of `app.access.keys`, `ANY_KEY` or `OPEN`; ``opened_by`` is the setting of
+    ``[access]`` that makes the route `OPEN`. ``is_rate_limited`` is False for a route that
+    ``limits.rate`` doesn't apply to.
     """
 
-    needs: str = ANY_KEY
+    scope: str = ANY_KEY
     opened_by: str = ""
-    is_rated: bool = True
+    is_rate_limited: bool = True
 
 
 class Guard:
-    """Lets requests in, or raises why not.
+    """Authenticates callers by their keys, authorizes them for a route, and limits their rate.
 
-    ``keys_required`` and ``has_rate`` tell what it looks at, and ``is_idle`` that it is neither, so
-    that it need not be asked. ``is_told`` says whether it knows where the server listens.
+    ``keys_required`` and ``has_rate_limit`` are what it checks; ``is_idle`` is True if it checks
+    nothing, and so need not be called. ``knows_sockets`` is True once `set_sockets` was called.
     """
 
     def __init__(self, settings: Settings) -> None:
         access = settings.access
         self._auth = access.auth
         self._file = KeyFile(access.keys_file)
-        self.is_told = False
+        self.knows_sockets = False
         self._settings = access
-        self.protect(())
+        self.set_rules(())
         self._proxies = settings.server.proxies
-        self._rate = RateLimit.of(settings.limits.rate, settings.limits.rate_storage)
-        self.has_rate = self._rate is not None
+        self._limiter = RateLimiter.from_settings(
+            settings.limits.rate, settings.limits.rate_storage
+        )
+        self.has_rate_limit = self._limiter is not None
         self._set_exposed(not is_loopback(settings.server.host))
 
-    def listen_on(self, names: Iterable[object]) -> None:
-        """Note where the server really listens: the names of its sockets.
+    def set_sockets(self, names: Iterable[object]) -> None:
+        """Set where the server listens: ``names`` are those of its sockets (``getsockname``).
 
-        In a worker this forgets what its master read, which may be another user's to read.
+        In a worker this forgets the keys that its master read, which another user may have to read.
         """
-        self.is_told = True
+        self.knows_sockets = True
         self._file = KeyFile(self._file.path)
         self._set_exposed(is_exposed(names))
 
-    def meet(self, server_name: str) -> None:
-        """Go by the name that a server gives itself, where nobody told: another than Gunicorn, or
-        Gunicorn with another configuration.
+    def infer_exposure(self, server_name: str) -> None:
+        """Infer from a request's ``SERVER_NAME`` that the server is exposed.
+
+        For servers that never call `set_sockets`: any but Gunicorn, and Gunicorn with another
+        configuration.
         """
         if not self._is_exposed and not is_loopback(server_name):
             self._set_exposed(True)
@@ -80,82 +86,83 @@ class Guard:
     def _set_exposed(self, exposed: bool) -> None:
         self._is_exposed = exposed
         self.keys_required = self._auth == "keys" or (self._auth == "auto" and exposed)
-        self.is_idle = not (self.keys_required or self.has_rate)
+        self.is_idle = not (self.keys_required or self.has_rate_limit)
 
     def warnings(self) -> list[str]:
-        """Say what whoever starts the server should know."""
+        """Return what to warn of when the server starts."""
         if self._is_exposed and not self.keys_required:
             return [
-                'access.auth is "none", and the server listens on more than loopback: anybody who '
-                "reaches it is served."
+                'access.auth is "none" and the server listens beyond loopback: anyone who can '
+                "reach it can use it without a key."
             ]
         if self._proxies and not self.keys_required and self._auth == "auto":
             return [
-                "server.proxies says that a proxy stands in front, and the server listens on this "
-                "machine alone: whoever reaches the proxy is served without a key, unless "
-                'access.auth is "keys".'
+                "server.proxies is set and the server listens on loopback only: anyone who can "
+                'reach the proxy can use it without a key. Set access.auth to "keys" to require '
+                "one."
             ]
         if self.keys_required:
             try:
                 if not self._file.current():
                     return [
-                        f"Keys are required and there is none in {self._file.path}: only /health "
-                        f"is answered. `{shlex.quote(sys.executable)} -m {MODULE} key create NAME` "
-                        "makes one, which counts at once. To do without keys, where something in "
-                        "front decides who gets here, start it with LANTERN_ACCESS__AUTH=none."
+                        f"API keys are required, but {self._file.path} has none: only /health is "
+                        f"served. Create one with `{shlex.quote(sys.executable)} -m {MODULE} key "
+                        "create NAME`; no restart is needed. To serve without keys, for example "
+                        "behind a proxy that authenticates, set LANTERN_ACCESS__AUTH=none."
                     ]
             except KeysError as error:
-                return [f"Keys are required: {error}"]
+                return [f"API keys are required: {error}"]
         return []
 
-    def protect(self, rules: Iterable[tuple[str, Access]]) -> None:
-        """Note who may ask for what, by the rules of the application's routes."""
-        self._needs = {"": ANY_KEY}  # nobody without a key learns what there is
-        self._unrated = set()
+    def set_rules(self, rules: Iterable[tuple[str, Access]]) -> None:
+        """Set who may call what: the rules of the application's routes, each with its `Access`."""
+        self._scopes = {"": ANY_KEY}  # nobody without a key learns which paths exist
+        self._unlimited = set()
         for rule, access in rules:
             is_opened = access.opened_by and getattr(self._settings, access.opened_by)
-            self._needs[rule] = OPEN if is_opened else access.needs
-            if not access.is_rated:
-                self._unrated.add(rule)
+            self._scopes[rule] = OPEN if is_opened else access.scope
+            if not access.is_rate_limited:
+                self._unlimited.add(rule)
 
-    def need_of(self, rule: str) -> str:
-        """Return what a request for ``rule`` needs now: a scope, `ANY_KEY` or `OPEN`."""
-        return self._needs.get(rule, ADMIN) if self.keys_required else OPEN
+    def required_scope(self, rule: str) -> str:
+        """Return what a request for ``rule`` requires now: a scope, `ANY_KEY` or `OPEN`."""
+        return self._scopes.get(rule, ADMIN) if self.keys_required else OPEN
 
-    def counts(self, rule: str) -> bool:
-        """Return True if requests for ``rule`` are held to the rate."""
-        return rule not in self._unrated
+    def is_rate_limited(self, rule: str) -> bool:
+        """Return True if ``limits.rate`` applies to requests for ``rule``."""
+        return rule not in self._unlimited
 
-    def admit(self, environ: Mapping[str, Any], rule: str) -> str | None:
-        """Let in a request for ``rule``, and return whose it is, if it takes a key.
+    def authorize(self, environ: Mapping[str, Any], rule: str) -> str | None:
+        """Return the caller of a request for ``rule``, None if the route takes no key.
 
-        Raises a `RequestRejected`. One without a key that counts is counted for its address.
+        Raises `RequestRejected`. Requests without a valid key count towards the rate of their
+        address.
         """
-        if not self.counts(rule):
+        if not self.is_rate_limited(rule):
             return None
-        need = self.need_of(rule)
-        if need == OPEN:
-            self._count_address(environ)
+        scope = self.required_scope(rule)
+        if scope == OPEN:
+            self._limit_address(environ)
             return None
-        key = self._key_of(environ)
+        key = self._authenticate(environ)
         caller = f"{key.name}/{key.id}"
         try:
-            self._count(f"key:{key.id}")
-            if need != ANY_KEY and not key.allows(need):
-                raise Forbidden(need, key.scopes)
+            self._limit(f"key:{key.id}")
+            if scope != ANY_KEY and not key.allows(scope):
+                raise Forbidden(scope, key.scopes)
         except RequestRejected as rejection:
             rejection.caller = caller
             raise
         return caller
 
-    def _key_of(self, environ: Mapping[str, Any]) -> Key:
+    def _authenticate(self, environ: Mapping[str, Any]) -> Key:
         try:
-            return self._identify(environ)
+            return self._key_of(environ)
         except (Unauthorized, TwoKeys, KeysUnavailable):
-            self._count_address(environ)
+            self._limit_address(environ)
             raise
 
-    def _identify(self, environ: Mapping[str, Any]) -> Key:
+    def _key_of(self, environ: Mapping[str, Any]) -> Key:
         text = credentials(environ)
         try:
             if text:
@@ -164,31 +171,36 @@ class Guard:
                     raise Unauthorized("The API key is unknown or was revoked.", "invalid_token")
                 if key.has_expired:
                     raise Unauthorized(
-                        f"The key expired at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}.", "invalid_token"
+                        f"The API key expired at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}.",
+                        "invalid_token",
                     )
                 return key
-            no_key = not self._file.current()
+            has_none = not self._file.current()
         except KeysError:
             raise KeysUnavailable from None
-        hint = f" There is none yet: `{CREATE_COMMAND}` on the server makes one." if no_key else ""
+        hint = (
+            f" The server has none yet; create one there with `{CREATE_COMMAND}`."
+            if has_none
+            else ""
+        )
         raise Unauthorized(
             f"An API key is required: send it as {AUTHORIZATION}: Bearer KEY, "
             f"or as {API_KEY}.{hint}"
         )
 
-    def _count_address(self, environ: Mapping[str, Any]) -> None:
-        if self._rate is not None:
-            self._count(f"address:{address_of(environ, self._proxies)}")
+    def _limit_address(self, environ: Mapping[str, Any]) -> None:
+        if self._limiter is not None:
+            self._limit(f"address:{address_of(environ, self._proxies)}")
 
-    def _count(self, caller: str) -> None:
-        if self._rate is not None:
-            self._rate.take(caller)
+    def _limit(self, caller: str) -> None:
+        if self._limiter is not None:
+            self._limiter.hit(caller)
 
 
 def credentials(environ: Mapping[str, Any]) -> str:
-    """Return the key that a request shows, as it is written; empty for none.
+    """Return the key that a request was sent with, as it is written; empty if there is none.
 
-    Other schemes of Authorization are a proxy's affair. Raises `TwoKeys`.
+    Other schemes of Authorization are left to proxies. Raises `TwoKeys`.
     """
     scheme, _, token = environ.get(_AUTHORIZATION, "").partition(" ")
     # The spaces of HTTP alone, which `str.strip` has more of: what else is sent belongs to the key.

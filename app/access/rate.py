@@ -1,12 +1,12 @@
-"""How often each caller may ask: the generic cell rate algorithm, in memory or in Redis.
+"""Rate limiting by the generic cell rate algorithm, in memory or in Redis.
 
-One number is kept for each caller: when it will have used up nothing of its rate (the theoretical
-arrival time of ITU-T I.371, annex A). A rate of 100/second lets in 100 requests at once, and one
-more every 10 ms after that. Times are whole microseconds, so that the last request of a rate is not
-lost to rounding.
+One number is stored for each caller: the theoretical arrival time of ITU-T I.371, annex A, at which
+its whole rate is available again. A rate of 100/second allows 100 requests at once, and one more
+every 10 ms after that. Times are whole microseconds, so that the last request of a rate is not lost
+to rounding.
 
-In memory each worker process counts for itself. In Redis all count together; while Redis can't be
-asked, they count in memory again: it may neither let in everything nor stop everything.
+In memory each worker process counts for itself. In Redis all count together; while Redis is
+unavailable, each counts in memory again, so that an outage neither admits nor rejects everything.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from ..settings.forms import IN_MEMORY, MICROSECONDS, Rate
 from .errors import RateLimited
 
 _MAX_CALLERS = 65536
-"""Callers kept in memory; beyond that, those that asked longest ago are evicted."""
+"""Callers kept in memory; beyond that, the least recent are evicted."""
 _REDIS_SECONDS = 0.1
 """The timeout of a call to Redis. A worker has one thread: all its callers wait meanwhile."""
 _AWAY_SECONDS = 5.0
-"""How long Redis is not asked again after it gave no answer."""
+"""How long Redis is not tried again after a call has failed."""
 
 log = logging.getLogger("lantern.access")
 
 
 class Storage(Protocol):
-    """Where the times of callers are kept."""
+    """Stores the arrival time of each caller."""
 
-    def take(self, caller: str, rate: Rate) -> int:
-        """Count a request of ``caller``: 0 where it is within ``rate``, else how many microseconds
-        it has to wait. What is refused doesn't count.
+    def hit(self, caller: str, rate: Rate) -> int:
+        """Count a request of ``caller`` and return 0 if it is within ``rate``.
+
+        If not, return how many microseconds the caller has to wait, and count nothing.
         """
         ...
 
 
 class MemoryStorage:
-    """Counts in this process, by a clock that nobody sets."""
+    """Counts in this process, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def take(self, caller: str, rate: Rate) -> int:
+    def hit(self, caller: str, rate: Rate) -> int:
         now = time.monotonic_ns() // 1000
         with self._lock:
             arrival = max(self._times.pop(caller, 0), now)
             wait = arrival - now - rate.burst
-            # In again at the end, so that the first is who asked longest ago.
+            # Inserted again at the end, so that the first one is the least recent.
             self._times[caller] = arrival if wait > 0 else arrival + rate.interval
             if len(self._times) > _MAX_CALLERS:
                 del self._times[next(iter(self._times))]
@@ -76,7 +77,7 @@ return 0
 
 
 class RedisStorage:
-    """Counts in the Redis at ``url``, by its clock; in memory while it gives no answer."""
+    """Counts in the Redis at ``url``, by its clock; in memory while it is unavailable."""
 
     def __init__(self, url: str) -> None:
         # Imported here: most services have no Redis.
@@ -84,7 +85,7 @@ class RedisStorage:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        # It connects when it is first asked, which is after the fork.
+        # It connects on the first call, which is after the fork.
         client = Redis.from_url(
             url,
             socket_timeout=_REDIS_SECONDS,
@@ -96,9 +97,9 @@ class RedisStorage:
         self._away_until = 0.0
         self._is_away = False
 
-    def take(self, caller: str, rate: Rate) -> int:
+    def hit(self, caller: str, rate: Rate) -> int:
         if time.monotonic() < self._away_until:
-            return self._memory.take(caller, rate)
+            return self._memory.hit(caller, rate)
         try:
             wait = int(
                 self._script(keys=[f"lantern:rate:{caller}"], args=[rate.interval, rate.burst])
@@ -109,34 +110,34 @@ class RedisStorage:
                 self._is_away = True
                 # Without the error's own words, which may hold the address and its password.
                 log.error(
-                    "Redis gives no answer (%s): until it does, this worker counts the requests of "
-                    "each caller for itself",
+                    "Redis is unavailable (%s): until it is back, this worker counts the requests "
+                    "of each caller by itself",
                     type(error).__name__,
                 )
-            return self._memory.take(caller, rate)
+            return self._memory.hit(caller, rate)
         if self._is_away:
             self._is_away = False
-            log.warning("Redis answers again, and counts the requests of each caller")
+            log.warning("Redis is available again: requests are counted across all workers")
         return wait
 
 
 @dataclass(slots=True)
-class RateLimit:
-    """Holds each caller to ``rate``."""
+class RateLimiter:
+    """Limits each caller to ``rate``."""
 
     rate: Rate
     storage: Storage = field(default_factory=MemoryStorage)
 
     @classmethod
-    def of(cls, rate: str, storage: str) -> RateLimit | None:
-        """Make the limit that the settings ask for; None for a rate that is empty."""
+    def from_settings(cls, rate: str, storage: str) -> RateLimiter | None:
+        """Return the limiter of ``limits.rate`` and ``limits.rate_storage``; None for no rate."""
         if not rate:
             return None
         kept = MemoryStorage() if storage == IN_MEMORY else RedisStorage(storage)
         return cls(Rate.parse(rate), kept)
 
-    def take(self, caller: str) -> None:
+    def hit(self, caller: str) -> None:
         """Count a request of ``caller``. Raises `RateLimited`."""
-        wait = self.storage.take(caller, self.rate)
+        wait = self.storage.hit(caller, self.rate)
         if wait:
             raise RateLimited(self.rate.text, -(-wait // MICROSECONDS))

@@ -15,13 +15,13 @@ from ..protocols.native.schemas import HEALTH, PROBE
 
 blueprint = Blueprint("health", __name__)
 
-_EVERYBODY = Access(OPEN, is_rated=False)
+_PUBLIC = Access(OPEN, is_rate_limited=False)
 
 
 @route(
     blueprint,
     "/health",
-    access=_EVERYBODY,
+    access=_PUBLIC,
     description=Description(
         "Whether the worker is healthy",
         "Health",
@@ -48,7 +48,7 @@ def health() -> Response:
 @route(
     blueprint,
     "/health/live",
-    access=_EVERYBODY,
+    access=_PUBLIC,
     description=Description("Whether the worker answers", "Health", PROBE),
 )
 def live() -> Response:
@@ -59,7 +59,7 @@ def live() -> Response:
 @route(
     blueprint,
     "/health/ready",
-    access=_EVERYBODY,
+    access=_PUBLIC,
     description=Description("Whether to send requests here", "Health", PROBE, errors=(500, 503)),
 )
 def ready() -> Response:

@@ -66,9 +66,11 @@ def index() -> Response:
                 takes_form=model is not None and _fits_a_form(model),
                 reason=service.fault,
                 version=__version__,
-                takes_key=guard.need_of("/predict") != OPEN,
+                takes_key=guard.required_scope("/predict") != OPEN,
                 # A browser that follows a link sends no key.
-                links=[(e, label) for rule, e, label in _LINKED if guard.need_of(rule) == OPEN],
+                links=[
+                    (e, label) for rule, e, label in _LINKED if guard.required_scope(rule) == OPEN
+                ],
             )
         )
     else:

@@ -64,8 +64,8 @@ class AdmissionMiddleware:
             if cors.is_preflight(environ):
                 return self._answer(context, start_response, 204, cors.preflight_headers())
         guard = self._guard
-        if not guard.is_told:
-            guard.meet(environ["SERVER_NAME"])
+        if not guard.knows_sockets:
+            guard.infer_exposure(environ["SERVER_NAME"])
         # What the worker refused, it has not read; it stays refused for that.
         if REJECTION not in environ:
             admission = self._admission(environ, elsewhere)
@@ -105,7 +105,7 @@ class AdmissionMiddleware:
                 known: str | RequestRejected | None = environ.pop(_ADMISSION)
                 return known
             if not guard.is_idle:
-                caller = guard.admit(environ, "" if elsewhere else self._rules.match(environ))
+                caller = guard.authorize(environ, "" if elsewhere else self._rules.match(environ))
         except RequestRejected as rejection:
             return rejection.with_traceback(None)  # which would hold the environ that holds it
         if elsewhere:

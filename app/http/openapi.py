@@ -207,7 +207,7 @@ def describe_access(document: dict[str, Any], guard: Guard) -> None:
         document["components"]["securitySchemes"] = _SECURITY_SCHEMES
     for path, operations in document["paths"].items():
         rule = path.replace("{", "<").replace("}", ">")
-        need = guard.need_of(rule)
+        need = guard.required_scope(rule)
         for operation in operations.values():
             responses = operation["responses"]
             if need != OPEN:
@@ -217,7 +217,7 @@ def describe_access(document: dict[str, Any], guard: Guard) -> None:
                 responses |= _problem("503", _or(responses, "503", "The keys can't be read."))
             if need not in (OPEN, ANY_KEY):
                 responses |= _problem("403", f"The key lacks the scope {need}.")
-            if guard.has_rate and guard.counts(rule):
+            if guard.has_rate_limit and guard.is_rate_limited(rule):
                 responses |= _problem("429", "More requests than the rate of a caller allows.")
                 responses["429"]["headers"] = _RETRY_AFTER
 

@@ -153,7 +153,7 @@ def when_ready(server: Any) -> None:
             server.cfg.worker_class_str,
         )
     guard = _lantern(server.app).guard
-    guard.listen_on(_names(server.LISTENERS))
+    guard.set_sockets(_names(server.LISTENERS))
     for warning in guard.warnings():
         server.log.warning(warning)
 
@@ -178,7 +178,7 @@ def post_fork(server: Any, worker: Any) -> None:
     else:
         _follow_requests(worker, lantern.metrics)
     lantern.draining = lambda: not worker.alive
-    lantern.guard.listen_on(_names(worker.sockets))  # a reload may have changed them
+    lantern.guard.set_sockets(_names(worker.sockets))  # a reload may have changed them
     lantern.metrics.registry.attach()
     lantern.start()
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.access import rate as rates
 from app.access.errors import RateLimited
-from app.access.rate import MemoryStorage, RateLimit, RedisStorage
+from app.access.rate import MemoryStorage, RateLimiter, RedisStorage
 from app.settings.forms import IN_MEMORY, Rate
 from tests.access.redis import Redis
 from tests.conftest import _Lines
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def let_in(storage: rates.Storage, caller: str, rate: Rate, most: int = 10_000) -> int:
     """Count how many requests of a caller are let in before one is refused."""
-    counted = itertools.takewhile(lambda _: storage.take(caller, rate) == 0, range(most))
+    counted = itertools.takewhile(lambda _: storage.hit(caller, rate) == 0, range(most))
     return len(list(counted))
 
 
@@ -59,21 +59,21 @@ def test_the_wait_that_is_told_is_the_one_that_is_needed(clock: Clock) -> None:
     storage, rate = MemoryStorage(), Rate.parse("4/minute")
     assert let_in(storage, "a", rate) == 4
     clock.pass_by(2.5)
-    assert storage.take("a", rate) == 12_500_000
+    assert storage.hit("a", rate) == 12_500_000
     clock.pass_by(12.499999)
-    assert storage.take("a", rate) == 1
+    assert storage.hit("a", rate) == 1
     clock.pass_by(0.000001)
-    assert storage.take("a", rate) == 0
+    assert storage.hit("a", rate) == 0
 
 
 def test_seconds_to_wait_are_whole_and_never_zero(clock: Clock) -> None:
-    limit = RateLimit(Rate.parse("4/minute"))
+    limit = RateLimiter(Rate.parse("4/minute"))
     for _ in range(4):
-        limit.take("a")
+        limit.hit("a")
     for passed, told in ((0, "15"), (0.5, "15"), (14.4, "1")):
         clock.pass_by(passed)
         with pytest.raises(RateLimited, match="Rate limit of 4/minute") as refused:
-            limit.take("a")
+            limit.hit("a")
         assert refused.value.headers == (("Retry-After", told),)
 
 
@@ -83,13 +83,13 @@ def test_what_is_remembered_of_callers_is_bounded(
     monkeypatch.setattr(rates, "_MAX_CALLERS", 100)
     storage, rate = MemoryStorage(), Rate.parse("1/hour")
     for number in range(1000):
-        storage.take(str(number), rate)
+        storage.hit(str(number), rate)
     assert len(storage._times) == 100
-    assert storage.take("999", rate) > 0
+    assert storage.hit("999", rate) > 0
 
 
 def test_no_rate_is_no_limit() -> None:
-    assert RateLimit.of("", IN_MEMORY) is None
+    assert RateLimiter.from_settings("", IN_MEMORY) is None
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 def test_redis_counts_as_memory_does_and_for_all_together(redis: Redis) -> None:
     one, other = RedisStorage(redis.url), RedisStorage(redis.url)
     rate = Rate.parse("50/hour")
-    took = [(one, other)[number % 2].take("a", rate) for number in range(52)]
+    took = [(one, other)[number % 2].hit("a", rate) for number in range(52)]
     assert took[:50] == [0] * 50
     assert all(71e6 < wait <= 72e6 for wait in took[50:])
-    assert one.take("b", rate) == 0
+    assert one.hit("b", rate) == 0
 
 
 def test_redis_forgets_callers_that_have_used_up_nothing(redis: Redis) -> None:
     storage = RedisStorage(redis.url)
-    assert storage.take("a", Rate.parse("1/second")) == 0
+    assert storage.hit("a", Rate.parse("1/second")) == 0
     gone, for_ever = -2, -1
     left = redis.client.pttl("lantern:rate:a")
     assert left == gone or for_ever < left <= 1000
@@ -142,10 +142,10 @@ def test_without_redis_each_counts_for_itself_until_it_is_back(
     redis.kill()
     assert let_in(storage, "a", rate) == 5, "neither everything nor nothing"
     time.sleep(0.25)  # so that it is asked in vain once more
-    assert storage.take("a", rate) > 0
+    assert storage.hit("a", rate) > 0
     assert [line["level"] for line in told.lines] == ["ERROR"]
     redis.start()
-    wait_for(lambda: storage.take("b", rate) == 0 and len(told.lines) == 2)
+    wait_for(lambda: storage.hit("b", rate) == 0 and len(told.lines) == 2)
     assert "answers again" in told.lines[-1]["message"]
     assert let_in(storage, "a", rate) == 5, "this Redis knows of nobody"
 
@@ -154,7 +154,7 @@ def test_a_redis_that_hangs_is_waited_for_once_and_not_again_and_again(
     redis: Redis, told: _Lines
 ) -> None:
     storage, rate = RedisStorage(redis.url), Rate.parse("1000/hour")
-    assert storage.take("a", rate) == 0
+    assert storage.hit("a", rate) == 0
     os.kill(redis.process.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
@@ -167,7 +167,7 @@ def test_a_redis_that_hangs_is_waited_for_once_and_not_again_and_again(
 
 def test_a_password_of_redis_is_not_logged(redis: Redis, told: _Lines) -> None:
     storage = RedisStorage(redis.url.replace("//", "//user:s3cret@"))
-    assert storage.take("a", Rate.parse("1/second")) == 0
+    assert storage.hit("a", Rate.parse("1/second")) == 0
     (line,) = told.lines
     assert "AuthenticationError" in line["message"]
     assert "s3cret" not in str(line)

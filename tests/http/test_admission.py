@@ -230,7 +230,7 @@ def test_settings_open_metrics_documentation_and_the_page(
         ("auto", "0.0.0.0", 401, "key create NAME"),
         ("auto", "lantern.example", 401, "key create NAME"),
         ("keys", "127.0.0.1", 401, "key create NAME"),
-        ("none", "0.0.0.0", 200, "anybody who reaches it"),
+        ("none", "0.0.0.0", 200, "anyone who can reach it"),
         ("none", "127.0.0.1", 200, ""),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_proxy_on_this_machine_is_warned_of(
 ) -> None:
     app = make_app(ACCESS__AUTH=auth, ACCESS__KEYS_FILE=str(keys), SERVER__PROXIES="1")
     warnings = " ".join(app.extensions["lantern"].guard.warnings())
-    assert ("whoever reaches the proxy" in warnings) is warned
+    assert ("anyone who can reach the proxy" in warnings) is warned
 
 
 def test_the_address_that_is_bound_wins_over_the_settings(
@@ -258,9 +258,9 @@ def test_the_address_that_is_bound_wins_over_the_settings(
 ) -> None:
     app = make_app(SERVER__HOST="0.0.0.0", ACCESS__KEYS_FILE=str(keys))
     guard = app.extensions["lantern"].guard
-    guard.listen_on(["/run/lantern.sock"])
+    guard.set_sockets(["/run/lantern.sock"])
     assert app.test_client().get("/models").status_code == 200
-    guard.listen_on([("127.0.0.1", 1), ("0.0.0.0", 2)])
+    guard.set_sockets([("127.0.0.1", 1), ("0.0.0.0", 2)])
     assert app.test_client().get("/models").status_code == 401
 
 
@@ -480,7 +480,7 @@ def test_the_document_describes_keys_only_where_they_are_required(
     assert document["components"]["securitySchemes"].keys() == {"bearer", "header"}
     guard = guarded_client.application.extensions["lantern"].guard
     for path, operations in document["paths"].items():
-        need = guard.need_of(path.replace("{", "<").replace("}", ">"))
+        need = guard.required_scope(path.replace("{", "<").replace("}", ">"))
         for operation in operations.values():
             statuses = operation["responses"].keys()
             assert ("security" in operation) is (need != OPEN), path

@@ -60,7 +60,7 @@ def test_a_server_that_others_reach_asks_for_keys_made_and_revoked_while_it_runs
     start: Start, keys: Path
 ) -> None:
     server = start("-w", "2", *exposed(), ACCESS__KEYS_FILE=str(keys))
-    (warning,) = [line for line in server.lines() if "Keys are required" in line["message"]]
+    (warning,) = [line for line in server.lines() if "API keys are required" in line["message"]]
     [command] = re.findall(r"`(\S+ -m app key create NAME)`", warning["message"])
     wait_for(lambda: len(server.lines("model loaded")) == 2)
     assert ask_often(server) == {401: 40}
@@ -91,13 +91,13 @@ def test_a_server_that_others_reach_asks_for_keys_made_and_revoked_while_it_runs
 def test_gunicorns_own_bind_decides_and_not_the_setting(start: Start, keys: Path) -> None:
     server = start("-w", "1", SERVER__HOST="0.0.0.0", ACCESS__KEYS_FILE=str(keys))
     assert ask(server) == 200
-    assert not [line for line in server.lines() if "Keys are required" in line["message"]]
+    assert not [line for line in server.lines() if "API keys are required" in line["message"]]
 
 
 def test_a_server_open_to_everybody_is_warned_of(start: Start, keys: Path) -> None:
     server = start("-w", "1", *exposed(), ACCESS__AUTH="none", ACCESS__KEYS_FILE=str(keys))
     assert ask(server) == 200
-    assert [line for line in server.lines() if "anybody who reaches it" in line["message"]]
+    assert [line for line in server.lines() if "anyone who can reach it" in line["message"]]
 
 
 def test_a_socket_that_was_inherited_is_looked_at(keys: Path) -> None:
@@ -239,13 +239,13 @@ def test_workers_share_one_count_in_redis_and_go_on_without_it(
 
     def is_asked_again() -> bool:
         ask_often(server, names[2], 8)
-        told = [line for line in server.lines() if "Redis answers again" in line["message"]]
+        told = [line for line in server.lines() if "Redis is available again" in line["message"]]
         return len({line["pid"] for line in told}) == 2
 
     wait_for(is_asked_again)
     _, key = create_key(keys, "four", [PREDICT])
     assert ask_often(server, key, 50) == {200: 20, 429: 30}
-    away = [line for line in server.lines() if "Redis gives no answer" in line["message"]]
+    away = [line for line in server.lines() if "Redis is unavailable" in line["message"]]
     assert len(away) == 2, "told once by each worker"
 
 

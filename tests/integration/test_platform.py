@@ -80,7 +80,9 @@ def test_the_port_of_a_platform_is_open_to_all_who_have_a_key(
     wait_for(lambda: requests.get(f"{url}/health/ready", timeout=20).ok)
     body = {"features": sample}
     assert requests.post(f"{url}/predict", json=body, timeout=20).status_code == 401
-    [said] = [line["message"] for line in service.lines() if "Keys are required" in line["message"]]
+    [said] = [
+        line["message"] for line in service.lines() if "API keys are required" in line["message"]
+    ]
     # What it says to do is done as it says.
     [command] = re.findall(r"`(.* flask .*?)`", said)
     environ = os.environ | {"LANTERN_ACCESS__KEYS_FILE": str(tmp_path / "keys.json")}
@@ -103,7 +105,7 @@ def test_a_platform_whose_service_does_without_keys_is_told_so_once(
     port = free_port()
     first = start(PORT=str(port))
     first.address()
-    wait_for(lambda: "Keys are required" in first.log.read_text())
+    wait_for(lambda: "API keys are required" in first.log.read_text())
     [advice] = re.findall(r"LANTERN_[A-Z_]+=[a-z]+", first.log.read_text())
     first.stop()
     variable, _, value = advice.partition("=")
@@ -125,7 +127,7 @@ def test_gunicorns_flags_and_lanterns_variable_win_over_the_port_of_a_platform(
     for service in (by_flag, by_variable):  # on loopback alone: no keys, and no word of them
         url = f"http://{service.address()}/model/info"
         wait_for(lambda url=url: requests.get(url, timeout=20).ok)
-        assert "Keys are required" not in service.log.read_text()
+        assert "API keys are required" not in service.log.read_text()
 
 
 def test_a_port_that_is_none_stops_the_start_with_a_sentence() -> None:
