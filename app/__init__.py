@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.configure_logging(settings.logging)
     lantern = Lantern.install(app, settings)
     lines.when_dropped(lantern.metrics.lines_dropped)
-    for service in lantern.models:
+    for service in lantern.services:
         service.import_libraries()
 
     context.init_app(app)
@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.init_app(app)
     openapi.init_app(app)
     cli.init_app(app)
-    table = RouteTable(app, lantern.models)
+    table = RouteTable(app, lantern.services)
     lantern.guard.set_rules(access_by_rule(app))
     if settings.server.fast_path:
         app.wsgi_app = FastPath(app.wsgi_app, lantern, table)  # type: ignore[method-assign]

@@ -61,7 +61,7 @@ def batch(rows: int) -> dict[str, Any]:
 
 
 def model_of(app: Flask) -> Model:
-    model: Model = app.extensions["lantern"].service.current()
+    model: Model = app.extensions["lantern"].default_service.current()
     return model
 
 

@@ -137,7 +137,7 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, versi
     }  # fmt: skip
     shutil.rmtree(versions / "3")
     write_release(versions, Release("3"))
-    service = app.extensions["lantern"].service
+    service = app.extensions["lantern"].default_service
     service.refresh()
     told = client.get("/model/info").get_json()
     assert told["model_version"] == "1"
@@ -163,7 +163,7 @@ def test_a_candidate_that_is_promoted_keeps_what_it_remembers(make: Make, versio
     predict(client)
     predict(client, X_Model_Version="1")
     write_release(versions, Release("2"))
-    app.extensions["lantern"].service.refresh()
+    app.extensions["lantern"].default_service.refresh()
     got = metrics(client)
     rows = [got["lantern_cache_rows", (("model", "example"), ("version", v))] for v in ("1", "2")]
     assert rows == [0, 1]

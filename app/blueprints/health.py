@@ -32,8 +32,8 @@ _PUBLIC = Access(OPEN, is_rate_limited=False)
 def health() -> Response:
     """Return whether every model of the worker is loaded; 503 when one isn't."""
     lantern = current_lantern()
-    model = lantern.service.loaded
-    missing = [service.fault for service in lantern.models if service.loaded is None]
+    model = lantern.default_service.loaded
+    missing = [service.fault for service in lantern.services if service.loaded is None]
     document = {
         "status": "unhealthy" if missing else "healthy",
         "model_loaded": model is not None,
@@ -67,6 +67,6 @@ def ready() -> Response:
     lantern = current_lantern()
     if lantern.draining():
         raise Draining
-    for service in lantern.models:
+    for service in lantern.services:
         service.current()
     return reply(PROBE, {"status": "ready"})

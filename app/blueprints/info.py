@@ -57,7 +57,7 @@ _MAX_FIELDS, _MAX_NAMES = 200, 1000
 def index() -> Response:
     """Return links to a program, and to a browser a page to try the model on."""
     if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
-        service, guard = current_lantern().service, current_lantern().guard
+        service, guard = current_lantern().default_service, current_lantern().guard
         model = service.loaded
         response = make_response(
             render_template(
@@ -103,7 +103,7 @@ _described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyD
 )
 def model_info(name: str | None = None) -> Response:
     """Describe the first model, or the one of that name."""
-    return _describe(current_lantern().named(name))
+    return _describe(current_lantern().get_service(name))
 
 
 @route(
@@ -114,7 +114,7 @@ def model_info(name: str | None = None) -> Response:
 )
 def models() -> Response:
     """List the models of this service, and which of their versions are loaded."""
-    return reply(MODELS, {"models": [_listed(each) for each in current_lantern().models]})
+    return reply(MODELS, {"models": [_listed(each) for each in current_lantern().services]})
 
 
 def _describe(service: ModelService) -> Response:

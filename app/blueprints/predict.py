@@ -36,5 +36,5 @@ def predict(name: str | None = None) -> Response:
     """Classify one sample, by the first model or by the one of that name."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
-    answer = handlers.predict(lantern, lantern.named(name), context, read_json_body)
+    answer = handlers.predict(lantern, lantern.get_service(name), context, read_json_body)
     return reply_encoded(*answer)

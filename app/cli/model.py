@@ -49,9 +49,9 @@ def repository(name: str | None) -> Repository:
     settings = lantern.settings.model
     if name is None and lantern.settings.models_fault:
         raise BundleError(lantern.settings.models_fault)
-    service = lantern.service if name is None else lantern.services.get(name)
+    service = lantern.default_service if name is None else lantern.services_by_name.get(name)
     source = service.source if service else None
-    directory = source.path if source else lantern.service.source.path.parent / str(name)
+    directory = source.path if source else lantern.default_service.source.path.parent / str(name)
     return Repository(
         directory,
         name=source.name if source else "",
@@ -353,7 +353,9 @@ def compare_candidate(
     settings = current_lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
-    served = (each for each in current_lantern().models if each.source.path == repository.directory)
+    served = (
+        each for each in current_lantern().services if each.source.path == repository.directory
+    )
     name = next((each.name for each in served), "")
     comparison = compare(text, name or repository.directory.name)
     if as_json:

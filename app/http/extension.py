@@ -1,6 +1,7 @@
-"""What the application holds beside Flask: settings, the models' services and the metrics.
+"""The extension `Lantern`: what the application has beside Flask's own state.
 
-One object, kept in ``app.extensions["lantern"]``; views reach it by `current_lantern`.
+There is one for each application, in ``app.extensions["lantern"]``; views get it from
+`current_lantern`.
 """
 
 from __future__ import annotations
@@ -26,34 +27,34 @@ from .overload import WaitBudget
 
 @dataclass(slots=True)
 class Lantern:
-    """What requests share: settings, models, metrics and what lets requests in.
+    """The settings, services, metrics and access control that all requests share.
 
-    ``models`` has a service for each model, and ``service`` is that of the first, which calls
-    without a name are for; ``routing_variable`` is the key in a WSGI environ of the header
-    by which a canary's callers are told apart. ``guard`` lets requests in, ``may_send_body``
-    says which of them may send a body, by the environ of its head. ``draining`` tells whether this
-    worker is about to stop.
+    ``services`` has one `ModelService` for each model. The first is the ``default_service``, which
+    answers requests that name no model. ``routing_variable`` is the WSGI environ's key of the
+    header that assigns a caller to one side of a canary. ``may_send_body`` decides from the head of
+    a request whether its body is to be received, and ``draining`` returns True once this worker is
+    about to stop.
     """
 
     settings: Settings
-    models: Sequence[ModelService]
+    services: Sequence[ModelService]
     metrics: Metrics
     shadow: Shadow
     wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
     may_send_body: Callable[[dict[str, Any]], bool] = field(default=lambda environ: True)
-    service: ModelService = field(init=False)
+    default_service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)
     watcher: Watcher | None = None
 
     @classmethod
     def install(cls, app: Flask, settings: Settings) -> Lantern:
-        """Make them from ``settings`` and hang them on ``app``."""
+        """Create the extension from ``settings`` and add it to ``app``."""
         model = settings.model
         metrics = Metrics()
         versions = ServedVersions(metrics.registry)
-        models = [
+        services = [
             ModelService(
                 ModelSource(
                     path=path,
@@ -74,35 +75,35 @@ class Lantern:
             )
             for name, path in settings.models.items()
         ]
-        for service in models:
+        for service in services:
             service.learn_name()
         shadow = Shadow(metrics, metrics.current_in_flight)
-        self = cls(settings, models, metrics, shadow, WaitBudget(settings.limits))
+        self = cls(settings, services, metrics, shadow, WaitBudget(settings.limits))
         app.extensions["lantern"] = self
         return self
 
     def __post_init__(self) -> None:
-        self.service = self.models[0]
+        self.default_service = self.services[0]
         self.guard = Guard(self.settings)
         self.routing_variable = environ_key(self.settings.release.routing_header)
 
     @property
-    def services(self) -> Mapping[str, ModelService]:
-        """The services by their models' names; of one whose name nobody knows yet it is empty."""
-        return {service.name: service for service in self.models}
+    def services_by_name(self) -> Mapping[str, ModelService]:
+        """The services by the names of their models; the key is empty while a name is unknown."""
+        return {service.name: service for service in self.services}
 
-    def named(self, name: str | None) -> ModelService:
-        """Return the service of the model ``name``; without one, that of the first model.
+    def get_service(self, name: str | None) -> ModelService:
+        """Return the service of the model ``name``, or the default one for None.
 
-        Raises `UnknownModel`; or, where a model's name isn't known, so that it may be this one,
-        `ModelUnavailable` with the reason.
+        Raises `UnknownModel`; or `ModelUnavailable` if the name of a model that could not be loaded
+        is unknown, so that it may be this one.
         """
         if name is None:
-            return self.service
-        services = self.services
+            return self.default_service
+        services = self.services_by_name
         if "" in services:
-            fault = services[""].fault  # where nothing was loaded yet, it is now
-            services = self.services
+            fault = services[""].fault  # if nothing was loaded yet, this loads it
+            services = self.services_by_name
             if "" in services:
                 raise ModelUnavailable(fault)
         if name not in services:
@@ -110,14 +111,14 @@ class Lantern:
         return services[name]
 
     def start(self) -> None:
-        """Load the models and follow their releases; in each worker, after the fork."""
-        for service in self.models:
+        """Load the models and follow their releases; call it in each worker, after the fork."""
+        for service in self.services:
             service.load()
-        self.watcher = Watcher(self.models, self.settings.release.poll_seconds)
+        self.watcher = Watcher(self.services, self.settings.release.poll_seconds)
         self.watcher.start()
 
     def stop(self, seconds: float) -> bool:
-        """End what `start` began, in ``seconds`` for each; tell whether nothing runs on.
+        """Stop the threads that `start` began; return False if one still runs after ``seconds``.
 
         A thread that is inside a runtime when the process ends can abort it.
         """
@@ -126,5 +127,5 @@ class Lantern:
 
 
 def current_lantern() -> Lantern:
-    """Return what the application that handles the current request holds."""
+    """Return the extension of the application that handles the current request."""
     return cast(Lantern, current_app.extensions["lantern"])

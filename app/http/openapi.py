@@ -113,7 +113,7 @@ class Documentation(Swagger):  # type: ignore[misc]
         """
         lantern = current_lantern()
         # In this order: what is loaded for this may be what has the name.
-        loaded = [(service.loaded, service.name) for service in lantern.models]
+        loaded = [(service.loaded, service.name) for service in lantern.services]
         models = {name: model for model, name in loaded}
         settings = lantern.settings
         routes = declared(current_app)

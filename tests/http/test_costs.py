@@ -176,7 +176,7 @@ def test_values_that_the_network_overflows_on_are_run_once(
     app = make_app(MODEL__PATH=str(tmp_path), MODEL__FEATURE_NAMES="a,b,c,d")
     sample = dict.fromkeys("abcd", 3e38)
     assert call(app, "/predict", json.dumps({"features": sample}).encode())[0] == 422
-    runtime = app.extensions["lantern"].service.rollout.stable.runtime
+    runtime = app.extensions["lantern"].default_service.rollout.stable.runtime
     runs: list[int] = []
     run = runtime.run
 

@@ -167,7 +167,7 @@ def test_a_release_of_another_name_is_followed_under_the_name_that_was_there(
     place_bundle(tmp_path / "2", "leavers", "2")
     write_release(tmp_path, Release("1"))
     app = make_app(MODEL__PATH=str(tmp_path))
-    service = app.extensions["lantern"].service
+    service = app.extensions["lantern"].default_service
     service.load()
     write_release(tmp_path, Release("2"))
     service.refresh()
@@ -182,7 +182,7 @@ def test_a_model_that_is_not_there_yet_has_no_name_until_its_files_say_it(
     tmp_path: Path, make_app: Make, sample: dict[str, float]
 ) -> None:
     app = make_app(MODEL__PATH=str(tmp_path / "volume"))
-    client, service = app.test_client(), app.extensions["lantern"].service
+    client, service = app.test_client(), app.extensions["lantern"].default_service
     assert client.get("/models").get_json()["models"][0]["name"] is None
     answer = client.post("/models/churn/predict", json={"features": sample})
     assert answer.status_code == 503
