@@ -6,7 +6,7 @@ A connection is in one of these states:
 - receiving: ``_reader`` has a part of a request;
 - queued: it is in the worker's queue with a complete request (``_whole``), a ``_task``, or more of
   what it was doing;
-- responding: ``_response`` is set, or ``_out`` holds bytes that the socket has not taken. Nothing
+- responding: ``_response`` is set, or ``_writer`` has parts that the socket has not taken. Nothing
   is read meanwhile: a client that doesn't read its responses can't send more requests;
 - lingering: the last response was sent, and what the client still sends is discarded. Closing with
   unread bytes would reset the connection, and the client could lose that response.
@@ -17,24 +17,23 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic
 
-from .contract import Environ, held_bytes, set_rejection
+from .contract import Environ, held_bytes, set_overdue, set_rejection
 from .head import HeadParser, Request
 from .owner import ConnectionOwner
 from .rejection import Rejection
 from .request_queue import QueueEntry
-from .request_reader import READ_BYTES, RequestReader
-from .response import Part, Response, rejection_response
+from .request_reader import READ_BYTES, Progress, RequestReader
+from .response import Response, rejection_response
+from .response_writer import ResponseWriter
 from .timestamps import receive_with_age
 
-_TURN_BYTES = 1 << 20
-_TURN_SECONDS = 0.01
+_SLICE_BYTES = 1 << 20
+_SLICE_SECONDS = 0.01
 """After this much of a long response, or this long, other connections go on."""
 _LINGER_SECONDS = 2.0
 _COUNTED_BYTES = 4096
@@ -52,23 +51,19 @@ class Connection(QueueEntry):
     """
 
     __slots__ = (
-        "_blocked_at",
         "_closing",
         "_deadline",
         "_ended",
         "_interest",
         "_lingering",
-        "_out",
         "_owner",
         "_reader",
         "_response",
         "_sock",
-        "_taken",
         "_task",
-        "_unsent",
         "_unwatched",
-        "_waited",
         "_whole",
+        "_writer",
         "fd",
         "held",
         "idle_since",
@@ -88,11 +83,7 @@ class Connection(QueueEntry):
         self._reader = RequestReader(owner, parser, template)
         self._whole: Request | None = None
         self._response: Response | None = None
-        self._out: deque[Part] = deque()
-        self._unsent = 0  # what waits in it for the client, with what was sent of its first part
-        self._blocked_at = 0.0  # since when it waits
-        self._waited = 0.0  # how long the client has kept this answer waiting,
-        self._taken = 0  # and what it took after it had
+        self._writer = ResponseWriter(sock)
         self._task: Callable[[], None] | None = None
         self._ended = False  # the client sends no more
         self._closing = False  # no request is taken up any more
@@ -112,7 +103,7 @@ class Connection(QueueEntry):
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._response or self._out or self._lingering or self.is_queued)
+        return bool(self._response or self._writer.parts or self._lingering or self.is_queued)
 
     def on_event(self, events: int) -> None:
         """Do what the socket is ready for."""
@@ -143,7 +134,7 @@ class Connection(QueueEntry):
             task()
             return
         try:
-            if self._out and not self._flush():
+            if self._writer.parts and not self._flush():
                 return
             if self._response:
                 self._continue_response(self._response)
@@ -196,7 +187,7 @@ class Connection(QueueEntry):
 
     def abandon(self, rejection: Rejection) -> None:
         """Release what is held: reject the request, or abort the response."""
-        if not self._response and not self._out and not self._lingering:
+        if not self._response and not self._writer.parts and not self._lingering:
             self.reject(rejection)
             return
         peer = self._reader.peer
@@ -216,15 +207,14 @@ class Connection(QueueEntry):
             self._serve(request)
             return
         self._closing = True
-        self._out.append(rejection_response(rejection))
+        self._writer.parts.append(rejection_response(rejection))
         if self._flush():
             self._linger()
 
     def close(self) -> None:
         """Close the connection now; the rest of a response is dropped."""
         self.is_closed = True
-        self._out.clear()
-        self._unsent = 0
+        self._writer.clear()
         self._drop()
         self._owner.forget(self.fd)
         self._sock.close()
@@ -235,7 +225,7 @@ class Connection(QueueEntry):
         """Forget what has arrived of a request."""
         self._whole = self._task = None
         self._reader.drop()
-        self.size_class = None  # serving it teaches nothing of requests of its size
+        self._owner.queue.cancel(self)
         self._owner.hold(self.fd, -self.held)
         self.held = 0
 
@@ -293,15 +283,13 @@ class Connection(QueueEntry):
         reader = self._reader
         if not (reader.buffer or reader.request):
             return
-        if reader.began_head:
-            reader.began_head = False
+        progress = reader.take_progress()
+        if progress is Progress.HEAD_BEGAN:
             self._deadline = monotonic() + self._owner.headers_timeout_seconds
-        if reader.began_body:
-            reader.began_body = False
+        elif progress is not None:
             self._deadline = monotonic() + self._owner.body_timeout_seconds
-        if reader.awaits_continue:
-            reader.awaits_continue = False
-            self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if progress is Progress.CONTINUE_AWAITED:
+            self._writer.parts.append(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self._hold(reader.body_size):
             raise self._owner.too_much_held()
 
@@ -313,7 +301,7 @@ class Connection(QueueEntry):
             self._reject_late()
         elif self._ended:
             self.close()  # at most a part of a request has arrived
-        elif not self._out or self._flush():
+        elif not self._writer.parts or self._flush():
             self._await_bytes()
 
     def _hold(self, more: int = 0) -> bool:
@@ -321,7 +309,8 @@ class Connection(QueueEntry):
 
         Return False if all connections hold too much, and this one the most of it.
         """
-        held = self._reader.request_size + len(self._reader.buffer) + self._unsent + more
+        reader = self._reader
+        held = reader.request_size + len(reader.buffer) + self._writer.blocked_bytes + more
         if self._response:
             held += held_bytes(self._response.request.environ)
         more = held - self.held
@@ -347,7 +336,9 @@ class Connection(QueueEntry):
         """Queue a complete request, or serve it at once if it would be overdue."""
         body = request.environ["wsgi.input"].getbuffer().nbytes
         owner = self._owner
-        if not owner.queue.enqueue(self, request.environ, body):
+        wait = owner.queue.enqueue(self, request.environ, body)
+        if wait is not None:
+            set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
             request.keep_alive = request.keep_alive and not owner.is_behind
             self._serve(request)
@@ -361,14 +352,16 @@ class Connection(QueueEntry):
 
     def _serve_queued(self, request: Request) -> None:
         self._whole = None
-        self._owner.queue.expire(self, request.environ)
+        wait = self._owner.queue.expire(self, request.environ)
+        if wait is not None:
+            set_overdue(request.environ, wait)
         self._serve(request)
 
     def _serve(self, request: Request) -> None:
-        self._waited = self._taken = 0
+        self._writer.begin_response()
         may_keep = self._owner.count_request(is_last=not self._reader.buffer)
         response = self._response = Response(
-            request, self._out, keep_alive=may_keep and request.keep_alive
+            request, self._writer.parts, keep_alive=may_keep and request.keep_alive
         )
         try:
             if self._owner.hooks:
@@ -388,10 +381,10 @@ class Connection(QueueEntry):
             while response.write_next():
                 # A part may not wait for the next, which may be long in the making. Those that are
                 # there already are taken, so that the application is done with the request.
-                if self._out and not self._flush():
+                if self._writer.parts and not self._flush():
                     if self.is_closed or not response.is_complete:
                         return
-                elif response.sent - before > _TURN_BYTES or monotonic() - begun > _TURN_SECONDS:
+                elif response.sent - before > _SLICE_BYTES or monotonic() - begun > _SLICE_SECONDS:
                     if self._hold():
                         self._owner.queue.defer(self)
                     else:
@@ -420,12 +413,12 @@ class Connection(QueueEntry):
 
     def _end(self, response: Response) -> None:
         self._closing = not response.keep_alive
-        if self._out:
+        if self._writer.parts:
             self._flush()  # before the application does what it has to do after its answer
         if self.is_closed:
             return
         self._finish(response)
-        if self._out:
+        if self._writer.parts:
             return
         if self._closing:
             self._linger()
@@ -453,51 +446,27 @@ class Connection(QueueEntry):
         self.idle_since = self.arrived = monotonic()
 
     def _flush(self) -> bool:
-        """Send what the socket takes of ``_out``; return True if that was all."""
-        out = self._out
-        taken = 0
+        """Send what the socket takes of the response; return True if that was all."""
+        writer = self._writer
+        was_blocked = writer.blocked_bytes
         try:
-            while out:
-                if len(out) == 1:
-                    sent = self._sock.send(out[0])
-                else:
-                    sent = self._sock.sendmsg(list(islice(out, 64)))
-                taken += sent
-                while out and sent >= len(out[0]):
-                    sent -= len(out.popleft())
-                if sent:
-                    out[0] = memoryview(out[0])[sent:]
-        except BlockingIOError:
-            self._await_reader(taken)
-            return False
+            is_all = writer.flush()
         except OSError:  # the client is gone
             self.close()
             return False
-        if self._unsent:
-            self._note_wait(taken)
-            self._unsent = 0
+        if not is_all:
+            self._await_reader()
+        elif was_blocked:
             self._hold()
-        return True
+        return is_all
 
-    def _await_reader(self, taken: int) -> None:
-        """Wait until the client reads on, which has taken so many bytes just now."""
+    def _await_reader(self) -> None:
+        """Wait until the client reads on."""
         owner = self._owner
-        if self._unsent:
-            self._note_wait(taken)
-        self._blocked_at = monotonic()
-        # However often it reads a little: what it is too slow for is not kept for it.
-        late = max(0.0, self._waited - self._taken / owner.min_send_rate)
-        self._await(EPOLLOUT, owner.send_timeout_seconds - late)
-        first = self._out[0]
-        self._unsent = sum(map(len, self._out))
-        if isinstance(first, memoryview):
-            self._unsent += memoryview(first.obj).nbytes - len(first)
+        behind = self._writer.seconds_behind(owner.min_send_rate)
+        self._await(EPOLLOUT, owner.send_timeout_seconds - behind)
         if not self._hold():
-            self.abandon(self._owner.too_much_held())
-
-    def _note_wait(self, taken: int) -> None:
-        self._waited += monotonic() - self._blocked_at
-        self._taken += taken
+            self.abandon(owner.too_much_held())
 
     def _defer(self, task: Callable[[], None]) -> None:
         """Queue ``task`` behind what others go on with."""
@@ -518,9 +487,11 @@ class Connection(QueueEntry):
     def _await(self, interest: int, seconds: float) -> None:
         """Wait until the socket is ready for ``interest``, for ``seconds`` at most."""
         self._deadline = monotonic() + seconds
-        self._want(interest)
+        if interest != self._interest:
+            self._want(interest)
 
     def _want(self, interest: int) -> None:
+        """Have the loop wait for ``interest``."""
         if self._ended and interest == EPOLLIN:
             interest = 0
         if interest != self._interest:

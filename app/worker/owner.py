@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 from typing import Any, Protocol
 
+from .contract import Environ
 from .hooks import Hooks
 from .rejection import Rejection
 from .request_queue import RequestQueue
@@ -23,7 +24,7 @@ class ConnectionOwner(BodyPolicy, Protocol):
 
     log: Any
     poller: select.epoll
-    queue: RequestQueue
+    queue: RequestQueue[Environ]
     hooks: Hooks | None
     wsgi: Application
     is_ending: bool

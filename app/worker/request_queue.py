@@ -1,10 +1,10 @@
 """The queue of a worker: complete requests wait in one line, first come, first served.
 
 The queue estimates how long a new request would wait, from what requests of its size have taken so
-far. A request that would wait for longer than it may is handed to the application at once, before
-all others, and so is one that has waited for longer: it is marked `OVERDUE` and refused there,
-which costs little. Thus no work is spent on requests that are too late, and those that are served
-are served in time, however many arrive. The queue knows nothing of sockets or HTTP.
+far. A request that would wait for longer than it may is not queued, and one that has waited for
+longer is reported when it is served: its connection has it refused at once, which costs little.
+Thus no work is spent on requests that are too late, and those that are served are served in time,
+however many arrive. The queue knows nothing of sockets or HTTP, and never looks into a request.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import Generic, TypeVar
 
-from .contract import Environ, set_overdue
+R = TypeVar("R")
 
 _SURELY_IN_TIME = 0.001
 """Seconds. No budget is shorter, so most requests need not be asked for theirs."""
@@ -33,9 +34,8 @@ class QueueEntry:
     """What stands in a `RequestQueue`, and the queue's notes on it.
 
     ``arrived`` is when the last bytes of its request came, by the monotonic clock, and
-    ``is_closed`` says that nobody waits any more: both are set by the owner of the entry.
-    ``is_queued``, ``size_class`` (None: no request, or one that says nothing of what requests
-    cost) and ``cost`` (estimated seconds) are the queue's.
+    ``is_closed`` is True once nobody waits any more: the subclass alone sets both. ``is_queued``,
+    ``size_class`` (None if no request waits) and ``cost`` (estimated seconds): the queue alone.
     """
 
     __slots__ = ("arrived", "cost", "is_closed", "is_queued", "size_class")
@@ -56,8 +56,8 @@ class QueueEntry:
         raise NotImplementedError
 
 
-class RequestQueue:
-    """The queue of one worker; ``budget(environ)`` returns the seconds a request may wait.
+class RequestQueue(Generic[R]):
+    """The queue of one worker; ``budget(request)`` returns the seconds a request may wait.
 
     Beside the requests it holds entries with deferred work: a long response, a large body. While
     requests wait, these have a quarter of the time together, one after the other.
@@ -66,7 +66,7 @@ class RequestQueue:
     that all waiting requests will take.
     """
 
-    def __init__(self, budget: Callable[[Environ], float]) -> None:
+    def __init__(self, budget: Callable[[R], float]) -> None:
         self.now = self._measured_at = monotonic()
         self._budget = budget
         self._requests: deque[QueueEntry] = deque()
@@ -85,35 +85,44 @@ class RequestQueue:
         """True if a request waits."""
         return bool(self._requests)
 
-    def enqueue(self, entry: QueueEntry, environ: Environ, size: int) -> bool:
-        """Queue a complete request with a body of ``size`` bytes.
+    def enqueue(self, entry: QueueEntry, request: R, size: int) -> float | None:
+        """Queue a complete request with a body of ``size`` bytes, and return None.
 
-        Return False, and mark it as overdue, if it would wait for longer than it may: it is then
-        to be handed over now. Its wait began at ``entry.arrived``.
+        If it would wait for longer than it may, return these seconds instead: it is not queued,
+        and is to be refused now. Its wait began at ``entry.arrived``.
         """
         wait = self.now - entry.arrived + self.backlog_seconds * _MARGIN
-        if wait > _SURELY_IN_TIME and wait > self._budget(environ):
-            set_overdue(environ, wait)
-            return False
+        if wait > _SURELY_IN_TIME and wait > self._budget(request):
+            return wait
         # Requests of a size are alike enough: one row, or a batch of about as many rows.
         entry.size_class = size_class = size.bit_length()
         entry.cost = cost = self._costs.get(size_class, 0.0)
         self.backlog_seconds += cost
         entry.is_queued = True
         self._requests.append(entry)
-        return True
+        return None
 
     def defer(self, entry: QueueEntry) -> None:
         """Queue an entry that has more to do, behind the others with deferred work."""
         entry.is_queued = True
         self._deferred.append(entry)
 
-    def expire(self, entry: QueueEntry, environ: Environ) -> None:
-        """Mark a request that is about to be served as overdue if it waited for too long."""
+    def expire(self, entry: QueueEntry, request: R) -> float | None:
+        """Return how many seconds a request has waited that is about to be served, if too long."""
         wait = self.now - entry.arrived
-        if wait > _SURELY_IN_TIME and wait > self._budget(environ):
-            set_overdue(environ, wait)
+        if wait > _SURELY_IN_TIME and wait > self._budget(request):
             self._has_expired = True
+            return wait
+        return None
+
+    def cancel(self, entry: QueueEntry) -> None:
+        """Forget the request of ``entry``, if one is queued; the entry itself keeps its place.
+
+        What it does there says nothing of what requests of that size cost.
+        """
+        entry.size_class = None
+        self.backlog_seconds -= entry.cost
+        entry.cost = 0.0
 
     def serve(self, advance: Callable[[QueueEntry], None], seconds: float) -> None:
         """Serve waiting requests and deferred work for ``seconds``, by ``advance``."""

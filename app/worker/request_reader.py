@@ -5,6 +5,7 @@ The reader holds what has arrived and knows nothing of sockets, of time or of wh
 
 from __future__ import annotations
 
+import enum
 import io
 from typing import Protocol
 
@@ -31,25 +32,29 @@ class BodyPolicy(Protocol):
         """Return True if the body of a request is to be received."""
 
 
+class Progress(enum.Enum):
+    """What the reader found since it was last asked, where a request is not complete yet."""
+
+    HEAD_BEGAN = enum.auto()
+    BODY_BEGAN = enum.auto()
+    CONTINUE_AWAITED = enum.auto()
+    """The body is about to begin, and the client waits for a 100 before it sends it."""
+
+
 class RequestReader:
     """Reads the requests of one connection; ``template`` begins their environs.
 
     ``buffer`` has the bytes that arrived and are not read yet, ``request`` is the request whose
-    body is arriving, and ``request_size`` the bytes of the request that was begun last. Where
-    `receive` returned None, ``began_head`` and ``began_body`` are True if a head or body has begun
-    to arrive, and ``awaits_continue`` if the client waits for a 100; the caller that acts on them
-    resets them.
+    body is arriving, and ``request_size`` the bytes of the request that was begun last.
     """
 
     __slots__ = (
         "_body",
         "_parser",
         "_policy",
+        "_progress",
         "_scanned",
         "_template",
-        "awaits_continue",
-        "began_body",
-        "began_head",
         "buffer",
         "request",
         "request_size",
@@ -64,7 +69,7 @@ class RequestReader:
         self.buffer: bytes | bytearray = b""
         self.request: Request | None = None
         self.request_size = 0
-        self.began_head = self.began_body = self.awaits_continue = False
+        self._progress: Progress | None = None
 
     @property
     def peer(self) -> str:
@@ -89,6 +94,11 @@ class RequestReader:
         if self._body is None:
             return 0
         return len(self._body.data if isinstance(self._body, ChunkedBody) else self._body)
+
+    def take_progress(self) -> Progress | None:
+        """Return what was found since the last call: None if a part merely goes on to arrive."""
+        progress, self._progress = self._progress, None
+        return progress
 
     def append(self, data: bytes) -> None:
         """Add what arrived behind a buffer that is not empty."""
@@ -155,7 +165,8 @@ class RequestReader:
     def _check_part_of_head(self, start: int) -> None:
         """Raise `Rejection` if the buffer can't become a head, whatever follows."""
         buffer, parser = self.buffer, self._parser
-        self.began_head = self._scanned == 0
+        if self._scanned == 0:
+            self._progress = Progress.HEAD_BEGAN
         is_long = len(buffer) - start - 2 > parser.line_size > 0
         if is_long and buffer.find(b"\r\n", start, start + parser.line_size + 2) < 0:
             raise too_long_line(parser.line_size)
@@ -185,8 +196,8 @@ class RequestReader:
             request.keep_alive = False
             self.buffer = b""
             return False
-        self.began_body = True
-        self.awaits_continue = request.expects_continue and not self.buffer
+        awaited = request.expects_continue and not self.buffer
+        self._progress = Progress.CONTINUE_AWAITED if awaited else Progress.BODY_BEGAN
         return True
 
     def _receive_body(self, request: Request) -> bytes | None:
@@ -197,7 +208,7 @@ class RequestReader:
                 buffer = self.buffer = bytearray(buffer)
             if not body.feed(buffer):
                 return None
-            self.began_body = False
+            self._progress = None
             return body.data.getvalue()
         assert body is not None
         assert request.length is not None

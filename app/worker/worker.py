@@ -304,7 +304,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             queue.now = monotonic()
             share = (queue.now - now) * _SERVING_RATIO
             seconds = min(max(share, _MIN_SERVING_SECONDS), _MAX_SERVING_SECONDS)
-            queue.serve(self._advance, seconds if queue.has_requests else _DEFERRED_SECONDS)
+            queue.serve(self._advance_entry, seconds if queue.has_requests else _DEFERRED_SECONDS)
             self._publish_load()
         if queue.now >= self._next_beat:
             self._beat(queue.now)
@@ -337,8 +337,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             some_wait = some_wait or fd in self._listeners
         return some_wait
 
-    def _advance(self, entry: QueueEntry) -> None:
-        self._guarded(entry, entry.advance)
+    def _advance_entry(self, entry: QueueEntry) -> None:
+        # `_guarded` once more, because each call counts for each request.
+        try:
+            entry.advance()
+        except Exception:
+            self._close_faulty(entry)
 
     def _seconds_to_wait(self) -> float:
         if self._accepting or not self._listeners:
@@ -350,9 +354,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             act(*arguments)
         except Exception:
-            self.log.exception("Error on a connection; it is closed")
-            if not connection.is_closed:
-                connection.close()
+            self._close_faulty(connection)
+
+    def _close_faulty(self, connection: QueueEntry) -> None:
+        self.log.exception("Error on a connection; it is closed")
+        if not connection.is_closed:
+            connection.close()
 
     def _beat(self, now: float) -> None:
         """Report this worker as alive, and check deadlines."""

@@ -1,4 +1,4 @@
-"""Requests have their turns in the order they came; who waits for too long is handed over marked.
+"""Requests are served in the order they came; one that waits for too long is handed over marked.
 
 A worker with one thread serves them, and is `held` meanwhile. A field X-Budget says how many
 seconds a request may wait.
@@ -6,6 +6,7 @@ seconds a request may wait.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from app.worker.request_queue import QueueEntry, RequestQueue
 from tests.worker.conftest import Gunicorn, Serve, limits, wait_for
 from tests.worker.wire import Connection, ask, request
 
@@ -260,3 +262,50 @@ def test_one_that_is_refused_while_it_waits_is_known_and_teaches_nothing(serve: 
     assert ["POST", "/large", ""] in refused
     gunicorn.stop()
     assert gunicorn.text.count("learned") == len(answers) - len(refused)
+
+
+class Entry(QueueEntry):
+    """An entry whose request takes some milliseconds."""
+
+    def advance(self) -> None:
+        time.sleep(0.005)
+
+
+def queue_with_costs() -> RequestQueue[str]:
+    """Return a queue that has served one request of one byte."""
+    queue: RequestQueue[str] = RequestQueue(lambda request: math.inf)
+    assert queue.enqueue(Entry(queue.now), "first", 1) is None
+    queue.serve(lambda entry: entry.advance(), 1)
+    return queue
+
+
+def test_a_request_that_is_cancelled_is_no_backlog_and_says_nothing_of_costs() -> None:
+    queue = queue_with_costs()
+    entry = Entry(queue.now)
+    assert queue.enqueue(entry, "second", 1) is None
+    cost = queue.backlog_seconds
+    assert cost > 0
+    queue.cancel(entry)
+    assert queue.backlog_seconds == 0
+    queue.serve(lambda entry: time.sleep(0.05), 1)
+    queue.enqueue(Entry(queue.now), "third", 1)
+    assert queue.backlog_seconds == cost
+
+
+def test_a_request_beyond_its_budget_is_not_queued_and_not_looked_into() -> None:
+    asked: list[object] = []
+
+    def budget(request: object) -> float:
+        asked.append(request)
+        return 0.5
+
+    queue: RequestQueue[object] = RequestQueue(budget)
+    late, request = Entry(queue.now - 2), object()
+    wait = queue.enqueue(late, request, 1)
+    assert wait is not None
+    assert wait >= 2
+    assert asked == [request]
+    assert not queue
+    waited = queue.expire(late, request)
+    assert waited is not None
+    assert waited >= 2
