@@ -41,7 +41,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     logs.configure_logging(settings.logging)
     lantern = Lantern.install(app, settings)
-    lines.when_dropped(lantern.metrics.lines_dropped)
+    lines.on_dropped(lantern.metrics.lines_dropped)
     for service in lantern.services:
         service.import_libraries()
 

@@ -1,4 +1,4 @@
-"""Who may ask for what, and how often: keys, the rate of each caller, origins.
+"""Access control: API keys, scopes, rate limits and CORS.
 
-It knows nothing of Flask; `app.http.admission` asks it for each request.
+It knows nothing of Flask; `app.http.admission` calls it for each request.
 """

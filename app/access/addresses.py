@@ -1,4 +1,4 @@
-"""Whom an address stands for: a caller without a key, and how far a server can be reached."""
+"""IP addresses: of callers without a key, and of servers that are exposed beyond loopback."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _FORWARDED_FOR = environ_key(FORWARDED_FOR)
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d+)?|([0-9.]+):\d+")
 _NETWORK_BITS = 64
 _LONGEST = 64
-"""Characters of an address with brackets, zone and port; what is longer is none."""
+"""Characters of an address with brackets, zone and port; anything longer is not an address."""
 
 
 def address_of(environ: Mapping[str, Any], proxies: int) -> str:
-    """Return the address that a request came from, as far as ``proxies`` in front vouch for it.
+    """Return the address of the client, behind ``proxies`` trusted proxies.
 
-    Each proxy appends to X-Forwarded-For whom it was asked by, so the entry of the first of ours
-    is the one so many from the right; what stands before it, the caller may have made up. Without
-    such an entry it is the peer's address.
+    Each proxy appends its client to X-Forwarded-For, so the entry of the first trusted proxy is
+    that many from the right; a client may have forged those before. Without such an entry it is
+    the address of the peer.
     """
     peer: str = environ.get("REMOTE_ADDR") or ""
     if proxies:
@@ -35,9 +35,9 @@ def address_of(environ: Mapping[str, Any], proxies: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _caller(text: str) -> str:
-    """Write an address as one caller has it: one of IPv6 by its network, for a line has a /64.
+    """Return an address that is the same for all requests of a caller, empty for no address.
 
-    Empty for what is no address.
+    For IPv6 it is the /64 network, all of which a single line is assigned.
     """
     match = _WITH_PORT.fullmatch(text)
     address = _parse((match[1] or match[2]) if match else text)
@@ -47,9 +47,9 @@ def _caller(text: str) -> str:
 
 
 def is_exposed(names: Iterable[object]) -> bool:
-    """Return whether others than this machine reach a server with sockets of these ``names``.
+    """Return True if a server with sockets of these ``names`` is reachable from other machines.
 
-    A name is what ``getsockname`` gives. A socket of the file system is for this machine.
+    Names are those of ``getsockname``. Unix sockets are local to this machine.
     """
     return any(
         not isinstance(name, str | bytes) and not (isinstance(name, tuple) and is_loopback(name[0]))
@@ -59,7 +59,7 @@ def is_exposed(names: Iterable[object]) -> bool:
 
 @lru_cache(maxsize=256)
 def is_loopback(host: object) -> bool:
-    """Return whether ``host``, an address or a name, surely means this machine alone."""
+    """Return True if ``host``, an address or a name, is certain to be a loopback address."""
     address = _parse(str(host))
     return address.is_loopback if address else str(host).lower() == "localhost"
 

@@ -1,6 +1,6 @@
-"""Pages of other origins: which of them may ask from a browser (CORS, Fetch standard, section 3.2).
+"""CORS (Fetch standard, section 3.2): which pages of other origins may call from a browser.
 
-Nothing here lets anybody in: an origin only lets a browser show its page what was answered.
+CORS authorizes nobody: it only lets a browser show a response to the page that requested it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Headers = list[tuple[str, str]]
 
 
 class Cors:
-    """Answers for the ``origins`` that are listed, "*" being all of them.
+    """The CORS headers for the allowed ``origins``, of which "*" is any.
 
-    ``routing_header`` is the one that tells callers of a canary apart.
+    Pages may also send ``routing_header``.
     """
 
     def __init__(self, origins: Iterable[str], routing_header: str) -> None:
@@ -37,7 +37,7 @@ class Cors:
         self._may_send = ", ".join((*_MAY_SEND, routing_header))
 
     def is_preflight(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether a browser asks, for a page that is listed, whether it may ask."""
+        """Return True for the preflight request of a page whose origin is allowed."""
         return (
             environ.get("REQUEST_METHOD") == "OPTIONS"
             and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
@@ -45,7 +45,7 @@ class Cors:
         )
 
     def preflight_headers(self) -> Headers:
-        """Return the headers by which a page learns what it may send."""
+        """Return the headers of the response to a preflight request."""
         return [
             ("Access-Control-Allow-Methods", "GET, POST"),
             ("Access-Control-Allow-Headers", self._may_send),
@@ -53,7 +53,7 @@ class Cors:
         ]
 
     def marking(self, environ: Mapping[str, Any], start_response: Any) -> Callable[..., Any]:
-        """Return a ``start_response`` that marks the answer with who may see it."""
+        """Return a ``start_response`` that adds the CORS headers to the response."""
         origin = environ.get("HTTP_ORIGIN")
         more: Headers = [] if self._is_open else [("Vary", "Origin")]
         if self._allows(origin):

@@ -1,4 +1,4 @@
-"""Why a request is not let in, and what its answer holds; `app.http.admission` gives it."""
+"""Rejections of requests that are not authorized, or exceed their rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CREATE_COMMAND = f"{COMMAND} key create NAME"
 
 
 class Unauthorized(RequestRejected):
-    """No key was given, or one that doesn't count: ``error`` is then RFC 6750's word for it."""
+    """No valid key was sent. ``error`` is the error code of RFC 6750 if one was sent at all."""
 
     status = 401
     kind = "unauthorized"
@@ -23,46 +23,50 @@ class Unauthorized(RequestRejected):
 
 
 class TwoKeys(RequestRejected):
-    """Both headers hold a key, and not the same."""
+    """Both headers have a key, and the keys differ."""
 
     kind = "two-keys"
     headers = ((AUTHENTICATE, f'{REALM}, error="invalid_request"'),)
 
     def __init__(self) -> None:
-        super().__init__(f"{AUTHORIZATION} and {API_KEY} hold different keys; send one of them.")
+        super().__init__(f"{AUTHORIZATION} and {API_KEY} have different keys; send only one.")
 
 
 class Forbidden(RequestRejected):
-    """The key counts, and not for this."""
+    """The key is valid, but lacks the scope."""
 
     status = 403
     kind = "forbidden"
 
     def __init__(self, scope: str, scopes: tuple[str, ...]) -> None:
         has = ", ".join(scopes)
-        super().__init__(f"The scope {scope} is required; this key has: {has}.")
+        super().__init__(f"The scope {scope} is required, but this API key has: {has}.")
         challenge = f'{REALM}, error="insufficient_scope", scope="{scope}"'
         self.headers = ((AUTHENTICATE, challenge),)
 
 
 class KeysUnavailable(RequestRejected):
-    """The file of keys can't be used, so nobody can be told from anybody."""
+    """The file of keys can't be read, so no caller can be authenticated."""
 
     status = 503
     kind = "keys-unavailable"
     headers = ((RETRY_AFTER, "5"),)
 
     def __init__(self) -> None:
-        super().__init__("The server can't read its keys file, so no request is admitted.")
+        super().__init__(
+            "The server can't read its keys (access.keys_file), so every request is rejected."
+        )
 
 
 class RateLimited(RequestRejected):
-    """The caller asks more often than it may; ``seconds`` is how long it has to wait."""
+    """The caller exceeds its rate; it has to wait for ``seconds``."""
 
     status = 429
     kind = "rate-limited"
     reason = "rate"
 
     def __init__(self, rate: str, seconds: int) -> None:
-        super().__init__(f"Rate limit of {rate} exceeded. Retry after {seconds} s.")
+        super().__init__(
+            f"The rate limit of {rate} is exceeded (limits.rate). Retry after {seconds} s."
+        )
         self.headers = ((RETRY_AFTER, str(seconds)),)

@@ -32,7 +32,7 @@ ANY_KEY = "any"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call a route, where keys are required.
+    """The requirements of a route, if keys are required.
 
     ``scope`` is one of `app.access.keys`, `ANY_KEY` or `OPEN`; ``opened_by`` is the setting of
     ``[access]`` that makes the route `OPEN`. ``is_rate_limited`` is False for a route that

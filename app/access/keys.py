@@ -1,9 +1,9 @@
-"""The keys of the API: made and revoked by a command, read by every worker at once.
+"""API keys: created and revoked on the command line, and read by every worker at once.
 
-A key is ``lantern_ID_SECRET``. The secret is 256 random bits, so one round of a fast hash keeps
-it: there is no dictionary to try, and slow hashes are for secrets that people think of (NIST SP
-800-63B, section 5.1.2.2, asks for no more where a look-up secret has 112 bits of entropy). The file
-holds a hash and its salt for each key, and is replaced as a whole under a lock.
+A key is ``lantern_ID_SECRET``. The secret is 256 random bits, so one round of a fast hash protects
+it: slow hashes are for passwords, which can be guessed (NIST SP 800-63B, section 5.1.2.2, requires
+no more for look-up secrets with 112 bits of entropy). The file has a hash and its salt for each
+key, and is replaced as a whole under a lock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEY_NAME = re.compile(r"(?![0-9a-f]{8}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_NAME_FORM = "1 to 64 letters, digits and . _ -, and not of the form of an id"
 _TEXT = re.compile(r"lantern_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 KEY_SECRET = re.compile(r"(lantern_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
-"""A key in any text, its secret perhaps cut: for those who have to leave it out."""
+"""A key in any text, its secret perhaps cut: to redact it."""
 _SECRET_BYTES = 32
 _LARGEST_FILE = 8 << 20
 _LOCK_WAIT_SECONDS = 10
@@ -48,7 +48,7 @@ log = logging.getLogger("lantern.access")
 
 
 class KeysError(Exception):
-    """The file of keys can't be read or changed; the message names it and what is wrong."""
+    """The file of keys can't be read or changed; the message says which file, and why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(readable(message))
@@ -58,10 +58,7 @@ _Time = Annotated[datetime, Meta(tz=True)]
 
 
 class Key(Struct, frozen=True):
-    """What is kept of a key, and how it stands in the file: everything but its secret.
-
-    Times are in UTC.
-    """
+    """A key as it is stored: everything but its secret. Times are in UTC."""
 
     id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}\Z")]
     name: Annotated[str, Meta(pattern=rf"\A{KEY_NAME.pattern}\Z")]
@@ -81,16 +78,16 @@ class Key(Struct, frozen=True):
         return self.expires_at is not None and datetime.now(UTC) >= self.expires_at
 
     def allows(self, scope: str) -> bool:
-        """Return whether the key is good for ``scope``."""
+        """Return True if the key has ``scope``, or the scope "admin"."""
         return scope in self.scopes or ADMIN in self.scopes
 
     def matches(self, secret: str) -> bool:
-        """Return whether the key's secret is ``secret``, in a time that doesn't depend on it."""
+        """Return True if the key's secret is ``secret``, in constant time."""
         return hmac.compare_digest(self.digest, _digest(self.salt, secret))
 
 
 _NOBODY = Key("", "", (), bytes(16), bytes(32), datetime(1970, 1, 1, tzinfo=UTC), None)
-"""What an unknown id is compared with, so that it takes as long as a known one."""
+"""Compared with the key of an unknown id, so that it takes as long as for a known one."""
 
 
 class _Document(Struct):
@@ -98,9 +95,9 @@ class _Document(Struct):
 
 
 class KeyFile:
-    """The keys in the file at ``path``, as they are now: each look-up begins with a ``stat``.
+    """The current keys in the file at ``path``: each look-up begins with a ``stat``.
 
-    So a key counts as soon as it is made, and no longer than it is there, in every worker.
+    So a key is valid in every worker as soon as it is created, and until it is revoked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +107,7 @@ class KeyFile:
         self._state: tuple[object, Mapping[str, Key] | None] = None, None
 
     def find(self, text: str) -> Key | None:
-        """Return the key that ``text`` is, expired or not. Raises `KeysError`."""
+        """Return the key ``text``, expired or not; None if it is unknown. Raises `KeysError`."""
         keys = self.current()
         match = _TEXT.fullmatch(text)
         if match is None:
@@ -120,9 +117,9 @@ class KeyFile:
         return key if key.matches(secret) else None
 
     def current(self) -> Mapping[str, Key]:
-        """Return all keys by their ids; none where there is no file.
+        """Return all keys by their ids; none if there is no file.
 
-        Raises `KeysError` for a file that can't be used; the log tells it once.
+        Raises `KeysError` for a file that can't be read, which is logged once.
         """
         signature = _signature(self._text)
         known, keys = self._state
@@ -130,7 +127,7 @@ class KeyFile:
             with self._lock:
                 keys = self._read(signature)
         if keys is None:
-            raise KeysError(f"{self.path} can't be used; the log says why.")
+            raise KeysError(f"{self.path} can't be read; see the log.")
         return keys
 
     def _read(self, signature: object) -> Mapping[str, Key] | None:
@@ -140,14 +137,14 @@ class KeyFile:
         try:
             keys = {key.id: key for key in read_keys(self.path)}
         except KeysError as error:
-            log.error("no request is let in: %s", error)
+            log.error("every request is rejected: %s", error)
             keys = None
         self._state = signature, keys
         return keys
 
 
 def read_keys(path: Path) -> list[Key]:
-    """Read the keys from ``path``, in the order they were made; none where there is no file.
+    """Read the keys from ``path``, in the order of their creation; none if there is no file.
 
     Raises `KeysError`.
     """
@@ -177,20 +174,20 @@ def read_keys(path: Path) -> list[Key]:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe would otherwise be waited for until its other end comes."""
+    """Open a file without blocking, as opening a pipe would until its other end is open."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def create_key(
     path: Path, name: str, scopes: Iterable[str], expires_at: datetime | None = None
 ) -> tuple[Key, str]:
-    """Make a key in the file at ``path``; give what is kept of it, and the key itself.
+    """Add a key to the file at ``path``; return it as it is stored, and its text with the secret.
 
-    Raises `KeysError`, also for a name that is taken.
+    Raises `KeysError`, also if the name is taken.
     """
     with _changing(path) as keys:
         if any(key.name == name for key in keys):
-            raise KeysError(f"There is a key named {name!r} already; revoke it, or take another.")
+            raise KeysError(f"A key named {name!r} exists; revoke it, or choose another name.")
         taken = {key.id for key in keys}
         id = next(id for id in iter(lambda: secrets.token_hex(4), "") if id not in taken)
         secret = secrets.token_urlsafe(_SECRET_BYTES)
@@ -209,27 +206,27 @@ def create_key(
 
 
 def revoke_key(path: Path, which: str) -> Key:
-    """Take the key with the id or the name ``which`` out of the file at ``path``; give it.
+    """Remove the key with the id or name ``which`` from the file at ``path``, and return it.
 
     Raises `KeysError`.
     """
     with _changing(path) as keys:
         key = next((key for key in keys if which in (key.id, key.name)), None)
         if key is None:
-            raise KeysError(f"There is no key with the id or name {which[:80]!r}.")
+            raise KeysError(f"No key has the id or name {which[:80]!r}.")
         keys.remove(key)
     return key
 
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Key]]:
-    """Yield the keys for a change, under a lock, and write them at the end.
+    """Yield the keys to be changed, under a lock, and write them at the end.
 
-    The system takes the lock back from a process that dies.
+    The system releases the lock of a process that dies.
     """
-    path = Path(os.path.realpath(path))  # what a link leads to is replaced, not the link
+    path = Path(os.path.realpath(path))  # replaces the target of a link, not the link
     lock = path.with_name(f"{path.name}.lock")
-    busy = KeysError(f"Another process has held {lock} for too long.")
+    busy = KeysError(f"Timed out waiting for {lock}, which another process holds.")
     with locked(lock, _unusable, busy=busy, mode=0o600, wait_seconds=_LOCK_WAIT_SECONDS):
         remove_scratch(path)
         keys = read_keys(path)
@@ -239,13 +236,13 @@ def _changing(path: Path) -> Iterator[list[Key]]:
 
 def _unusable(fault: str) -> KeysError:
     return KeysError(
-        f"{fault} Set access.keys_file to a file in a directory that exists, can be written to "
-        "and supports locks."
+        f"{fault} Set access.keys_file to a file in a directory that exists, is writable and "
+        "supports locks."
     )
 
 
 def _write(path: Path, keys: Iterable[Key]) -> None:
-    """Replace the file at ``path``; who may read it still may, such as the service, when root does.
+    """Replace the file at ``path``, and keep who may read it: root may do this for a service.
 
     Raises `KeysError`.
     """
@@ -255,12 +252,12 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
         replace_file(path, content, mode=0o600, keep_access=True)
     except OSError as error:
         raise KeysError(
-            f"{path} can't be written: {error.strerror}. The keys are what they were."
+            f"{path} can't be written: {error.strerror}. The keys are unchanged."
         ) from error
 
 
 def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
-    """Return ``key`` as JSON has it; ``with_hash`` is for the file alone."""
+    """Return ``key`` as a JSON document; only the file has it ``with_hash``."""
     document: dict[str, Any] = {
         "id": key.id,
         "name": key.name,
@@ -281,7 +278,7 @@ def _digest(salt: bytes, secret: str) -> bytes:
 
 
 def _signature(path: str) -> object:
-    """Return what differs when the file does, wherever links lead; or why it can't be seen."""
+    """Return a value that changes with the file at ``path``, or the error number of ``stat``."""
     try:
         status = os.stat(path)  # noqa: PTH116 -- half as long as the path's own
     except OSError as error:

@@ -1,14 +1,14 @@
-"""Why a request is refused before any work is done for it; `app.http.admission` answers it."""
+"""The base of the rejections before any work is done; `app.http.admission` responds with them."""
 
 from __future__ import annotations
 
 
 class RequestRejected(Exception):
-    """A request that is not taken up; its text is the sentence for the caller.
+    """A request that is rejected; its message is the detail of the problem document.
 
-    ``kind`` ends the type of the problem, ``headers`` are those that the status asks for, and
-    ``reason`` is the label by which it is counted, where it is refused because there are too many,
-    and ``caller`` whose request it is, where that is known.
+    ``kind`` is the end of the problem's type, ``headers`` are those that the status requires,
+    ``caller`` is known if the request was authenticated, and ``reason`` is the label under which
+    rejections for overload are counted.
     """
 
     status = 400

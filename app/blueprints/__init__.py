@@ -1,4 +1,4 @@
-"""The views, one module a noun. A view loads the payload, asks the service, dumps the answer."""
+"""The views, one module for each noun: a view loads the payload, calls the service, and replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many predictions at once, all or nothing."""
+"""Predictions for many samples at once, all or none."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ blueprint = Blueprint("batch", __name__)
     access=Access(PREDICT),
     handler=handlers.predict_batch,
     description=Description(
-        "Classify many samples, all or nothing",
+        "Classify many samples",
         "Prediction",
         BATCH_RESPONSE,
-        explains="The predictions, in order.",
+        explains="The predictions, in the order of the samples.",
         body="samples",
         parameters=("version", "routing", "timeout"),
         errors=PREDICTION_ERRORS,
     ),
 )
 def predict_batch(name: str | None = None) -> Response:
-    """Classify every sample or refuse them all, by the first model or by the one of that name."""
+    """Classify every sample, or none, with the default model or the one called ``name``."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
     answer = handlers.predict_batch(lantern, lantern.get_service(name), context, read_json_body)

@@ -1,4 +1,4 @@
-"""Whether this worker is well, alive, and ready for work."""
+"""Health checks of this worker: healthy, live, ready."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PUBLIC = Access(OPEN, is_rate_limited=False)
     "/health",
     access=_PUBLIC,
     description=Description(
-        "Whether the worker is healthy",
+        "Check the health of the worker",
         "Health",
         HEALTH,
-        also={503: ("It is unhealthy, and says why.", HEALTH)},
+        also={503: ("The worker is unhealthy; `reason` says why.", HEALTH)},
     ),
 )
 def health() -> Response:
-    """Return whether every model of the worker is loaded; 503 when one isn't."""
+    """Return the health of the worker: 200 if every model is loaded, else 503."""
     lantern = current_lantern()
     model = lantern.default_service.loaded
     missing = [service.fault for service in lantern.services if service.loaded is None]
@@ -49,10 +49,10 @@ def health() -> Response:
     blueprint,
     "/health/live",
     access=_PUBLIC,
-    description=Description("Whether the worker answers", "Health", PROBE),
+    description=Description("Check that the worker is alive", "Health", PROBE),
 )
 def live() -> Response:
-    """Answer, which is all that liveness asks."""
+    """Return 200: a worker that responds is alive."""
     return reply(PROBE, {"status": "live"})
 
 
@@ -60,10 +60,10 @@ def live() -> Response:
     blueprint,
     "/health/ready",
     access=_PUBLIC,
-    description=Description("Whether to send requests here", "Health", PROBE, errors=(500, 503)),
+    description=Description("Check that the worker is ready", "Health", PROBE, errors=(500, 503)),
 )
 def ready() -> Response:
-    """Return whether to send requests here: a tested model is loaded and the worker is to stay."""
+    """Return 200 if every model is loaded and verified, and the worker is not about to stop."""
     lantern = current_lantern()
     if lantern.draining():
         raise Draining

@@ -1,4 +1,4 @@
-"""What this service is, for programs and for people, and what its model is."""
+"""Information on the service and its models, for programs and for people."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LINKS = {
     "batch": "batch.predict_batch",
     "metrics": "metrics.metrics",
 }
-"""What a program is told of: name and endpoint."""
+"""The links in JSON: name and endpoint."""
 
 _LINKED = (
     ("/docs", "flasgger.apidocs", "API docs"),
@@ -40,10 +40,10 @@ _LINKED = (
     ("/metrics", "metrics.metrics", "Metrics"),
     ("/health", "health.health", "Health"),
 )
-"""What the page links to: rule, endpoint and label."""
+"""The links of the page: rule, endpoint and label."""
 
 _MAX_FIELDS, _MAX_NAMES = 200, 1000
-"""The page has a form for a model of so many features and classes: it is made for each visitor."""
+"""The most features and class names for which the page, which is rendered each time, has a form."""
 
 
 @route(
@@ -51,11 +51,11 @@ _MAX_FIELDS, _MAX_NAMES = 200, 1000
     "/",
     access=Access(opened_by="open_page"),
     description=Description(
-        "Links to everything; a page for browsers", "Service", LINKS, media_types=("text/html",)
+        "Link to everything; browsers get a page", "Service", LINKS, media_types=("text/html",)
     ),
 )
 def index() -> Response:
-    """Return links to a program, and to a browser a page to try the model on."""
+    """Return links as JSON or, to a browser, a page on which to try the model."""
     if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
         service, guard = current_lantern().default_service, current_lantern().guard
         model = service.loaded
@@ -67,7 +67,7 @@ def index() -> Response:
                 reason=service.fault,
                 version=__version__,
                 takes_key=guard.required_scope("/predict") != OPEN,
-                # A browser that follows a link sends no key.
+                # Browsers send no key when they follow a link.
                 links=[
                     (e, label) for rule, e, label in _LINKED if guard.required_scope(rule) == OPEN
                 ],
@@ -75,14 +75,14 @@ def index() -> Response:
         )
     else:
         links = {name: url_for(endpoint) for name, endpoint in _LINKS.items()}
-        message = f"Lantern serves a trained classifier; POST a sample to {links['predict']}."
+        message = f"Lantern serves a trained classifier. POST a sample to {links['predict']}."
         response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
 
 
 def _fits_a_form(model: Model) -> bool:
-    """Return True if people can fill in the features, and the page need not hold many names."""
+    """Return True if the model has few enough features and classes for a form."""
     return model.encoder.width <= _MAX_FIELDS and len(model.classes) <= _MAX_NAMES
 
 
@@ -102,7 +102,7 @@ _described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyD
     ),
 )
 def model_info(name: str | None = None) -> Response:
-    """Describe the first model, or the one of that name."""
+    """Return the description of the default model or the one called ``name``."""
     return _describe(current_lantern().get_service(name))
 
 
@@ -113,7 +113,7 @@ def model_info(name: str | None = None) -> Response:
     description=Description("List the models", "Model", MODELS),
 )
 def models() -> Response:
-    """List the models of this service, and which of their versions are loaded."""
+    """Return the models of this service, and which of their versions are loaded."""
     return reply(MODELS, {"models": [_listed(each) for each in current_lantern().services]})
 
 
@@ -122,7 +122,7 @@ def _describe(service: ModelService) -> Response:
     rollout = service.rollout
     version = request.headers.get(MODEL_VERSION)
     model = rollout.stable if version is None else rollout.pinned(version)
-    # What serves never changes, it is replaced; so it is described once.
+    # A rollout never changes, it is replaced; so its description is made once.
     key = model.version, state.fault
     known, body = _described.get(rollout, (None, b""))
     if known != key:
@@ -136,7 +136,7 @@ def _describe(service: ModelService) -> Response:
 
 
 def _listed(service: ModelService) -> dict[str, Any]:
-    release = _release(service.state)  # first: what is loaded for this may be what has the name
+    release = _release(service.state)  # first, because loading a model may reveal its name
     return {"name": service.name or None, "release": release}
 
 

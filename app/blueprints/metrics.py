@@ -18,12 +18,12 @@ blueprint = Blueprint("metrics", __name__)
     "/metrics",
     access=Access(METRICS, opened_by="open_metrics"),
     description=Description(
-        "The metrics of all workers",
+        "Metrics of all workers",
         "Service",
-        explains="Prometheus's text format.",
+        explains="The metrics, in Prometheus's text format.",
         media_types=(CONTENT_TYPE,),
     ),
 )
 def metrics() -> Response:
-    """Return every metric, summed over the workers."""
+    """Return all metrics, summed over the workers."""
     return Response(current_lantern().metrics.exposition(), content_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""One prediction."""
+"""The prediction for one sample."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ blueprint = Blueprint("predict", __name__)
     ),
 )
 def predict(name: str | None = None) -> Response:
-    """Classify one sample, by the first model or by the one of that name."""
+    """Classify one sample with the default model or the one called ``name``."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
     answer = handlers.predict(lantern, lantern.get_service(name), context, read_json_body)

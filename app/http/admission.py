@@ -1,7 +1,7 @@
-"""Admission: the middleware that begins each request, and lets it in or refuses it.
+"""Admission: the middleware in front of both the fast path and Flask.
 
-Both ways of a request, the fast path and Flask, lie behind it, so neither can be reached without
-it, and neither's work is spent on what is refused.
+It begins the context of each request, and rejects those that are overdue or not authorized before
+any work is done for them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from .routes import RouteTable, takes_body
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _ADMISSION = "lantern.admission"
-"""In the environ of a request whose body the worker asked about: its caller, or its rejection."""
+"""The environ's key of the caller or the rejection that `may_send_body` found."""
 
 
 class AdmissionMiddleware:
-    """WSGI middleware that makes the `RequestContext` of each request, and admits those for which
-    there is time, which are for this service, and which the guard of ``lantern`` lets in.
+    """WSGI middleware that creates the `RequestContext` of each request and admits or rejects it.
+
+    A request is admitted if it is in time, if the guard of ``lantern`` authorizes it, and if its
+    path is below the prefix of this service.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class AdmissionMiddleware:
         self._cors = Cors(origins, header) if origins else None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        elsewhere = self._prefix.split(environ)
+        outside = self._prefix.split(environ)
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if not path.isascii():  # WSGI has its bytes as latin-1 (PEP 3333)
             path = path.encode("latin-1", "replace").decode(errors="replace")
@@ -66,11 +68,11 @@ class AdmissionMiddleware:
         guard = self._guard
         if not guard.knows_sockets:
             guard.infer_exposure(environ["SERVER_NAME"])
-        # What the worker refused, it has not read; it stays refused for that.
+        # A request that the worker has rejected stays rejected, for the worker's reason.
         if REJECTION not in environ:
-            admission = self._admission(environ, elsewhere)
+            admission = self._admission(environ, outside)
             if isinstance(admission, RequestRejected):
-                if not elsewhere:
+                if not outside:
                     context.route = self._rules.match(environ) or context.route
                 context.caller = admission.caller
                 return self._reject(context, start_response, admission)
@@ -78,10 +80,10 @@ class AdmissionMiddleware:
         return self._application(environ, start_response)
 
     def may_send_body(self, environ: dict[str, Any]) -> bool:
-        """Return whether a request, whose head alone is here, is let in and takes a body.
+        """Return True if a request, of which only the head has arrived, is admitted and has a body.
 
-        A caller without a key can't make the worker receive one. A request is counted once: what is
-        found is kept for when it is served.
+        So a caller without a key can't make the worker receive a body. The result is kept in the
+        environ, because a request must count towards its rate only once.
         """
         admission = self._admission(environ, self._prefix.split(environ))
         environ[_ADMISSION] = admission
@@ -91,11 +93,12 @@ class AdmissionMiddleware:
         )
 
     def _admission(
-        self, environ: dict[str, Any], elsewhere: RequestRejected | None
+        self, environ: dict[str, Any], outside: RequestRejected | None
     ) -> str | RequestRejected | None:
-        """Return the caller of a request, None where nobody needs to know, or why it is refused.
+        """Return the caller of a request, None if the route takes no key, or its rejection.
 
-        ``elsewhere`` says why it is not for this service; only callers who are let in learn that.
+        ``outside`` is the rejection of a path that is not below the prefix, which only authorized
+        callers may learn.
         """
         guard = self._guard
         caller = None
@@ -105,19 +108,19 @@ class AdmissionMiddleware:
                 known: str | RequestRejected | None = environ.pop(_ADMISSION)
                 return known
             if not guard.is_idle:
-                caller = guard.authorize(environ, "" if elsewhere else self._rules.match(environ))
+                caller = guard.authorize(environ, "" if outside else self._rules.match(environ))
         except RequestRejected as rejection:
-            return rejection.with_traceback(None)  # which would hold the environ that holds it
-        if elsewhere:
-            elsewhere.caller = caller
-            return elsewhere
+            return rejection.with_traceback(None)  # no cycle: it refers to the environ
+        if outside:
+            outside.caller = caller
+            return outside
         return caller
 
     def _reject(
         self, context: RequestContext, start_response: Any, rejection: RequestRejected
     ) -> Iterable[bytes]:
         if rejection.reason:
-            self._lantern.metrics.refused_request(rejection.reason)
+            self._lantern.metrics.request_refused(rejection.reason)
         body = problem_document(
             rejection.status,
             str(rejection),
@@ -150,14 +153,14 @@ class AdmissionMiddleware:
 
 
 class RuleMatcher:
-    """Finds the rule of a request: in the table of routes, or else as Flask matches it."""
+    """Finds the rule of a request in the table of routes, or as Flask matches it."""
 
     def __init__(self, url_map: Map, table: RouteTable) -> None:
         self._map = url_map
         self._table = table
 
     def match(self, environ: dict[str, Any]) -> str:
-        """Return the rule of a request; empty where there is none."""
+        """Return the rule of a request, empty if none matches."""
         found = self._table.find(environ.get("PATH_INFO", ""))
         if found is not None:
             return found.rule
@@ -165,18 +168,18 @@ class RuleMatcher:
         try:
             adapter = self._map.bind_to_environ(environ, subdomain=subdomain)
             rule, _ = adapter.match(return_rule=True)
-        except HTTPException:  # not there, not by this method, or redirected
+        except HTTPException:  # not found, another method, or a redirect
             return ""
         return rule.rule
 
 
 def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
-    """Wrap ``app``, whatever wraps it already, and set the security headers of its responses."""
+    """Wrap ``app`` in the middleware, and set the security headers of its responses."""
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
     app.after_request(_secure)
-    app.after_request(_let_go_of_file)
+    app.after_request(_close_file)
 
 
 def _secure(response: Response) -> Response:
@@ -185,10 +188,8 @@ def _secure(response: Response) -> Response:
     return response
 
 
-def _let_go_of_file(response: Response) -> Response:
-    """Read a file whole: clients that don't read their answers would keep as many files open as
-    the process may have, and memory is counted.
-    """
+def _close_file(response: Response) -> Response:
+    """Replace a file by its content: clients that don't read could exhaust the open files."""
     if response.direct_passthrough:
         response.direct_passthrough = False
         body = b"".join(response.iter_encoded())

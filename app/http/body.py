@@ -1,8 +1,4 @@
-"""Between bytes and objects: JSON bodies in, JSON answers out.
-
-Reads a body within its limits of size and time, checks that it is JSON, and writes answers with
-orjson.
-"""
+"""JSON bodies: read from requests within limits of size and time, and written with orjson."""
 
 from __future__ import annotations
 
@@ -27,11 +23,11 @@ from .extension import current_lantern
 JSON = "application/json"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
 LONGEST_ECHO = 200
-"""How many characters of what a caller sent an error repeats at most."""
+"""The most characters of a caller's input that an error message repeats."""
 
 
 class OrjsonProvider(JSONProvider):
-    """Flask's JSON by orjson; non-string keys and unknown types are errors, as they should be."""
+    """Flask's JSON by orjson: keys that are not strings, and unknown types, are errors."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         return orjson.dumps(obj).decode()
@@ -44,46 +40,46 @@ class OrjsonProvider(JSONProvider):
 
 
 def read_json_body() -> bytes:
-    """Return the body of the request that Flask is handling, which says that it is JSON.
+    """Return the body of the current request, which must be declared as JSON.
 
-    Raises 415, 413, 408 or 400 (as werkzeug's exceptions) when there is none to be had.
+    Raises werkzeug's exceptions for 415, 413, 408 and 400.
     """
     mimetype = request.mimetype
     if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
-        sent = f"not {mimetype[:LONGEST_ECHO]!r}" if mimetype else "and the request names none"
-        raise UnsupportedMediaType(f"The Content-Type must be application/json, {sent}.")
+        sent = f"not {mimetype[:LONGEST_ECHO]!r}" if mimetype else "and it is missing"
+        raise UnsupportedMediaType(f"The Content-Type must be {JSON}, {sent}.")
     encoding = request.headers.get("Content-Encoding", "").lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMediaType(
-            f"A body with Content-Encoding {encoding[:LONGEST_ECHO]!r} is not accepted; "
-            "send it uncompressed."
+            f"The Content-Encoding {encoding[:LONGEST_ECHO]!r} is not supported; send the body "
+            "uncompressed."
         )
     return _read_body()
 
 
 def encode(schema: Schema, answer: object) -> bytes:
-    """Write ``answer`` as ``schema`` dumps it, and a newline for those at a terminal."""
+    """Return ``answer``, dumped by ``schema``, as JSON with a newline at its end."""
     return orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def reply(schema: Schema, answer: object, status: int = 200) -> Response:
-    """Answer with ``answer`` as ``schema`` dumps it."""
+    """Return a response with ``answer``, dumped by ``schema``, as JSON."""
     return Response(encode(schema, answer), status, mimetype=JSON)
 
 
 def reply_encoded(
     body: bytes | Iterable[bytes], headers: Iterable[tuple[str, str]] = ()
 ) -> Response:
-    """Answer with JSON that is written already, or written while it is sent."""
+    """Return a response whose JSON is encoded already, or is encoded while it is sent."""
     response = Response(body, mimetype=JSON)
     response.headers.extend(headers)
     return response
 
 
 def _read_body() -> bytes:
-    """Read the whole body from the server, within the limits of size and time.
+    """Return the whole body, read within the limits of size and time.
 
-    Read here and not by Flask, which cuts a chunked body at the limit without a word.
+    Flask would silently cut a chunked body at the limit.
     """
     environ = request.environ
     limit = current_lantern().settings.limits.max_body_bytes
@@ -92,26 +88,34 @@ def _read_body() -> bytes:
     if length is None and not environ.get("wsgi.input_terminated"):
         return b""
     if length is not None and length > limit:
-        raise RequestEntityTooLarge
-    # Both names are the servers' own: the connection of this request.
+        raise _too_large(limit)
+    # Gunicorn's and werkzeug's names for the connection of this request.
     connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     with ReadDeadline(connection, seconds) as deadline:
         try:
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
         except Exception as error:
-            # Chunks that are malformed or end early: each server has exceptions of its own for
-            # that, which PEP 3333 doesn't name.
+            # Each server has its own exceptions for chunks that are malformed or end early: PEP
+            # 3333 names none.
             close_after_answer()
             if not deadline.passed:
                 raise BadRequest("The body ended early, or its chunks are malformed.") from error
             body = b""
     if deadline.passed:
-        # What comes of the body after this must not be taken for a request of its own.
+        # The rest of the body must not be parsed as another request.
         close_after_answer()
-        raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.")
+        raise RequestTimeout(
+            f"The body did not arrive within {seconds:g} seconds (server.body_timeout_seconds)."
+        )
     if length is not None and len(body) < length:
         close_after_answer()
         raise BadRequest(f"The body ended after {len(body):,} of {length:,} bytes.")
     if len(body) > limit:
-        raise RequestEntityTooLarge
+        raise _too_large(limit)
     return body
+
+
+def _too_large(limit: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(
+        f"The body exceeds the limit of {limit:,} bytes (limits.max_body_bytes)."
+    )

@@ -1,9 +1,8 @@
-"""A deadline for the body of a request, under workers that read from blocking sockets.
+"""A read deadline for request bodies, under workers that read from blocking sockets.
 
-Gunicorn's workers wait for a body as long as its sender likes. One thread a process watches the
-connections that are being read from, and ends the reading (not the connection) of those that are
-overdue: the reader then gets what came so far, and can still answer (not under TLS, where the end
-of the stream is the end of the conversation).
+Gunicorn's own workers wait indefinitely for a body. Here, one thread per process watches the
+connections that are being read, and shuts the overdue ones down for reading only: the reader gets
+what has arrived, and can still send a response (except under TLS).
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ _served = threading.local()
 
 
 def begin_request(request: Any) -> None:
-    """Note the request that this thread is about to serve; Gunicorn's ``pre_request`` hook."""
+    """Remember the request that this thread is about to serve; Gunicorn's ``pre_request`` hook."""
     _served.request = request
 
 
 def close_after_answer() -> None:
-    """Close the connection of this thread's request once it is answered.
+    """Close the connection of this thread's request after the response.
 
-    Gunicorn takes no notice of a ``Connection`` header of ours, so its request is told.
+    Gunicorn ignores a ``Connection`` header of the application, so its request is changed.
     """
     request = getattr(_served, "request", None)
     if request is not None:
@@ -34,9 +33,9 @@ def close_after_answer() -> None:
 
 
 class ReadDeadline:
-    """A context in which reading from ``connection`` ends after ``seconds``.
+    """A context manager that stops reading from ``connection`` after ``seconds``.
 
-    ``passed`` tells whether it did. Without a connection (a test client) it does nothing.
+    ``passed`` is True if it did. Without a connection (a test client) it does nothing.
     """
 
     def __init__(self, connection: socket.socket | None, seconds: float) -> None:
@@ -60,19 +59,21 @@ class ReadDeadline:
         if self._connection is not None:
             _watcher.remove(self)
 
-    def overdue(self, now: float) -> bool:
+    def is_overdue(self, now: float) -> bool:
+        """Return True if the deadline has passed at the monotonic time ``now``."""
         return now >= self._at
 
     def end_reading(self) -> None:
+        """Shut the connection down for reading."""
         self.passed = True
         assert self._connection is not None
-        with contextlib.suppress(OSError):  # it is gone already
-            # Not the method of a TLS socket, which would answer in clear text from then on.
+        with contextlib.suppress(OSError):  # closed already
+            # Not the method of a TLS socket, which would go on in clear text.
             socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
 
 class _Watcher:
-    """The thread and its list. The thread starts with the first deadline, so after any fork."""
+    """The thread that enforces deadlines. It starts with the first one, so after any fork."""
 
     INTERVAL = 0.25
 
@@ -102,9 +103,9 @@ class _Watcher:
             self._any.wait()
             time.sleep(self.INTERVAL)
             now = time.monotonic()
-            # Under the lock, so that no connection is touched after its request removed it.
+            # Under the lock, so that no connection is touched once its request has removed it.
             with self._lock:
-                overdue = {deadline for deadline in self._deadlines if deadline.overdue(now)}
+                overdue = {deadline for deadline in self._deadlines if deadline.is_overdue(now)}
                 for deadline in overdue:
                     deadline.end_reading()
                 self._deadlines -= overdue

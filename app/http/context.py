@@ -1,7 +1,7 @@
-"""The context of a request: what is known of it while it is served.
+"""The request context: what is known of a request while it is served.
 
-The admission middleware makes it and leaves it in the WSGI environ, where whatever answers finds
-it. When it ends, the request is logged and counted once.
+The admission middleware creates it and puts it in the WSGI environ, where the fast path and Flask
+find it. When it ends, the request is logged and counted, once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _LONGEST_PATH_SHOWN = 200
 
 
 class RequestContext:
-    """A request from its start to its end: ``started`` is a reading of `perf_counter`.
+    """A request from its start to its end.
 
-    The guard notes the ``caller``, where keys are required. Who serves it notes the ``route`` it
-    matched, the ``model`` and ``model_version`` that answer, and the ``rows`` that were predicted.
-    ``failure`` is what the fast path failed with, until Flask words it. ``environ`` is WSGI's,
-    for the headers; ``path`` is as the client has it, with the prefix.
+    ``started`` is a reading of `perf_counter`, and ``path`` is the client's, with the prefix.
+    Admission sets the ``caller``, if keys are required. The fast path or Flask sets the ``route``,
+    the ``model`` and ``model_version`` that predict, and the number of ``rows`` that were
+    predicted. ``failure`` is the exception of the fast path, until Flask handles it. ``environ`` is
+    that of WSGI, for the headers.
     """
 
     __slots__ = (
@@ -60,7 +61,7 @@ class RequestContext:
         self.path = path
         self.environ = environ
         given_id = environ.get(_GIVEN_ID)
-        # An id goes into logs and headers: only what can't be mistaken for anything else is kept.
+        # The id is written to logs and headers: one with other characters is replaced.
         self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
         self.route = "unmatched"
         self.caller: str | None = None
@@ -70,26 +71,26 @@ class RequestContext:
         self.failure: Exception | None = None
 
     def raise_failure(self) -> None:
-        """Raise what this request has failed with already, if it has; nothing keeps it then."""
+        """Raise and forget the exception that the fast path failed with, if it did."""
         failure, self.failure = self.failure, None
         if failure is not None:
             try:
                 raise failure
             finally:
-                del failure  # its traceback holds this frame, which must not hold it
+                del failure  # its traceback refers to this frame: no cycle
 
     def end(
         self, status: int, metrics: Metrics, seconds: float | None = None, *, complete: bool = True
     ) -> None:
-        """Log and count the request, which is answered with ``status``.
+        """Log and count the request, whose response has the ``status``.
 
-        It took ``seconds``, by default those since it began. ``complete`` is False where the caller
-        left before the answer was whole. It lets go of the environ, which holds it: in a circle
-        they would keep each other, and the body with them, until the garbage is collected.
+        It took ``seconds``, by default those since it began. ``complete`` is False if the caller
+        left before the end of the response. The environ is released: it refers to the context, and
+        the cycle would keep both, and the body, until the next garbage collection.
         """
         if seconds is None:
             seconds = perf_counter() - self.started
-        # Labels are bounded: neither a path nor a method that someone made up becomes one.
+        # Labels are bounded: a method or path that a caller made up must not become one.
         method = self.method if self.method in _METHODS else "other"
         metrics.request_served(method, self.route, status, seconds)
         fields = {
@@ -111,13 +112,13 @@ class RequestContext:
 
 
 class StreamedResponse:
-    """The body of a response (200) that is made while it is sent; it ends ``context`` when it is
-    whole, or given up.
+    """The body of a response (200) that is encoded while it is sent.
 
-    The first part is made at once: what raises, raises before the answer begins. The request takes
-    as long as until then, and as making the other parts; the caller's time to read them, and that
-    of others who are served in between, don't count. ``held`` is how many bytes of memory ``parts``
-    are made from.
+    It ends ``context`` when it is complete or abandoned. The first part is encoded at once, so that
+    exceptions are raised before the response begins. The logged time of the request is that until
+    then plus that of encoding the other parts, without the time that the caller takes to read, or
+    that other requests take in between. ``held`` is how many bytes of memory ``parts`` are made
+    from.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class StreamedResponse:
         if self._seconds is None:
             self._seconds = begun - self._context.started
             set_held_bytes(self._context.environ, self._held)
-            self._context.environ["wsgi.input"] = io.BytesIO()  # nobody reads again what was sent
+            self._context.environ["wsgi.input"] = io.BytesIO()  # the request's body is not needed
         part = next(self._parts, None)
         self._seconds += perf_counter() - begun
         if part is None:
@@ -148,7 +149,7 @@ class StreamedResponse:
         return part
 
     def close(self) -> None:
-        """Discard what is left of the answer, if anything is; servers call it (PEP 3333)."""
+        """Discard the rest of the response, if there is one; servers call this (PEP 3333)."""
         self._end(complete=False)
 
     def _end(self, *, complete: bool) -> None:
@@ -158,13 +159,13 @@ class StreamedResponse:
 
 
 def init_app(app: Flask) -> None:
-    """Take over the context of every request that Flask handles, and end it."""
+    """Register the functions that complete and end the context of requests in Flask."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def current_context() -> RequestContext:
-    """Return the context of the request that Flask is handling."""
+    """Return the context of the current request."""
     context: RequestContext = request.environ[CONTEXT]
     return context
 
@@ -175,7 +176,7 @@ def _begin() -> None:
     context.method = request.method
     if request.url_rule:
         context.route = request.url_rule.rule
-    # Too large, too late or malformed: the worker has not read it.
+    # Too large, too late or malformed: the worker has not read it, and the response is made here.
     if REJECTION in environ:
         rejected = rejection(environ)
         if rejected.retry_after is not None:
@@ -205,5 +206,5 @@ os.register_at_fork(after_in_child=_renew)
 
 
 def _new_id() -> str:
-    """Return an id that no other request has: the process's own random half, and a number."""
+    """Return a unique id: 64 random bits of this process, and the number of the request."""
     return f"{_process.hex()}{next(_numbers):016x}"

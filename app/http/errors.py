@@ -1,4 +1,4 @@
-"""Every failure becomes one problem document (RFC 9457); this module alone knows how."""
+"""Error handlers: every exception becomes a problem document (RFC 9457), here and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.routing import RequestRedirect
 
 from ..access.header_names import RETRY_AFTER
@@ -30,21 +30,20 @@ from ..model.features import describe_mismatch
 from ..protocols.raw_json import NotJson
 from .body import LONGEST_ECHO
 from .context import current_context
-from .extension import current_lantern
 from .problems import PROBLEM_JSON, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
 
 _ORIGIN = re.compile(r"\A[a-z]+://[^/]*/*")
-"""What stands before the path of a URL; with all slashes, of which two would begin a host."""
+"""The part of a URL before its path, with all slashes: two of them would begin a host."""
 
 
 class Draining(Exception):
-    """This worker is about to stop and takes no new work."""
+    """The worker is about to stop, so load balancers should send requests elsewhere."""
 
 
 def init_app(app: Flask) -> None:
-    """Turn every exception that a view or Flask raises into a problem document."""
+    """Register the handlers of the exceptions that views and Flask raise."""
     app.before_request(_redirect)
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
@@ -61,7 +60,7 @@ def init_app(app: Flask) -> None:
 
 
 def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault] = ()) -> Response:
-    """Answer the request that Flask is handling with a problem document."""
+    """Return a problem document as the response to the current request."""
     context = current_context()
     body = problem_document(
         status, detail, path=context.path, request_id=context.request_id, kind=kind, faults=faults
@@ -70,7 +69,7 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
 
 
 def _redirect() -> ResponseReturnValue | None:
-    """Redirect where werkzeug would, and not to scheme and host: the last proxy may have others."""
+    """Redirect as werkzeug does, but without scheme and host, which a proxy may have changed."""
     routing = request.routing_exception
     if not isinstance(routing, RequestRedirect):
         return None
@@ -92,7 +91,7 @@ def _validation_error(error: ValidationError) -> Response:
 
 
 def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    """Walk through marshmallow's nested messages, whose leaves are ours or sentences of its own."""
+    """Yield the faults in marshmallow's nested messages: ours, or made from its sentences."""
     if isinstance(messages, dict):
         for key, inner in sorted(messages.items()):  # marshmallow's order is that of a set
             yield from _faults(inner, path if key == "_schema" else (*path, key))
@@ -105,12 +104,13 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
 
 
 def _batch_too_large(error: BatchTooLarge) -> Response:
-    fault = Fault(("samples",), f"has {error.rows} rows, at most {error.limit} are accepted")
+    detail = f"has {error.rows:,} rows, which exceeds the limit of {error.limit:,}"
+    fault = Fault(("samples",), detail)
     return problem(413, str(error), kind="batch-too-large", faults=[fault])
 
 
 def _answer_too_large(error: AnswerTooLarge) -> Response:
-    detail = f"has {error.rows} rows; the answer to at most {error.largest} is small enough"
+    detail = f"has {error.rows:,} rows; send at most {error.largest:,} in one request"
     return problem(413, str(error), kind="answer-too-large", faults=[Fault(("samples",), detail)])
 
 
@@ -118,10 +118,7 @@ def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
         [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
     )
-    faults = [
-        Fault(path, "the model gives no finite probabilities for it")
-        for path in islice(paths, MAX_FAULTS)
-    ]
+    faults = [Fault(path, "the model's output is not finite") for path in islice(paths, MAX_FAULTS)]
     return problem(422, str(error), kind="non-finite-output", faults=faults)
 
 
@@ -135,24 +132,21 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
 
 
 def _draining(error: Draining) -> Response:
-    answer = problem(503, "This worker is shutting down.", kind="draining")
+    answer = problem(503, "The worker is shutting down. Retry the request.", kind="draining")
     answer.headers[RETRY_AFTER] = "1"  # another worker, or its successor, is there by then
     return answer
 
 
 def _http_exception(error: HTTPException) -> ResponseReturnValue:
     status = error.code or 500
-    if error.response is not None or status < 400:  # made on purpose
+    if error.response is not None or status < 400:  # a response, raised on purpose
         return error.get_response(request.environ)
     detail = error.description or HTTPStatus(status).phrase
-    if isinstance(error, RequestEntityTooLarge):
-        limit = current_lantern().settings.limits.max_body_bytes
-        detail = f"The body is larger than the {limit:,} bytes that are accepted."
-    elif status == 404:
-        detail = f"There is nothing at {current_context().path[:LONGEST_ECHO]}."
+    if status == 404:
+        detail = f"Not found: {current_context().path[:LONGEST_ECHO]}"
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-        detail = f"{request.method[:20]} is not allowed here; allowed: {allowed}."
+        detail = f"The method {request.method[:20]} is not allowed for this URL; use {allowed}."
     answer = problem(status, detail)
     for name, value in error.get_headers(request.environ):
         if name.lower() not in ("content-type", "content-length"):

@@ -1,9 +1,9 @@
-"""The fast path: predictions answered in front of Flask, whose dispatch costs more than they do.
+"""The fast path: predictions without Flask, whose dispatch costs more than a prediction.
 
-It takes only the plain case of a prediction. Whatever else comes goes to Flask as if nobody had
-looked at it. What fails on the way goes there with its failure: every error is Flask's to word, and
-none is found again. Both ways share the request's context, the handlers, the log and the metrics;
-``[server] fast_path = false`` takes it away.
+It serves only plain predictions, and passes every other request on to Flask unchanged. If a
+prediction fails, Flask gets the exception too, so that error responses are made in one place and no
+work is done twice. Both ways share the request context, the handlers, the log and the metrics.
+``server.fast_path = false`` turns it off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class FastPath:
-    """WSGI middleware that answers plain predictions by ``lantern`` and hands on the rest."""
+    """WSGI middleware that serves plain predictions, and passes other requests on."""
 
     def __init__(self, application: Application, lantern: Lantern, table: RouteTable) -> None:
         self._application = application
@@ -47,7 +47,7 @@ class FastPath:
         ):
             return self._application(environ, start_response)
         stream = environ["wsgi.input"]
-        # Such a stream is a body that has arrived; any other may have to be waited for.
+        # A body that has arrived; reading another kind of stream may block.
         if type(stream) is not io.BytesIO or stream.tell():
             return self._application(environ, start_response)
         body = stream.getvalue()
@@ -64,7 +64,7 @@ class FastPath:
             answer, headers = found.route.handler(lantern, found.service, context, lambda: body)
         except Exception as error:
             context.failure = error
-        # Not in the handler: Flask's own errors would have this one as their context.
+        # Not in the except clause: exceptions of Flask would get this one as their context.
         if context.failure is not None:
             return self._application(environ, start_response)
         headers = [("Content-Type", JSON), *headers, *PLAIN, (REQUEST_ID, context.request_id)]
@@ -79,5 +79,5 @@ class FastPath:
 
 @lru_cache(maxsize=256)
 def _is_plain_host(host: str) -> bool:
-    """Return whether Flask surely takes ``host``; clients send the same again and again."""
+    """Return True if Flask is certain to accept ``host``. Cached, because clients repeat it."""
     return _PLAIN_HOST.fullmatch(host) is not None

@@ -1,8 +1,7 @@
-"""A prediction from the bytes of a body to the bytes of an answer, whoever carries them.
+"""Prediction handlers: from the bytes of a request body to those of a response body.
 
-Flask's views and the fast path in front of Flask call the same two functions, so what is
-validated, predicted, logged and counted can't differ between them. They know neither Flask's
-request nor its response.
+Flask's views and the fast path call the same two functions, so that both validate, predict, log and
+count alike. The handlers use neither Flask's request nor its response.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from .extension import Lantern
 
 Body = bytes | StreamedResponse
 Answer = tuple[Body, list[tuple[str, str]]]
-"""The JSON of an answer, and the headers that it alone has. A large one is streamed in parts, and
-ends its context itself.
-"""
+"""The JSON of a response, and its headers. A large one is streamed, and ends its context itself."""
 
 _PINNED_VERSION = environ_key(MODEL_VERSION)
 
@@ -38,11 +35,11 @@ _PINNED_VERSION = environ_key(MODEL_VERSION)
 def predict(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify the one sample in the body.
+    """Classify the sample in the body.
 
-    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, 400 for what isn't
-    JSON, marshmallow's `ValidationError`, and `NonFiniteOutput`; nothing is logged or counted
-    before all is well.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
+    marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions are logged
+    and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
@@ -63,7 +60,7 @@ def predict(
     )
     if rollout.mode == "canary":
         if not prediction.was_cached:
-            lantern.metrics.predicted_beside(model, seconds)
+            lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         _shadow(lantern, rollout, model, row, [prediction.probabilities])
     return body, headers
@@ -72,8 +69,9 @@ def predict(
 def predict_batch(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify every sample in the body, or refuse them all; raises as `predict` does, and
-    `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
+    """Classify every sample in the body.
+
+    Raises what `predict` raises, `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
@@ -91,12 +89,12 @@ def predict_batch(
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
-    """Return the number of rows that a batch for ``model`` may have at most."""
+    """Return the largest number of rows that a batch for ``model`` may have."""
     return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
 
 
 def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
-    """Return the body of an answer: its bytes, or a stream if it has several parts."""
+    """Return the body of a response: its bytes, or a stream if it has several parts."""
     if len(encoded) == 1:
         (body,) = encoded
         return body
@@ -111,13 +109,13 @@ def _shadow(
     matrix: NDArray[np.float32],
     probabilities: Probabilities,
 ) -> None:
-    """Offer to the shadow what the stable version answered."""
+    """Offer the rows and the probabilities of the stable version to the shadow, if there is one."""
     if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
         lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
 
 
 def choose(lantern: Lantern, rollout: Rollout, context: RequestContext) -> Model:
-    """Return the model that answers a request: the one it pins, or that its routing key falls to.
+    """Return the model for a request: the pinned version, or the one that its routing key selects.
 
     Raises `VersionNotLoaded`.
     """

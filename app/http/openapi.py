@@ -1,7 +1,7 @@
-"""OpenAPI 3.0.3 from the schemas (apispec), shown by flasgger with a current Swagger UI.
+"""The OpenAPI 3.0.3 document, made from the schemas by apispec, and its page by flasgger.
 
-The document is built from the model that is loaded, so its features and examples are real. The
-page asks no other host for anything: its files come from the package ``swagger-ui-py``.
+The document is built from the loaded model, so its features and examples are real. The page loads
+nothing from other hosts: the files of a current Swagger UI come from the package ``swagger-ui-py``.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from .problems import PROBLEM_JSON
 from .routes import Description, Route, declare, declared
 
 _ERRORS = {
-    400: "The body isn't JSON, or the features aren't exactly the model's.",
-    404: "No such model, or the version that was asked for is not loaded.",
+    400: "The body is not JSON, or its features don't match the model's.",
+    404: "The model does not exist, or the requested version is not loaded.",
     408: "The body did not arrive in time.",
-    413: "The body, the batch, or the answer to it, is too large.",
-    415: "The body isn't declared as JSON.",
-    422: "JSON of the wrong shape, or a value that isn't a finite number.",
-    500: "An internal error; the log of the server says more.",
-    503: "No model is loaded, or the server is overloaded: Retry-After says when to retry.",
+    413: "The body, the batch or its response is too large.",
+    415: "The Content-Type is not JSON.",
+    422: "The JSON has the wrong shape, or a value is not a finite number.",
+    500: "Internal server error.",
+    503: "No model is loaded, or the server is overloaded. Retry-After says when to retry.",
 }
 _MAX_SHOWN = 100
-"""Classes that are named, and shown in an example; of a model with more, only the first."""
+"""The most classes that are listed, or shown in an example."""
 _MAX_DESCRIBED = 1000
-"""Features that are described one by one: the document is built for each request."""
+"""The most features that are described one by one: the document is built for each request."""
 _WARNINGS = {
     FEATURE_WARNINGS: {
-        "description": "The features with a value outside the range seen in training.",
+        "description": "Features whose values are outside the range of the training data.",
         "schema": {"type": "string"},
     }
 }
@@ -66,19 +66,19 @@ _WARNINGS = {
 _VERSION = {
     "name": MODEL_VERSION,
     "in": "header",
-    "description": "Ask for a version that is loaded; 404 for any other.",
+    "description": "The version of the model to use. It must be loaded, or the response is 404.",
     "schema": {"type": "string"},
 }
 _TIMEOUT = {
     "name": REQUEST_TIMEOUT,
     "in": "header",
-    "description": "How long the request may wait for its turn, where less than the service's "
-    "own limit; 503 at once if it would be longer.",
+    "description": "How many milliseconds the request may wait in the queue, if fewer than the "
+    "server's own limit. If it would wait longer, the response is 503.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
 }
 _ROUTING = {
     "in": "header",
-    "description": "Which caller this is: one caller stays on one side of a canary.",
+    "description": "Identifies the caller: during a canary, a caller keeps to one version.",
     "schema": {"type": "string"},
 }
 
@@ -89,7 +89,7 @@ _SECURITY_SCHEMES = {
 }
 _RETRY_AFTER = {
     RETRY_AFTER: {
-        "description": "Whole seconds until the next request is admitted.",
+        "description": "Seconds until the next request is allowed.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     }
@@ -101,18 +101,16 @@ _PAGES = (
     "flasgger.oauth_redirect",
 )
 _STATIC_FILES = ("static", "flasgger.static")
-"""Endpoints of Flask and flasgger, which can't declare their routes themselves."""
+"""Endpoints of Flask and flasgger, whose routes are declared here for them."""
 
 
 class Documentation(Swagger):  # type: ignore[misc]
-    """Flasgger's page and routes around a document of our own."""
+    """Flasgger's page and routes, for a document that it doesn't build."""
 
     def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
-        """Return the OpenAPI document for the model that is loaded now, under the prefix of the
-        request that is handled.
-        """
+        """Return the OpenAPI document for the loaded model, below the current request's prefix."""
         lantern = current_lantern()
-        # In this order: what is loaded for this may be what has the name.
+        # In this order, because loading a model may reveal its name.
         loaded = [(service.loaded, service.name) for service in lantern.services]
         models = {name: model for model, name in loaded}
         settings = lantern.settings
@@ -125,7 +123,7 @@ class Documentation(Swagger):  # type: ignore[misc]
 
 
 def init_app(app: Flask) -> None:
-    """Serve the document at ``/openapi.json`` and the page at ``/docs``."""
+    """Register the document at ``/openapi.json`` and the page at ``/docs``."""
     Documentation(
         app,
         config={
@@ -155,10 +153,9 @@ def openapi(
     limits: LimitSettings,
     routing_header: str,
 ) -> dict[str, Any]:
-    """Build the OpenAPI document of a service with ``models``, None being one that isn't loaded.
+    """Return the OpenAPI document of a service with ``models``, by name; None if one isn't loaded.
 
-    The first is the one that calls without a name are for. ``routes`` are declared by their
-    endpoints.
+    The first is the default model. ``routes`` are the declared routes by their endpoints.
     """
     (model, *others) = models.values()
     spec = APISpec(
@@ -185,7 +182,7 @@ def openapi(
 
 
 def _schemas(routes: Iterable[Route]) -> Iterator[tuple[str, Schema]]:
-    """Return the schemas of the routes' answers by their names, each once, and that of problems."""
+    """Yield the schemas of the routes' responses with their names, each once, and of problems."""
     found: dict[str, Schema] = {}
     for route in routes:
         assert route.description is not None
@@ -202,28 +199,30 @@ def _name_of(schema: Schema) -> str:
 
 
 def describe_access(document: dict[str, Any], guard: Guard) -> None:
-    """Add to ``document`` what ``guard`` looks at now: keys, scopes, and the rate."""
+    """Add to ``document`` what ``guard`` requires now: keys, scopes, and a rate."""
     if guard.keys_required:
         document["components"]["securitySchemes"] = _SECURITY_SCHEMES
     for path, operations in document["paths"].items():
         rule = path.replace("{", "<").replace("}", ">")
-        need = guard.required_scope(rule)
+        scope = guard.required_scope(rule)
         for operation in operations.values():
             responses = operation["responses"]
-            if need != OPEN:
+            if scope != OPEN:
                 operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
-                responses |= _problem("400", _or(responses, "400", "Two different keys."))
+                responses |= _problem("400", _or(responses, "400", "Two different keys were sent."))
                 responses |= _problem("401", "The API key is missing, unknown, revoked or expired.")
-                responses |= _problem("503", _or(responses, "503", "The keys can't be read."))
-            if need not in (OPEN, ANY_KEY):
-                responses |= _problem("403", f"The key lacks the scope {need}.")
+                responses |= _problem(
+                    "503", _or(responses, "503", "The server can't read its keys.")
+                )
+            if scope not in (OPEN, ANY_KEY):
+                responses |= _problem("403", f"The API key lacks the scope {scope}.")
             if guard.has_rate_limit and guard.is_rate_limited(rule):
-                responses |= _problem("429", "More requests than the rate of a caller allows.")
+                responses |= _problem("429", "The caller's rate limit is exceeded.")
                 responses["429"]["headers"] = _RETRY_AFTER
 
 
 def _or(responses: Mapping[str, Any], status: str, reason: str) -> str:
-    """Say ``reason`` after what there is to say of ``status`` already."""
+    """Return the description of ``status``, if there is one already, followed by ``reason``."""
     known = responses.get(status)
     return f"{known['description']} {reason}" if known else reason
 
@@ -233,9 +232,9 @@ def _features_name(model: str) -> str:
 
 
 class OperationBuilder:
-    """Describes the operations of a service whose first model is ``model``, of those in ``names``.
+    """Builds operations with the features, examples and limits of ``model``, the default one.
 
-    The features, examples and limits are the model's own.
+    ``names`` are those of all models.
     """
 
     def __init__(
@@ -255,7 +254,7 @@ class OperationBuilder:
         self._prediction = _example_prediction(model, self._sample)
 
     def operation(self, name: str, route: Route, rule: str) -> dict[str, Any]:
-        """Describe what the view ``name`` does for one of the rules of its route."""
+        """Return the operation of the view ``name`` for one rule of its route."""
         description = route.description
         assert description is not None
         is_by_name = "<name>" in rule
@@ -263,7 +262,7 @@ class OperationBuilder:
         if is_by_name:
             parameters.insert(0, self._name_parameter())
         operation: dict[str, Any] = {
-            "summary": description.summary + ", by the model of that name" * is_by_name,
+            "summary": description.summary + " with a named model" * is_by_name,
             "tags": [description.tag],
             "operationId": name + "_by_name" * is_by_name,
             **({"parameters": parameters} if parameters else {}),
@@ -274,7 +273,7 @@ class OperationBuilder:
         return operation
 
     def _name_parameter(self) -> dict[str, Any]:
-        # Without an enumeration while a name is still to be learnt.
+        # No enumeration while the name of a model is unknown.
         known = {"enum": self._names} if all(self._names) else {}
         return {
             "name": "name",
@@ -286,17 +285,16 @@ class OperationBuilder:
     def _body(self, member: str, *, is_by_name: bool) -> dict[str, Any]:
         is_any = is_by_name and len(self._names) > 1
         schema: dict[str, Any] = {"$ref": f"#/components/schemas/{_features_name('')}"}
-        largest = f"At most {self._largest_batch:,} samples; more are answered 413."
+        largest = f"At most {self._largest_batch:,} samples; the response to more is 413."
         if is_any:
             names = ("", *self._names[1:])
             schema = {
                 "oneOf": [{"$ref": f"#/components/schemas/{_features_name(n)}"} for n in names]
             }
-            largest = "At most max_batch_size of the model's info; more are answered 413."
+            largest = "At most the model's max_batch_size samples; the response to more is 413."
         example: Any = None if is_any else self._sample or None
         if member == "samples":
-            # In words, not as maxItems: a larger batch is well-formed, and answered 413 for its
-            # size.
+            # Not as maxItems: a larger batch is valid by the schema, and its response is 413.
             schema = {"type": "array", "description": largest, "items": schema}
             example = example and [example] * 2
         return _body(member, schema, example)
@@ -370,12 +368,12 @@ def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
 
 def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
     if not features:
-        return {"type": "object", "description": "No model is loaded: its features aren't known."}
+        return {"type": "object", "description": "No model is loaded, so the features are unknown."}
     if len(features) > _MAX_DESCRIBED:
         return {
             "type": "object",
-            "description": f"A number for each of {len(features):,} features: the model's info "
-            "lists them.",
+            "description": f"A number for each of {len(features):,} features, which the model's "
+            "info lists.",
             "additionalProperties": {"type": "number", "nullable": True},
         }
     return {
@@ -396,7 +394,7 @@ def _feature_schema(feature: Feature) -> dict[str, Any]:
     schema: dict[str, Any] = {
         "type": "number",
         "description": "; ".join(described),
-        # What is finite as float32; the range of training is advice, and no bound.
+        # What is finite as float32; the range of the training data is not a bound.
         "minimum": -FLOAT32_OVERFLOW,
         "exclusiveMinimum": True,
         "maximum": FLOAT32_OVERFLOW,
@@ -414,7 +412,7 @@ def _example(feature: Feature) -> float:
 
 
 def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
-    """Return the model's real answer for the example, if it has one that can be read."""
+    """Return the model's prediction for the example; None if it has none, or one too long."""
     if model is None or len(model.classes) > _MAX_SHOWN or not sample:
         return None
     try:
@@ -433,14 +431,14 @@ def _description(model: Model | None) -> str:
     classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
     more = len(manifest.classes) - _MAX_SHOWN
     return (
-        f"Serves **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"Serves the model **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
         f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
     )
 
 
 def _swagger_ui_files() -> Path:
-    # Found, not imported: only its static files are wanted.
+    # Located without importing it: only its static files are needed.
     package = importlib.util.find_spec("swagger_ui")
     if package is None or package.origin is None:
-        raise RuntimeError("The package swagger-ui-py is not installed: pip install swagger-ui-py")
+        raise RuntimeError("The package swagger-ui-py is missing: pip install swagger-ui-py")
     return Path(package.origin).parent / "static"

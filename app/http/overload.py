@@ -1,7 +1,7 @@
-"""Overload: how long a request may wait for its turn, and the rejection of one that can't have it.
+"""Load shedding: how long a request may wait in the queue, and the rejection of one that can't.
 
-The worker knows how long requests wait (`app.worker.request_queue`); here stands how long they may.
-A rejection costs a small part of a prediction, and says when to come again.
+The worker measures how long requests wait (`app.worker.request_queue`); this module decides how
+long they may. A rejection costs a small part of a prediction, and says when to retry.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Overloaded(RequestRejected):
-    """A request that waited for its turn for longer than it may, or would; both in seconds."""
+    """A request whose wait in the queue exceeds its budget; both in seconds."""
 
     status = 503
     kind = "overloaded"
     reason = "overloaded"
-    # The least that the header can say; what waits now is gone by then.
+    # The shortest that the header allows; by then the current queue has been served.
     headers = ((RETRY_AFTER, "1"),)
 
     def __init__(self, waits: float, may_wait: float) -> None:
@@ -37,7 +37,7 @@ class Overloaded(RequestRejected):
 
 
 class BadBudget(RequestRejected):
-    """The header is there and is not a number of milliseconds."""
+    """The header X-Request-Timeout-Ms is not a number of milliseconds."""
 
     kind = "bad-request"
 
@@ -46,11 +46,11 @@ class BadBudget(RequestRejected):
 
 
 class WaitBudget:
-    """How long requests may wait, in seconds, by their environ.
+    """Returns how many seconds a request may wait in the queue, from its environ.
 
-    Predictions have the limit of the settings, and a caller may be in more of a hurry. Health,
-    metrics and all else always have their turn: who looks after a service looks most when it
-    is overloaded.
+    Predictions may wait for ``limits.queue_budget_ms``, or less if the caller says so. Health,
+    metrics and everything else may wait forever: operators look most at a service that is
+    overloaded.
     """
 
     def __init__(self, limits: LimitSettings) -> None:
@@ -63,8 +63,8 @@ class WaitBudget:
         return self._most if asked is None else min(asked, self._most)
 
     def check(self, environ: Mapping[str, Any]) -> None:
-        """Raise `Overloaded` for a request that the worker found to be too late, and `BadBudget`
-        for a header that makes no sense.
+        """Raise `Overloaded` for a request that the worker marked as overdue, and `BadBudget` for a
+        malformed header.
         """
         if OVERDUE in environ:
             raise Overloaded(overdue_seconds(environ), self(environ))
@@ -73,9 +73,9 @@ class WaitBudget:
 
 
 def caller_budget(environ: Mapping[str, Any]) -> float | None:
-    """Return the seconds that a caller is willing to wait; None where nothing valid is said.
+    """Return how many seconds the caller is willing to wait; None if it doesn't say, or malformed.
 
-    What is invalid is refused when the request is taken up, not while it is queued.
+    A malformed header is rejected when the request is served, not while it is queued.
     """
     text = environ.get(_TIMEOUT)
     return int(text) / 1000 if text is not None and _MILLISECONDS.fullmatch(text) else None

@@ -1,9 +1,8 @@
-"""The path prefix under which clients see the service, taken off the path of each request.
+"""The path prefix under which clients see the service, removed from the path of each request.
 
-There are two ways to have one. ``server.prefix`` is what paths begin with when they arrive. A proxy
-that strips a prefix itself says so in X-Forwarded-Prefix. Behind this module, ``SCRIPT_NAME`` holds
-the whole prefix, from which Flask makes every link, and ``PATH_INFO`` the path by which a request
-is routed, let in and counted.
+There are two ways to have one: requests arrive with the prefix ``server.prefix``, or a proxy strips
+a prefix and sends it in X-Forwarded-Prefix. After this module, ``SCRIPT_NAME`` is the whole prefix,
+which Flask puts in front of every link, and ``PATH_INFO`` is the path that is routed.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ _SPLIT = "lantern.prefix"
 
 
 class OutsidePrefix(RequestRejected):
-    """A path that doesn't begin with the prefix of this service."""
+    """The path doesn't begin with the prefix of this service."""
 
     status = 404
 
     def __init__(self, prefix: str) -> None:
-        super().__init__(f"Every path of this service begins with {prefix}/ (server.prefix).")
+        super().__init__(f"Not found: paths of this service begin with {prefix}/ (server.prefix).")
 
 
 class BadPrefix(RequestRejected):
-    """A proxy that is trusted says a prefix that is none."""
+    """A trusted proxy sent a prefix that is not valid."""
 
     def __init__(self, fault: ValueError) -> None:
         super().__init__(f"{FORWARDED_PREFIX} {fault}.")
 
 
 class PathPrefix:
-    """Splits the prefix from the paths of requests.
+    """Removes the prefix from the paths of requests.
 
-    ``prefix`` is what paths begin with when they arrive. ``proxies`` is how many proxies in front
-    are trusted, as for X-Forwarded-For.
+    ``prefix`` is what paths begin with when they arrive. ``proxies`` is the number of trusted
+    proxies, as for X-Forwarded-For.
     """
 
     def __init__(self, prefix: str, proxies: int) -> None:
@@ -49,12 +48,12 @@ class PathPrefix:
     def split(self, environ: dict[str, Any]) -> RequestRejected | None:
         """Split the path of a request into ``SCRIPT_NAME`` and ``PATH_INFO``, once.
 
-        Returns why the request is not for this service, or None. It is not raised, because only
-        callers who are let in learn what there is.
+        Return the rejection of a request that is not for this service, or None. It is not raised,
+        because only authorized callers may learn which paths exist.
         """
         if _SPLIT in environ:
             return None
-        mounted = environ.get("SCRIPT_NAME", "")  # by the server, which may have split at any byte
+        mounted = environ.get("SCRIPT_NAME", "")  # the server may have split at any byte
         prefix = self._prefix or mounted.rstrip("/")
         if prefix:
             path = mounted + environ.get("PATH_INFO", "")
@@ -71,11 +70,11 @@ class PathPrefix:
         return None
 
     def _stripped(self, forwarded: str) -> str:
-        """Return what our own proxies have stripped, one after another.
+        """Return the prefixes that the trusted proxies have stripped, joined.
 
-        Each that strips appends what it does, and others append nothing: so of the entries from the
-        right at most as many as there are proxies are theirs, and clients see all of these, the
-        outermost first. What stands before them, the caller made up. Raises `ValueError`.
+        A proxy that strips a prefix appends it, others append nothing: so at most the last
+        ``proxies`` entries are theirs, the outermost first. A client may have forged those before.
+        Raises `ValueError`.
         """
         entries = forwarded.split(",")[-self._proxies :]
         return "".join(parse_prefix(entry.strip(" \t")) for entry in entries)

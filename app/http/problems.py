@@ -1,4 +1,4 @@
-"""The one shape of every failure: a problem document (RFC 9457), whoever answers with it."""
+"""Problem documents (RFC 9457), the body of every error response."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def problem_document(
     kind: str = "",
     faults: Iterable[Fault] = (),
 ) -> bytes:
-    """Write a problem document in JSON; ``kind`` ends its type, the status's own name by default.
+    """Return a problem document as JSON. Its type ends with ``kind``, by default the status's name.
 
-    ``path`` and ``request_id`` are the request's.
+    ``path`` and ``request_id`` are those of the request.
     """
     title = HTTPStatus(status).phrase
     document = {
@@ -41,13 +41,12 @@ def problem_document(
             for fault in islice(faults, MAX_FAULTS)
         ],
     }
-    # As `PROBLEM` describes it, and without its dump: there is most to refuse when there is most
-    # to do.
+    # By the schema `PROBLEM`, but not dumped by it: most errors occur under the highest load.
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def json_pointer(path: Sequence[str | int]) -> str:
-    """Write ``path`` as a JSON pointer (RFC 6901), a part too long to read being cut."""
+    """Return ``path`` as a JSON pointer (RFC 6901), whose parts are cut where they are too long."""
     return "".join(
         "/" + str(part)[:LONGEST_ECHO].replace("~", "~0").replace("/", "~1") for part in path
     )

@@ -1,8 +1,7 @@
-"""Routes: all there is to say of an endpoint is said once, at its view.
+"""Routes: everything about an endpoint is declared once, at its view.
 
-A view is registered by `route`, instead of Flask's own decorator. What it declares is read where it
-is needed: its scope by the guard, its handler by the fast path, its description by the OpenAPI
-document.
+The decorator `route` replaces Flask's own. The guard reads the scope from the declaration, the fast
+path the handler, and the OpenAPI document the description.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the OpenAPI document says of a route.
+    """The description of a route in the OpenAPI document.
 
-    ``schema`` is that of the answer; ``explains`` says what it is, where the summary doesn't.
-    ``body`` is the member that the request's JSON has, and ``parameters`` names those of
-    `app.http.openapi`. ``errors`` are the statuses of problems, ``also`` other answers by their
-    status: what they are, and their schema. ``media_types`` are those of the answer beside JSON, or
-    all of them where there is no schema.
+    ``schema`` is that of the response, and ``explains`` describes it; the default is the summary.
+    ``body`` is the member of the request's JSON, and ``parameters`` are names of parameters in
+    `app.http.openapi`. ``errors`` are the statuses whose body is a problem document, and ``also``
+    maps other statuses to a description and a schema. ``media_types`` are those of the response
+    beside JSON, or all of them if there is no schema.
     """
 
     summary: str
@@ -52,9 +51,9 @@ class Description:
 class Route:
     """The declaration of an endpoint.
 
-    Of its ``rules`` the first is for the first model, and one with ``<name>`` for the model of that
-    name. ``access`` says who may ask. ``handler`` is what the fast path calls in place of the view;
-    see `app.http.handlers`. Without a ``description`` the OpenAPI document leaves it out.
+    A rule with ``<name>`` is for the model of that name, one without for the default model.
+    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view; see
+    `app.http.handlers`. A route without a ``description`` is not in the OpenAPI document.
     """
 
     access: Access
@@ -72,7 +71,7 @@ def route(
     handler: Handler | None = None,
     description: Description | None = None,
 ) -> Callable[[View], View]:
-    """Register a view for ``rules`` on ``blueprint``, and declare what a `Route` says of it."""
+    """Register a view for ``rules`` on ``blueprint``, and declare its `Route`."""
 
     def register(view: View) -> View:
         for rule in rules:
@@ -86,7 +85,7 @@ def route(
 
 
 def declare(app: App, routes: Mapping[str, Route]) -> None:
-    """Declare routes by their endpoints: those of extensions, which know no `route`."""
+    """Declare routes by their endpoints: for extensions, which don't use `route`."""
     app.extensions.setdefault(_DECLARED, {}).update(routes)
 
 
@@ -97,7 +96,7 @@ def declared(app: App) -> Mapping[str, Route]:
 
 
 def access_by_rule(app: App) -> Iterator[tuple[str, Access]]:
-    """Return each rule of ``app`` that is declared, and who may ask for it."""
+    """Yield each declared rule of ``app`` with its `Access`."""
     routes = declared(app)
     for rule in app.url_map.iter_rules():
         if rule.endpoint in routes:
@@ -105,7 +104,7 @@ def access_by_rule(app: App) -> Iterator[tuple[str, Access]]:
 
 
 class Found(NamedTuple):
-    """The route of a path: its rule, its declaration, and the model that it is for."""
+    """The route of a path: its rule, its declaration, and the service that it is for."""
 
     rule: str
     route: Route
@@ -113,10 +112,10 @@ class Found(NamedTuple):
 
 
 class RouteTable:
-    """Finds the declared routes of ``app`` by their paths, without a matcher.
+    """Finds the declared routes of ``app`` by their paths, in a dictionary.
 
-    It knows the paths that stand for themselves, and those of the models whose names are known by
-    now; where it finds nothing, Flask may still.
+    It has the paths of rules without variables, and those of the models whose names are known yet.
+    A path that is not found may still match in Flask.
     """
 
     def __init__(self, app: App, services: Collection[ModelService]) -> None:
@@ -134,7 +133,7 @@ class RouteTable:
         self._add_named()
 
     def find(self, path: str) -> Found | None:
-        """Return the route of ``path``; None where it can't be told from a table."""
+        """Return the route of ``path``, or None if it is not in the table."""
         if self._unnamed:
             self._add_named()
         return self._found.get(path)
@@ -149,5 +148,5 @@ class RouteTable:
 
 
 def takes_body(found: Found | None, method: str) -> bool:
-    """Return True if a request of ``method`` for a route has a body that is read."""
+    """Return True if the view of a route reads the body of a request of ``method``."""
     return found is not None and method in found.route.methods and method not in _WITHOUT_BODY

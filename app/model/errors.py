@@ -94,8 +94,8 @@ class BatchTooLarge(ModelError):
 
     def __init__(self, rows: int, limit: int) -> None:
         super().__init__(
-            f"The batch has {rows:,} rows and at most {limit:,} are accepted; "
-            "split it into several requests."
+            f"The batch of {rows:,} rows exceeds the limit of {limit:,} rows "
+            "(limits.max_batch_size). Split it into several requests."
         )
         self.rows = rows
         self.limit = limit
@@ -112,7 +112,7 @@ class AnswerTooLarge(ModelError):
         self.largest = limit // values_per_row
         super().__init__(
             f"The answer to {rows:,} rows of {values_per_row:,} values each would have "
-            f"{rows * values_per_row:,} values, and at most {limit:,} are given "
+            f"{rows * values_per_row:,} values, which exceeds the limit of {limit:,} "
             f"(limits.max_answer_values). Send at most {self.largest:,} rows in one request."
         )
 

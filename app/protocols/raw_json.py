@@ -1,8 +1,8 @@
-"""JSON that is read no further than somebody looks.
+"""JSON that is decoded lazily.
 
-A value stays as it was written (`msgspec.Raw`) until its members or its elements are asked for.
-What nobody asks for is skipped and becomes no object, so the work and the memory for a body that is
-going to be refused are in proportion to its bytes, whatever its shape. Nothing here knows HTTP.
+A value stays encoded (`msgspec.Raw`) until its members or its elements are requested, and the rest
+is skipped. So the time and the memory to reject a body are in proportion to its bytes, whatever its
+shape. Nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from msgspec import UNSET, Raw, UnsetType
 
 MAX_COMMAS = 50_000
-"""An object with many more commas than the members that it should have is not opened."""
+"""An object with this many more commas than expected members is not decoded."""
 NESTED_TOO_DEEPLY = "its arrays and objects are nested too deeply"
 
 _decode_raw = msgspec.json.Decoder(Raw).decode
@@ -38,11 +38,11 @@ _OUTLINES: dict[int, Any] = {
 
 
 class NotJson(ValueError):
-    """Bytes that aren't JSON; the message says why, and where."""
+    """The bytes are not JSON; the message says why, and where."""
 
 
 class NotAllObjects(ValueError):
-    """An array of which an element, the one at ``index``, is no object."""
+    """An element of an array, at ``index``, is no object."""
 
     def __init__(self, index: int) -> None:
         super().__init__(f"element {index} is no object")
@@ -50,10 +50,10 @@ class NotAllObjects(ValueError):
 
 
 def check(body: bytes) -> Raw:
-    """Return the value that ``body`` is, unread. Raises `NotJson`."""
+    """Return ``body`` as a raw value. Raises `NotJson`."""
     try:
         if not body.isascii():
-            body.decode()  # what is skipped is not looked into
+            body.decode()  # msgspec does not check what it skips
         return _decode_raw(body)
     except RecursionError:
         reason = NESTED_TOO_DEEPLY
@@ -78,21 +78,21 @@ def is_null(value: Raw) -> bool:
 
 
 def commas(value: Raw) -> int:
-    """Count the commas of a value, those in its strings too: one less than it has members at most.
+    """Return the number of commas in a value, including its strings: an upper bound of its members.
 
-    It takes a hundredth of the time that it takes to make them.
+    It takes a hundredth of the time to decode them.
     """
     return bytes(value).count(b",")
 
 
 def commas_of_member(value: Raw, name: str) -> int:
-    """Count the commas of one member of an object, and make no other."""
+    """Return the number of commas in one member of an object, without decoding the others."""
     member = _member_decoder(name)(value).content
     return 0 if member is UNSET else commas(member)
 
 
 def members(value: Raw) -> dict[str, Raw]:
-    """Return the members of an object, the last of those with the same name."""
+    """Return the members of an object; of those with the same name, the last."""
     return _decode_members(value)
 
 
@@ -102,7 +102,7 @@ def elements(value: Raw) -> list[Raw]:
 
 
 def count_objects(value: Raw) -> int:
-    """Count the elements of an array, if all are objects. Raises `NotAllObjects`."""
+    """Return the number of elements in an array of objects. Raises `NotAllObjects`."""
     try:
         return len(_decode_objects(value))
     except msgspec.ValidationError as error:
@@ -111,9 +111,9 @@ def count_objects(value: Raw) -> int:
 
 
 def outline(value: Raw) -> Any:
-    """Return a value of the same kind: a number or null as it is, anything else empty.
+    """Return a number, a boolean or null, and an empty value of the same kind for anything else.
 
-    A number beyond float64 becomes infinity, so that its place can be named.
+    A number beyond float64 becomes infinity, so that its place can be reported.
     """
     first = memoryview(value)[0]
     if first in _OUTLINES:
@@ -133,12 +133,12 @@ def _member_decoder(name: str) -> Callable[[Raw], Any]:
 
 
 def _reason(body: bytes, found: str) -> str:
-    """Say why ``body`` isn't JSON: orjson words it best, and makes no object before it is sure."""
+    """Return why ``body`` is not JSON, from orjson, which has the best messages."""
     if not body:
         return "it is empty"
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if "infinity" not in error.msg:  # which is valid JSON: what isn't comes later
+        if "infinity" not in error.msg:  # such a number is valid JSON: the fault comes later
             return str(error)
     return found

@@ -25,7 +25,7 @@ from ..worker import KeepAliveWorker
 from ..worker.cores import usable_cores
 from ..worker.files import connections_that_fit
 from ..worker.heartbeat import Heartbeat, use_memory_for_heartbeats
-from ..worker.malloc import give_back_freed_memory, keep_freed_memory
+from ..worker.malloc import keep_freed_memory, release_freed_memory
 from .addresses import find_unusable
 
 if TYPE_CHECKING:
@@ -81,6 +81,15 @@ KeepAliveWorker.max_held_bytes = _settings.limits.max_held_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
+KeepAliveWorker.setting_names = {
+    "limit_request_line": "limits.max_request_line_bytes",
+    "limit_request_fields": "limits.max_header_fields",
+    "limit_request_field_size": "limits.max_header_field_bytes",
+    "max_body_bytes": "limits.max_body_bytes",
+    "max_held_bytes": "limits.max_held_bytes",
+    "headers_timeout_seconds": "server.headers_timeout_seconds",
+    "body_timeout_seconds": "server.body_timeout_seconds",
+}
 use_memory_for_heartbeats()
 proc_name = "lantern"
 # A proxy says its prefix in X-Forwarded-Prefix, which the application checks.
@@ -210,7 +219,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
     worker.report_in_flight = lantern.metrics.in_flight
-    worker.release_memory = give_back_freed_memory
+    worker.release_memory = release_freed_memory
 
 
 def _follow_requests(worker: Any, metrics: Metrics) -> None:

@@ -1,1 +1,1 @@
-"""What the service tells of itself: logs, metrics, and one line for each request."""
+"""Telemetry: logs and metrics."""

@@ -1,7 +1,7 @@
-"""Lines of a log: written at once where that can be done without waiting, else held, else dropped.
+"""A log handler that never blocks: lines that can't be written at once are buffered, then dropped.
 
-No request may wait for whoever reads the log, nor fail because its disk is full; and a master that
-waits replaces no worker.
+No request may wait for the reader of the log, or fail because a disk is full; and a master that is
+blocked replaces no worker.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from weakref import WeakSet
 from .sink import open_sink
 
 MAX_HELD = 1 << 20
-"""Bytes of lines that are held while they can't be written; those that follow are dropped."""
+"""The most bytes that are buffered while they can't be written; further lines are dropped."""
 _AGAIN_SECONDS = 0.1
 _EXIT_SECONDS = 1.0
-"""How long the end of the process waits for what is held."""
+"""How long the end of the process waits for the buffer to be written."""
 
 _handlers: WeakSet[LineHandler] = WeakSet()
-_told: list[Callable[[str, int], None]] = []
+_observers: list[Callable[[str, int], None]] = []
 
 
-def when_dropped(tell: Callable[[str, int], None]) -> None:
-    """Call ``tell`` with the name of a stream and how many of its lines were dropped."""
-    _told[:] = [tell]
+def on_dropped(observer: Callable[[str, int], None]) -> None:
+    """Call ``observer`` with the name of a stream and the number of its lines that were dropped."""
+    _observers[:] = [observer]
 
 
 class LineHandler(logging.Handler):
-    """Writes the lines of a log to ``stream``, or rather to the file behind it.
+    """Writes log records to the file behind ``stream``, without blocking.
 
-    A record that says ``more_follows`` is held, and written together with the next one.
+    A record with ``more_follows`` is buffered, and written together with the next one.
 
-    A line of at most PIPE_BUF bytes (4096) is written whole or not at all, so that those of several
-    processes don't mix. Of a longer one a pipe that is nearly full may take a part; the rest goes
-    before anything else of this process.
+    A line of at most PIPE_BUF bytes (4096) is written as a whole or not at all, so that the lines
+    of several processes don't mix. A pipe that is nearly full may take a part of a longer one; the
+    rest is written before anything else of this process.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -47,8 +47,8 @@ class LineHandler(logging.Handler):
         self._write = open_sink(stream)
         self._stream = str(getattr(stream, "name", "")).strip("<>")
         self._held = bytearray()
-        self._dropped = 0  # and not yet told in the log
-        self._telling = False
+        self._dropped = 0  # and not yet logged
+        self._is_notifying = False
         self._waiting: threading.Thread | None = None
         _handlers.add(self)
 
@@ -67,7 +67,7 @@ class LineHandler(logging.Handler):
             self._flush()
 
     def flush(self) -> None:
-        """Write what is held, as far as that goes without waiting."""
+        """Write as much of the buffer as is possible without blocking."""
         self.acquire()
         try:
             self._flush()
@@ -84,13 +84,13 @@ class LineHandler(logging.Handler):
                     break
                 taken = self._write(held if len(held) <= PIPE_BUF else _first_lines(held))
                 del held[:taken]
-        except OSError:  # nobody reads, the reader is gone, the disk is full
+        except OSError:  # the pipe is full, its reader is gone, or the disk is full
             self._wait()
         except ValueError:  # a stream in memory, which was closed
             held.clear()
 
     def close(self) -> None:
-        """Write what is held, for which this waits a little."""
+        """Write the buffer, for at most a second."""
         until = time.monotonic() + _EXIT_SECONDS
         self.flush()
         while self._held and time.monotonic() < until:
@@ -98,45 +98,45 @@ class LineHandler(logging.Handler):
             self.flush()
         lost = self._held.count(b"\n")
         if lost:
-            self._tell(lost)
+            self._notify(lost)
             self._held.clear()
         super().close()
 
     def forget(self) -> None:
-        """Leave what is held to the process that this one was forked from."""
+        """Discard the buffer, in a process that was forked: its parent writes it."""
         self._held.clear()
         self._dropped = 0
         self._waiting = None
 
     def _drop(self) -> None:
         self._dropped += 1
-        if not self._telling:  # to fail at telling it may be logged, here
-            self._telling = True
+        if not self._is_notifying:  # an observer that fails may log that here
+            self._is_notifying = True
             try:
-                self._tell(1)
+                self._notify(1)
             finally:
-                self._telling = False
+                self._is_notifying = False
 
-    def _tell(self, lines: int) -> None:
-        for tell in _told:
-            tell(self._stream, lines)
+    def _notify(self, lines: int) -> None:
+        for observer in _observers:
+            observer(self._stream, lines)
 
     def _notice(self) -> bytes:
-        """Return the line that says how many were dropped where it stands."""
+        """Return a line with the number of lines that were dropped before it."""
         dropped, self._dropped = self._dropped, 0
-        text = "%d lines of the log were dropped: nobody took them"
+        text = "%d log lines were dropped, because the log could not be written"
         record = logging.LogRecord(
             "lantern.log", logging.WARNING, __file__, 0, text, (dropped,), None
         )
         return self.format(record).encode() + b"\n"
 
     def _wait(self) -> None:
-        """Start a thread that writes what is held, if no further line does."""
+        """Start a thread that writes the buffer, if there is none."""
         if self._waiting is None:
             thread = threading.Thread(target=self._try_again, name="lantern-log", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there are too many threads, or the process ends
+            except RuntimeError:  # too many threads, or the process is ending
                 return
             self._waiting = thread
 
@@ -154,7 +154,7 @@ class LineHandler(logging.Handler):
 
 
 def _first_lines(held: bytearray) -> bytearray:
-    """Return the first line, and those after it that fit into one write together."""
+    """Return the first line, and as many after it as fit into one write."""
     end = held.rfind(b"\n", 0, PIPE_BUF) + 1 or held.find(b"\n") + 1
     return held[:end]
 

@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line for programs, or a readable line for people.
+"""Logging: one JSON object per line for programs, or a readable line for people.
 
-Everything of ours is logged below the logger ``lantern``, to standard output; Gunicorn's own
-messages keep their place and take the same form.
+Lantern logs below the logger ``lantern``, to standard output. Gunicorn's own messages go where they
+always do, in the same format.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "mor
 
 
 class EventLog:
-    """Writes what is logged of every request, as cheaply as a line can be.
+    """Logs events that occur in every request, at low cost.
 
-    An event is an ordinary record for every handler and formatter; it is only made without what
-    nobody reads of it (the calling line, the thread) and without formatting a message.
+    An event is an ordinary record for handlers and formatters, but it is created without what
+    nobody reads (the calling line, the thread) and without formatting a message.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,7 +41,7 @@ class EventLog:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether `info` writes anything."""
+        """True if `info` writes anything."""
         return self._logger.isEnabledFor(logging.INFO)
 
     def info(self, message: str, fields: dict[str, Any], *, more_follows: bool = False) -> None:
@@ -63,13 +63,13 @@ class EventLog:
 
 
 request_log = EventLog("lantern.request")
-"""A line for each request."""
+"""One line for each request."""
 prediction_log = EventLog("lantern.prediction")
-"""A line for each single prediction, before that of its request."""
+"""One line for each single prediction, before that of its request."""
 
 
 class JsonFormatter(OrjsonFormatter):
-    """Writes a record and its extra fields as one JSON object, the time in UTC."""
+    """Formats a record and its extra fields as one JSON object, with the time in UTC."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -106,7 +106,7 @@ class JsonFormatter(OrjsonFormatter):
 
 
 def _time(created: float) -> str:
-    """Write a time in UTC to the millisecond."""
+    """Return a time in UTC, to the millisecond."""
     whole = int(created)
     return f"{_second(whole)}.{int((created - whole) * 1000):03d}+00:00"
 
@@ -117,7 +117,7 @@ def _second(whole: int) -> str:
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Writes a line for people: time, level, message, then the extra fields."""
+    """Formats a record as a line for people: time, level, message, then the extra fields."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -134,21 +134,21 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def _readable(value: object) -> str:
-    """Quote what would not stand as one word on one line: a caller may have made it up."""
+    """Return a value as text, quoted unless it is one printable word: it may be a caller's."""
     text = str(value)
     return text if text.isprintable() and " " not in text else repr(text)
 
 
 def make_formatter(settings: LoggingSettings) -> logging.Formatter:
-    """Return the formatter that ``logging.format`` names."""
+    """Return the formatter for ``logging.format``."""
     return JsonFormatter() if settings.format == "json" else ConsoleFormatter()
 
 
 def configure_logging(settings: LoggingSettings) -> None:
-    """Point the logger ``lantern`` at standard output; calling it again replaces what it set."""
+    """Configure the logger ``lantern`` to write to standard output; it may be called again."""
     handler = LineHandler(sys.stdout)
     handler.setFormatter(make_formatter(settings))
-    flask = __name__.partition(".")[0]  # the package's name, for what fails in Flask's own depths
+    flask = __name__.partition(".")[0]  # the package's name, under which Flask logs exceptions
     for name in ("lantern", flask):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -157,15 +157,15 @@ def configure_logging(settings: LoggingSettings) -> None:
 
 
 def _without_keys(record: logging.LogRecord) -> bool:
-    """Take the secrets of keys out of a line: Gunicorn quotes a field that it can't read."""
+    """Redact the secrets of keys in a record: Gunicorn quotes headers that it can't parse."""
     record.msg, record.args = KEY_SECRET.sub(r"\1***", record.getMessage()), ()
     return True
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """Gunicorn's logger with our formatter on its messages; where they go stays its own choice.
+    """Gunicorn's logger with Lantern's formatter, and handlers that never block.
 
-    What it writes to standard output and error is written without waiting: by the master, too.
+    Where it writes stays Gunicorn's choice. The master uses it, too.
     """
 
     settings: LoggingSettings
@@ -180,10 +180,12 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _without_waiting(handler: logging.Handler) -> logging.Handler:
-    """Return what writes the lines of ``handler``, if Gunicorn made it to write to a stream."""
+    """Return a `LineHandler` in place of ``handler``, if that is Gunicorn's for a stream."""
     if type(handler) is not logging.StreamHandler or "_gunicorn" not in vars(handler):
         return handler
     ours = LineHandler(handler.stream)
     ours.setFormatter(handler.formatter)
-    vars(ours)["_gunicorn"] = True  # so it knows which to replace when it is set up again
+    vars(ours)["_gunicorn"] = (
+        True  # Gunicorn's mark, by which it replaces the handler when it is set up again
+    )
     return ours

@@ -1,4 +1,4 @@
-"""The metrics of the service, for Prometheus, summed over all workers of a Gunicorn."""
+"""The metrics of the service for Prometheus, summed over all workers."""
 
 from __future__ import annotations
 
@@ -26,28 +26,25 @@ log = logging.getLogger("lantern.metrics")
 
 
 def _harmless(record: Callable[P, None]) -> Callable[P, None]:
-    """Make a failure to record one line in the log.
-
-    What is measured matters more than the measure: no prediction fails for it.
-    """
+    """Log the first failure of a kind to record a metric, so that no request fails for it."""
 
     @wraps(record)
     def recording(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             record(*args, **kwargs)
         except Exception as error:
-            _tell_once(type(error).__name__)
+            _log_once(type(error).__name__)
 
     return recording
 
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
-def _tell_once(kind: str) -> None:
-    if kind not in _told:
-        _told.add(kind)  # before anything else: to log it may fail in the same way
-        log.error("metrics can't be recorded; told once", exc_info=True)
+def _log_once(kind: str) -> None:
+    if kind not in _logged:
+        _logged.add(kind)  # first, because logging may fail in the same way
+        log.error("recording a metric failed (logged once for each kind of error)", exc_info=True)
 
 
 class Metrics(Observer, ShadowObserver):
@@ -55,13 +52,13 @@ class Metrics(Observer, ShadowObserver):
 
     def __init__(self) -> None:
         self.registry = registry = Registry()
-        self._shown: dict[str, list[GaugeSeries]] = {}
-        # What is kept of each metric is how to find its series for some labels, and that remembers:
-        # finding one takes longer than counting with it. Labels have few values.
+        self._active: dict[str, list[GaugeSeries]] = {}
+        # Each metric is kept as a cached function from labels to a series, because looking a series
+        # up takes longer than counting with it. Labels have few values.
         self._requests = cache(
             Counter(
                 "lantern_http_requests_total",
-                "Requests answered, by method, route and status.",
+                "Requests served, by method, route and status.",
                 ["method", "route", "status"],
                 registry=registry,
             ).labels
@@ -69,7 +66,7 @@ class Metrics(Observer, ShadowObserver):
         self._seconds = cache(
             Histogram(
                 "lantern_http_request_duration_seconds",
-                "Seconds from the start of a request's handling to its answer, by route.",
+                "Seconds from the start of handling a request to its response, by route.",
                 ["route"],
                 buckets=_BUCKETS,
                 registry=registry,
@@ -78,7 +75,7 @@ class Metrics(Observer, ShadowObserver):
         self._refused_requests = cache(
             Counter(
                 "lantern_http_requests_refused_total",
-                "Requests refused before any work because there were too many, by reason.",
+                "Requests rejected before any work was done because of overload, by reason.",
                 ["reason"],
                 registry=registry,
             ).labels
@@ -99,10 +96,10 @@ class Metrics(Observer, ShadowObserver):
                 registry=registry,
             ).labels
         )
-        self._outside = cache(
+        self._out_of_range = cache(
             Counter(
                 "lantern_features_out_of_range_total",
-                "Feature values outside the range seen in training, by model version and feature.",
+                "Feature values outside the training data's range, by model version and feature.",
                 ["model", "version", "feature"],
                 registry=registry,
             ).labels
@@ -110,15 +107,15 @@ class Metrics(Observer, ShadowObserver):
         self._lookups = cache(
             Counter(
                 "lantern_cache_lookups_total",
-                "Rows looked up in the cache of answers, by model version and result.",
+                "Rows looked up in the prediction cache, by model version and result.",
                 ["model", "version", "result"],
                 registry=registry,
             ).labels
         )
-        self._remembered = cache(
+        self._cached_rows = cache(
             Gauge(
                 "lantern_cache_rows",
-                "Rows whose answers are remembered, by model version, summed over the workers.",
+                "Rows in the prediction cache, by model version, summed over the workers.",
                 ["model", "version"],
                 multiprocess_mode="livesum",
                 registry=registry,
@@ -127,7 +124,7 @@ class Metrics(Observer, ShadowObserver):
         self._load_seconds = cache(
             Gauge(
                 "lantern_model_load_seconds",
-                "Seconds that loading the model took, by worker and model version.",
+                "Seconds that it took to load the model, by worker and model version.",
                 ["model", "version"],
                 multiprocess_mode="liveall",
                 registry=registry,
@@ -136,16 +133,16 @@ class Metrics(Observer, ShadowObserver):
         self._info = cache(
             Gauge(
                 "lantern_model_info",
-                "The versions that are loaded: 1 for each that serves, 0 for one that did.",
+                "Loaded versions: 1 for each that is served, 0 for each that was.",
                 ["model", "version", "runtime", "device", "role"],
                 multiprocess_mode="livemax",
                 registry=registry,
             ).labels
         )
-        self._swaps = cache(
+        self._release_changes = cache(
             Counter(
                 "lantern_release_changes_total",
-                "How often a worker has begun to serve a release, its first one included.",
+                "Times that a worker began to serve a release, including its first.",
                 ["model"],
                 registry=registry,
             ).labels
@@ -153,16 +150,16 @@ class Metrics(Observer, ShadowObserver):
         self._refused = cache(
             Gauge(
                 "lantern_release_refused",
-                "1 where a worker can't serve the release as it stands, by model.",
+                "1 if a worker can't serve the current release, by model.",
                 ["model"],
                 multiprocess_mode="livemax",
                 registry=registry,
             ).labels
         )
-        self._beside = cache(
+        self._prediction_seconds = cache(
             Histogram(
                 "lantern_prediction_duration_seconds",
-                "Seconds of one prediction, where a candidate is beside the stable version.",
+                "Seconds per prediction, while there is a candidate beside the stable version.",
                 ["model", "version"],
                 buckets=_BUCKETS,
                 registry=registry,
@@ -171,7 +168,7 @@ class Metrics(Observer, ShadowObserver):
         self._shadowed = cache(
             Counter(
                 "lantern_shadow_rows_total",
-                "Rows given to the shadow, by whether it agreed, differed, failed or was too busy.",
+                "Rows given to the shadow, by result: agreed, differed, failed or dropped.",
                 ["model", "stable", "candidate", "result"],
                 registry=registry,
             ).labels
@@ -179,7 +176,7 @@ class Metrics(Observer, ShadowObserver):
         self._difference = cache(
             Counter(
                 "lantern_shadow_difference_total",
-                "Sum over compared rows of the mean absolute difference of probabilities.",
+                "Sum over compared rows of the mean absolute difference of the probabilities.",
                 ["model", "stable", "candidate"],
                 registry=registry,
             ).labels
@@ -187,7 +184,7 @@ class Metrics(Observer, ShadowObserver):
         self._lines_dropped = cache(
             Counter(
                 "lantern_log_lines_dropped_total",
-                "Lines of the log that were dropped, by the stream that nobody read.",
+                "Log lines that were dropped because they could not be written, by stream.",
                 ["stream"],
                 registry=registry,
             ).labels
@@ -195,7 +192,7 @@ class Metrics(Observer, ShadowObserver):
         self._batch_rows = cache(
             Histogram(
                 "lantern_batch_rows",
-                "Rows of each forward pass, where requests may share one, by model version.",
+                "Rows per forward pass, if requests may share one, by model version.",
                 ["model", "version"],
                 buckets=_BATCH_BUCKETS,
                 registry=registry,
@@ -204,7 +201,7 @@ class Metrics(Observer, ShadowObserver):
 
         self._in_flight = Gauge(
             "lantern_http_requests_in_flight",
-            "Requests that wait or are served, on the average of the last second.",
+            "Requests that are queued or served, averaged over the last second.",
             multiprocess_mode="livesum",
             registry=registry,
         ).labels()
@@ -216,22 +213,22 @@ class Metrics(Observer, ShadowObserver):
         self._seconds(route).observe(seconds)
 
     @_harmless
-    def refused_request(self, reason: str) -> None:
-        """Count a request that was refused because there were too many."""
+    def request_refused(self, reason: str) -> None:
+        """Count a request that was rejected because of overload."""
         self._refused_requests(reason).inc()
 
     @_harmless
     def in_flight(self, requests: float) -> None:
-        """Note how many requests wait or are served in this process."""
+        """Set how many requests are queued or served in this process."""
         self._in_flight.set(requests)
 
     def current_in_flight(self) -> float:
-        """Return how many requests wait or are served in this process, as last noted."""
+        """Return how many requests are queued or served in this process, as last set."""
         return self._in_flight.get()
 
     @_harmless
     def in_flight_changed(self, by: int) -> None:
-        """Note that a request came (1) or went (-1), where each is told of."""
+        """Change the number of requests in flight by 1 or -1."""
         self._in_flight.inc(by)
 
     @_harmless
@@ -244,16 +241,16 @@ class Metrics(Observer, ShadowObserver):
             self._rows(name, version).inc(rows)
             self._classes(name, version, label).inc(rows)
         for feature, values in outside.items():
-            self._outside(name, version, feature).inc(values)
+            self._out_of_range(name, version, feature).inc(values)
 
     @_harmless
-    def predicted_beside(self, model: Model, seconds: float) -> None:
-        """Note how long one prediction took, to compare the stable version and a candidate."""
-        self._beside(model.name, model.version).observe(seconds)
+    def prediction_timed(self, model: Model, seconds: float) -> None:
+        """Observe how long a prediction took, to compare the stable version and a candidate."""
+        self._prediction_seconds(model.name, model.version).observe(seconds)
 
     @_harmless
     def compared(self, pair: Pair, result: ShadowResult) -> None:
-        """Count what a shadow answered beside the stable version."""
+        """Count the results of a shadow beside the stable version."""
         labels = pair.model, pair.stable, pair.candidate
         for outcome, rows in (
             ("agreed", result.agreed),
@@ -268,23 +265,23 @@ class Metrics(Observer, ShadowObserver):
 
     @_harmless
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
-        """Note how long a shadow and the stable version take for one row."""
-        self._beside(stable.name, stable.version).observe(timing.stable)
-        self._beside(candidate.name, candidate.version).observe(timing.candidate)
+        """Observe how long a shadow and the stable version take for one row."""
+        self._prediction_seconds(stable.name, stable.version).observe(timing.stable)
+        self._prediction_seconds(candidate.name, candidate.version).observe(timing.candidate)
 
     @_harmless
-    def cache_asked(self, model: Model, *, hit: bool, rows: int) -> None:
-        """Count a look into the cache of answers, which now holds ``rows``."""
+    def cache_looked_up(self, model: Model, *, hit: bool, rows: int) -> None:
+        """Count a lookup in the prediction cache, which now has ``rows``."""
         self._lookups(model.name, model.version, "hit" if hit else "miss").inc()
         if not hit:
-            self._remembered(model.name, model.version).set(rows)
+            self._cached_rows(model.name, model.version).set(rows)
 
     @_harmless
     def lines_dropped(self, stream: str, lines: int) -> None:
-        """Count lines of the log that could not be written to ``stream``."""
+        """Count log lines that could not be written to ``stream``."""
         self._lines_dropped(stream).inc(lines)
 
-    # What a service tells
+    # As an observer of `ModelService`
 
     def loaded(self, model: Model, seconds: float) -> None:
         self._load_seconds(model.name, model.version).set(seconds)
@@ -293,27 +290,27 @@ class Metrics(Observer, ShadowObserver):
 
     def served(self, rollout: Rollout) -> None:
         name = rollout.stable.name
-        for gauge in self._shown.pop(name, ()):  # among them those of versions that are gone
+        for gauge in self._active.pop(name, ()):  # including versions that are no longer loaded
             gauge.set(0)
-        self._shown[name] = [
+        self._active[name] = [
             self._info(name, model.version, model.runtime.name, model.runtime.device, role)
             for role, model in zip(("stable", "candidate"), rollout.models, strict=False)
         ]
-        for gauge in self._shown[name]:
+        for gauge in self._active[name]:
             gauge.set(1)
         for model in rollout.models:
             if model.cache is not None:
-                remembered = self._remembered(name, model.version)
-                remembered.set(len(model.cache))  # a candidate that was promoted keeps its own
-                self._shown[name].append(remembered)
-        self._swaps(name).inc()
+                cached_rows = self._cached_rows(name, model.version)
+                cached_rows.set(len(model.cache))  # a promoted candidate keeps its cache
+                self._active[name].append(cached_rows)
+        self._release_changes(name).inc()
 
     def refused(self, name: str, fault: str) -> None:
         self._refused(name).set(1 if fault else 0)
 
     def exposition(self) -> bytes:
-        """Return all metrics in Prometheus's text format, summed over the workers.
+        """Return all metrics, summed over the workers, in Prometheus's text format.
 
-        Text format: https://prometheus.io/docs/instrumenting/exposition_formats/
+        See https://prometheus.io/docs/instrumenting/exposition_formats/.
         """
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What is recorded of each prediction: in a header for the caller, the log, and the metrics."""
+"""Records predictions in the log, the metrics, and the headers of the response."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .logs import prediction_log, request_log
 from .metrics import Metrics
 
 OTHERS = "(other)"
-"""The label of all classes, or features, of a model that have no series of their own."""
+"""The label of all classes, or features, without a series of their own."""
 MAX_SERIES = 100
-"""Classes of a model that have a series of their own in the metrics; features likewise."""
+"""The most classes of a model, and features, with a series of their own."""
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
@@ -32,13 +32,13 @@ def record_one(
     *,
     with_features: bool,
 ) -> list[tuple[str, str]]:
-    """Record one prediction in the log and the metrics; return its warnings as headers.
+    """Record a prediction in the log and the metrics, and return its warnings as headers.
 
-    ``with_features`` writes the features to the log, too.
+    If ``with_features``, the features are logged, too.
     """
     headers = _record(metrics, model, row, {prediction.label: 1})
     if prediction.was_cached is not None and model.cache is not None:
-        metrics.cache_asked(model, hit=prediction.was_cached, rows=len(model.cache))
+        metrics.cache_looked_up(model, hit=prediction.was_cached, rows=len(model.cache))
     fields: dict[str, Any] = {
         "request_id": request_id,
         "model": model.name,
@@ -56,7 +56,7 @@ def record_one(
 def record_batch(
     metrics: Metrics, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
 ) -> list[tuple[str, str]]:
-    """Record the predictions of a batch in the metrics; return their warnings as headers."""
+    """Record the predictions of a batch in the metrics, and return its warnings as headers."""
     return _record(metrics, model, matrix, batch.class_counts())
 
 
@@ -74,7 +74,7 @@ def _record(
 
 
 def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Sum what is counted of all names but the first of a model, the same in every worker."""
+    """Return ``counts`` of the first names, and the sum of all others: the same in every worker."""
     if len(names) <= MAX_SERIES:
         return counts
     few = {name: counts[name] for name in names[:MAX_SERIES] if name in counts}
@@ -83,9 +83,9 @@ def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[s
 
 
 def listed(names: Collection[str]) -> str:
-    """Write names for a header: what it can't hold is percent-encoded, a comma too.
+    """Return names as the value of a header, percent-encoded where necessary, like commas.
 
-    Those that make it too long for common clients and proxies are only counted.
+    Names beyond the length that common clients and proxies accept are only counted.
     """
     written: list[str] = []
     length = 0

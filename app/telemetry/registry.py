@@ -1,7 +1,7 @@
-"""Metrics as `prometheus_client` defines them, counted in memory that the workers share.
+"""Metrics like those of `prometheus_client`, counted in memory that the workers share.
 
-To count is an addition at a place in the slab of this process, which is found once for each set of
-labels. Every process reads the slabs of all and answers with the sums.
+Counting is an addition to a value in the slab of this process, which is looked up once for each set
+of labels. Every process can read the slabs of all and return the sums.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _registries: WeakSet[Registry] = WeakSet()
 class Registry:
     """The metrics of one application, and the slab in which this process counts them.
 
-    It begins with memory of its own. After `share`, every process that is forked and calls `attach`
-    has a slab of the memory that was shared, and answers for all.
+    It begins with private memory. After `share`, every process that is forked and calls `attach`
+    has a slab of the shared memory, and collects the sums over all.
     """
 
     def __init__(self) -> None:
@@ -51,25 +51,25 @@ class Registry:
         _registries.add(self)
 
     def share(self, memory: SlabMemory) -> None:
-        """Count in ``memory`` from now on; to be called before the fork."""
+        """Count in ``memory`` from now on; call it before the fork."""
         self._shared = memory
         self._use(memory)
 
     def attach(self) -> None:
-        """Count in a slab of the shared memory; to be called after the fork."""
+        """Count in a slab of the shared memory; call it after the fork."""
         assert self._shared is not None
         self._use(self._shared)
 
     def pass_on(self, environ: dict[str, str]) -> None:
-        """Make the program that this process is about to become count in the same memory.
+        """Pass the shared memory on to the program that this process is about to execute.
 
-        ``environ`` is its environment.
+        ``environ`` is that program's environment.
         """
         assert self._shared is not None
         self._shared.pass_on(environ)
 
     def detach(self) -> None:
-        """Count apart, in a process that was just forked: the slab is its parent's."""
+        """Count in private memory, in a process that was just forked: the slab is its parent's."""
         if self._shared is not None:
             self._shared.disown()
             self._use(SlabMemory.private())
@@ -81,14 +81,14 @@ class Registry:
         slab = memory.claim()
         if slab is None:
             log.error(
-                "Too many processes count at once: this one is missing in the metrics. Start fewer "
-                "workers (server.workers).",
+                "Too many processes: the metrics don't include this one. Start fewer workers "
+                "(server.workers).",
                 extra={"limit": memory.slots},
             )
         self._slab = slab or SlabMemory.private().claim()
         self._is_full = False
-        # New ones, because a thread that didn't survive a fork may have held them.
-        self.adding = RLock()  # what is logged meanwhile may be counted
+        # New locks: a thread that did not survive a fork may have held the old ones.
+        self.adding = RLock()  # reentrant, because a line logged meanwhile may be counted
         self._counting = Lock()
         for series in self._series:
             self._place(series)
@@ -106,28 +106,28 @@ class Registry:
         if place is None and not self._is_full:
             self._is_full = True
             log.error(
-                "The memory for the metrics of this process is full: new series are not counted, "
-                "those that there are go on. Logged once.",
+                "The metrics memory of this process is full: new series are not counted, existing "
+                "ones are. This is logged once.",
                 extra={"metric": family.name, "series": len(self._series)},
             )
 
     def totals(self) -> dict[str, Totals]:
-        """Return the values of each metric that has any, over all processes."""
+        """Return the values of each metric that has any, merged over all processes."""
         totals: dict[str, Totals] = {}
         for record in self._memory.records():
             name, form, *labels = orjson.loads(record.key)
             family = self.families.get(name)
-            # A master beside this one may run code that has other metrics.
+            # During an upgrade, another master may run code with other metrics.
             if family is not None and family.form == form:
                 family.merge(totals.setdefault(name, {}), tuple(labels), record)
         return totals
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what `prometheus_client.generate_latest` asks a registry for."""
+        """Yield the metrics, as `prometheus_client.generate_latest` expects of a registry."""
         totals = self.totals()
         for name, family in self.families.items():
             if family.is_exposed and totals.get(name):
-                yield family.exposed(totals[name])
+                yield family.to_metric(totals[name])
 
 
 class Series:
@@ -140,45 +140,45 @@ class Series:
         self.key = orjson.dumps([family.name, family.form, *labels])
 
     def move(self, floats: memoryview[float], place: int, lock: Lock) -> None:
-        """Count at ``place`` from now on."""
+        """Count in the values at ``place`` from now on."""
         self._floats, self._place, self._lock = floats, place, lock
 
 
 class CounterSeries(Series):
-    """A sum that only grows."""
+    """A sum that never decreases."""
 
     __slots__ = ()
 
     def inc(self, amount: float = 1) -> None:
-        """Add ``amount``. Raises ValueError for one that would spoil the sum."""
+        """Add ``amount``. Raises `ValueError` if it is negative or not finite."""
         if not 0 <= amount < inf:
-            raise ValueError(f"a counter can't be changed by {amount}")
+            raise ValueError(f"a counter can't be increased by {amount}")
         with self._lock:
             self._floats[self._place] += amount
 
 
 class GaugeSeries(Series):
-    """A value that goes up and down."""
+    """A value that can go up and down."""
 
     __slots__ = ()
 
     def set(self, value: float) -> None:
-        """Make it ``value``."""
+        """Set the value."""
         self._floats[self._place] = value
 
     def get(self) -> float:
-        """Return what it is in this process, 0 where it was never set."""
+        """Return the value in this process, 0 if it was never set."""
         value = self._floats[self._place]
         return 0.0 if isnan(value) else value
 
     def inc(self, amount: float = 1) -> None:
-        """Change it by ``amount``."""
+        """Add ``amount``, which may be negative."""
         with self._lock:
             self._floats[self._place] = self.get() + amount
 
 
 class HistogramSeries(Series):
-    """A sum of observations, and how many there were in each bucket."""
+    """The sum of the observations, and their number in each bucket."""
 
     __slots__ = ("_bounds",)
 
@@ -188,7 +188,7 @@ class HistogramSeries(Series):
         self._bounds = family.bounds
 
     def observe(self, amount: float) -> None:
-        """Count one observation."""
+        """Add an observation."""
         with self._lock:
             floats, place = self._floats, self._place
             floats[place] += amount
@@ -199,15 +199,15 @@ S_co = TypeVar("S_co", bound=Series, covariant=True)
 
 
 class Family(ABC, Generic[S_co]):
-    """One metric: a name, what it counts, and a series for each set of labels."""
+    """A metric: a name, a help text, and a series for each set of labels."""
 
     width = 1
-    """How many values a series has."""
+    """The number of values of a series."""
     is_live = False
-    """Whether they mean nothing without the process that wrote them."""
+    """True if its values are dropped when their process ends."""
     is_exposed = True
     _details: object = None
-    """What, with the kind and the labels, the meaning of the values depends on."""
+    """What else, beside the kind and the labels, determines the meaning of the values."""
     _series: type[S_co]
 
     def __init__(
@@ -221,7 +221,7 @@ class Family(ABC, Generic[S_co]):
         registry.families[name] = self
 
     def labels(self, *values: object) -> S_co:
-        """Return the series of these values of the labels; keep it to count often."""
+        """Return the series with these values of the labels; keep it if you count often."""
         labels = tuple(map(str, values))
         with self._registry.adding:
             series = self._known.get(labels)
@@ -233,25 +233,25 @@ class Family(ABC, Generic[S_co]):
             return series
 
     def totals(self) -> Totals:
-        """Return the values over all processes."""
+        """Return the values, merged over all processes."""
         return self._registry.totals().get(self.name, {})
 
     def merge(self, totals: Totals, labels: Labels, record: Record) -> None:
-        """Add what one process counted."""
+        """Add the values of one process to ``totals``."""
         known = totals.get(labels)
         totals[labels] = record.values if known is None else list(map(add, known, record.values))
 
     @abstractmethod
-    def exposed(self, totals: Totals) -> Metric:
-        """Return the metric in the form of `prometheus_client`."""
+    def to_metric(self, totals: Totals) -> Metric:
+        """Return the metric as `prometheus_client` represents it."""
 
 
 class Counter(Family[CounterSeries]):
-    """A metric of sums that only grow, also when processes end."""
+    """A sum that never decreases, not even when processes end."""
 
     _series = CounterSeries
 
-    def exposed(self, totals: Totals) -> Metric:
+    def to_metric(self, totals: Totals) -> Metric:
         metric = CounterMetricFamily(self.name, self.help, labels=self.labelnames)
         for labels, (value,) in totals.items():
             metric.add_metric(labels, value)
@@ -259,7 +259,7 @@ class Counter(Family[CounterSeries]):
 
 
 class Histogram(Family[HistogramSeries]):
-    """A metric of observations, counted in buckets; ``buckets`` has the upper bounds."""
+    """Observations counted in buckets; ``buckets`` are their upper bounds."""
 
     _series = HistogramSeries
 
@@ -276,7 +276,7 @@ class Histogram(Family[HistogramSeries]):
         self.width = 1 + len(self.bounds)
         super().__init__(name, help, labelnames, registry=registry)
 
-    def exposed(self, totals: Totals) -> Metric:
+    def to_metric(self, totals: Totals) -> Metric:
         metric = HistogramMetricFamily(self.name, self.help, labels=self.labelnames)
         for labels, (total, *counts) in totals.items():
             below = accumulate(counts)
@@ -286,10 +286,10 @@ class Histogram(Family[HistogramSeries]):
 
 
 class Gauge(Family[GaugeSeries]):
-    """A metric of values that go up and down.
+    """A value that can go up and down.
 
-    ``multiprocess_mode`` is as in `prometheus_client`: how the values of several processes are one;
-    those of "live..." end with their process, and "liveall" shows each by its pid.
+    ``multiprocess_mode`` is as in `prometheus_client`: how the values of several processes are
+    merged. Those of "live..." are dropped when their process ends, and "liveall" has one per pid.
     """
 
     _series = GaugeSeries
@@ -320,8 +320,8 @@ class Gauge(Family[GaugeSeries]):
         else:
             totals[labels] = [max(value, *totals.get(labels, [value]))]
 
-    def exposed(self, totals: Totals) -> Metric:
-        names = (*self.labelnames, "pid")  # which is left out where labels have none
+    def to_metric(self, totals: Totals) -> Metric:
+        names = (*self.labelnames, "pid")  # "pid" is left out if the labels have none
         metric = GaugeMetricFamily(self.name, self.help, labels=names)
         for labels, (value,) in totals.items():
             metric.add_metric(labels, value)

@@ -1,7 +1,7 @@
-"""Sinks: writing to standard output or error without ever waiting for whoever reads it.
+"""Sinks: non-blocking writes to standard output or error.
 
-A pipe whose reader has stopped fills up, and a write to it then waits for ever. How to write
-without waiting depends on what the other end is; nothing here knows of lines or logs.
+A pipe whose reader has stopped fills up, and a write to it blocks forever. How to avoid that
+depends on the kind of file; nothing here knows of lines or logs.
 """
 
 from __future__ import annotations
@@ -15,42 +15,45 @@ from functools import partial
 from typing import TextIO
 
 Write = Callable[[bytes | bytearray], int]
-"""Writes what is taken at once of some bytes, and gives their number. Raises OSError for none."""
+"""Writes as many bytes as possible without blocking, and returns their number.
+
+Raises `OSError` if that is none.
+"""
 
 _MODE = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
 _own: dict[tuple[int, int], int] = {}
-"""By device and inode of what they write to, the descriptors that were opened here."""
+"""The descriptors that were opened here, by the device and inode of their files."""
 
 
 def open_sink(stream: TextIO | None) -> Write:
-    """Return what writes to the file behind ``stream``, past the buffer of ``stream``.
+    """Return a function that writes to the file behind ``stream``, bypassing its buffer.
 
-    The descriptor itself is left as it is: it may be shared with other programs, which a flag like
-    O_NONBLOCK on it would break. None, which Python has where a process was started without the
-    stream, takes everything to nowhere.
+    The descriptor itself is not changed: other programs may share it, which O_NONBLOCK would break.
+    For None, which is Python's stream of a process that was started without one, everything is
+    discarded.
     """
     if stream is None:
         return len
     stream.flush()
     try:
         fd = stream.fileno()
-    except OSError:  # not a file, but something in memory
+    except OSError:  # a stream in memory
         return partial(_write_text, stream)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return partial(os.write, fd)
-    if stat.S_ISSOCK(mode):  # as systemd gives
+    if stat.S_ISSOCK(mode):  # under systemd
         return partial(_send, socket.socket(fileno=os.dup(fd)))
     try:
         return partial(os.write, _open_again(fd))
-    except OSError:  # it is another user's, or there is no /proc
+    except OSError:  # another user's file, or no /proc
         poller = select.poll()
         poller.register(fd, select.POLLOUT)
         return partial(_write_if_ready, poller, fd)
 
 
 def _open_again(fd: int) -> int:
-    """Open what ``fd`` writes to once more, without waiting as the mode of this one alone."""
+    """Open the file of ``fd`` again, so that only the new descriptor is non-blocking."""
     status = os.fstat(fd)
     key = status.st_dev, status.st_ino
     if key not in _own:
@@ -69,9 +72,9 @@ def _send(sock: socket.socket, data: bytes | bytearray) -> int:
 
 
 def _write_if_ready(poller: select.poll, fd: int, data: bytes | bytearray) -> int:
-    """Write no more than a pipe that has any room surely takes.
+    """Write at most as much as is certain to fit into a pipe that is ready.
 
-    Another process may fill that room first, and then this waits: the last way, not the best.
+    This blocks if another process fills the pipe first, so it is the last resort.
     """
     if not poller.poll(0):
         raise BlockingIOError

@@ -1,13 +1,14 @@
-"""Memory in which several processes count side by side: a slab for each, which outlives it.
+"""Shared memory in which several processes count: a slab for each, which outlives its process.
 
-The memory has no name: nobody can remove it, fill it up or share it by mistake, and it goes with
-the last process that has it, however that ends. A slab is written by one process at a time, the one
-that holds the kernel's lock on it, and that lock ends with the process. The next owner counts on
-from the values that it finds. So nothing is ever copied or reset, and a sum over all slabs has each
-count once, whenever it is taken and whoever is killed meanwhile.
+The memory has no name: nobody can remove it, fill it up or share it by mistake, and it is freed
+with the last process that has it mapped. A slab is written by one process at a time, which holds
+the kernel's lock on it until it ends. The next owner continues from the values that it finds. So
+nothing is ever copied or reset, and a sum over all slabs includes each count once, whenever it is
+taken and whichever process is killed meanwhile.
 
-What is counted is unknown here: a record is a key and some float64. It is never moved, and there
-for others once it is whole. A value is read and written by one instruction, so never in part.
+This module doesn't know what is counted: a record is a key and some float64. It is never moved, and
+visible to others once it is complete. A value is read and written by one instruction, so never in
+part.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from math import nan
 from typing import NamedTuple, Self
 
 SLOTS = 512
-"""Slabs of a memory: so many processes count at once. A reload has twice as many as workers."""
+"""The most processes that count at once. During a reload there are twice as many as workers."""
 SLAB_BYTES = 2 << 20
-"""What the records of one process can take. Memory is given to what is written to, no sooner."""
+"""The size of the records of one process. Pages are allocated as they are written."""
 MAX_VALUES = 32
-"""Of one record."""
+"""The most values of one record."""
 
 _LAYOUT = int.from_bytes(b"slabs-01", "little")
-"""Stands first; every other layout needs another. A new master may run newer code."""
+"""The first word. Change it with the layout: a new master may run newer code."""
 _MEMORY_HEAD = struct.Struct("=3Q")  # the layout, the number of slabs, the words of each
 _RECORD_HEAD = struct.Struct("=IHH")  # bytes of the key, number of values, whether they are live
 _LOCK = struct.Struct("hhqqi4x")  # Linux's struct flock: type, whence, start, length, pid
@@ -37,9 +38,9 @@ _VARIABLE = "METRICS_MEMORY_FD"  # no LANTERN_...: those are settings
 
 
 class Record(NamedTuple):
-    """What was counted in one slab.
+    """A key and its values in one slab.
 
-    ``pid`` is that of the slab's owner: 0 where it has none, None in memory of one process alone.
+    ``pid`` is that of the slab's owner: 0 if it has none, None in private memory.
     """
 
     key: bytes
@@ -48,7 +49,7 @@ class Record(NamedTuple):
 
 
 class _Views(NamedTuple):
-    """The memory by bytes, words and values."""
+    """The memory as bytes, as words and as values."""
 
     bytes: memoryview
     words: memoryview
@@ -56,7 +57,7 @@ class _Views(NamedTuple):
 
 
 class SlabMemory:
-    """All slabs, as one process sees them; to be shared, it is made before the fork."""
+    """All slabs, as mapped by one process. Shared memory must be created before the fork."""
 
     def __init__(self, fd: int | None, slots: int, slab_bytes: int) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if fd is None else mmap.MAP_SHARED
@@ -76,14 +77,14 @@ class SlabMemory:
 
     @classmethod
     def private(cls, slab_bytes: int = SLAB_BYTES) -> Self:
-        """Make memory of one slab for this process alone; a process that is forked has a copy."""
+        """Return memory with one slab for this process; a process that is forked has a copy."""
         return cls(None, 1, slab_bytes)
 
     @classmethod
     def shared(cls, slots: int = SLOTS, slab_bytes: int = SLAB_BYTES) -> Self:
-        """Make memory for this process and those that are forked from it.
+        """Return memory for this process and those that are forked from it.
 
-        Raises OSError where the system gives none.
+        Raises `OSError` if the system has none.
         """
         fd = os.memfd_create("lantern-metrics", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -96,9 +97,9 @@ class SlabMemory:
 
     @classmethod
     def inherited(cls, environ: MutableMapping[str, str]) -> Self | None:
-        """Return the memory that `pass_on` left to this program, and take it from ``environ``.
+        """Return the memory that `pass_on` passed to this program, and remove it from ``environ``.
 
-        None where there is none, or it is of another layout.
+        Return None if there is none, or if it has another layout.
         """
         text = environ.pop(_VARIABLE, "")
         try:
@@ -112,13 +113,13 @@ class SlabMemory:
             return None
 
     def pass_on(self, environ: MutableMapping[str, str]) -> None:
-        """Leave the memory to the program, of this environment, that this process will become."""
+        """Pass the memory to the program that this process is about to execute in ``environ``."""
         assert self._fd is not None
         os.set_inheritable(self._fd, True)
         environ[_VARIABLE] = str(self._fd)
 
     def claim(self) -> Slab | None:
-        """Take a slab that nobody else has, until this process ends; None where all are taken."""
+        """Return a free slab, which is this process's until it ends; None if all are taken."""
         for slot, slab in enumerate(self._slabs):
             if self._lock(slot):
                 self._own = slot
@@ -127,30 +128,30 @@ class SlabMemory:
         return None
 
     def disown(self) -> None:
-        """Forget, in a process that was just forked, the claim of the one it was forked from.
+        """Forget the claim of the parent, in a process that was just forked.
 
-        The kernel's lock is that one's alone.
+        Only the parent has the kernel's lock.
         """
         self._own = None
 
     def records(self) -> Iterator[Record]:
-        """Yield what was counted in all slabs, always in the same order.
+        """Yield the records of all slabs, always in the same order.
 
-        A live value means something only while the process that wrote it has the slab.
+        Live values are left out once the process that wrote them no longer owns the slab.
         """
         for slot, slab in enumerate(self._slabs):
             if not slab.is_empty:
                 pid = self._owner(slot)
                 if pid is not None and pid != slab.opened_by:
-                    pid = 0  # its live values are still those of the owner before
+                    pid = 0  # its live values are still the previous owner's
                 for key, place, count, live in slab.directory():
                     if pid != 0 or not live:
                         yield Record(key, list(slab.floats[place : place + count]), pid)
 
     def _lock(self, slot: int) -> bool:
-        """Get the lock on a slab, or tell that another process has it.
+        """Lock a slab; return False if another process has the lock.
 
-        It would also end if this process closed a descriptor of the memory, which none does.
+        The lock would also end if this process closed a descriptor of the memory, which none does.
         """
         try:
             if self._fd is not None:
@@ -160,7 +161,7 @@ class SlabMemory:
         return True
 
     def _owner(self, slot: int) -> int | None:
-        """Return the pid of the process that has a slab; see `Record`."""
+        """Return the pid of the process that owns a slab; see `Record`."""
         if self._fd is None:
             return None
         if slot == self._own:
@@ -171,10 +172,10 @@ class SlabMemory:
 
 
 class Slab:
-    """One slab: ``words`` words from ``start`` on, for records behind one another.
+    """One slab: ``words`` words from ``start`` on, with records one after the other.
 
-    How many are used stands at ``used``, apart from them: to look there touches no slab. All are
-    places in the memory. The caller of `place` sees to it that no other thread calls it.
+    The number of used words is at ``used``, outside the slab, so that reading it touches no page of
+    the slab. All three are positions in the memory. `place` must be called by one thread at a time.
     """
 
     def __init__(self, views: _Views, used: int, start: int, words: int) -> None:
@@ -182,23 +183,23 @@ class Slab:
         self._used = used
         self._opened_by = used + 1
         self.spare = start
-        """A place for the values of any record, which nobody reads."""
+        """The position of values that nobody reads, for records that don't fit."""
         self._first = start + MAX_VALUES
         self._room = words - MAX_VALUES
         self._places: dict[tuple[bytes, int, bool], int] = {}
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no record."""
+        """True if there is no record."""
         return not self._words[self._used]
 
     @property
     def opened_by(self) -> int:
-        """The pid of the last process that began to write here."""
+        """The pid of the last process that opened the slab."""
         return self._words[self._opened_by]
 
     def open(self) -> None:
-        """Begin to write here, with no live value."""
+        """Open the slab for writing by this process, and clear its live values."""
         self._places.clear()
         for key, place, count, live in self.directory():
             self._places[key, count, live] = place
@@ -207,7 +208,7 @@ class Slab:
         self._words[self._opened_by] = os.getpid()
 
     def directory(self) -> Iterator[tuple[bytes, int, int, bool]]:
-        """Yield the key, the place, the number of values and the liveness of each record."""
+        """Yield each record's key, its position, its number of values, and if they are live."""
         at, end = self._first, self._first + self._words[self._used]
         while at < end:
             length, count, live = _RECORD_HEAD.unpack_from(self._bytes, at * _WORD)
@@ -216,10 +217,10 @@ class Slab:
             at = place + count
 
     def place(self, key: bytes, count: int, *, live: bool) -> int | None:
-        """Return where the values of a record are; it is added where it isn't there yet.
+        """Return the position of a record's values, after adding the record if necessary.
 
-        They begin at 0, and at NaN those that are ``live``: that mean nothing without their
-        process. None where there is no room for another record.
+        Values begin at 0; those that are ``live``, and end with their process, at NaN. Return None
+        if there is no room for another record.
         """
         known = self._places.get((key, count, live))
         if known is not None:
@@ -231,7 +232,7 @@ class Slab:
             return None
         _RECORD_HEAD.pack_into(self._bytes, at * _WORD, len(key), count, live)
         self._bytes[(at + 1) * _WORD :][: len(key)] = key
-        self._fill(place, count, nan if live else 0.0)  # not empty if one was killed at this
+        self._fill(place, count, nan if live else 0.0)  # another process may have been killed here
         self._words[self._used] = used
         self._places[key, count, live] = place
         return place
@@ -242,6 +243,6 @@ class Slab:
 
 
 def _size(slots: int, slab_bytes: int) -> int:
-    """Return the bytes of all slabs and of what stands before them."""
+    """Return the size in bytes of all slabs and of the header before them."""
     before = _MEMORY_HEAD.size + 2 * _WORD * slots
     return -(-before // mmap.PAGESIZE) * mmap.PAGESIZE + slots * slab_bytes

@@ -1,4 +1,4 @@
-"""The versions that could be served: remembered beside what is counted, in the workers' memory."""
+"""The versions that workers could serve last, kept in the shared memory of the metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from .registry import Gauge, Registry
 
 
 class ServedVersions:
-    """What workers could serve, for those that begin while a release can't be served.
+    """The versions that workers could serve, for workers that start while a release is faulty.
 
-    It lasts as long as the server: workers may end, and a new master take over.
+    They are kept for as long as the server runs, also when workers end or a new master takes over.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -24,11 +24,11 @@ class ServedVersions:
         )
 
     def remember(self, model: str, version: str) -> None:
-        """Remember that ``version`` of ``model`` can be served."""
+        """Record that ``version`` of ``model`` can be served."""
         self._served_at.labels(model, version).set(monotonic())
 
     def recall(self, model: str) -> str | None:
-        """Return the version of ``model`` that was remembered last; None where none was."""
+        """Return the version of ``model`` that was recorded last; None if there is none."""
         times = self._served_at.totals()
         known = {version: at for (name, version), (at,) in times.items() if name == model}
         return max(known, key=known.__getitem__, default=None)

@@ -1,7 +1,7 @@
-"""Memory for a body that is arriving: it takes what has arrived, and all of it is returned.
+"""The buffer of a body that is arriving, whose memory is returned to the system.
 
-Arrays that many connections grow in turn fragment the heap: it grew to more than twice what they
-held, so that a limit on held bytes did not limit memory.
+Byte arrays that many connections grow alternately fragment the heap: it grew to more than twice
+what they held, so that a limit on held bytes did not limit memory.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import mmap
 
 _IN_THE_HEAP = 65536
-"""Bodies up to this many bytes stay in the heap; most are no larger."""
+"""Bodies of up to this many bytes, as most are, stay in the heap."""
 
 
 class BodyBuffer:
-    """The bytes of a body so far, without framing."""
+    """The bytes of a body that have arrived, without framing."""
 
     __slots__ = ("_map", "_size", "_small")
 
@@ -26,7 +26,7 @@ class BodyBuffer:
         return self._size
 
     def append(self, data: bytes | bytearray) -> None:
-        """Add ``data`` at the end. Raises `OSError` if there is no memory."""
+        """Append ``data``. Raises `OSError` if there is no memory."""
         before = self._size
         self._size += len(data)
         if self._size <= _IN_THE_HEAP:
@@ -41,5 +41,5 @@ class BodyBuffer:
         self._map[before : self._size] = data
 
     def getvalue(self) -> bytes:
-        """Return the bytes so far, as one copy."""
+        """Return a copy of the bytes."""
         return bytes(self._small) if self._map is None else self._map[: self._size]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 from .body import BodyBuffer
-from .rejection import Rejection
+from .rejection import Rejection, body_too_large
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
@@ -16,14 +16,14 @@ _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]+)((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*" + _VALUE + rb")?)*)"
 )
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-"""Nearly every size: one without an extension."""
+"""A size without an extension, as nearly all are."""
 
 CHUNKS_AT_ONCE = 256
-"""Chunks decoded before other connections go on: they take less than half a millisecond."""
+"""The most chunks decoded before other connections continue: less than half a millisecond."""
 FREE_FRAMING = 65536
 FRAMING_RATIO = 2
-"""Bytes of framing that any body may have, and for each byte of its data: in chunks of one byte,
-a body is a hundred times the work that it is in one chunk."""
+"""The bytes of framing that a body may have: in total, and per byte of its data. In chunks of one
+byte, a body is a hundred times the work."""
 
 
 class _Step(enum.Enum):
@@ -34,12 +34,12 @@ class _Step(enum.Enum):
 
 
 class ChunkedBody:
-    """A body in chunks: ``data`` is what has arrived of it, without the framing.
+    """A chunked body: ``data`` is what has arrived of it, without the framing.
 
-    ``has_more`` is True if `feed` stopped, with more to decode, to let other connections go on.
+    ``has_more`` is True if `feed` stopped before the end of its buffer, to be fair to others.
     ``limit`` bounds the data, ``line_limit`` a line with the size of a chunk and
     ``trailers_limit`` the trailer section, all in bytes. ``check_trailers`` raises `Rejection` for
-    a section that is not one.
+    a malformed trailer section.
     """
 
     __slots__ = (
@@ -72,10 +72,10 @@ class ChunkedBody:
         self.has_more = False
 
     def feed(self, buffer: bytearray) -> bool:
-        """Take what belongs to the body from the front of ``buffer``; return True at its end.
+        """Remove what belongs to the body from the front of ``buffer``; return True at its end.
 
-        Raises `Rejection`: 400 for what is not a chunk, or for far more framing than data, 413
-        beyond the limit, 431 for trailers that are too large.
+        Raises `Rejection`: 400 for a malformed chunk or for far more framing than data, 413 for too
+        much data, 431 for trailers that are too large.
         """
         at = chunks = 0
         self.has_more = False
@@ -101,7 +101,10 @@ class ChunkedBody:
                 elif self._step is _Step.DATA_END:
                     if not buffer.startswith(b"\r\n", at):
                         if len(buffer) - at >= 2 or not b"\r\n".startswith(buffer[at:]):
-                            raise Rejection(400, "A chunk does not end where its size says.")
+                            raise Rejection(
+                                400,
+                                "A chunk is longer than its size: CRLF expected after its data.",
+                            )
                         return False
                     at += 2
                     self._step = _Step.SIZE
@@ -113,9 +116,9 @@ class ChunkedBody:
             del buffer[:at]
 
     def _take_size(self, buffer: bytearray, at: int) -> int:
-        """Note the size of the chunk whose line begins at ``at``, and return where its data do.
+        """Parse the size of the chunk that begins at ``at``; return where its data begin.
 
-        Return -1 if the line is not here yet.
+        Return -1 if the line has not arrived completely.
         """
         matched = _PLAIN_SIZE.match(buffer, at)
         if matched:
@@ -124,29 +127,35 @@ class ChunkedBody:
             end = buffer.find(b"\r\n", at, at + self._line_limit + 2)
             if end < 0:
                 if len(buffer) - at > self._line_limit:
-                    raise Rejection(400, "The line with the size of a chunk is too long.")
+                    raise Rejection(
+                        400,
+                        f"The line with a chunk's size exceeds the limit of {self._line_limit:,} "
+                        "bytes (limit_request_field_size).",
+                        "limit_request_field_size",
+                    )
                 return -1
             line = bytes(buffer[at:end])
             matched = _SIZE_LINE.fullmatch(line)
             if not matched:
-                raise Rejection(400, f"{line[:80].decode('latin-1')!a} is not the size of a chunk.")
+                raise Rejection(400, f"Invalid chunk size {line[:80].decode('latin-1')!a}.")
             end += 2
         self._left = size = int(matched[1], 16)
         data = len(self.data) + size
         if data > self._limit:
-            raise Rejection(413, f"The body is larger than {self._limit} bytes.")
+            raise body_too_large(self._limit, data)
         self._framing += end - at + 2
-        if self._framing > FREE_FRAMING + FRAMING_RATIO * data:
+        allowed = FREE_FRAMING + FRAMING_RATIO * data
+        if self._framing > allowed:
             raise Rejection(
                 400,
-                f"The chunks of the body have {self._framing} bytes of framing for {data} of data: "
-                f"more than {FREE_FRAMING} and {FRAMING_RATIO} for each. Send larger chunks.",
+                f"The chunked body has {self._framing:,} bytes of framing for {data:,} bytes of "
+                f"data, which exceeds the limit of {allowed:,} bytes. Send larger chunks.",
             )
         self._step = _Step.DATA if size else _Step.TRAILERS
         return end
 
     def _end_of_trailers(self, buffer: bytearray, at: int) -> int:
-        """Return where the trailer section ends, or -1 if that is not here yet."""
+        """Return where the trailer section ends, or -1 if it has not arrived completely."""
         if buffer.startswith(b"\r\n", at):
             return at + 2
         end = buffer.find(b"\r\n\r\n", at)
@@ -154,7 +163,9 @@ class ChunkedBody:
             self._check_trailers(bytes(buffer[at:end]))
             return end + 4
         if len(buffer) - at > self._trailers_limit:
-            raise Rejection(431, f"The trailers are larger than {self._trailers_limit} bytes.")
+            raise Rejection(
+                431, f"The trailers exceed the limit of {self._trailers_limit:,} bytes."
+            )
         if buffer.count(b"\n", at) != buffer.count(b"\r\n", at):
-            raise Rejection(400, "A line of the trailers ends with LF alone.")
+            raise Rejection(400, "A line of the trailers ends with LF instead of CRLF.")
         return -1

@@ -1,15 +1,15 @@
-"""One connection: bytes in, requests in order, bytes out, without ever blocking.
+"""One connection of a client, which is read and written without ever blocking.
 
 A connection is in one of these states:
 
 - idle: nothing of a request has arrived;
 - receiving: ``_reader`` has a part of a request;
-- queued: it is in the worker's queue with a complete request (``_whole``), a ``_task``, or more of
-  what it was doing;
+- queued: it is in the worker's queue with a complete request (``_whole``), a ``_task``, or the rest
+  of what it was doing;
 - responding: ``_response`` is set, or ``_writer`` has parts that the socket has not taken. Nothing
   is read meanwhile: a client that doesn't read its responses can't send more requests;
 - lingering: the last response was sent, and what the client still sends is discarded. Closing with
-  unread bytes would reset the connection, and the client could lose that response.
+  unread bytes would reset the connection, so that the client might lose that response.
 """
 
 from __future__ import annotations
@@ -37,16 +37,15 @@ _SLICE_SECONDS = 0.01
 """After this much of a long response, or this long, other connections go on."""
 _LINGER_SECONDS = 2.0
 _COUNTED_BYTES = 4096
-"""Requests up to this size are not counted while they are queued."""
+"""The memory of requests up to this size is not counted while they are queued."""
 _SOON = 0.002
-"""Seconds. If the sockets were looked at this recently, arrival times need no look at the kernel's
-clock."""
+"""Seconds. If the sockets were polled this recently, the kernel's arrival times are not needed."""
 
 
 class Connection(QueueEntry):
     """The connection of a client, owned by ``owner``; ``template`` begins its environs.
 
-    ``held`` is how many bytes it was last known to hold, of requests and of unsent responses;
+    ``held`` is how many bytes of requests and unsent responses it held when that was last computed.
     ``idle_since`` is when it was opened or its last response ended, by the monotonic clock.
     """
 
@@ -77,7 +76,7 @@ class Connection(QueueEntry):
         self.held = 0
         self.idle_since = self.arrived
         self._sock = sock
-        # What is read next may have arrived up to this long before the sockets were last polled.
+        # The next bytes may have arrived this long before the sockets were last polled.
         self._unwatched = owner.unaccepted_seconds
         self._owner = owner
         self._reader = RequestReader(owner, parser, template)
@@ -86,7 +85,7 @@ class Connection(QueueEntry):
         self._writer = ResponseWriter(sock)
         self._task: Callable[[], None] | None = None
         self._ended = False  # the client sends no more
-        self._closing = False  # no request is taken up any more
+        self._closing = False  # no further request is served
         self._lingering = False
         self._interest = EPOLLIN
         self._deadline = self.idle_since + owner.headers_timeout_seconds
@@ -106,12 +105,12 @@ class Connection(QueueEntry):
         return bool(self._response or self._writer.parts or self._lingering or self.is_queued)
 
     def on_event(self, events: int) -> None:
-        """Do what the socket is ready for."""
+        """Read or write, as the socket is ready for."""
         if self.is_queued:
-            return  # the queue advances it
+            return  # the queue will advance it
         if self._interest == EPOLLIN:
             if self._lingering or self.held > READ_BYTES:
-                # Connections that send little come first.
+                # Connections that send little take precedence.
                 self._defer(partial(self._read_since, self._owner.queue.now))
             else:
                 self._read()
@@ -121,14 +120,14 @@ class Connection(QueueEntry):
             else:
                 self.advance()
         else:
-            self.close()  # EPOLLHUP and EPOLLERR come without being asked for
+            self.close()  # EPOLLHUP or EPOLLERR, which are always reported
 
     def pass_over(self, seconds: float) -> None:
-        """Note that what arrived in the last ``seconds`` has not been read."""
+        """Record that bytes which arrived in the last ``seconds`` have not been read."""
         self._unwatched += seconds
 
     def advance(self) -> None:
-        """Continue the response, or begin the next request: one at most, to be fair."""
+        """Continue the response, or begin the next request: at most one, to be fair to others."""
         if self._task:
             task, self._task = self._task, None
             task()
@@ -151,14 +150,14 @@ class Connection(QueueEntry):
             self.reject(rejection)
 
     def check_deadline(self, now: float) -> None:
-        """Defer the end of the connection if its deadline has passed: many may end at once."""
+        """Queue the end of the connection if its deadline has passed: many may end at once."""
         if not self._is_in_time(now):
             self._defer(self._expire)
 
     def _expire(self) -> None:
         """Close, or reject a request that arrives too slowly."""
         if self._interest == EPOLLIN and not self._lingering:
-            self._read()  # what came while the worker was busy is not late
+            self._read()  # bytes that arrived while the worker was busy are not late
             if self._is_in_time(monotonic()):
                 return
         if self._is_receiving:
@@ -168,35 +167,38 @@ class Connection(QueueEntry):
 
     def _reject_late(self) -> None:
         owner = self._owner
-        part, seconds = (
-            ("body", owner.body_timeout_seconds)
-            if self._reader.request
-            else ("head", owner.headers_timeout_seconds)
-        )
-        self.reject(Rejection(408, f"The {part} did not arrive within {seconds:g} seconds."))
+        if self._reader.request:
+            part, setting, seconds = "body", "body_timeout_seconds", owner.body_timeout_seconds
+        else:
+            part, setting = "head", "headers_timeout_seconds"
+            seconds = owner.headers_timeout_seconds
+        detail = f"The {part} did not arrive within {seconds:g} seconds ({setting})."
+        self.reject(Rejection(408, detail, setting))
 
     def _is_in_time(self, now: float) -> bool:
         return now < self._deadline or self.is_queued or self.is_closed
 
     def leave(self) -> None:
-        """End the connection unless a complete request is being served: the worker stops."""
+        """End the connection, unless a complete request is being served: the worker stops."""
         if self._is_receiving:
-            self.reject(Rejection(503, "The server is stopping; send the request again."))
+            self.reject(Rejection(503, "The server is shutting down. Send the request again."))
         elif not self._is_busy:
             self.close()
 
     def abandon(self, rejection: Rejection) -> None:
-        """Release what is held: reject the request, or abort the response."""
+        """Release the memory of the connection: reject the request, or abort the response."""
         if not self._response and not self._writer.parts and not self._lingering:
             self.reject(rejection)
             return
         peer = self._reader.peer
+        rejection.rename_setting(self._owner.setting_names)
         self._owner.warn("Response to ip=%s aborted, unread: %s", peer, rejection.detail)
         self.close()
 
     def reject(self, rejection: Rejection) -> None:
-        """Respond with ``rejection``, and serve nothing more on this connection."""
+        """Respond with ``rejection``, and close the connection after that."""
         peer = self._reader.peer
+        rejection.rename_setting(self._owner.setting_names)
         self._owner.warn("Invalid request from ip=%s: %s", peer, rejection.detail)
         request = self._reader.request or self._whole or self._reader.unread()
         self._drop()
@@ -212,7 +214,7 @@ class Connection(QueueEntry):
             self._linger()
 
     def close(self) -> None:
-        """Close the connection now; the rest of a response is dropped."""
+        """Close the connection now, and drop the rest of the response."""
         self.is_closed = True
         self._writer.clear()
         self._drop()
@@ -222,7 +224,7 @@ class Connection(QueueEntry):
             self._finish(self._response)
 
     def _drop(self) -> None:
-        """Forget what has arrived of a request."""
+        """Discard the request, complete or not."""
         self._whole = self._task = None
         self._reader.drop()
         self._owner.queue.cancel(self)
@@ -232,7 +234,7 @@ class Connection(QueueEntry):
     # Reading
 
     def _read_since(self, seen: float) -> None:
-        """Read what epoll reported at the time ``seen``."""
+        """Read bytes that epoll reported at the time ``seen``."""
         self._unwatched += self._owner.queue.now - seen
         self._read()
 
@@ -261,7 +263,7 @@ class Connection(QueueEntry):
         self.advance()
 
     def _receive_bytes(self, most: int) -> bytes:
-        """Receive bytes, and note when they arrived, which may be a while ago."""
+        """Receive bytes, and set when they arrived, which may be a while ago."""
         owner = self._owner
         self.arrived = owner.queue.now
         unwatched = owner.unwatched_seconds + self._unwatched
@@ -271,14 +273,14 @@ class Connection(QueueEntry):
         data, age = receive_with_age(self._sock, most)
         if len(data) == most:  # the rest may have arrived as early
             self._unwatched = unwatched
-        # The clock may have been set meanwhile, but the bytes came while nobody looked.
+        # The clock may have been set, but the bytes arrived since the socket was last polled.
         self.arrived -= min(max(age, 0.0), unwatched)
         return data
 
     def _count_part(self) -> None:
-        """Account for the part of a request that has arrived: set its deadline, count its bytes.
+        """Set the deadline of a request that arrives in parts, and count its bytes.
 
-        Raises `Rejection` if all connections hold too much, and this one the most.
+        Raises `Rejection` if all connections together hold too much, and this one the most.
         """
         reader = self._reader
         if not (reader.buffer or reader.request):
@@ -294,20 +296,20 @@ class Connection(QueueEntry):
             raise self._owner.too_much_held()
 
     def _await_rest(self) -> None:
-        """Wait for the rest of a request, unless it is late or will not come."""
+        """Wait for the rest of a request, unless it is late or the client sends no more."""
         if self._reader.has_more:
             self._owner.queue.defer(self)
         elif self._is_receiving and self.arrived > self._deadline:
             self._reject_late()
         elif self._ended:
-            self.close()  # at most a part of a request has arrived
+            self.close()  # the request is incomplete, if there is one
         elif not self._writer.parts or self._flush():
             self._await_bytes()
 
     def _hold(self, more: int = 0) -> bool:
-        """Count what this connection holds: many together could fill the memory.
+        """Update the count of held bytes: all connections together could exhaust the memory.
 
-        Return False if all connections hold too much, and this one the most of it.
+        Return False if they hold too much, and this one the most.
         """
         reader = self._reader
         held = reader.request_size + len(reader.buffer) + self._writer.blocked_bytes + more
@@ -318,7 +320,7 @@ class Connection(QueueEntry):
         return self._owner.hold(self.fd, more)
 
     def _await_bytes(self) -> None:
-        """Wait for more bytes, with the whole timeout again if the connection was sending."""
+        """Wait for more bytes, with a new timeout if the connection was writing."""
         if self._interest == EPOLLIN:
             return
         owner = self._owner
@@ -333,7 +335,7 @@ class Connection(QueueEntry):
     # Responding
 
     def _enqueue(self, request: Request) -> None:
-        """Queue a complete request, or serve it at once if it would be overdue."""
+        """Queue a complete request, or have it rejected at once if it would be overdue."""
         body = request.environ["wsgi.input"].getbuffer().nbytes
         owner = self._owner
         wait = owner.queue.enqueue(self, request.environ, body)
@@ -375,12 +377,12 @@ class Connection(QueueEntry):
             self._continue_response(response)
 
     def _continue_response(self, response: Response) -> None:
-        """Send parts of the response for as long as the socket takes them."""
+        """Send parts of the response for as long as the socket accepts them."""
         begun, before = monotonic(), response.sent
         try:
             while response.write_next():
-                # A part may not wait for the next, which may be long in the making. Those that are
-                # there already are taken, so that the application is done with the request.
+                # A part must not wait for the next, which may take long. If all parts exist, they
+                # are written to the end, so that the application is done with the request.
                 if self._writer.parts and not self._flush():
                     if self.is_closed or not response.is_complete:
                         return
@@ -397,10 +399,10 @@ class Connection(QueueEntry):
             self._end(response)
 
     def _fail(self, response: Response, error: BaseException) -> None:
-        """Answer 500 for an application that raised, or break off what was begun.
+        """Respond with 500 to an exception of the application, or abort a response that has begun.
 
-        Whatever it raised, even `SystemExit`: others are served here, too. Raises again what the
-        worker itself raised to end.
+        That includes `SystemExit`, because the worker has other connections. An exception of the
+        worker's own, to end it, is raised again.
         """
         if self._owner.is_ending:
             raise error
@@ -408,13 +410,13 @@ class Connection(QueueEntry):
         self._owner.log.exception("Error handling request %s %s", request.method, request.uri)
         response.keep_alive = False
         if not response.headers_sent:
-            response.replace(Rejection(500, "The application failed; its log says why."))
+            response.replace(Rejection(500, "The application failed; see the log of the server."))
         self._end(response)
 
     def _end(self, response: Response) -> None:
         self._closing = not response.keep_alive
         if self._writer.parts:
-            self._flush()  # before the application does what it has to do after its answer
+            self._flush()  # before the application closes its response, which may take long
         if self.is_closed:
             return
         self._finish(response)
@@ -442,7 +444,7 @@ class Connection(QueueEntry):
             self._owner.log.exception("Error closing the response to %s", response.request.uri)
         if self._owner.hooks:
             self._owner.hooks.after(response)
-        # The next request, if it is here already, waited for its own client to read till now.
+        # If the next request has arrived, it was its own client that let it wait until now.
         self.idle_since = self.arrived = monotonic()
 
     def _flush(self) -> bool:
@@ -469,12 +471,12 @@ class Connection(QueueEntry):
             self.abandon(owner.too_much_held())
 
     def _defer(self, task: Callable[[], None]) -> None:
-        """Queue ``task`` behind what others go on with."""
+        """Queue ``task`` behind the deferred work of other connections."""
         self._task = task
         self._owner.queue.defer(self)
 
     def _linger(self) -> None:
-        """Close once the client has, or soon."""
+        """Close the connection when the client has, or after a short time."""
         if self._ended:
             self.close()
             return
@@ -491,7 +493,7 @@ class Connection(QueueEntry):
             self._want(interest)
 
     def _want(self, interest: int) -> None:
-        """Have the loop wait for ``interest``."""
+        """Poll the socket for ``interest``, if the client still sends."""
         if self._ended and interest == EPOLLIN:
             interest = 0
         if interest != self._interest:

@@ -1,21 +1,21 @@
 """The contract between a worker and the application it serves, beyond WSGI (PEP 3333).
 
-Worker and application share a request's environ. What they tell each other there, they tell by the
-names and accessors of this module alone; an application may ignore them all.
+Worker and application share the environ of a request. They exchange information there only by the
+names and accessors of this module; an application may ignore all of them.
 
 =================  ====================  =========================================================
 key                set by                value
 =================  ====================  =========================================================
-`REJECTION`        worker                the `Rejection` that the application is to put into words
-`OVERDUE`          worker                seconds the request has waited, or would: over its budget
-`HELD_BYTES`       application           bytes kept in memory until the response is sent
+`REJECTION`        worker                the `Rejection` for which the application makes a response
+`OVERDUE`          worker                seconds that the request has waited, or would, over budget
+`HELD_BYTES`       application           bytes held in memory until the response is sent
 =================  ====================  =========================================================
 
-Where a request is rejected before its head could be read, its method is `UNREAD`. Every other
-rejected request has the method, path and fields it was sent with, and an empty body.
+The method of a request that is rejected before its head was read is `UNREAD`. Any other rejected
+request has the method, path and headers that it was sent with, and an empty body.
 
-Each request asks whether a key is there: that is ``REJECTION in environ``, which costs no call. Its
-value is read and written by the accessors, which state its type.
+Test for a key with ``REJECTION in environ``, which costs no call; read and write its value with the
+accessors, which have its type.
 """
 
 from __future__ import annotations
@@ -43,46 +43,46 @@ __all__ = [
 Environ = dict[str, Any]
 
 REJECTION = "lantern.worker.rejection"
-"""Present if the worker rejects the request and has the application word the response; see
+"""Present if the worker rejects the request and delegates the response to the application; see
 `KeepAliveWorker.delegates_rejections`."""
 OVERDUE = "lantern.worker.overdue"
 """Present if the request is not served in time; see `app.worker.request_queue`."""
 HELD_BYTES = "lantern.worker.held_bytes"
-"""Present if the application keeps memory for a response that it makes piece by piece. It counts
+"""Present if the application holds memory for a response that it encodes in parts. It counts
 towards `KeepAliveWorker.max_held_bytes`, like what the connection itself holds."""
 
 UNREAD = "UNREAD"
-"""``REQUEST_METHOD`` of a request whose head was not read."""
+"""The ``REQUEST_METHOD`` of a request whose head was not read."""
 
 
 def rejection(environ: Mapping[str, Any]) -> Rejection:
-    """Return why the worker rejects this request, where `REJECTION` is present."""
+    """Return the worker's rejection of this request; `REJECTION` must be present."""
     found: Rejection = environ[REJECTION]
     return found
 
 
 def set_rejection(environ: MutableMapping[str, Any], reason: Rejection) -> None:
-    """Ask the application to word the response to ``reason``."""
+    """Delegate the response to ``reason`` to the application."""
     environ[REJECTION] = reason
 
 
 def overdue_seconds(environ: Mapping[str, Any]) -> float:
-    """Return the seconds a request has waited, or would, where `OVERDUE` is present."""
+    """Return the seconds that a request has waited, or would; `OVERDUE` must be present."""
     seconds: float = environ[OVERDUE]
     return seconds
 
 
 def set_overdue(environ: MutableMapping[str, Any], seconds: float) -> None:
-    """Ask the application to refuse a request that waits ``seconds``, longer than it may."""
+    """Mark a request as overdue: it has waited, or would wait, ``seconds``."""
     environ[OVERDUE] = seconds
 
 
 def held_bytes(environ: Mapping[str, Any]) -> int:
-    """Return how many bytes the application keeps until the response is sent."""
+    """Return how many bytes the application holds until the response is sent."""
     held: int = environ.get(HELD_BYTES, 0)
     return held
 
 
 def set_held_bytes(environ: MutableMapping[str, Any], held: int) -> None:
-    """State that the application keeps ``held`` bytes until the response is sent."""
+    """Record that the application holds ``held`` bytes until the response is sent."""
     environ[HELD_BYTES] = held

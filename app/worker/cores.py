@@ -1,7 +1,7 @@
-"""The cores that this process may use: its affinity, and what every control group above it allows.
+"""The number of cores that this process may use, by its affinity and its control groups.
 
-A machine has more than a process is given wherever services run: containers, systemd's slices,
-pods. A cpuset needs no look here, for the kernel takes it out of the affinity.
+In containers, pods and slices of systemd, that is fewer than the machine has. The affinity already
+includes the effect of a cpuset.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Return how many cores this process may use: at least 1, a part of one counted as one.
+    """Return how many cores this process may use, rounded up, at least 1.
 
-    ``root`` is where ``/proc`` and ``/sys`` are found. See sched_setaffinity(2), cgroups(7), and of
-    the kernel's documentation admin-guide/cgroup-v2 (``cpu.max``) and scheduler/sched-bwc
-    (``cpu.cfs_quota_us``). What can't be read limits nothing.
+    ``root`` is the directory of ``/proc`` and ``/sys``. See sched_setaffinity(2), cgroups(7), and
+    in the kernel's documentation admin-guide/cgroup-v2 (``cpu.max``) and scheduler/sched-bwc
+    (``cpu.cfs_quota_us``). Files that can't be read are ignored.
     """
     affinity = len(os.sched_getaffinity(0))
     return max(1, math.ceil(min([Fraction(affinity), *_quotas(root)])))
@@ -31,7 +31,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 def _quotas(root: Path) -> Iterator[Fraction]:
     """Yield the quota of each control group of this process that has one, in cores."""
     for directory, top in _groups(root):
-        # A limit of a group above holds for this one, too: of a slice, of a pod.
+        # The limits of parent groups, such as a slice or a pod, apply as well.
         for group in (directory, *directory.parents):
             quota = _quota(group)
             if quota is not None:
@@ -41,7 +41,7 @@ def _quotas(root: Path) -> Iterator[Fraction]:
 
 
 def _quota(group: Path) -> Fraction | None:
-    """Return the quota of one group by either version's files; None for none."""
+    """Return the quota of one group from the files of version 2 or 1; None if there is none."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = _read(group / "cpu.max").split()
         return None if quota == "max" else Fraction(int(quota), int(period))
@@ -53,8 +53,9 @@ def _quota(group: Path) -> Fraction | None:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the directory of this process's group in each mount of a hierarchy, and the topmost
-    group that it shows; of a mount that shows other processes' groups alone, nothing.
+    """Yield the directory of this process's group in each mount, and that of the mount's root.
+
+    Mounts that only show groups of other processes are left out.
     """
     with suppress(OSError, ValueError):
         paths = dict(_paths(_read(root / "proc/self/cgroup")))
@@ -66,10 +67,10 @@ def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _below(shown: str, path: str | None) -> PurePosixPath | None:
-    """Return where the group ``path`` lies below the one that a mount shows; None if it doesn't.
+    """Return the path of a group relative to the root of a mount; None if it is not below it.
 
-    Both start at the process's namespace of groups. A group above that is written ``/..``, and how
-    it leads down from there is not told.
+    Both are relative to the process's cgroup namespace. A group outside it is written ``/..``,
+    without the way down from there.
     """
     if path is None or ".." in path:
         return None
@@ -81,8 +82,8 @@ def _below(shown: str, path: str | None) -> PurePosixPath | None:
 
 
 def _paths(text: str) -> Iterator[tuple[bool, str]]:
-    """Yield from ``/proc/self/cgroup`` whether a line is of version 2, and its path, for each
-    hierarchy that may limit the CPU.
+    """Yield, for each hierarchy in ``/proc/self/cgroup`` that may limit the CPU, whether it is of
+    version 2, and the path of the group.
     """
     for line in text.splitlines():
         number, controllers, path = line.split(":", 2)
@@ -93,7 +94,7 @@ def _paths(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def _mounts(text: str) -> Iterator[tuple[bool, str, str]]:
-    """Yield from ``/proc/self/mountinfo`` the same mounts: the group they show, and where."""
+    """Yield from ``/proc/self/mountinfo``, in the same way, the root group and the mount point."""
     for line in text.splitlines():
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.partition(" ")

@@ -1,10 +1,10 @@
 """The head of a request: from its bytes to a WSGI environ.
 
-The rules are RFC 9112's as Gunicorn reads them, and never more lenient: what two servers on the
-way of a request might read differently is refused. A head is parsed once it is here whole, by
-splitting. A parser in C (llhttp, by httptools) takes as long with its callbacks, has no limits,
-and accepts what Gunicorn refuses (two Hosts, chunks under HTTP/1.0, underscores in names), so
-that most checks would stand beside it all the same.
+The rules are those of RFC 9112 as Gunicorn interprets them, and never more lenient: whatever two
+servers might parse differently is rejected. A head is parsed by splitting once it is complete. A
+parser in C (llhttp, by httptools) takes as long because of its callbacks, has no limits, and
+accepts what Gunicorn rejects (two Hosts, chunks in HTTP/1.0, underscores in names), so that most of
+the checks would be needed anyway.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import Any
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
 from .contract import UNREAD, Environ
-from .rejection import Rejection
+from .rejection import Rejection, line_too_long
 
 _TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
-"""The bytes a head may hold; of CR and LF it may hold no more than its lines end with."""
+"""The bytes allowed in a head; CR and LF only at the ends of lines."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD = re.compile(r"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
-_NOT_IN_TARGET = re.compile(r"[^\x21\x22\x24-\x7e]")  # a fragment is never sent
+_NOT_IN_TARGET = re.compile(r"[^\x21\x22\x24-\x7e]")  # no fragment
 _ABSOLUTE = re.compile(r"https?://([^/?]*)[/?]?.*", re.IGNORECASE)
 _HOST = re.compile(
     r"((?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]"
     r"|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=\-._~:0-9A-Za-z]+\])"
     r"(?::0*([0-9]{0,5}))?"
 )
-"""A host and maybe a port (RFC 3986, section 3.2). The host must not be empty."""
+"""A host that is not empty, and optionally a port (RFC 3986, section 3.2)."""
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
 
 _SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
-"""Fields whose repetition makes a request ambiguous."""
+"""Headers whose repetition makes a request ambiguous."""
 
 _FRAMING = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_CONNECTION", "HTTP_EXPECT", "HTTP_HOST"})
-"""Fields the worker acts on: a spelling with an underscore must not set them."""
+"""Headers that the worker interprets: a name with an underscore must not set them."""
 
 _NOT_IN_TRAILER = frozenset(
     {"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"}
@@ -59,10 +59,10 @@ _LONGEST_ECHO = 80
 
 
 class Request:
-    """A request whose head was read.
+    """A request whose head was parsed.
 
-    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` says whether
-    the client lets the connection stay open.
+    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` is True if the
+    client lets the connection stay open.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ class Request:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """The fields as Gunicorn's hooks and access log read them: names in upper case."""
+        """The headers as Gunicorn's hooks and access log expect them, with names in upper case."""
         return [
             (key.removeprefix("HTTP_").replace("_", "-"), value)
             for key, value in self.environ.items()
@@ -99,7 +99,7 @@ class Request:
 
 
 class HeadParser:
-    """Parses the heads of peers that are trusted as proxies, or of peers that aren't."""
+    """Parses the heads of requests, of peers that are ``trusted`` as proxies or not."""
 
     def __init__(self, cfg: Any, *, trusted: bool) -> None:
         self._cfg = cfg
@@ -107,14 +107,14 @@ class HeadParser:
         secure = cfg.secure_scheme_headers if trusted else {}
         self._schemes = {_key(name.upper()): value for name, value in secure.items()}
         self._script_name = os.environ.get("SCRIPT_NAME", "")
-        # As Gunicorn reads its own settings: out of range means the default.
+        # As Gunicorn interprets its settings: out of range means the default.
         most = cfg.limit_request_fields
         self.max_fields = most if 0 < most <= 32768 else 32768
         self.field_size = cfg.limit_request_field_size or 8190
         line = cfg.limit_request_line
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
         self.head_size = (self.line_size or 1 << 20) + self.max_fields * (self.field_size + 2) + 4
-        # Caches of what clients send repeatedly; bounded, because they may send anything.
+        # Caches of what clients send repeatedly, bounded because they may send anything.
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
         self._hosts: set[str] = set()
@@ -150,11 +150,11 @@ class HeadParser:
             name, colon, value = line.partition(":")
             key = keys.get(name) or self._key(name, value, environ)
             if not colon:
-                raise Rejection(400, f"The field line {_quote(line)} has no colon.")
+                raise Rejection(400, f"The header line {_quote(line)} has no colon.")
             value = value.strip(" \t")
             if key in environ:
                 if key in _SINGLE:
-                    raise Rejection(400, f"The field {name} occurs more than once.")
+                    raise Rejection(400, f"The header {name} occurs more than once.")
                 repeated.setdefault(key, [environ[key]]).append(value)
             else:
                 environ[key] = value
@@ -172,7 +172,7 @@ class HeadParser:
         return request
 
     def unread(self, template: Environ) -> Request:
-        """Return a placeholder for a request whose head was not read, or not to its end."""
+        """Return a placeholder for a request whose head was not read completely."""
         environ = template | {
             "REQUEST_METHOD": UNREAD,
             "RAW_URI": "",
@@ -185,7 +185,7 @@ class HeadParser:
         return Request(environ, UNREAD, "", "/", "")
 
     def check_trailers(self, section: bytes) -> None:
-        """Raise `Rejection` if the trailer section of a chunked body isn't one, or is too large."""
+        """Raise `Rejection` if the trailer section of a chunked body is malformed or too large."""
         lines = section.decode("latin-1").split("\r\n")
         count = len(lines) - 1
         if section.count(b"\n") != count or section.count(b"\r") != count:
@@ -199,19 +199,31 @@ class HeadParser:
             if not colon:
                 raise Rejection(400, f"The trailer line {_quote(line)} has no colon.")
             key = self._key(name, "", {})
-            if name.upper() in _NOT_IN_TRAILER or (key in _SINGLE and key in seen):
-                raise Rejection(400, f"The field {name} may not stand in a trailer, or not twice.")
+            if name.upper() in _NOT_IN_TRAILER:
+                raise Rejection(400, f"The field {name} is not allowed in trailers.")
+            if key in _SINGLE and key in seen:
+                raise Rejection(400, f"The trailer field {name} occurs more than once.")
             seen.add(key)
 
     def _check_sizes(self, head: bytes, lines: list[str]) -> None:
         if len(lines) - 1 > self.max_fields:
-            raise Rejection(431, f"The head has more than {self.max_fields} fields.")
+            raise Rejection(
+                431,
+                f"The request has {len(lines) - 1:,} header fields, which exceeds the limit of "
+                f"{self.max_fields:,} (limit_request_fields).",
+                "limit_request_fields",
+            )
         if len(lines[0]) > self.line_size > 0:
-            raise too_long_line(self.line_size)
+            raise line_too_long(self.line_size, len(lines[0]))
         if len(head) > self.field_size:
             for line in lines[1:]:
                 if len(line) + 2 > self.field_size:
-                    raise Rejection(431, f"A field is longer than {self.field_size} bytes.")
+                    raise Rejection(
+                        431,
+                        f"A header field of {len(line) + 2:,} bytes exceeds the limit of "
+                        f"{self.field_size:,} bytes (limit_request_field_size).",
+                        "limit_request_field_size",
+                    )
 
     def _request_line(self, line: str) -> tuple[str, str, str, str, str]:
         """Return method, target, path, query and protocol of a request line."""
@@ -219,20 +231,22 @@ class HeadParser:
         if len(parts) != 3:
             raise Rejection(
                 400,
-                f"The request line {_quote(line)} is not a method, a target and a version, "
+                f"Malformed request line {_quote(line)}: method, target and version are expected, "
                 "separated by single spaces.",
             )
         method, target, protocol = parts
         if not _METHOD.fullmatch(method):
-            raise Rejection(400, f"{_quote(method)} is not a method.")
+            raise Rejection(400, f"Invalid method {_quote(method)}.")
         if not _VERSION.fullmatch(protocol):
-            raise Rejection(400, f"{_quote(protocol)} is not HTTP/1.0 or HTTP/1.1.")
+            raise Rejection(
+                400, f"Unsupported version {_quote(protocol)}: use HTTP/1.1 or HTTP/1.0."
+            )
         if _NOT_IN_TARGET.search(target) or not _is_target(method, target):
-            raise Rejection(400, f"{_quote(target)} is not a target that {method} may have.")
+            raise Rejection(400, f"Invalid target {_quote(target)} for the method {method}.")
         try:
             url = split_request_uri(target)
         except ValueError:
-            raise Rejection(400, f"{_quote(target)} is not a URI.") from None
+            raise Rejection(400, f"Invalid target {_quote(target)}: it is not a URI.") from None
         path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
         parsed = (method, target, path, url.query, protocol)
         if len(line) <= _LONGEST_REMEMBERED:
@@ -242,7 +256,7 @@ class HeadParser:
         return parsed
 
     def _set_host(self, environ: Environ, target: str) -> None:
-        """Check the Host, which the host of an absolute target replaces (RFC 9112, section 3.2)."""
+        """Check the Host, which an absolute target overrides (RFC 9112, section 3.2)."""
         host = environ.get("HTTP_HOST")
         if host not in self._hosts:
             self._check_host(environ, host)
@@ -252,20 +266,20 @@ class HeadParser:
     def _check_host(self, environ: Environ, host: str | None) -> None:
         if host is None:
             if environ["SERVER_PROTOCOL"] != "HTTP/1.0":
-                raise Rejection(400, "The request has no Host, which HTTP/1.1 asks for.")
+                raise Rejection(400, "The Host header is missing, which HTTP/1.1 requires.")
         elif _port_of(host) is None:
-            raise Rejection(400, f"The Host {_quote(host)} is not a host, or a host and its port.")
+            raise Rejection(400, f"Invalid Host {_quote(host)}: HOST or HOST:PORT is expected.")
         elif len(host) <= _LONGEST_REMEMBERED:
             if len(self._hosts) >= _MAX_REMEMBERED:
                 self._hosts.clear()
             self._hosts.add(host)
 
     def _key(self, name: str, value: str, environ: Environ) -> str:
-        """Return the environ's key of a field that is not among the remembered ones."""
+        """Return the environ's key of a header that is not cached."""
         if not _TOKEN.fullmatch(name):
             if name[:1] in (" ", "\t"):
-                raise Rejection(400, "A field is folded over several lines.")
-            raise Rejection(400, f"{_quote(name)} is not the name of a field.")
+                raise Rejection(400, "A header is folded over several lines, which is obsolete.")
+            raise Rejection(400, f"Invalid header name {_quote(name)}.")
         key = _key(name.upper())
         if "_" in name:
             return self._underscored(name.upper(), key, value, environ)
@@ -276,10 +290,10 @@ class HeadParser:
         return key
 
     def _underscored(self, name: str, key: str, value: str, environ: Environ) -> str:
-        """Return the key of a field whose name the environ can't tell from that of another.
+        """Return the environ's key of a header whose name has an underscore.
 
-        X-Forwarded-For and X_Forwarded_For have the same key: what a proxy sets in one, a client
-        could forge in the other.
+        X-Forwarded-For and X_Forwarded_For have the same key, so that a client could forge with the
+        latter what a proxy sets in the former.
         """
         if name in self._forwarders or "*" in self._forwarders:
             if name == "SCRIPT_NAME":
@@ -287,9 +301,9 @@ class HeadParser:
         elif self._cfg.header_map == "drop":
             return _DROPPED
         elif self._cfg.header_map != "dangerous":
-            raise Rejection(400, f"The name of the field {_quote(name)} has an underscore.")
+            raise Rejection(400, f"The header name {_quote(name)} has an underscore; use hyphens.")
         if key in _FRAMING or key in self._schemes:
-            raise Rejection(400, f"The field {name} must be written with hyphens.")
+            raise Rejection(400, f"The header {name} must be spelled with hyphens.")
         return key
 
     def _set_scheme(self, environ: Environ, repeated: dict[str, list[str]]) -> None:
@@ -298,29 +312,31 @@ class HeadParser:
             if key in environ:
                 said |= {value == secure for value in repeated.get(key, [environ[key]])}
         if len(said) == 2:
-            raise Rejection(400, "The fields of the proxy contradict each other about the scheme.")
+            raise Rejection(400, "The proxy's headers disagree whether the scheme is https.")
         if said:
             environ["wsgi.url_scheme"] = "https" if said.pop() else "http"
 
     def _split_script_name(self, environ: Environ) -> None:
         prefix = environ["SCRIPT_NAME"] or self._script_name
-        # The path as it was sent, because the prefix is compared before it is decoded.
+        # The path as it was sent, because the prefix is compared before decoding.
         path = split_request_uri(environ["RAW_URI"]).path
-        # Unlike Gunicorn, which takes /ab for /a and b, and answers 500 for what lacks the prefix.
+        # Unlike Gunicorn, which splits /ab into /a and b, and fails (500) without the prefix.
         if not path.startswith(prefix) or path[len(prefix) :][:1] not in ("", "/"):
-            raise Rejection(404, "The path does not begin with the prefix that is configured.")
+            raise Rejection(
+                404, "The path does not begin with the configured prefix (SCRIPT_NAME)."
+            )
         environ["SCRIPT_NAME"] = prefix
         environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
 
 
 _DROPPED = "dropped"
-"""The key under which fields are dropped."""
+"""The environ's key of headers that are dropped."""
 
 
 def is_trusted(cfg: Any, peer: object) -> bool:
-    """Return True if a peer may say how its client reached it (``forwarded_allow_ips``).
+    """Return True if ``peer`` is trusted as a proxy (``forwarded_allow_ips``).
 
-    ``peer`` is the address from `socket.accept`; every client of a Unix socket is trusted.
+    It is the address from `socket.accept`; every client of a Unix socket is trusted.
     """
     if not isinstance(peer, tuple) or "*" in cfg.forwarded_allow_ips:
         return True
@@ -341,13 +357,13 @@ def _is_target(method: str, target: str) -> bool:
 
 
 def _authority(target: str) -> str:
-    """Return the host, and the port if there is one, of an absolute target; empty if it isn't."""
+    """Return the host and port, if any, of an absolute target; empty for other targets."""
     matched = _ABSOLUTE.fullmatch(target)
     return matched[1] if matched else ""
 
 
 def _port_of(text: str) -> str | None:
-    """Return the port of a host, empty if it names none; None if ``text`` is not a host."""
+    """Return the port in ``text``, empty if there is none; None if ``text`` is not a host."""
     matched = _HOST.fullmatch(text)
     if not matched or int(matched[2] or 0) > 65535:
         return None
@@ -360,11 +376,6 @@ def _port_of(text: str) -> str | None:
     return matched[2] or ""
 
 
-def too_long_line(limit: int) -> Rejection:
-    """Return the rejection of a request line longer than ``limit`` bytes."""
-    return Rejection(414, f"The request line is longer than {limit} bytes.")
-
-
 def _key(name: str) -> str:
     key = name.replace("-", "_")
     return key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key
@@ -375,7 +386,7 @@ _COMMON_KEYS |= {name.lower(): key for name, key in _COMMON_KEYS.items()}
 
 
 def _set_framing(request: Request, protocol: str) -> None:
-    """Set what the fields say of the body's length and of the connection."""
+    """Set from the headers how long the body is, and if the connection is kept."""
     environ = request.environ
     if protocol != "HTTP/1.1":
         request.version = (1, int(protocol[-1]))
@@ -385,19 +396,23 @@ def _set_framing(request: Request, protocol: str) -> None:
     if coding is not None:
         if length is not None or old:
             raise Rejection(
-                400, "Transfer-Encoding may not stand beside Content-Length or HTTP/1.0."
+                400, "Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0."
             )
         request.keep_alive = _check_codings(coding)
         request.length = None
     elif length is not None:
-        # Not what else `int` would take: signs, underscores, other scripts' digits.
+        # Without what `int` accepts, too: signs, underscores, digits of other scripts.
         if not (length.isascii() and length.isdecimal() and len(length) <= 400):
-            raise Rejection(400, f"Content-Length {_quote(length)} is not a number of bytes.")
+            raise Rejection(
+                400, f"Invalid Content-Length {_quote(length)}: a number of bytes is expected."
+            )
         request.length = int(length)
     expect = environ.get("HTTP_EXPECT")
     if expect is not None:
         if expect.lower() != "100-continue":
-            raise Rejection(417, f"The expectation {_quote(expect)} can't be met.")
+            raise Rejection(
+                417, f"Unsupported Expect {_quote(expect)}: only 100-continue is known."
+            )
         request.expects_continue = not old
     connection = environ.get("HTTP_CONNECTION")
     if connection is None:
@@ -406,25 +421,26 @@ def _set_framing(request: Request, protocol: str) -> None:
         options = {option.strip(" \t") for option in connection.lower().split(",")}
         request.keep_alive = request.keep_alive and not old and "close" not in options
     if request.method == "CONNECT":
-        request.keep_alive = False  # what follows is not HTTP, whatever the answer is
+        request.keep_alive = False  # what follows is not HTTP, whatever the response is
 
 
 def _check_codings(value: str) -> bool:
-    """Raise `Rejection` unless "chunked" stands last and once; return True if it stands alone.
+    """Raise `Rejection` unless the last coding is the only "chunked".
 
-    A body in another coding is handed over as it came, and the connection closed behind it.
+    Return True if there is no other coding. A body with another one is passed on encoded, and the
+    connection closed after it.
     """
     codings = [coding.strip(" \t").lower() for coding in value.split(",")]
     unknown = [coding for coding in codings if coding not in _CODINGS]
     if unknown:
-        raise Rejection(501, f"The transfer coding {_quote(unknown[0])} is not supported.")
+        raise Rejection(501, f"Unsupported transfer coding {_quote(unknown[0])}.")
     if codings[-1] != "chunked" or codings.count("chunked") > 1:
-        raise Rejection(400, f"Transfer-Encoding {_quote(value)} does not end with one chunked.")
+        raise Rejection(400, f"Transfer-Encoding {_quote(value)} must end with chunked, once.")
     return all(coding in ("chunked", "identity") for coding in codings)
 
 
 def _name_server(environ: Environ) -> None:
-    """Name the server as the client did: a Unix socket has neither name nor port."""
+    """Set the server's name and port from the Host: a Unix socket has neither."""
     host, _, port = environ.get("HTTP_HOST", "").partition(":")
     if host and not port:
         port = "443" if environ["wsgi.url_scheme"] == "https" else "80"
@@ -435,11 +451,11 @@ def _control_character(lines: list[str]) -> Rejection:
     for number, line in enumerate(lines):
         for character in line:
             if not (character >= " " or character == "\t") or character == "\x7f":
-                place = f"the field line {number}" if number else "the request line"
-                return Rejection(400, f"The byte {ord(character):#04x} may not stand in {place}.")
+                place = f"header line {number}" if number else "the request line"
+                return Rejection(400, f"The byte {ord(character):#04x} is not allowed in {place}.")
     raise AssertionError(lines)
 
 
 def _quote(text: str) -> str:
-    """Return text of a client quoted and cut short."""
+    """Return the text of a client quoted, and cut if it is long."""
     return ascii(text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "...")

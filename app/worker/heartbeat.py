@@ -1,4 +1,4 @@
-"""The heartbeat of a worker, kept in memory instead of a file system."""
+"""The heartbeat file of a worker, in memory instead of a file system."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gunicorn.workers.workertmp import WorkerTmp
 
 
 class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
-    """What Gunicorn's master watches: the modification time of a file, here of one in memory.
+    """The file whose modification time Gunicorn's master watches, created in memory.
 
-    Gunicorn creates that file in a directory, for each worker: if the directory is read-only, full
-    or gone, the master itself exits. A directory set with ``worker_tmp_dir`` is still used.
+    Gunicorn creates it in a directory, for each worker: if the directory is read-only, full or
+    missing, the master itself exits. A directory set with ``worker_tmp_dir`` is still used.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -21,7 +21,7 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
             super().__init__(cfg)
             return
         fd = os.memfd_create("lantern-heartbeat")
-        os.fchown(fd, cfg.uid, cfg.gid)  # a worker that drops root sets the time, too
+        os.fchown(fd, cfg.uid, cfg.gid)  # a worker that has dropped root must set the time
         self._tmp = os.fdopen(fd, "w+b", 0)
 
 

@@ -13,20 +13,20 @@ from .response import Response
 
 
 class Hooks:
-    """The hooks of ``worker``."""
+    """Calls the hooks of ``worker``, and its access log."""
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
 
     @property
     def are_any(self) -> bool:
-        """True if there is anything to call; if not, a request needs no clock."""
+        """True if there is anything to call; if not, requests need not be timed."""
         cfg = self._worker.cfg
         is_default = (
             cfg.pre_request is PreRequest.default and cfg.post_request is PostRequest.default
         )
         log = self._worker.log
-        # A logger of another class may use every request: to count it in StatsD, for instance.
+        # A logger of another class may need every request: to count it in StatsD, for instance.
         overrides_access = type(log).access is not Logger.access
         return log.access_log_enabled or overrides_access or not is_default
 

@@ -1,9 +1,9 @@
-"""How loaded each worker is, in memory that all workers of a master share.
+"""The load of each worker, in memory that all workers of a master share.
 
 Workers accept from one socket, and the kernel gives new connections to any worker that is awake: of
-sixteen that arrive together, one worker may take all and keep them for as long as they last. And a
-worker that refuses requests is done with them first, so load balancers and clients return to it
-first, while another worker is idle.
+sixteen that arrive together, one worker may accept all and keep them. And a worker that rejects
+requests is the first to be done with them, so that load balancers and clients return to it while
+another worker is idle.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Iterator
 from time import monotonic
 
 _SLOTS = 64
-"""More workers than this share slots, which makes the balance less even."""
+"""If there are more workers, some share a slot, and the balance is less even."""
 _SLOT = struct.Struct("=ddq")
 _STALE_SECONDS = 2.5
-"""A worker that has published nothing for this long is ignored: it hangs, or is gone."""
+"""A worker that has published nothing for this long is ignored: it hangs or has exited."""
 _BACKLOG_STEP_SECONDS = 0.01
-"""Backlogs that differ by less count as equal; then the numbers of connections are compared."""
+"""Backlogs that differ by less are equal; then the numbers of connections are compared."""
 
 
 class LoadTable:
     """The table of all workers; create it before the fork.
 
-    Each worker publishes and asks by a number of its own. ``backlog_seconds`` is how long a request
+    ``worker`` is a number of its own for each worker. ``backlog_seconds`` is how long a request
     that arrives now would wait in its queue.
     """
 
@@ -33,7 +33,7 @@ class LoadTable:
         self._table = mmap.mmap(-1, _SLOTS * _SLOT.size)
 
     def publish(self, worker: int, backlog_seconds: float, connections: int) -> None:
-        """Publish the load of ``worker``. Call it every second or two, or it counts as gone."""
+        """Publish the load of ``worker``. Call this at least every two seconds."""
         _SLOT.pack_into(self._table, _offset(worker), monotonic(), backlog_seconds, connections)
 
     def withdraw(self, worker: int) -> None:
@@ -45,7 +45,7 @@ class LoadTable:
         own = int(backlog_seconds / _BACKLOG_STEP_SECONDS)
         for peer_seconds, peer_connections in self._peers(worker):
             peer = int(peer_seconds / _BACKLOG_STEP_SECONDS)
-            # Among many connections a few more don't matter; yielding each to the other would.
+            # Among many connections a few more don't matter, and yielding to each other would.
             if peer < own or (
                 peer == own and peer_connections + peer_connections // 4 < connections
             ):
@@ -53,7 +53,7 @@ class LoadTable:
         return False
 
     def is_behind(self, worker: int, backlog_seconds: float) -> bool:
-        """Return True if a request would be served much sooner by another than ``worker``."""
+        """Return True if another worker than ``worker`` would serve a request much sooner."""
         limit = backlog_seconds / 2 - _BACKLOG_STEP_SECONDS
         return any(peer_seconds < limit for peer_seconds, _ in self._peers(worker))
 

@@ -1,4 +1,4 @@
-"""Memory that a worker frees: kept for the next request, instead of given back to the kernel."""
+"""Settings of malloc: memory that a worker frees is kept for the next request."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 32 << 20
 _OWN_MAPPING_BYTES = 8 << 20
-"""An allocation of this size and above goes back when it is freed. Smaller are those for
-10,000 rows of the bundled model (ONNX Runtime's largest have 2.6 MB), and for a part of an answer.
+"""Allocations of this size and above are returned when they are freed. Smaller are those for
+10,000 rows of the bundled model (ONNX Runtime's largest have 2.6 MB), and for a part of a response.
 """
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep up to 32 MiB of what is freed (mallopt(3)); does nothing on another libc.
+    """Make glibc keep up to 32 MiB of freed memory (mallopt(3)); do nothing on another libc.
 
-    A batch of 10,000 rows takes some 10 MiB for a moment. By default glibc returns most of them to
+    A batch of 10,000 rows takes some 10 MiB for a moment. By default, glibc returns most of them to
     the kernel each time, and getting them back, page by page, was a third of the batch's time.
     """
     with contextlib.suppress(AttributeError, OSError):
@@ -26,10 +26,10 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
 
 
-def give_back_freed_memory() -> None:
-    """Return to the kernel what is freed between what isn't, but for those 32 MiB (malloc_trim(3)).
+def release_freed_memory() -> None:
+    """Return all freed memory but 32 MiB to the kernel (malloc_trim(3)).
 
-    What many answers held lies in pieces; it takes 35 ms for 250 MiB.
+    That includes what lies between memory in use. It takes 35 ms for 250 MiB.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(_KEPT_BYTES)

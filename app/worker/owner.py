@@ -1,8 +1,9 @@
-"""What a connection needs of the worker that owns it, and no more."""
+"""The interface of the worker for its connections."""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .contract import Environ
@@ -14,12 +15,12 @@ from .response import Application
 
 
 class ConnectionOwner(BodyPolicy, Protocol):
-    """The owner of connections: it waits for their sockets and advances them.
+    """The owner of connections: it polls their sockets and advances them.
 
-    The timeouts and limits are documented at `KeepAliveWorker`. ``unwatched_seconds`` is how long
-    nobody looked at the sockets before the last time, ``unaccepted_seconds`` how long a connection
-    that is accepted now may have waited for it, ``is_behind`` whether another worker would serve a
-    request much sooner, and ``is_ending`` whether the worker itself raises to end.
+    The timeouts and limits are documented at `KeepAliveWorker`. ``unwatched_seconds`` is the time
+    between the last two polls, and ``unaccepted_seconds`` the longest that a connection accepted
+    now may have waited. ``is_behind`` is True if another worker would serve a request much sooner,
+    and ``is_ending`` if exceptions are the worker's own, to end it.
     """
 
     log: Any
@@ -30,6 +31,7 @@ class ConnectionOwner(BodyPolicy, Protocol):
     is_ending: bool
     unwatched_seconds: float
     delegates_rejections: bool
+    setting_names: Mapping[str, str]
     headers_timeout_seconds: float
     body_timeout_seconds: float
     keepalive_seconds: float
@@ -46,13 +48,13 @@ class ConnectionOwner(BodyPolicy, Protocol):
         """Count a request; return True if its connection may be kept."""
 
     def hold(self, fd: int, more: int) -> bool:
-        """Count ``more`` bytes held by a connection; return False if it holds too much."""
+        """Add ``more`` to the bytes that a connection holds; return False if it holds too much."""
 
     def too_much_held(self) -> Rejection:
         """Return the rejection for a connection that holds too much."""
 
     def warn(self, message: str, *arguments: object) -> None:
-        """Log what a client did wrong, up to a limit."""
+        """Log a warning about a client, up to a limit."""
 
     def forget(self, fd: int) -> None:
-        """Remove a connection that is closing."""
+        """Remove a connection that is being closed."""

@@ -1,10 +1,10 @@
-"""The queue of a worker: complete requests wait in one line, first come, first served.
+"""The request queue of a worker: first come, first served, within a budget for the wait.
 
-The queue estimates how long a new request would wait, from what requests of its size have taken so
-far. A request that would wait for longer than it may is not queued, and one that has waited for
-longer is reported when it is served: its connection has it refused at once, which costs little.
-Thus no work is spent on requests that are too late, and those that are served are served in time,
-however many arrive. The queue knows nothing of sockets or HTTP, and never looks into a request.
+The queue estimates how long a new request would wait from how long requests of its size have taken.
+It does not accept one that would exceed its budget, and reports one that has exceeded it: both are
+rejected at once, which costs little. So no work is wasted on requests that are too late, and those
+that are served are served in time, however many arrive. The queue knows nothing of sockets or HTTP,
+and never looks into a request.
 """
 
 from __future__ import annotations
@@ -17,25 +17,23 @@ from typing import Generic, TypeVar
 R = TypeVar("R")
 
 _SURELY_IN_TIME = 0.001
-"""Seconds. No budget is shorter, so most requests need not be asked for theirs."""
+"""Seconds. No budget is shorter, so for most requests it need not be computed."""
 _MEAN_WEIGHT = 0.1
 """The weight of the last request in the moving mean of its size class."""
 _OUTLIER = 4.0
-"""A request counts as at most this many times the mean: one that was held up says little of the
-next."""
+"""A request counts as at most this many times the mean: an outlier says little about the next."""
 _MARGIN = 1.5
-"""The estimate is raised by this factor: a request that is queued and then refused waited in vain.
-"""
+"""The factor for the estimate: a request that is queued and rejected later has waited in vain."""
 _REQUESTS_SHARE = 3.0
-"""After deferred work, waiting requests are served for this many times as long before the next."""
+"""After deferred work, requests are served for this many times as long before there is more."""
 
 
 class QueueEntry:
-    """What stands in a `RequestQueue`, and the queue's notes on it.
+    """An entry of a `RequestQueue`: a connection, with the queue's own state of it.
 
-    ``arrived`` is when the last bytes of its request came, by the monotonic clock, and
-    ``is_closed`` is True once nobody waits any more: the subclass alone sets both. ``is_queued``,
-    ``size_class`` (None if no request waits) and ``cost`` (estimated seconds): the queue alone.
+    The connection sets ``arrived``, the monotonic time of the last bytes of its request, and
+    ``is_closed``. Only the queue sets ``is_queued``, ``size_class`` (None if no request waits) and
+    ``cost`` (in seconds, estimated).
     """
 
     __slots__ = ("arrived", "cost", "is_closed", "is_queued", "size_class")
@@ -48,22 +46,22 @@ class QueueEntry:
         self.cost = 0.0
 
     def advance(self) -> None:
-        """Do the next step of what the entry stands for."""
+        """Take the next step: serve a request, or continue deferred work."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Abandon what the entry stands for."""
+        """Close the connection."""
         raise NotImplementedError
 
 
 class RequestQueue(Generic[R]):
-    """The queue of one worker; ``budget(request)`` returns the seconds a request may wait.
+    """The queue of one worker; ``budget(request)`` returns how many seconds a request may wait.
 
-    Beside the requests it holds entries with deferred work: a long response, a large body. While
-    requests wait, these have a quarter of the time together, one after the other.
+    It also has entries with deferred work: a long response, a large body. While requests wait,
+    these together get a quarter of the time.
 
-    ``now`` is the monotonic time as of the last step; ``backlog_seconds`` is the estimated time
-    that all waiting requests will take.
+    ``now`` is the monotonic time of the last step, which the event loop sets when it has polled.
+    ``backlog_seconds`` is the estimated time that all queued requests will take.
     """
 
     def __init__(self, budget: Callable[[R], float]) -> None:
@@ -82,19 +80,19 @@ class RequestQueue(Generic[R]):
 
     @property
     def has_requests(self) -> bool:
-        """True if a request waits."""
+        """True if a request is queued."""
         return bool(self._requests)
 
     def enqueue(self, entry: QueueEntry, request: R, size: int) -> float | None:
         """Queue a complete request with a body of ``size`` bytes, and return None.
 
-        If it would wait for longer than it may, return these seconds instead: it is not queued,
-        and is to be refused now. Its wait began at ``entry.arrived``.
+        If its estimated wait, since ``entry.arrived``, exceeds its budget, return that wait in
+        seconds instead, and don't queue it.
         """
         wait = self.now - entry.arrived + self.backlog_seconds * _MARGIN
         if wait > _SURELY_IN_TIME and wait > self._budget(request):
             return wait
-        # Requests of a size are alike enough: one row, or a batch of about as many rows.
+        # Requests of about the same size cost about the same: one row, or a batch of as many.
         entry.size_class = size_class = size.bit_length()
         entry.cost = cost = self._costs.get(size_class, 0.0)
         self.backlog_seconds += cost
@@ -103,12 +101,12 @@ class RequestQueue(Generic[R]):
         return None
 
     def defer(self, entry: QueueEntry) -> None:
-        """Queue an entry that has more to do, behind the others with deferred work."""
+        """Queue an entry with deferred work, behind the others."""
         entry.is_queued = True
         self._deferred.append(entry)
 
     def expire(self, entry: QueueEntry, request: R) -> float | None:
-        """Return how many seconds a request has waited that is about to be served, if too long."""
+        """Return how many seconds a request has waited that is now served, if over its budget."""
         wait = self.now - entry.arrived
         if wait > _SURELY_IN_TIME and wait > self._budget(request):
             self._has_expired = True
@@ -116,16 +114,16 @@ class RequestQueue(Generic[R]):
         return None
 
     def cancel(self, entry: QueueEntry) -> None:
-        """Forget the request of ``entry``, if one is queued; the entry itself keeps its place.
+        """Cancel the request of ``entry``, if there is one; the entry itself stays queued.
 
-        What it does there says nothing of what requests of that size cost.
+        What it does then is not counted as the cost of a request.
         """
         entry.size_class = None
         self.backlog_seconds -= entry.cost
         entry.cost = 0.0
 
     def serve(self, advance: Callable[[QueueEntry], None], seconds: float) -> None:
-        """Serve waiting requests and deferred work for ``seconds``, by ``advance``."""
+        """Call ``advance`` for queued requests and deferred work, for ``seconds``."""
         requests, deferred = self._requests, self._deferred
         until = self.now + seconds
         while self.now <= until:
@@ -142,7 +140,7 @@ class RequestQueue(Generic[R]):
             self.backlog_seconds = 0.0  # drop what rounding left over
 
     def _advance(self, advance: Callable[[QueueEntry], None], entry: QueueEntry) -> None:
-        """Advance an entry, and learn how long its request took, if it was one."""
+        """Advance an entry and, if that was a request, learn from how long it took."""
         entry.is_queued = False
         size_class, entry.size_class = entry.size_class, None
         self.backlog_seconds -= entry.cost
@@ -158,9 +156,9 @@ class RequestQueue(Generic[R]):
             self._in_flight_seconds += self.now - arrived
 
     def mean_in_flight(self) -> float:
-        """Return the mean number of requests that waited or were served since the last call.
+        """Return the mean number of requests that were queued or served since the last call.
 
-        By Little's law: the seconds that requests stayed, per second that went by.
+        By Little's law: the total time of all requests, per elapsed time.
         """
         seconds, self._in_flight_seconds = self._in_flight_seconds, 0.0
         before, self._measured_at = self._measured_at, self.now

@@ -1,6 +1,6 @@
-"""Reading: bytes become requests, one after the other, however they are cut into pieces.
+"""Reading: requests are parsed from bytes, whatever the segments in which they arrive.
 
-The reader holds what has arrived and knows nothing of sockets, of time or of what is served.
+The reader holds what has arrived, and knows nothing of sockets, of time or of responses.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Protocol
 from .body import BodyBuffer
 from .chunks import ChunkedBody
 from .contract import Environ
-from .head import HeadParser, Request, too_long_line
-from .rejection import Rejection
+from .head import HeadParser, Request
+from .rejection import Rejection, body_too_large, line_too_long
 
 READ_BYTES = 65536
 """The most bytes to read at once of a head or of chunks."""
@@ -24,7 +24,7 @@ _EMPTY_LINE = b"\r\n"
 
 
 class BodyPolicy(Protocol):
-    """Which bodies are received: see the attributes of `KeepAliveWorker`."""
+    """The limits for bodies; see the attributes of `KeepAliveWorker`."""
 
     max_body_bytes: int
 
@@ -33,19 +33,19 @@ class BodyPolicy(Protocol):
 
 
 class Progress(enum.Enum):
-    """What the reader found since it was last asked, where a request is not complete yet."""
+    """The progress of an incomplete request since the last call of `take_progress`."""
 
     HEAD_BEGAN = enum.auto()
     BODY_BEGAN = enum.auto()
     CONTINUE_AWAITED = enum.auto()
-    """The body is about to begin, and the client waits for a 100 before it sends it."""
+    """The client waits for a 100 before it sends the body."""
 
 
 class RequestReader:
     """Reads the requests of one connection; ``template`` begins their environs.
 
-    ``buffer`` has the bytes that arrived and are not read yet, ``request`` is the request whose
-    body is arriving, and ``request_size`` the bytes of the request that was begun last.
+    ``buffer`` has the bytes that have arrived and are not parsed yet, ``request`` is the request
+    whose body is arriving, and ``request_size`` the size of the last request in bytes.
     """
 
     __slots__ = (
@@ -79,45 +79,45 @@ class RequestReader:
 
     @property
     def has_begun(self) -> bool:
-        """True if a part of a request has arrived."""
+        """True if a request has begun to arrive."""
         # An empty line before a request is ignored, whether or not a request follows.
         return bool(self.request or self.buffer not in (b"", _EMPTY_LINE))
 
     @property
     def has_more(self) -> bool:
-        """True if `receive` stopped to let other connections go on, with more to decode."""
+        """True if `receive` stopped before the end of the buffer, to be fair to others."""
         return isinstance(self._body, ChunkedBody) and self._body.has_more
 
     @property
     def body_size(self) -> int:
-        """The bytes that have arrived of the body of ``request``."""
+        """The number of bytes of the body of ``request`` that have arrived."""
         if self._body is None:
             return 0
         return len(self._body.data if isinstance(self._body, ChunkedBody) else self._body)
 
     def take_progress(self) -> Progress | None:
-        """Return what was found since the last call: None if a part merely goes on to arrive."""
+        """Return the progress since the last call; None if only more of the same has arrived."""
         progress, self._progress = self._progress, None
         return progress
 
     def append(self, data: bytes) -> None:
-        """Add what arrived behind a buffer that is not empty."""
+        """Append ``data`` to a buffer that is not empty."""
         if isinstance(self.buffer, bytes):
             self.buffer = bytearray(self.buffer)
         self.buffer += data
 
     def drop(self) -> None:
-        """Forget what has arrived."""
+        """Discard what has arrived."""
         self.request = self._body = None
         self.buffer = b""
         self.request_size = 0
 
     def unread(self) -> Request:
-        """Return a placeholder for a request whose head was not read, or not to its end."""
+        """Return a placeholder for a request whose head was not read completely."""
         return self._parser.unread(self._template)
 
     def max_to_read(self) -> int:
-        """Return how many bytes to read at once: what the body lacks, up to a bound."""
+        """Return how many bytes to read at once: the rest of the body, up to a limit."""
         if self._body is None or isinstance(self._body, ChunkedBody):
             return READ_BYTES
         assert self.request is not None
@@ -126,9 +126,9 @@ class RequestReader:
         return min(_BODY_BYTES, missing + READ_BYTES)
 
     def receive(self) -> Request | None:
-        """Take a request from the buffer, with its body, if it is complete.
+        """Return the next request with its body, or None if it is not complete.
 
-        Raises `Rejection` for what can't become a request that is served.
+        Raises `Rejection` if it can't be served, whatever follows.
         """
         request = self.request or self._receive_head()
         if request is None:
@@ -163,31 +163,36 @@ class RequestReader:
         return request
 
     def _check_part_of_head(self, start: int) -> None:
-        """Raise `Rejection` if the buffer can't become a head, whatever follows."""
+        """Raise `Rejection` if the buffer can't become a valid head, whatever follows."""
         buffer, parser = self.buffer, self._parser
         if self._scanned == 0:
             self._progress = Progress.HEAD_BEGAN
         is_long = len(buffer) - start - 2 > parser.line_size > 0
         if is_long and buffer.find(b"\r\n", start, start + parser.line_size + 2) < 0:
-            raise too_long_line(parser.line_size)
+            raise line_too_long(parser.line_size)
         if len(buffer) > parser.head_size:
-            raise Rejection(431, f"The head is larger than {parser.head_size} bytes.")
+            raise Rejection(
+                431,
+                f"The request line and headers exceed the limit of {parser.head_size:,} bytes "
+                "(limit_request_fields).",
+                "limit_request_fields",
+            )
         at = buffer.find(b"\n", self._scanned)
         while at >= 0:
             if buffer[at - 1 : at] != b"\r":
-                raise Rejection(400, "A line of the head ends with LF alone.")
+                raise Rejection(400, "A line of the head ends with LF instead of CRLF.")
             at = buffer.find(b"\n", at + 1)
         self._scanned = len(buffer)
 
     def _begin_body(self, request: Request) -> bool:
-        """Prepare for the body; return False if neither it nor anything after it is received."""
+        """Prepare to receive the body; return False if nothing more is to be received."""
         policy, parser = self._policy, self._parser
         if request.length is None:
             self._body = ChunkedBody(
                 policy.max_body_bytes, parser.field_size, _TRAILERS_LIMIT, parser.check_trailers
             )
         elif request.length > policy.max_body_bytes:
-            raise Rejection(413, f"The body is larger than {policy.max_body_bytes} bytes.")
+            raise body_too_large(policy.max_body_bytes, request.length)
         else:
             self._body = BodyBuffer()
             if len(self.buffer) >= request.length:
@@ -201,7 +206,7 @@ class RequestReader:
         return True
 
     def _receive_body(self, request: Request) -> bytes | None:
-        """Return the body once it is complete."""
+        """Return the body if it is complete, else None."""
         body, buffer = self._body, self.buffer
         if isinstance(body, ChunkedBody):
             if isinstance(buffer, bytes):

@@ -1,7 +1,7 @@
 """The response to a request: the application's output, checked and framed (PEP 3333, RFC 9112).
 
-It appends to the queue of bytes that its connection sends, and knows nothing of sockets. What an
-application may return follows the rules of Gunicorn's own workers.
+It appends parts to those that its connection sends, and knows nothing of sockets. Applications may
+return what they may under Gunicorn's own workers.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _SERVER_FIELDS = frozenset(
         *("trailers", "trailer", "transfer-encoding", "upgrade", "server", "date"),
     }
 )
-"""Fields that the server sets; the application's are left out."""
+"""Headers that the server sets; those of the application are dropped."""
 
 _MAX_CHECKED = 512
 _checked_statuses: dict[str, int] = {}
 _checked_names: dict[str, str] = {}
-"""Caches of checked statuses (their codes) and names (in lower case). Applications use few."""
+"""Caches of valid statuses (their codes) and names (in lower case). Applications use few."""
 
 _UNJOINED_BYTES = 65536
-"""Parts of at least this size are not joined to a head: the copy costs more than it saves."""
+"""Parts of at least this size are not joined to the head, because copying them costs more."""
 
 
 class Response:
-    """The response to one request; `start` is the ``start_response`` of PEP 3333.
+    """The response to a request; `start` is the ``start_response`` of PEP 3333.
 
     ``status``, ``headers``, ``sent`` (bytes of the body), ``response_length`` and ``headers_sent``
     are what Gunicorn's hooks and access log read. ``keep_alive`` is True while the connection may
@@ -90,9 +90,9 @@ class Response:
         self.is_complete = False
 
     def call(self, application: Application) -> None:
-        """Call the application; `write_next` frames what it returned. Raises what it raises."""
+        """Call the application, and raise what it raises; `write_next` frames what it returned."""
         iterable = self._iterable = application(self.request.environ, self.start)
-        # A body of one piece has a length, which costs the client less than a chunk.
+        # A body of one part has a known length, which costs the client less than a chunk.
         if isinstance(iterable, list | tuple):
             self.is_complete = True
             if len(iterable) == 1:
@@ -104,17 +104,17 @@ class Response:
     ) -> Callable[[bytes], None]:
         """Set the status and headers, or replace them before they are sent.
 
-        Raises `TypeError` or `ValueError` for what HTTP can't carry, `AssertionError` for a second
-        start, and the error in ``exc_info`` once the headers are sent.
+        Raises `TypeError` or `ValueError` if they are invalid, `AssertionError` for a second call
+        without ``exc_info``, and the error in ``exc_info`` once the headers are sent.
         """
         if exc_info:
             try:
                 if self.headers_sent:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # it would keep its traceback's frames, and this one, alive
+                exc_info = None  # breaks the cycle of its traceback and this frame
         elif self.status is not None:
-            raise AssertionError("start_response: the headers are already set")
+            raise AssertionError("start_response was called twice: the headers are already set")
         code = _checked_statuses.get(status) or _check_status(status)
         forbids_length = code == 204 or code < 200
         length: int | None = None
@@ -130,14 +130,14 @@ class Response:
                 if forbids_length:
                     continue
                 if not value.isdecimal():
-                    raise ValueError(f"{value!r} is not a length")
+                    raise ValueError(f"invalid Content-Length: {value!r}")
                 if length is not None:
-                    raise ValueError("there are two lengths")
+                    raise ValueError("Content-Length occurs more than once")
                 length = int(value)
             stripped = value.strip(" \t")
             kept.append((name, stripped))
             lines += f"{name}: {stripped}\r\n"
-        # All at once: an application may go on after a start that failed.
+        # Assigned together: an application may go on after a call that failed.
         self._is_bodiless = forbids_length or code == 304
         self._omits_body = self._is_bodiless or self.request.method == "HEAD"
         self._lines, self.headers, self.response_length = lines, kept, length
@@ -149,11 +149,11 @@ class Response:
     def write(self, data: bytes) -> None:
         """Frame a part of the body; bytes beyond Content-Length are dropped."""
         if not isinstance(data, bytes):
-            raise TypeError(f"{data!r} is not bytes")
+            raise TypeError(f"the body must be bytes, not {type(data).__name__}")
         if self.status is None:
-            raise AssertionError("a body was given before start_response was called")
+            raise AssertionError("a part of the body was produced before start_response was called")
         if not data:
-            return  # it says nothing; in chunks it would say that this is the end
+            return  # an empty chunk would end the body
         head = b"" if self.headers_sent else self._head()
         if self._omits_body:
             data = b""
@@ -168,7 +168,7 @@ class Response:
             self._out += (head, data) if head else (data,)
 
     def write_next(self) -> bool:
-        """Frame the next part of what the application returned; return False if there is none.
+        """Frame the next part that the application returned; return False if there is none.
 
         Raises what the application raises.
         """
@@ -184,22 +184,22 @@ class Response:
         Raises `AssertionError` if the application never called ``start_response``.
         """
         if self.status is None:
-            raise AssertionError("the application returned and did not call start_response")
+            raise AssertionError("the application did not call start_response")
         if not self.headers_sent:
             self._out.append(self._head())
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
         elif not (self._omits_body or self.response_length in (None, self.sent)):
-            self.keep_alive = False  # what follows would be taken for the rest
+            self.keep_alive = False  # the next response would be read as the rest
 
     def replace(self, rejection: Rejection) -> None:
-        """Respond with ``rejection`` instead, as long as the headers are not sent."""
+        """Respond with ``rejection`` instead; the headers must not have been sent."""
         self.status = None
         self.start(_status_of(rejection), _fields_of(rejection))
         self.write(rejection.body)
 
     def close(self) -> None:
-        """Close what the application returned, whether it was consumed to its end or not.
+        """Close what the application returned, whether or not it was consumed.
 
         Raises what the application raises.
         """
@@ -209,14 +209,14 @@ class Response:
             close()
 
     def _head(self) -> bytes:
-        """Return the status line and the fields, and decide how the body is framed."""
+        """Return the status line and headers, and decide how the body is framed."""
         self.headers_sent = True
         protocol = "HTTP/1.1"
         framing = ""
         if self.request.version == (1, 0):
             protocol = "HTTP/1.0"
         if self.response_length is None and self._only is not None and not self._is_bodiless:
-            # HEAD answered with an empty body doesn't say how long GET's would be.
+            # An empty body in response to HEAD doesn't tell the length of that to GET.
             if self._only or self.request.method != "HEAD":
                 self.response_length = self._only
                 self.headers.append(("Content-Length", str(self._only)))
@@ -226,7 +226,7 @@ class Response:
                 self._chunked = True
                 framing = "Transfer-Encoding: chunked\r\n"
             else:
-                self.keep_alive = False  # its end is the end of the connection
+                self.keep_alive = False  # the end of the connection ends the body
         connection = "keep-alive" if self.keep_alive else "close"
         return (
             f"{protocol} {self.status}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
@@ -235,7 +235,7 @@ class Response:
 
 
 def rejection_response(rejection: Rejection) -> bytes:
-    """Return the whole response to a rejected request; the connection closes after it."""
+    """Return the complete response to a rejected request, after which the connection closes."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in _fields_of(rejection))
     head = (
         f"HTTP/1.1 {_status_of(rejection)}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
@@ -262,7 +262,7 @@ def _check_status(status: str) -> int:
     if not isinstance(status, str):
         raise TypeError(f"{status!r} is not a string")
     if not _STATUS.fullmatch(status):
-        raise ValueError(f"{status!r} is not a status")
+        raise ValueError(f"invalid status: {status!r}")
     code = int(status[:3])
     if len(_checked_statuses) >= _MAX_CHECKED:
         _checked_statuses.clear()
@@ -274,7 +274,7 @@ def _check_name(name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is not a string")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not the name of a field")
+        raise ValueError(f"invalid header name: {name!r}")
     lowered = name.lower()
     if len(_checked_names) >= _MAX_CHECKED:
         _checked_names.clear()
@@ -284,9 +284,9 @@ def _check_name(name: str) -> str:
 
 def _check_value(name: str, value: str) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"the value of {name} is not a string")
+        raise TypeError(f"the value of the header {name} is not a string")
     if not _VALUE.fullmatch(value):  # not quoted: it may be a secret
-        raise ValueError(f"the value of {name} holds a character that no field may hold")
+        raise ValueError(f"the value of the header {name} has a character that is not allowed")
 
 
 _date_at = 0
@@ -294,7 +294,7 @@ _date_text = ""
 
 
 def _date() -> str:
-    """Return the time in HTTP's format, computed once a second."""
+    """Return the time in the format of the Date header, computed once per second."""
     global _date_at, _date_text
     now = int(time.time())
     if now != _date_at:

@@ -76,7 +76,7 @@ class ResponseWriter:
         self._waited, self._taken = 0.0, 0
 
     def _begin_waiting(self, taken: int) -> None:
-        """Note that the socket is full, after it took ``taken`` bytes."""
+        """Start to measure the wait: the socket is full, after it took ``taken`` bytes."""
         if self.blocked_bytes:
             self._end_waiting(taken)
         self._blocked_at = monotonic()
@@ -86,7 +86,7 @@ class ResponseWriter:
             self.blocked_bytes += memoryview(first.obj).nbytes - len(first)
 
     def _end_waiting(self, taken: int) -> None:
-        """Note that the client has read on, and that the socket then took ``taken`` bytes."""
+        """Add the wait and the ``taken`` bytes: the client has read on."""
         self._waited += monotonic() - self._blocked_at
         self._taken += taken
         self.blocked_bytes = 0

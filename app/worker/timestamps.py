@@ -1,4 +1,4 @@
-"""When bytes arrived, by the kernel's clock: they may have waited while a worker was busy.
+"""The kernel's timestamps of received bytes, which may have waited while a worker was busy.
 
 See SO_TIMESTAMPNS in socket(7) and ``<asm-generic/socket.h>``.
 """
@@ -16,15 +16,15 @@ _SPACE = socket.CMSG_SPACE(_TIMESTAMP.size)
 
 
 def enable_timestamps(listener: socket.socket) -> None:
-    """Enable the kernel's arrival times on a listener; its connections inherit them."""
+    """Enable the kernel's timestamps on a listener; its connections inherit the option."""
     with contextlib.suppress(OSError):  # not every kernel has it
         listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
 def receive_with_age(sock: socket.socket, most: int) -> tuple[bytes, float]:
-    """Receive up to ``most`` bytes; return them and how many seconds ago the last of them came.
+    """Receive up to ``most`` bytes; return them, and how many seconds ago the last of them arrived.
 
-    The age is 0 where the kernel doesn't record it, and negative or too large if the clock was set.
+    The age is 0 if the kernel doesn't record it, and negative or too large if the clock was set.
     Raises `OSError` as `socket.recv` does.
     """
     data, fields, _, _ = sock.recvmsg(most, _SPACE)

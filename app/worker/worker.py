@@ -1,4 +1,4 @@
-"""The event loop: one thread that waits for all its connections and serves them in turn."""
+"""The worker class and its event loop: one thread polls all connections and serves them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Mapping
 from math import inf
 from operator import attrgetter
 from select import EPOLLIN
@@ -28,29 +29,29 @@ from .response import Application
 from .timestamps import enable_timestamps
 
 _DRAIN_SECONDS = 2.0
-"""How long a stopping worker still waits for requests on open connections."""
+"""How long a worker that stops waits for further requests on open connections."""
 _FULL_SECONDS = 0.05
-"""How long a full worker that could close no connection leaves new ones waiting."""
+"""How long a full worker without an idle connection leaves new connections waiting."""
 _YIELDED_SECONDS = 0.05
-"""How soon after yielding a connection that no other took, a worker accepts it."""
+"""A worker that yielded a connection accepts it within this time, if no other worker has."""
 _MAX_ACCEPTED = 64
-"""Connections accepted before the open ones are read again."""
+"""The most connections that are accepted before open ones are read again."""
 _SURELY_IDLE_SECONDS = 1.0
-"""A connection that is idle for less may have its next request under way."""
+"""The next request of a connection that has been idle for less may be under way."""
 _SERVING_RATIO = 10
-"""While requests wait, serving takes this many times what reading took, within the bounds below:
-clients that are refused and retry at once can't take the time from those that are served."""
+"""While requests wait, serving takes this many times as long as reading did, within the bounds
+below: clients that are rejected and retry at once can't starve those that are served."""
 _MIN_SERVING_SECONDS, _MAX_SERVING_SECONDS = 0.01, 0.03
 _READING_SECONDS = 0.005
-"""How long arrived bytes are read before the queue is served."""
+"""How long sockets are read before the queue is served."""
 _DEFERRED_SECONDS = 0.002
 """How long deferred work goes on, while no request waits, before the sockets are polled."""
 _MAX_WARNINGS = 20
-"""Warnings about clients that are logged between two beats, which are a second apart at most."""
+"""The most warnings about clients that are logged per heartbeat, which is at most a second."""
 _RELEASE_BYTES = 32 << 20
-"""Memory is released only if the peak of held bytes was above this."""
+"""Memory is released only if more bytes than this were held at the peak."""
 _SIGNAL_SECONDS = 0.5
-"""Workers that are stopped together have all received the signal after this."""
+"""When several workers are stopped, all of them have received the signal after this."""
 
 _UNSUPPORTED = {
     "is_ssl": "TLS (certfile, keyfile)",
@@ -60,96 +61,100 @@ _UNSUPPORTED = {
     "permit_unconventional_http_method": "permit_unconventional_http_method",
     "permit_unconventional_http_version": "permit_unconventional_http_version",
 }
-"""Settings that this worker does not support: TLS, and those that loosen the rules."""
+"""Unsupported settings: TLS, and those that accept malformed requests."""
 _HTTP_1 = {"proxy_protocol": "off", "protocol": "http", "http2_cleartext": "off"}
-"""Settings that must have these values, because it speaks nothing but HTTP/1."""
+"""Settings with only one supported value, because the worker speaks only HTTP/1."""
 
 
 class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves kept connections of HTTP/1 on one thread.
+    """A worker class that serves many kept HTTP/1 connections on one thread.
 
-    What gthread has beside that, TLS first of all, `check_config` refuses by name; the environ has
-    no ``wsgi.early_hints``.
+    Of the features of gthread, it lacks those that `check_config` rejects, such as TLS, and
+    ``wsgi.early_hints``.
 
-    The attributes of the class are limits that Gunicorn has no setting for; a configuration file
-    sets them: ``KeepAliveWorker.max_body_bytes = 1 << 20``. ``send_timeout_seconds`` and
+    The class attributes are limits for which Gunicorn has no setting; set them in a configuration
+    file: ``KeepAliveWorker.max_body_bytes = 1 << 20``. ``send_timeout_seconds`` and
     ``keepalive_seconds`` come from Gunicorn's ``timeout`` and ``keepalive``.
     """
 
     max_body_bytes = 16 << 20
-    """The largest body of a request; more is answered 413."""
+    """The largest body of a request, in bytes; the response to a larger one is 413."""
     headers_timeout_seconds = 10.0
-    """How long the head of a request may take to arrive; later it is answered 408."""
+    """How long the head of a request may take to arrive; after that, the response is 408."""
     body_timeout_seconds = 30.0
-    """How long its body may take."""
+    """How long the body of a request may take to arrive."""
     max_held_bytes = 256 << 20
-    """How many bytes a worker keeps: of requests that arrive, wait or are answered, and of answers
-    that wait to be sent. Beyond it, the largest is rejected with 503, or its response aborted.
+    """The most bytes that a worker holds of requests and unsent responses. Beyond that, the largest
+    request is rejected with 503, or the largest response aborted.
     """
     min_send_rate = 1024
-    """How many bytes a second a client has to read of an answer, once it has kept it waiting for
-    ``send_timeout_seconds``."""
+    """The least bytes per second that a client must read of a response, once it has kept the worker
+    waiting for ``send_timeout_seconds``."""
     yield_seconds = 0.002
-    """How long a worker leaves a new connection to workers that have fewer."""
+    """How long a worker leaves a new connection to workers that are less loaded."""
     drain_seconds = 0.0
-    """How long a worker that is told to stop goes on as before, if no other worker takes its place:
-    load balancers can notice that the service is about to stop, and send requests elsewhere."""
+    """How long a worker continues as before when the whole server is stopped, so that load
+    balancers can notice, and send requests elsewhere."""
 
     delegates_rejections = False
     """If True, the application words the response to a rejected request: it is called with an empty
     body and a `Rejection` in the environ; see `app.worker.contract`."""
 
+    setting_names: Mapping[str, str] = {}
+    """The names of limits in messages, if an application has settings of its own for them: by the
+    name of Gunicorn's setting, or of the attribute of this class."""
+
     @staticmethod
     def wait_budget(environ: Environ) -> float:
-        """Return the seconds that a request may wait; see `app.worker.request_queue`.
+        """Return how many seconds a request may wait; see `app.worker.request_queue`.
 
-        A ``post_fork`` hook may set another on its worker. It must not raise.
+        A ``post_fork`` hook may replace it on its worker. It must not raise.
         """
         return inf
 
     @staticmethod
     def may_send_body(environ: Environ) -> bool:
-        """Return True to receive the body of a request that is to be served.
+        """Return True to receive the body of a request.
 
-        The worker asks once the head is here and the body isn't. If not, the application is called
-        at once with an empty body, and the connection closed after its answer. A ``post_fork`` hook
-        may set another on its worker. It must not raise.
+        The worker calls this when the head of a request has arrived before its body. If it returns
+        False, the application is called at once with an empty body, and the connection is closed
+        after the response. A ``post_fork`` hook may replace it on its worker. It must not raise.
         """
         return True
 
     @staticmethod
     def report_in_flight(mean: float) -> None:
-        """Receive, every second or so, the mean number of requests that waited or were served.
+        """Do nothing; called about every second with the mean number of requests in flight.
 
-        A ``post_fork`` hook may set another on its worker.
+        A ``post_fork`` hook may replace it on its worker.
         """
 
     @staticmethod
     def release_memory() -> None:
-        """Return free memory to the kernel; called when much less is held than was.
+        """Do nothing; called when much less memory is held than before, to release it.
 
-        A ``post_fork`` hook may set another on its worker.
+        A ``post_fork`` hook may replace it on its worker.
         """
 
     _load_table = LoadTable()  # made in the master, which imports this before it forks
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Raise `RuntimeError`, which Gunicorn prints, for a setting that only gthread has.
+        """Raise `RuntimeError`, which Gunicorn prints, for settings that only gthread supports.
 
-        Threads do no harm and nothing else, so they get a warning.
+        Threads are harmless, so they are only warned of.
         """
         if cfg.threads > 1:
             log.warning(
-                "threads = %d does nothing here: a keep-alive worker has one thread. Use the "
-                "worker class gthread, or leave threads out.",
+                "threads = %d has no effect: the keep-alive worker has one thread. Use the "
+                "worker class gthread, or remove threads.",
                 cfg.threads,
             )
         faults = [name for setting, name in _UNSUPPORTED.items() if getattr(cfg, setting)]
         faults += [name for name, only in _HTTP_1.items() if getattr(cfg, name, only) != only]
         if faults:
             raise RuntimeError(
-                f"The keep-alive worker does not have {', '.join(faults)}: use the worker class "
+                f"The keep-alive worker does not support {', '.join(faults)}: use the worker class "
                 "gthread, or a proxy in front of it."
             )
 
@@ -182,7 +187,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._next_beat = self._next_notice = 0.0
         super().init_process()
 
-    # What connections need of their owner (`ConnectionOwner`)
+    # The interface for connections (`ConnectionOwner`)
 
     def count_request(self, *, is_last: bool) -> bool:
         """Count a request that is about to be served; return True if its connection may be kept.
@@ -199,7 +204,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     @property
     def unaccepted_seconds(self) -> float:
-        """How many seconds a connection accepted now may have waited for it."""
+        """The most seconds that a connection accepted now may have waited."""
         return self.queue.now - self._none_waited_at
 
     @property
@@ -208,10 +213,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return self._load_table.is_behind(self.age, self.queue.backlog_seconds)
 
     def hold(self, fd: int, more: int) -> bool:
-        """Count ``more`` bytes (or less, where negative) that the connection ``fd`` holds.
+        """Add ``more`` bytes, which may be negative, to those that the connection ``fd`` holds.
 
-        Beyond the limit, the connection that holds the most is rejected or aborted: a client that
-        holds little isn't to blame. Return False if that is this connection itself.
+        Beyond the limit, the connection that holds the most is rejected or aborted, because clients
+        that hold little are not the cause. Return False if that is this connection itself.
         """
         self._held += more
         self._peak_held = max(self._held, self._peak_held)
@@ -226,15 +231,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Return the rejection for the connection that holds the most."""
         return Rejection(
             503,
-            f"Server overloaded: requests that arrive and answers that wait to be sent exceed "
-            f"{self.max_held_bytes} bytes (limits.max_held_bytes), and this is the largest. "
+            "Server overloaded: requests and unsent responses exceed the limit of "
+            f"{self.max_held_bytes:,} bytes (max_held_bytes), and this one is the largest. "
             "Retry later.",
+            "max_held_bytes",
         )
 
     def warn(self, message: str, *arguments: object) -> None:
-        """Log what a client did wrong, up to a limit; `_beat` logs how many more there were.
+        """Log a warning about a client, up to a limit; `_beat` logs how many were suppressed.
 
-        Clients without a key can cause any number of warnings.
+        Anyone can cause any number of them.
         """
         self._warnings += 1
         if self._warnings <= _MAX_WARNINGS:
@@ -252,10 +258,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._is_stopping = True
         super().handle_exit(sig, frame)
-        self._load_table.withdraw(self.age)  # now: what is being served may take a while
+        self._load_table.withdraw(self.age)  # at once: the current request may take a while
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        self.is_ending = True  # what this raises is not the application's
+        self.is_ending = True  # the exception raised now is not the application's
         super().handle_quit(sig, frame)
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
@@ -294,8 +300,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         is_busy = queue or self._postponed
         events = self.poller.poll(0 if is_busy else self._seconds_to_wait())
         now = monotonic()
-        # What is there now came since the sockets were last looked at, be it while others were
-        # served or, where nothing was waited for, just now.
+        # What has arrived came after the sockets were last polled: while others were served or, if
+        # the loop was waiting, just now.
         self.unwatched_seconds, self._watched_at = watched - self._watched_at, now
         queue.now = now
         if not self._handle(events, now + _READING_SECONDS):
@@ -310,12 +316,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._beat(queue.now)
 
     def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
-        """Read what arrived, and accept; postpone to the next step what there is no time for.
+        """Read and accept; what there is no time for is postponed to the next step.
 
-        Return True if connections wait to be accepted, for want of time or room.
+        Return True if connections are left to be accepted.
         """
         if self._postponed:
-            self._postponed.update(events)  # which leaves those that it knows in their places
+            self._postponed.update(events)  # known ones keep their places
             events = list(self._postponed.items())
             self._postponed = {}
         some_wait = False
@@ -357,17 +363,17 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._close_faulty(connection)
 
     def _close_faulty(self, connection: QueueEntry) -> None:
-        self.log.exception("Error on a connection; it is closed")
+        self.log.exception("Error on a connection, which is closed")
         if not connection.is_closed:
             connection.close()
 
     def _beat(self, now: float) -> None:
-        """Report this worker as alive, and check deadlines."""
+        """Do what is due every second or so: notify the master, and check deadlines."""
         self._next_beat = now + self._beat_seconds
         self._report_alive(now)
         if self._warnings > _MAX_WARNINGS:
             more = self._warnings - _MAX_WARNINGS
-            self.log.warning("%d more warnings of that kind are left out", more)
+            self.log.warning("%d more warnings about clients were suppressed", more)
         self._warnings = 0
         self.report_in_flight(self.queue.mean_in_flight())
         if self._peak_held > max(_RELEASE_BYTES, 2 * self._held):
@@ -377,7 +383,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._guarded(connection, connection.check_deadline, now)
 
     def _report_alive(self, now: float) -> None:
-        """Notify the master, which replaces a silent worker, and publish the load."""
+        """Notify the master, which replaces unresponsive workers, and publish the load."""
         self._next_notice = now + self._beat_seconds
         self.notify()
         self._publish_load()
@@ -410,9 +416,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                 return
 
     def _may_accept(self, *, is_first: bool) -> bool:
-        """Return True to accept a connection now; if not, set when to look again."""
+        """Return True to accept a connection now; if not, set when to try again."""
         if self._is_full and not is_first:
-            return False  # close no idle connection unless a new one certainly waits
+            return False  # close no idle connection unless a new one is certain to wait
         if self._is_full and not self._make_room():
             self._accept_at = monotonic() + _FULL_SECONDS
             return False
@@ -460,7 +466,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             parser = self._parsers[is_trusted(self.cfg, peer)]
             connection = Connection(self, sock, template, parser)
         except Exception:
-            self.log.exception("Error on a new connection; it is closed")
+            self.log.exception("Error on a new connection, which is closed")
             sock.close()
             return False
         self._connections[connection.fd] = connection
@@ -470,7 +476,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     # Stopping
 
     def _drain(self) -> None:
-        """Serve complete requests on connections that are open or wait to be accepted."""
+        """Serve the complete requests of open and waiting connections before the worker exits."""
         begun = monotonic()
         self._load_table.withdraw(self.age)
         while self._keeps_accepting(monotonic() - begun):
@@ -494,9 +500,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.poller.close()
 
     def _keeps_accepting(self, seconds: float) -> bool:
-        """Return True to accept connections ``seconds`` after the signal to stop.
+        """Return True to continue to accept ``seconds`` after the signal to stop.
 
-        At a reload, or when this worker alone stops, others take its place.
+        At a reload, or if only this worker stops, others take its place, and it need not.
         """
         if not self._is_stopping or seconds >= self.drain_seconds:
             return False
@@ -504,7 +510,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
 
 def _server_names(listener: socket.socket) -> Environ:
-    """Return the server's name and port; none for a Unix socket, where Host has them."""
+    """Return the server's name and port; nothing for a Unix socket, for which Host has them."""
     name = listener.getsockname()
     if isinstance(name, tuple):
         return {"SERVER_NAME": name[0], "SERVER_PORT": str(name[1])}

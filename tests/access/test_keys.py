@@ -102,9 +102,9 @@ def test_what_is_made_and_revoked_counts_at_once(path: Path) -> None:
 def test_a_name_is_taken_once_and_a_key_that_is_not_there_is_not_revoked(path: Path) -> None:
     create_key(path, "billing", [PREDICT])
     before = path.read_bytes()
-    with pytest.raises(KeysError, match="named 'billing' already"):
+    with pytest.raises(KeysError, match="named 'billing' exists"):
         create_key(path, "billing", [ADMIN])
-    with pytest.raises(KeysError, match="no key with the id or name 'other'"):
+    with pytest.raises(KeysError, match="No key has the id or name 'other'"):
         revoke_key(path, "other")
     assert path.read_bytes() == before
 

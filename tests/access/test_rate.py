@@ -72,7 +72,7 @@ def test_seconds_to_wait_are_whole_and_never_zero(clock: Clock) -> None:
         limit.hit("a")
     for passed, told in ((0, "15"), (0.5, "15"), (14.4, "1")):
         clock.pass_by(passed)
-        with pytest.raises(RateLimited, match="Rate limit of 4/minute") as refused:
+        with pytest.raises(RateLimited, match="rate limit of 4/minute") as refused:
             limit.hit("a")
         assert refused.value.headers == (("Retry-After", told),)
 
@@ -146,7 +146,7 @@ def test_without_redis_each_counts_for_itself_until_it_is_back(
     assert [line["level"] for line in told.lines] == ["ERROR"]
     redis.start()
     wait_for(lambda: storage.hit("b", rate) == 0 and len(told.lines) == 2)
-    assert "answers again" in told.lines[-1]["message"]
+    assert "available again" in told.lines[-1]["message"]
     assert let_in(storage, "a", rate) == 5, "this Redis knows of nobody"
 
 

@@ -102,7 +102,7 @@ def test_a_key_is_revoked_by_its_name_or_its_id(key: Callable[..., Result], path
     assert KeyFile(path).current() == {}
     result = key("revoke", "two")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: There is no key with the id or name 'two'.\n"
+    assert result.stderr == "Error: No key has the id or name 'two'.\n"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from tests.faults.conftest import (
 from tests.integration.conftest import wait_for
 
 DROPPED = "lantern_log_lines_dropped_total"
-NOTICE = re.compile(r"(\d+) lines of the log were dropped")
+NOTICE = re.compile(r"(\d+) log lines were dropped")
 
 
 class Pipe:

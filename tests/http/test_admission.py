@@ -321,7 +321,7 @@ def test_a_caller_over_its_rate_is_refused_and_told_when_to_come_back(
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
     document = answers[-1].get_json()
     assert document["type"] == TYPES + "rate-limited"
-    assert "Rate limit of 5/hour" in document["detail"]
+    assert "rate limit of 5/hour is exceeded (limits.rate)" in document["detail"]
     assert 700 < int(answers[-1].headers["Retry-After"]) <= 720
     assert client.get("/nope").status_code == 429
     assert client.get("/health").status_code == 200

@@ -195,7 +195,7 @@ def test_problems_and_logs_have_the_clients_path_and_metrics_the_route(
 ) -> None:
     missing = reach("/lantern/nope").get_json()
     assert missing["instance"] == "/lantern/nope"
-    assert missing["detail"] == "There is nothing at /lantern/nope."
+    assert missing["detail"] == "Not found: /lantern/nope"
     wrong = reach("/lantern/predict", method="POST", json={"features": {}})
     assert wrong.status_code == 400
     assert wrong.get_json()["instance"] == "/lantern/predict"
@@ -212,7 +212,7 @@ def test_a_path_outside_the_prefix_is_answered_404(kept: FlaskClient) -> None:
         document = answer.get_json()
         assert document["type"] == "urn:lantern:problem:not-found"
         assert document["instance"] == path
-        assert "begins with /lantern/ (server.prefix)" in document["detail"]
+        assert "begin with /lantern/ (server.prefix)" in document["detail"]
     assert kept.get("/lantern").get_json() == kept.get("/lantern/").get_json()
     assert 'route="unmatched",status="404"' in kept.get("/lantern/metrics").text
 

@@ -105,8 +105,8 @@ def test_every_path_without_a_name_has_one_with_a_name(app: Flask) -> None:
 def test_a_view_of_an_extension_is_declared_by_its_endpoint(app: Flask) -> None:
     other = Flask("other")
     declare(other, {"static": Route(Access(OPEN))})
-    assert declared(other)["static"].access.needs == OPEN
-    assert declared(app)["static"].access.needs == OPEN
+    assert declared(other)["static"].access.scope == OPEN
+    assert declared(app)["static"].access.scope == OPEN
 
 
 def test_the_endpoint_that_the_documentation_adds_works(

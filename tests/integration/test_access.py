@@ -83,7 +83,9 @@ def test_a_server_that_others_reach_asks_for_keys_made_and_revoked_while_it_runs
     keys.write_text("{")
     assert ask_often(server, other) == {503: 40}
     assert ask(server, path="/health/ready") == 200
-    told = [line for line in server.lines() if line["message"].startswith("no request is let in")]
+    told = [
+        line for line in server.lines() if line["message"].startswith("every request is rejected")
+    ]
     assert Counter(line["pid"] for line in told).most_common(1)[0][1] == 1
     assert key not in server.log.read_text()
 
@@ -147,7 +149,9 @@ def test_keys_that_the_workers_user_can_not_read_let_nobody_in(
             ACCESS__KEYS_FILE=str(keys),
         )
         assert predict(key) == 503
-        (line,) = [x for x in server.lines() if x["message"].startswith("no request is let in")]
+        (line,) = [
+            x for x in server.lines() if x["message"].startswith("every request is rejected")
+        ]
         assert "Permission denied" in line["message"]
         os.chown(keys, pwd.getpwnam("nobody").pw_uid, -1)
         assert predict(key) == 200

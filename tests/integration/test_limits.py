@@ -38,9 +38,24 @@ def server(start: Callable[..., Server]) -> Server:
 @pytest.mark.parametrize(
     ("path", "headers", "status", "said"),
     [
-        ("/" + "a" * 100, {}, 414, "longer than 100 bytes"),
-        ("/", {"X-Long": "a" * 200}, 431, "longer than 200 bytes"),
-        ("/", {f"X-{number}": "1" for number in range(20)}, 431, "more than 20 fields"),
+        (
+            "/" + "a" * 100,
+            {},
+            414,
+            "line of 114 bytes exceeds the limit of 100 bytes (limits.max_request_line_bytes)",
+        ),
+        (
+            "/",
+            {"X-Long": "a" * 200},
+            431,
+            "field of 210 bytes exceeds the limit of 200 bytes (limits.max_header_field_bytes)",
+        ),
+        (
+            "/",
+            {f"X-{number}": "1" for number in range(20)},
+            431,
+            "exceeds the limit of 20 (limits.max_header_fields)",
+        ),
     ],
 )
 def test_a_head_over_a_limit_is_refused_with_a_problem_document(
@@ -57,12 +72,17 @@ def test_a_body_and_a_batch_over_their_limits_are_refused(
 ) -> None:
     large = requests.post(f"{server.url}/predict", data=b" " * 1001, timeout=120)
     assert large.status_code == 413
-    assert "larger than the 1,000 bytes" in large.json()["detail"]
+    assert large.json()["detail"] == (
+        "The body of 1,001 bytes exceeds the limit of 1,000 bytes (limits.max_body_bytes)."
+    )
     batch = requests.post(
         f"{server.url}/predict/batch", json={"samples": [sample] * 3}, timeout=120
     )
     assert batch.status_code == 413
-    assert "at most 2" in batch.text
+    assert batch.json()["detail"] == (
+        "The batch of 3 rows exceeds the limit of 2 rows (limits.max_batch_size). Split it into "
+        "several requests."
+    )
 
 
 def test_a_worker_has_no_more_connections_than_its_limit(server: Server) -> None:

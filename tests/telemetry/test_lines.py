@@ -83,15 +83,15 @@ def test_lines_wait_for_a_reader_and_come_whole_and_in_order(
 
 def test_what_does_not_fit_is_dropped_counted_and_told_where_it_is_missing() -> None:
     dropped: list[int] = []
-    lines.when_dropped(lambda stream, number: dropped.append(number))
+    lines.on_dropped(lambda stream, number: dropped.append(number))
     reading, writing = os.pipe()
     logger = logger_to(writing)
     for number in range(2 * MAX_HELD // 1000):
         logger.info("%06d %s", number, "x" * 992)
     held, missing, after = (
-        read_all(reading, "nobody took them")
+        read_all(reading, "could not be written")
         .decode()
-        .partition(f"{sum(dropped)} lines of the log were dropped: nobody took them\n")
+        .partition(f"{sum(dropped)} log lines were dropped, because the log could not be written\n")
     )
     assert missing
     numbers = [int(line[:6]) for line in held.splitlines()]
@@ -109,7 +109,10 @@ def test_a_line_larger_than_all_that_is_held_is_told_as_dropped() -> None:
     logger = logger_to(writing)
     logger.info("x" * (MAX_HELD + 1))
     logger.info("next")
-    assert read_all(reading, "next") == b"1 lines of the log were dropped: nobody took them\nnext\n"
+    assert (
+        read_all(reading, "next")
+        == b"1 log lines were dropped, because the log could not be written\nnext\n"
+    )
     os.close(reading)
     os.close(writing)
 

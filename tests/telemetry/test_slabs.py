@@ -273,7 +273,7 @@ def test_more_processes_than_slabs_are_not_counted_and_say_so(
         counting.events.labels("a").inc()
 
     def count_in_vain() -> None:
-        assert "Too many processes count at once" in caplog.text
+        assert "Too many processes" in caplog.text
         count()
         assert counting.of("a") == 3, "it answers with the sum of the others"
 
@@ -321,7 +321,7 @@ def found_again(name: str, fd: int) -> bool:
 def test_a_counter_can_not_be_spoiled(amount: float) -> None:
     counting = Counting()
     counting.events.labels("a").inc(2)
-    with pytest.raises(ValueError, match="can't be changed by"):
+    with pytest.raises(ValueError, match="can't be increased by"):
         counting.events.labels("a").inc(amount)
     assert counting.of("a") == 2
 

@@ -305,7 +305,7 @@ def test_what_the_worker_does_not_have_is_refused_by_name(
         assert gunicorn.process.wait(120) != 0
     finally:
         gunicorn.stop()
-    assert re.search(rf"does not have {name}: use .* gthread", gunicorn.text), gunicorn.text
+    assert re.search(rf"does not support {name}: use .* gthread", gunicorn.text), gunicorn.text
     assert "Traceback" not in gunicorn.text, gunicorn.text
 
 

@@ -225,4 +225,4 @@ def test_threads_that_would_do_nothing_are_told_of(how: str, serve: Serve) -> No
         config="threads = 4" if how == "file" else "",
         environ={"GUNICORN_CMD_ARGS": "--threads 4"} if how == "variable" else {},
     )
-    assert "threads = 4 does nothing here" in gunicorn.text
+    assert "threads = 4 has no effect" in gunicorn.text

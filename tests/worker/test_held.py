@@ -76,7 +76,7 @@ def test_arriving_and_waiting_bytes_are_counted_together(holding: Gunicorn) -> N
         (answer,) = sender.answers()
         assert answer.status == 503, "it holds more than any answer"
         assert answer["Retry-After"] == "1"
-        assert str(LIMIT) in answer.json()["detail"]
+        assert f"{LIMIT:,}" in answer.json()["detail"]
         assert all(is_whole(connection) for connection in waiting)
     assert_holds_nothing(holding)
 

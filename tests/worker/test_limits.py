@@ -126,6 +126,31 @@ def test_what_comes_before_a_refused_request_is_answered_and_nothing_after(
     assert [answer.status for answer in answers] == [200, status]
 
 
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (
+            request("/", LENGTH, method="POST"),
+            f"The body of {MAX_BODY + 1:,} bytes exceeds the limit of {MAX_BODY:,} bytes "
+            "(max_body_bytes).",
+        ),
+        (
+            request("/", f"Content-Length: {'9' * 200}", method="POST"),
+            f"The body of more than 10^18 bytes exceeds the limit of {MAX_BODY:,} bytes "
+            "(max_body_bytes).",
+        ),
+        (
+            request("/" + "a" * 200),
+            "The request line of 214 bytes exceeds the limit of 200 bytes (limit_request_line).",
+        ),
+    ],
+)
+def test_a_size_over_a_limit_is_named_with_the_limit_and_its_setting(
+    data: bytes, detail: str, limited: Gunicorn
+) -> None:
+    assert json.loads(refusal(limited, data).body)["detail"] == detail
+
+
 def test_what_just_fits_the_limits_is_served(limited: Gunicorn) -> None:
     target = "/" + "a" * (200 - len("GET / HTTP/1.1"))
     fields = ["X: " + "a" * (300 - len("X: \r\n")), *["X: 1"] * 8]

@@ -1,9 +1,9 @@
-"""Predictions as JSON, in parts, without a Python object for each number.
+"""Predictions encoded as JSON, in parts, without a Python object for each number.
 
-orjson writes the digits of an array of float32. numpy lays each number's digits into a slot of a
-fixed width behind its key, and between what a row begins and ends with; one `bytes.translate` then
-deletes the padding. A part is a few milliseconds of work, so that others can be served between
-two of them, and takes less than 16 MiB, however large the answer is.
+orjson writes the digits of an array of float32. numpy copies each number's digits into a slot of
+fixed width after its key, between the beginning and the end of its row, and one `bytes.translate`
+deletes the padding. A part is a few milliseconds of work, so that other requests can be served in
+between, and takes less than 16 MiB, however large the response is.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _KEPT = np.tril(np.full((SLOT_BYTES + 1, SLOT_BYTES), 0xFF, dtype=np.uint8), -1)
 
 
 def json_time(timestamp: datetime) -> str:
-    """Return ``timestamp`` as answers have it: of one length, a round second, too."""
+    """Return ``timestamp`` in ISO 8601, always with microseconds."""
     return timestamp.isoformat(timespec="microseconds")
 
 
 class EncodedRows:
-    """``begin``, the predictions of rows as JSON objects with commas between them, and ``end``.
+    """The predictions of rows as JSON objects separated by commas, between ``begin`` and ``end``.
 
-    Iterating encodes one of the ``len()`` parts after the other. ``indices`` ``(n,)`` are the
-    predicted classes, of which ``labels`` has the names, and ``probabilities`` is float32
-    ``(n, classes)`` and finite: once the first part is made, nothing can fail for what they are.
+    Iterating encodes the ``len()`` parts one by one. ``indices`` ``(n,)`` are the predicted
+    classes, ``labels`` maps them to names, and ``probabilities`` is float32 ``(n, classes)`` and
+    finite: once the first part is encoded, no other can fail because of its values.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EncodedRows:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of memory it keeps, whatever was encoded already."""
+        """The bytes of memory that it holds until the last part is encoded."""
         return self._probabilities.nbytes + self._head_of_row.nbytes + self._heads.nbytes
 
     def __iter__(self) -> Iterator[bytes]:
@@ -85,8 +85,9 @@ class EncodedRows:
         yield b"".join((begin, next(parts, b""), self._end))
 
     def _part(self, top: int, left: int) -> bytearray:
-        """Encode the values of some rows from ``left`` on: what each row begins with, if these are
-        its first values, a key and a number after the other, and what it ends with.
+        """Return the encoded values of some rows from the column ``left`` on.
+
+        Each row's beginning is included with its first values, and its end with its last.
         """
         some = slice(top, top + self._rows.step)
         right = min(left + self._columns.step, self._columns.stop)
@@ -114,7 +115,7 @@ class EncodedRows:
 
 
 def _digits(numbers: NDArray[Any]) -> NDArray[np.void]:
-    """Return the digits of each number of an array ``(n,)`` as JSON has them, in padded slots."""
+    """Return the digits of each number of an array ``(n,)`` in JSON, in padded slots."""
     written = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
     text = np.frombuffer(written + bytes(SLOT_BYTES), dtype=np.uint8)
     end = len(written) - 1  # where the bracket closes
@@ -131,7 +132,7 @@ def _digits(numbers: NDArray[Any]) -> NDArray[np.void]:
 def _heads(
     indices: NDArray[np.intp], labels: Sequence[str] | Mapping[int, str]
 ) -> tuple[NDArray[np.void], NDArray[np.intp]]:
-    """Return what rows begin with, once for each class that is predicted, and which has which."""
+    """Return the beginning of a row for each predicted class, and the index of each row's."""
     is_used = np.bincount(indices) > 0
     heads = [
         b',{"prediction":%d,"label":%b,"probabilities":{' % (index, orjson.dumps(labels[index]))
@@ -142,7 +143,7 @@ def _heads(
 
 @lru_cache(maxsize=8)
 def _keys(left: int, right: int) -> NDArray[np.void]:
-    """Return the keys of the classes from ``left`` to ``right``, each with the comma before it."""
+    """Return the keys of the classes from ``left`` to ``right``, each with a comma in front."""
     longest = len(str(right - 1))
     digits = _digits(np.arange(left, right)).view(np.uint8).reshape(-1, SLOT_BYTES)
     keys = np.hstack(

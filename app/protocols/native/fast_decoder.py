@@ -1,8 +1,7 @@
-"""Fast decoding: the rows of a valid body, straight from its bytes.
+"""The fast decoder: from the bytes of a valid body straight to rows.
 
-Nearly every body is valid, and then no object need be made of its names. What is not accepted
-here, which ends with the first fault, is left to the schemas: they say what is wrong with it, or
-accept it after all.
+Nearly every body is valid, and then no dictionary is needed. Decoding stops at the first fault; the
+schemas then describe what is wrong, or accept the body after all.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from .samples import row_struct
 
 
 class FastDecoder:
-    """Accepts the bodies that are valid for a model and plain; gives None for all others.
+    """Decodes the valid bodies of a model, and returns None for any other.
 
-    A body of many rows is plain if it has at most ``max_rows``.
+    ``max_rows`` is the largest number of rows that it decodes.
     """
 
     def __init__(self, encoder: FeatureEncoder, max_rows: int) -> None:
@@ -75,7 +74,7 @@ class FastDecoder:
 
 
 def _decoder(name: str, content: Any) -> Any:
-    """Make the decoder of an object with one member."""
+    """Return a decoder of objects whose only member is ``name``."""
     body = msgspec.defstruct(
         "Body", [("content", content)], rename={"content": name}, forbid_unknown_fields=True
     )

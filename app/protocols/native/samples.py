@@ -1,7 +1,7 @@
-"""Samples as they were sent, and the rows that they become or the faults that they have.
+"""Samples in JSON: decoded into rows, or into the faults that they have.
 
-Rows without a fault are read by a typed decoder, which makes next to nothing of them; only a row
-that it doesn't take is read name by name. How many are, and how large they may be, is bounded.
+A typed decoder reads the valid rows, and makes few objects of them. Only a row that it rejects is
+read name by name; the number and the size of such rows are bounded.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ...model.features import Feature, FeatureEncoder, invalid_features
 from .. import raw_json
 
 _WIDEST_STRUCT = 64
-"""The most features of a row that is a Struct: msgspec looks for a name from the place of the last
-one on, which takes the square of their number where a caller sends them in another order."""
+"""The most features of a row that is decoded as a Struct: msgspec searches for each name from the
+position of the last one, which is quadratic if a caller sends them in another order."""
 _MAX_ELEMENTS = 100_000
-"""An array that may have more is counted before its elements are told apart."""
+"""An array that may have more elements is counted before they are split."""
 _MAX_READ_BY_NAME = 300
-"""How many rows of a batch are read name by name. One without a fault comes to that only if a name
-stands twice in it, the first time with a wrong value; so many of these are no accident."""
+"""The most rows of a batch that are read name by name. A valid row is, only if it has a name twice,
+the first time with an invalid value."""
 _NOT_READ = f"is not read: {_MAX_READ_BY_NAME} rows before it name a feature twice; name each once"
 
 
 def row_struct(encoder: FeatureEncoder) -> type[msgspec.Struct] | None:
-    """Make the type of a row, or None where the model has too many names, or one to be escaped."""
+    """Return the Struct of a row; None if the model has too many features, or a name to escape."""
     if encoder.width > _WIDEST_STRUCT:
         return None
     try:
@@ -55,7 +55,7 @@ def _type(feature: Feature) -> Any:
 
 
 class SampleReader:
-    """Reads the samples that a model is sent."""
+    """Reads samples for the model of ``encoder``."""
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._encoder = encoder
@@ -65,7 +65,7 @@ class SampleReader:
         self._values = _values_decoder(encoder)
 
     def row(self, sample: Raw) -> NDArray[np.float32]:
-        """Return the row ``(1, width)`` of one sample, NaN where it says null.
+        """Return the row ``(1, width)`` of one sample, with NaN for null.
 
         Raises `InvalidFeatures`.
         """
@@ -77,9 +77,9 @@ class SampleReader:
         return self._encoder.encode(self._by_name(sample))
 
     def matrix(self, samples: Raw, max_rows: int) -> NDArray[np.float32]:
-        """Return the rows ``(n, width)`` of an array of samples, NaN where they say null.
+        """Return the rows ``(n, width)`` of an array of samples, with NaN for null.
 
-        Raises `BatchTooLarge`, and `InvalidFeatures` with the first faults, by row.
+        Raises `BatchTooLarge`, and `InvalidFeatures` with the first faults, ordered by row.
         """
         rows = _split(samples, max_rows)
         packed: list[bytes | None] = []
@@ -100,15 +100,15 @@ class SampleReader:
         return self._matrix(packed)
 
     def _accept(self, sample: Raw) -> bytes | None:
-        """Return the row of a sample as packed float32, if nothing is wrong with it."""
+        """Return the row of a sample as packed float32, or None if it is invalid."""
         try:
-            # Rounds to float32 as numpy does, and refuses what rounds to infinity.
+            # Rounds to float32 as numpy does, and raises for what rounds to infinity.
             return self._pack(*self._values(sample))
         except (msgspec.MsgspecError, LookupError, OverflowError):
             return None
 
     def _read_by_name(self, rows: dict[int, Raw], packed: list[bytes | None]) -> list[Fault]:
-        """Return the faults of some rows, by their indices; where there is none, pack them."""
+        """Return the faults of rows given by index; if there are none, set them in ``packed``."""
         samples: dict[int, object] = {}
         faults: list[Fault] = []
         for index, row in rows.items():
@@ -118,7 +118,7 @@ class SampleReader:
                 continue
             sample = samples[index] = self._by_name(row)
             if isinstance(sample, dict) and len(sample.keys() - self._names) >= MAX_FAULTS:
-                break  # it alone has as many faults as are told
+                break  # it alone has as many faults as are reported
         try:
             encoded = self._encoder.encode_batch(list(samples.values()))
         except InvalidFeatures as error:
@@ -131,9 +131,9 @@ class SampleReader:
         return faults
 
     def _by_name(self, sample: Raw) -> object:
-        """Return a sample by its names, and nothing of a value that is no number but its kind.
+        """Return a sample as a dictionary; of values that are no numbers only their kind.
 
-        Of names that the model doesn't know there are no more than faults are told.
+        Unknown names are limited to the number of faults that are reported.
         """
         if not raw_json.is_object(sample):
             return raw_json.outline(sample)
@@ -143,15 +143,15 @@ class SampleReader:
         return {name: raw_json.outline(members[name]) for name in members if name in wanted}
 
     def _oversize(self, sample: Raw, path: tuple[int, ...]) -> Fault | None:
-        """Find fault with a sample that has far more members than features, without making them."""
+        """Return a fault if a sample has far more members than features, without decoding them."""
         commas = raw_json.commas(sample)
         if commas <= self._max_commas or not raw_json.is_object(sample):
             return None
         width = self._encoder.width
         return Fault(
             path,
-            f"has {commas:,} commas, too many to name what is wrong: a sample of this model has "
-            f"{width:,} feature{'s' if width > 1 else ''} and so {width - 1:,}",
+            f"has {commas:,} commas, too many to list its faults: a sample of this model has "
+            f"{width:,} feature{'s' if width > 1 else ''}, so {width - 1:,}",
         )
 
     def _matrix(self, packed: list[bytes | None]) -> NDArray[np.float32]:
@@ -160,15 +160,16 @@ class SampleReader:
 
 
 def _at(indices: list[int], fault: Fault) -> Fault:
-    """Move a fault from its place among the rows that were read to its place among all."""
+    """Return a fault with the index among all rows instead of that among ``indices``."""
     place, *inner = fault.path
     return replace(fault, path=(indices[int(place)], *inner))
 
 
 def _split(samples: Raw, max_rows: int) -> list[Raw]:
-    """Return the elements of an array, ``max_rows`` at most. Raises `BatchTooLarge`.
+    """Return the elements of an array, at most ``max_rows``.
 
-    Where there may be very many, and one is no object, `InvalidFeatures` says so of that alone.
+    Raises `BatchTooLarge`, and `InvalidFeatures` for the first element that is no object if there
+    may be very many.
     """
     if raw_json.commas(samples) >= _MAX_ELEMENTS:
         try:
@@ -186,9 +187,9 @@ def _split(samples: Raw, max_rows: int) -> list[Raw]:
 
 
 def _values_decoder(encoder: FeatureEncoder) -> Callable[[Raw], Sequence[float]]:
-    """Make what returns the values of a sample that is as it should be, in the features' order.
+    """Return a decoder of valid samples, which returns their values in the features' order.
 
-    It raises `msgspec.MsgspecError` or `LookupError` for any other.
+    It raises `msgspec.MsgspecError` or `LookupError` for an invalid sample.
     """
     row = row_struct(encoder)
     if row is not None:

@@ -1,7 +1,7 @@
-"""The schemas of every request and response: they validate, serialise and describe the API.
+"""The marshmallow schemas of every request and response: they validate, dump and describe the API.
 
-Features have no fixed schema: `make_request_bodies` builds one from the model that is loaded. A
-whole row is one field, which gives a float32 matrix, so nothing behind it handles names.
+Features have no fixed schema: `make_request_bodies` builds one from the loaded model. A whole row
+is one field, which loads a float32 matrix, so nothing after it handles names.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .fast_decoder import FastDecoder
 from .samples import SampleReader
 
 _FEW_CLASSES = 64
-"""Up to this many values of one row, orjson alone is faster."""
+"""Up to this many values in a row, orjson alone is faster."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
 class FeaturesField(fields.Field[NDArray[np.float32]]):
-    """One sample: an object of numbers on the wire, a float32 row ``(1, width)`` inside."""
+    """One sample: an object of numbers in JSON, a float32 row ``(1, width)`` when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
@@ -50,7 +50,7 @@ class FeaturesField(fields.Field[NDArray[np.float32]]):
 
 
 class SamplesField(fields.Field[NDArray[np.float32]]):
-    """Many samples: an array of objects on the wire, a float32 matrix ``(n, width)`` inside."""
+    """Many samples: an array of objects in JSON, a float32 matrix ``(n, width)`` when loaded."""
 
     def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
         messages = {**_MISSING, "type": "must be an array of samples"}
@@ -70,23 +70,23 @@ class SamplesField(fields.Field[NDArray[np.float32]]):
 
 
 class _Request(Schema):
-    """An object of one member, which is opened but not read: its field does that."""
+    """An object with one member, whose value is left to its field to decode."""
 
-    error_messages = {"type": "must be an object", "unknown": "is not known here"}  # noqa: RUF012
+    error_messages = {"type": "must be an object", "unknown": "is unknown"}  # noqa: RUF012
 
     class Meta:
         unknown = RAISE
 
     @pre_load
     def _open(self, body: Raw, **kwargs: Any) -> object:
-        """Return the members of the body: the one that is known, and the first that are not."""
+        """Return the members of the body: the known one, and the first unknown ones."""
         if not raw_json.is_object(body):
             return raw_json.outline(body)
         (known,) = self.fields
         beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
         if beside > raw_json.MAX_COMMAS:
             raise ValidationError(
-                f"has {beside:,} commas beside those of {known!r}, which is all that is known here"
+                f"has {beside:,} commas outside {known!r}, the only member that is expected"
             )
         members = raw_json.members(body)
         unknown = islice((name for name in members if name != known), MAX_FAULTS)
@@ -98,13 +98,16 @@ class _Request(Schema):
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """A kind of body that a model is sent: how to accept it fast, and a schema for the rest."""
+    """A kind of request body.
+
+    ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
+    """
 
     accept: Callable[[bytes], NDArray[np.float32] | None]
     schema: Schema
 
     def load(self, body: bytes) -> NDArray[np.float32]:
-        """Return the rows in ``body``: float32, shape ``(n, width)``, NaN where it says null.
+        """Return the rows in ``body``: float32 of shape ``(n, width)``, with NaN for null.
 
         Raises `NotJson`, `ValidationError`, and `BatchTooLarge`.
         """
@@ -114,12 +117,12 @@ class RequestBody:
         document: Any = raw_json.check(body)
         try:
             loaded: dict[str, NDArray[np.float32]] = self.schema.load(document)
-        except RecursionError:  # there was room for it when it was checked, less deep in calls
+        except RecursionError:  # the check had more of the stack
             raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
         except ValidationError as error:
             messages = error.messages
-            # marshmallow's frames hold their own error: in a circle it and the document would
-            # stay until the garbage is collected.
+            # marshmallow's frames refer to their own error: the cycle would keep the document
+            # until the next garbage collection.
             error.__traceback__ = None
         else:
             return next(iter(loaded.values()))
@@ -128,7 +131,7 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class RequestBodies:
-    """The kinds of bodies that a model's encoder accepts."""
+    """The request bodies for one model."""
 
     predict: RequestBody
     batch: RequestBody
@@ -138,7 +141,7 @@ _bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
 
 
 def request_bodies(model: Model, max_rows: int) -> RequestBodies:
-    """Return what reads the bodies that ``model`` is sent; it is built once for each."""
+    """Return the request bodies for ``model``, which are built once."""
     bodies = _bodies.get(model)
     if bodies is None:
         bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)
@@ -146,7 +149,7 @@ def request_bodies(model: Model, max_rows: int) -> RequestBodies:
 
 
 def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
-    """Build what reads the bodies for ``encoder``, of ``max_rows`` at most."""
+    """Build the request bodies for ``encoder``, with at most ``max_rows``."""
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
@@ -154,7 +157,7 @@ def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies
 
 
 class ProbabilitiesField(fields.Dict):
-    """Probabilities by position: ``{"class_0": p, "class_1": p, ...}``."""
+    """Probabilities by the position of their class: ``{"class_0": p, "class_1": p, ...}``."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         return dict(zip(_class_keys(len(value)), value, strict=True))
@@ -165,33 +168,33 @@ def _class_keys(classes: int) -> tuple[str, ...]:
     return tuple(f"class_{index}" for index in range(classes))
 
 
-def _said(description: str, **more: Any) -> dict[str, Any]:
+def _doc(description: str, **more: Any) -> dict[str, Any]:
     return {"metadata": {"description": description, **more}}
 
 
 class PredictionSchema(Schema):
     prediction = fields.Integer(
-        required=True, attribute="class_index", **_said("The index of the most probable class.")
+        required=True, attribute="class_index", **_doc("Index of the most probable class.")
     )
-    label = fields.String(required=True, **_said("The name of that class."))
+    label = fields.String(required=True, **_doc("Name of that class."))
     probabilities = ProbabilitiesField(
         required=True,
         keys=fields.String(),
         values=fields.Float(),
-        **_said("The probability of each class, by its position in the model's classes."),
+        **_doc("Probability of each class, by its index in the model's classes."),
     )
     model_version = fields.String(required=True)
-    timestamp = fields.DateTime(required=True, format="iso", **_said("UTC, with its offset."))
+    timestamp = fields.DateTime(required=True, format="iso", **_doc("In UTC, with the offset."))
 
     def encode(self, prediction: Prediction) -> bytes:
-        """Write what `dump` gives as JSON, and a newline for those at a terminal.
+        """Return what `dump` returns as JSON, with a newline at its end.
 
-        Probabilities are written with the digits that tell a float32 from its neighbours.
+        Probabilities have as many digits as identify a float32.
         """
         return b"".join(self.in_parts(prediction))
 
     def in_parts(self, prediction: Prediction) -> EncodedRows | tuple[bytes]:
-        """Return the parts of what `encode` returns: one, unless there are very many classes."""
+        """Return what `encode` returns in parts: one, unless there are very many classes."""
         if len(prediction.probabilities) > _FEW_CLASSES:
             return EncodedRows(
                 np.array([prediction.class_index]),
@@ -224,11 +227,11 @@ class BatchResponseSchema(Schema):
     model_version = fields.String(required=True)
 
     def encode(self, batch: BatchPrediction) -> bytes:
-        """Write what `dump` gives as JSON, and a newline; see `app.protocols.native.answers`."""
+        """Return what `dump` returns as JSON; see `app.protocols.native.answers`."""
         return b"".join(self.in_parts(batch))
 
     def in_parts(self, batch: BatchPrediction) -> EncodedRows:
-        """Return the parts of what `encode` returns, each a few milliseconds of work."""
+        """Return what `encode` returns in parts, each a few milliseconds of work."""
         return EncodedRows(
             batch.class_indices,
             batch.probabilities,
@@ -243,7 +246,7 @@ class BatchResponseSchema(Schema):
 
 class LinksSchema(Schema):
     message = fields.String(required=True)
-    version = fields.String(required=True, **_said("The version of Lantern."))
+    version = fields.String(required=True, **_doc("The version of Lantern."))
     docs = fields.String(required=True)
     openapi = fields.String(required=True)
     health = fields.String(required=True)
@@ -259,7 +262,7 @@ class HealthSchema(Schema):
     model_loaded = fields.Boolean(required=True)
     model_version = fields.String(required=True, allow_none=True)
     timestamp = fields.DateTime(required=True, format="iso")
-    reason = fields.String(**_said("Why it is unhealthy."))
+    reason = fields.String(**_doc("Why it is unhealthy."))
 
 
 class ProbeSchema(Schema):
@@ -270,13 +273,13 @@ class FeatureSchema(Schema):
     name = fields.String(required=True)
     description = fields.String(required=True)
     unit = fields.String(required=True)
-    minimum = fields.Float(required=True, allow_none=True, **_said("The least value in training."))
+    minimum = fields.Float(
+        required=True, allow_none=True, **_doc("Lowest value in the training data.")
+    )
     maximum = fields.Float(
-        required=True, allow_none=True, **_said("The greatest value in training.")
+        required=True, allow_none=True, **_doc("Highest value in the training data.")
     )
-    nullable = fields.Boolean(
-        required=True, **_said("Whether null is accepted; it is then imputed.")
-    )
+    nullable = fields.Boolean(required=True, **_doc("Whether null is accepted; it is imputed."))
     example = fields.Float(required=True, allow_none=True)
 
 
@@ -288,7 +291,7 @@ class ModelInfoSchema(Schema):
     model_loaded = fields.Boolean(required=True)
     num_features = fields.Integer(required=True)
     max_batch_size = fields.Integer(
-        required=True, **_said("The most samples that one batch may have.")
+        required=True, **_doc("Largest number of samples in one batch.")
     )
     feature_names = fields.List(fields.String(), required=True)
     features = fields.List(fields.Nested(FeatureSchema), required=True)
@@ -298,23 +301,29 @@ class ModelInfoSchema(Schema):
     runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
     device = fields.String(required=True)
     checksum = fields.String(
-        required=True, **_said("Of the network's file: the algorithm, a colon, hexadecimal.")
+        required=True, **_doc("Checksum of the network's file, as ALGORITHM:HEX.")
     )
     loaded_at = fields.DateTime(required=True, format="iso")
     release = fields.Nested("ReleaseSchema", required=True)
 
 
 class ReleaseSchema(Schema):
-    stable = fields.String(required=True, allow_none=True, **_said("The version that serves."))
-    candidate = fields.String(required=True, allow_none=True, **_said("The one beside it."))
+    stable = fields.String(required=True, allow_none=True, **_doc("Version that is served."))
+    candidate = fields.String(
+        required=True, allow_none=True, **_doc("Version under test, if there is one.")
+    )
     mode = fields.String(
         required=True, allow_none=True, metadata={"enum": ["canary", "shadow", None]}
     )
     traffic = fields.Float(
-        required=True, allow_none=True, **_said("Of the requests, how many a canary answers.")
+        required=True,
+        allow_none=True,
+        **_doc("Fraction of the requests that a canary serves."),
     )
     fault = fields.String(
-        required=True, allow_none=True, **_said("Why the release is not served as it stands.")
+        required=True,
+        allow_none=True,
+        **_doc("Why the release is not in force, if it is not."),
     )
 
 
@@ -322,7 +331,7 @@ class ListedModelSchema(Schema):
     name = fields.String(
         required=True,
         allow_none=True,
-        **_said("As paths have it; null while neither settings nor files say it."),
+        **_doc("Name in paths; null while it is unknown."),
     )
     release = fields.Nested(ReleaseSchema, required=True)
 
@@ -332,7 +341,7 @@ class ModelsSchema(Schema):
 
 
 class FaultSchema(Schema):
-    pointer = fields.String(required=True, **_said("A JSON pointer (RFC 6901) into the body."))
+    pointer = fields.String(required=True, **_doc("JSON pointer (RFC 6901) into the body."))
     detail = fields.String(required=True)
 
 
@@ -344,7 +353,7 @@ class ProblemSchema(Schema):
     instance = fields.String(required=True)
     request_id = fields.String(required=True)
     errors = fields.List(
-        fields.Nested(FaultSchema), required=True, **_said("Every fault found, at most 100.")
+        fields.Nested(FaultSchema), required=True, **_doc("Faults in the body, at most 100.")
     )
 
 

@@ -49,7 +49,7 @@ def expected(encoder: FeatureEncoder, name: str, body: bytes) -> Any:
         return None if "infinity" in error.msg else "NotJson"
     if not isinstance(document, dict):
         return {"_schema": ["must be an object"]}
-    messages: dict[str, Any] = {key: ["is not known here"] for key in document if key != name}
+    messages: dict[str, Any] = {key: ["is unknown"] for key in document if key != name}
     rows: NDArray[np.float32] | None = None
     content = document.get(name, messages)
     try:
@@ -148,7 +148,7 @@ def test_an_object_of_far_too_many_names_is_not_opened() -> None:
     rows = faults_of(f"[{GOOD},{many},{{}}]")
     assert [fault.path[0] for fault in rows] == [1, 2, 2, 2]
     body = f'{{"features":{GOOD},{many[1:]}'.encode()
-    with pytest.raises(ValidationError, match="60,000 commas beside those of 'features'"):
+    with pytest.raises(ValidationError, match="60,000 commas outside 'features'"):
         BODIES["narrow"].predict.load(body)
 
 
