@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import ParamSpec
 
@@ -15,7 +15,16 @@ from ..model.batching import BatchingRuntime
 from ..model.model import Model
 from ..registry.rollout import Rollout
 from ..registry.service import Observer
-from .registry import Counter, Gauge, GaugeSeries, Histogram, Registry
+from .registry import (
+    Counter,
+    CounterSeries,
+    Gauge,
+    GaugeSeries,
+    Histogram,
+    HistogramSeries,
+    Mode,
+    Registry,
+)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -51,160 +60,134 @@ class Metrics(Observer, ShadowObserver):
     """The metrics of one application in one process."""
 
     def __init__(self) -> None:
-        self.registry = registry = Registry()
+        self.registry = Registry()
         self._active: dict[str, list[GaugeSeries]] = {}
-        # Each metric is kept as a cached function from labels to a series, because looking a series
-        # up takes longer than counting with it. Labels have few values.
-        self._requests = cache(
-            Counter(
-                "lantern_http_requests_total",
-                "Requests served, by method, route and status.",
-                ["method", "route", "status"],
-                registry=registry,
-            ).labels
-        )
-        self._seconds = cache(
-            Histogram(
-                "lantern_http_request_duration_seconds",
-                "Seconds from the start of handling a request to its response, by route.",
-                ["route"],
-                buckets=_BUCKETS,
-                registry=registry,
-            ).labels
-        )
-        self._refused_requests = cache(
-            Counter(
-                "lantern_http_requests_refused_total",
-                "Requests rejected before any work was done because of overload, by reason.",
-                ["reason"],
-                registry=registry,
-            ).labels
-        )
-        self._rows = cache(
-            Counter(
-                "lantern_predicted_rows_total",
-                "Rows predicted, by model version.",
-                ["model", "version"],
-                registry=registry,
-            ).labels
-        )
-        self._classes = cache(
-            Counter(
-                "lantern_predictions_total",
-                "Rows predicted, by model version and predicted class.",
-                ["model", "version", "class"],
-                registry=registry,
-            ).labels
-        )
-        self._out_of_range = cache(
-            Counter(
-                "lantern_features_out_of_range_total",
-                "Feature values outside the training data's range, by model version and feature.",
-                ["model", "version", "feature"],
-                registry=registry,
-            ).labels
-        )
-        self._lookups = cache(
-            Counter(
-                "lantern_cache_lookups_total",
-                "Rows looked up in the prediction cache, by model version and result.",
-                ["model", "version", "result"],
-                registry=registry,
-            ).labels
-        )
-        self._cached_rows = cache(
-            Gauge(
-                "lantern_cache_rows",
-                "Rows in the prediction cache, by model version, summed over the workers.",
-                ["model", "version"],
-                multiprocess_mode="livesum",
-                registry=registry,
-            ).labels
-        )
-        self._load_seconds = cache(
-            Gauge(
-                "lantern_model_load_seconds",
-                "Seconds that it took to load the model, by worker and model version.",
-                ["model", "version"],
-                multiprocess_mode="liveall",
-                registry=registry,
-            ).labels
-        )
-        self._info = cache(
-            Gauge(
-                "lantern_model_info",
-                "Loaded versions: 1 for each that is served, 0 for each that was.",
-                ["model", "version", "runtime", "device", "role"],
-                multiprocess_mode="livemax",
-                registry=registry,
-            ).labels
-        )
-        self._release_changes = cache(
-            Counter(
-                "lantern_release_changes_total",
-                "Times that a worker began to serve a release, including its first.",
-                ["model"],
-                registry=registry,
-            ).labels
-        )
-        self._refused = cache(
-            Gauge(
-                "lantern_release_refused",
-                "1 if a worker can't serve the current release, by model.",
-                ["model"],
-                multiprocess_mode="livemax",
-                registry=registry,
-            ).labels
-        )
-        self._prediction_seconds = cache(
-            Histogram(
-                "lantern_prediction_duration_seconds",
-                "Seconds per prediction, while there is a candidate beside the stable version.",
-                ["model", "version"],
-                buckets=_BUCKETS,
-                registry=registry,
-            ).labels
-        )
-        self._shadowed = cache(
-            Counter(
-                "lantern_shadow_rows_total",
-                "Rows given to the shadow, by result: agreed, differed, failed or dropped.",
-                ["model", "stable", "candidate", "result"],
-                registry=registry,
-            ).labels
-        )
-        self._difference = cache(
-            Counter(
-                "lantern_shadow_difference_total",
-                "Sum over compared rows of the mean absolute difference of the probabilities.",
-                ["model", "stable", "candidate"],
-                registry=registry,
-            ).labels
-        )
-        self._lines_dropped = cache(
-            Counter(
-                "lantern_log_lines_dropped_total",
-                "Log lines that were dropped because they could not be written, by stream.",
-                ["stream"],
-                registry=registry,
-            ).labels
-        )
-        self._batch_rows = cache(
-            Histogram(
-                "lantern_batch_rows",
-                "Rows per forward pass, if requests may share one, by model version.",
-                ["model", "version"],
-                buckets=_BATCH_BUCKETS,
-                registry=registry,
-            ).labels
-        )
+        self._declare_requests()
+        self._declare_predictions()
+        self._declare_releases()
 
+    def _declare_requests(self) -> None:
+        self._requests = self._counter(
+            "lantern_http_requests_total",
+            "Requests served, by method, route and status.",
+            ["method", "route", "status"],
+        )
+        self._seconds = self._histogram(
+            "lantern_http_request_duration_seconds",
+            "Seconds from the start of handling a request to its response, by route.",
+            ["route"],
+            buckets=_BUCKETS,
+        )
+        self._refused_requests = self._counter(
+            "lantern_http_requests_refused_total",
+            "Requests rejected before any work was done because of overload, by reason.",
+            ["reason"],
+        )
+        self._lines_dropped = self._counter(
+            "lantern_log_lines_dropped_total",
+            "Log lines that were dropped because they could not be written, by stream.",
+            ["stream"],
+        )
         self._in_flight = Gauge(
             "lantern_http_requests_in_flight",
             "Requests that are queued or served, averaged over the last second.",
             multiprocess_mode="livesum",
-            registry=registry,
+            registry=self.registry,
         ).labels()
+
+    def _declare_predictions(self) -> None:
+        self._rows = self._counter(
+            "lantern_predicted_rows_total",
+            "Rows predicted, by model version.",
+            ["model", "version"],
+        )
+        self._classes = self._counter(
+            "lantern_predictions_total",
+            "Rows predicted, by model version and predicted class.",
+            ["model", "version", "class"],
+        )
+        self._out_of_range = self._counter(
+            "lantern_features_out_of_range_total",
+            "Feature values outside the training data's range, by model version and feature.",
+            ["model", "version", "feature"],
+        )
+        self._lookups = self._counter(
+            "lantern_cache_lookups_total",
+            "Rows looked up in the prediction cache, by model version and result.",
+            ["model", "version", "result"],
+        )
+        self._cached_rows = self._gauge(
+            "lantern_cache_rows",
+            "Rows in the prediction cache, by model version, summed over the workers.",
+            ["model", "version"],
+            multiprocess_mode="livesum",
+        )
+        self._batch_rows = self._histogram(
+            "lantern_batch_rows",
+            "Rows per forward pass, if requests may share one, by model version.",
+            ["model", "version"],
+            buckets=_BATCH_BUCKETS,
+        )
+
+    def _declare_releases(self) -> None:
+        self._load_seconds = self._gauge(
+            "lantern_model_load_seconds",
+            "Seconds that it took to load the model, by worker and model version.",
+            ["model", "version"],
+            multiprocess_mode="liveall",
+        )
+        self._info = self._gauge(
+            "lantern_model_info",
+            "Loaded versions: 1 for each that is served, 0 for each that was.",
+            ["model", "version", "runtime", "device", "role"],
+            multiprocess_mode="livemax",
+        )
+        self._release_changes = self._counter(
+            "lantern_release_changes_total",
+            "Times that a worker began to serve a release, including its first.",
+            ["model"],
+        )
+        self._refused = self._gauge(
+            "lantern_release_refused",
+            "1 if a worker can't serve the current release, by model.",
+            ["model"],
+            multiprocess_mode="livemax",
+        )
+        self._prediction_seconds = self._histogram(
+            "lantern_prediction_duration_seconds",
+            "Seconds per prediction, while there is a candidate beside the stable version.",
+            ["model", "version"],
+            buckets=_BUCKETS,
+        )
+        self._shadowed = self._counter(
+            "lantern_shadow_rows_total",
+            "Rows given to the shadow, by result: agreed, differed, failed or dropped.",
+            ["model", "stable", "candidate", "result"],
+        )
+        self._difference = self._counter(
+            "lantern_shadow_difference_total",
+            "Sum over compared rows of the mean absolute difference of the probabilities.",
+            ["model", "stable", "candidate"],
+        )
+
+    # Each metric is kept as a cached function from labels to a series, because looking a series up
+    # takes longer than counting with it. Labels have few values.
+
+    def _counter(self, name: str, help: str, labels: Sequence[str]) -> Callable[..., CounterSeries]:
+        return cache(Counter(name, help, labels, registry=self.registry).labels)
+
+    def _gauge(
+        self, name: str, help: str, labels: Sequence[str], *, multiprocess_mode: Mode
+    ) -> Callable[..., GaugeSeries]:
+        gauge = Gauge(
+            name, help, labels, multiprocess_mode=multiprocess_mode, registry=self.registry
+        )
+        return cache(gauge.labels)
+
+    def _histogram(
+        self, name: str, help: str, labels: Sequence[str], *, buckets: Sequence[float]
+    ) -> Callable[..., HistogramSeries]:
+        return cache(Histogram(name, help, labels, buckets=buckets, registry=self.registry).labels)
 
     @_harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
