@@ -23,9 +23,10 @@ from select import EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from .contract import Environ, held_bytes, set_overdue, set_rejection
-from .head import HeadParser, Request
+from .head import HeadParser
 from .owner import ConnectionOwner
 from .rejection import Rejection
+from .request import Request
 from .request_queue import QueueEntry
 from .request_reader import READ_BYTES, Progress, RequestReader
 from .response import Response, rejection_response

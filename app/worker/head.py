@@ -17,21 +17,16 @@ from typing import Any
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
 from .contract import UNREAD, Environ
-from .rejection import Rejection, line_too_long
+from .framing import set_framing
+from .rejection import Rejection, line_too_long, quote
+from .request import Request
+from .target import authority, is_target, port_of
 
 _TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """The bytes allowed in a head; CR and LF only at the ends of lines."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD = re.compile(r"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
-_NOT_IN_TARGET = re.compile(r"[^\x21\x22\x24-\x7e]")  # no fragment
-_ABSOLUTE = re.compile(r"https?://([^/?]*)[/?]?.*", re.IGNORECASE)
-_HOST = re.compile(
-    r"((?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\]"
-    r"|\[[vV][0-9A-Fa-f]+\.[!$&'()*+,;=\-._~:0-9A-Za-z]+\])"
-    r"(?::0*([0-9]{0,5}))?"
-)
-"""A host that is not empty, and optionally a port (RFC 3986, section 3.2)."""
 _VERSION = re.compile(r"HTTP/1\.[0-9]")
 
 _SINGLE = frozenset({"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH"})
@@ -50,52 +45,8 @@ _COMMON_NAMES = (
     *("X-Request-ID", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP"),
 )
 
-_CODINGS = frozenset({"chunked", "identity", "compress", "deflate", "gzip"})
-
 _MAX_REMEMBERED = 512
 _LONGEST_REMEMBERED = 128
-
-_LONGEST_ECHO = 80
-
-
-class Request:
-    """A request whose head was parsed.
-
-    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` is True if the
-    client lets the connection stay open.
-    """
-
-    __slots__ = (
-        "environ",
-        "expects_continue",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "query",
-        "uri",
-        "version",
-    )
-
-    def __init__(self, environ: Environ, method: str, uri: str, path: str, query: str) -> None:
-        self.environ = environ
-        self.method = method
-        self.uri = uri
-        self.path = path
-        self.query = query
-        self.version = (1, 1)
-        self.length: int | None = 0
-        self.keep_alive = True
-        self.expects_continue = False
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """The headers as Gunicorn's hooks and access log expect them, with names in upper case."""
-        return [
-            (key.removeprefix("HTTP_").replace("_", "-"), value)
-            for key, value in self.environ.items()
-            if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
-        ]
 
 
 class HeadParser:
@@ -150,7 +101,7 @@ class HeadParser:
             name, colon, value = line.partition(":")
             key = keys.get(name) or self._key(name, value, environ)
             if not colon:
-                raise Rejection(400, f"The header line {_quote(line)} has no colon.")
+                raise Rejection(400, f"The header line {quote(line)} has no colon.")
             value = value.strip(" \t")
             if key in environ:
                 if key in _SINGLE:
@@ -168,7 +119,7 @@ class HeadParser:
             _name_server(environ)
         if self._script_name or environ["SCRIPT_NAME"]:
             self._split_script_name(environ)
-        _set_framing(request, protocol)
+        set_framing(request, protocol)
         return request
 
     def unread(self, template: Environ) -> Request:
@@ -197,7 +148,7 @@ class HeadParser:
         for line in lines:
             name, colon, _ = line.partition(":")
             if not colon:
-                raise Rejection(400, f"The trailer line {_quote(line)} has no colon.")
+                raise Rejection(400, f"The trailer line {quote(line)} has no colon.")
             key = self._key(name, "", {})
             if name.upper() in _NOT_IN_TRAILER:
                 raise Rejection(400, f"The field {name} is not allowed in trailers.")
@@ -231,22 +182,22 @@ class HeadParser:
         if len(parts) != 3:
             raise Rejection(
                 400,
-                f"Malformed request line {_quote(line)}: method, target and version are expected, "
+                f"Malformed request line {quote(line)}: method, target and version are expected, "
                 "separated by single spaces.",
             )
         method, target, protocol = parts
         if not _METHOD.fullmatch(method):
-            raise Rejection(400, f"Invalid method {_quote(method)}.")
+            raise Rejection(400, f"Invalid method {quote(method)}.")
         if not _VERSION.fullmatch(protocol):
             raise Rejection(
-                400, f"Unsupported version {_quote(protocol)}: use HTTP/1.1 or HTTP/1.0."
+                400, f"Unsupported version {quote(protocol)}: use HTTP/1.1 or HTTP/1.0."
             )
-        if _NOT_IN_TARGET.search(target) or not _is_target(method, target):
-            raise Rejection(400, f"Invalid target {_quote(target)} for the method {method}.")
+        if not is_target(method, target):
+            raise Rejection(400, f"Invalid target {quote(target)} for the method {method}.")
         try:
             url = split_request_uri(target)
         except ValueError:
-            raise Rejection(400, f"Invalid target {_quote(target)}: it is not a URI.") from None
+            raise Rejection(400, f"Invalid target {quote(target)}: it is not a URI.") from None
         path = unquote_to_wsgi_str(url.path) if "%" in url.path else url.path
         parsed = (method, target, path, url.query, protocol)
         if len(line) <= _LONGEST_REMEMBERED:
@@ -261,14 +212,14 @@ class HeadParser:
         if host not in self._hosts:
             self._check_host(environ, host)
         if target[:1] not in "/*" and environ["REQUEST_METHOD"] != "CONNECT":
-            environ["HTTP_HOST"] = _authority(target)
+            environ["HTTP_HOST"] = authority(target)
 
     def _check_host(self, environ: Environ, host: str | None) -> None:
         if host is None:
             if environ["SERVER_PROTOCOL"] != "HTTP/1.0":
                 raise Rejection(400, "The Host header is missing, which HTTP/1.1 requires.")
-        elif _port_of(host) is None:
-            raise Rejection(400, f"Invalid Host {_quote(host)}: HOST or HOST:PORT is expected.")
+        elif port_of(host) is None:
+            raise Rejection(400, f"Invalid Host {quote(host)}: HOST or HOST:PORT is expected.")
         elif len(host) <= _LONGEST_REMEMBERED:
             if len(self._hosts) >= _MAX_REMEMBERED:
                 self._hosts.clear()
@@ -279,7 +230,7 @@ class HeadParser:
         if not _TOKEN.fullmatch(name):
             if name[:1] in (" ", "\t"):
                 raise Rejection(400, "A header is folded over several lines, which is obsolete.")
-            raise Rejection(400, f"Invalid header name {_quote(name)}.")
+            raise Rejection(400, f"Invalid header name {quote(name)}.")
         key = _key(name.upper())
         if "_" in name:
             return self._underscored(name.upper(), key, value, environ)
@@ -301,7 +252,7 @@ class HeadParser:
         elif self._cfg.header_map == "drop":
             return _DROPPED
         elif self._cfg.header_map != "dangerous":
-            raise Rejection(400, f"The header name {_quote(name)} has an underscore; use hyphens.")
+            raise Rejection(400, f"The header name {quote(name)} has an underscore; use hyphens.")
         if key in _FRAMING or key in self._schemes:
             raise Rejection(400, f"The header {name} must be spelled with hyphens.")
         return key
@@ -347,35 +298,6 @@ def is_trusted(cfg: Any, peer: object) -> bool:
     return any(address in network for network in cfg.forwarded_allow_networks())
 
 
-def _is_target(method: str, target: str) -> bool:
-    """Return True if ``target`` has one of the four forms (RFC 9112, section 3.2)."""
-    if method == "CONNECT":
-        return bool(_port_of(target))
-    if target == "*":
-        return method == "OPTIONS"
-    return target.startswith("/") or _port_of(_authority(target)) is not None
-
-
-def _authority(target: str) -> str:
-    """Return the host and port, if any, of an absolute target; empty for other targets."""
-    matched = _ABSOLUTE.fullmatch(target)
-    return matched[1] if matched else ""
-
-
-def _port_of(text: str) -> str | None:
-    """Return the port in ``text``, empty if there is none; None if ``text`` is not a host."""
-    matched = _HOST.fullmatch(text)
-    if not matched or int(matched[2] or 0) > 65535:
-        return None
-    host = matched[1]
-    if host.startswith("[") and host[1] not in "vV":
-        try:
-            ipaddress.IPv6Address(host[1:-1])
-        except ValueError:
-            return None
-    return matched[2] or ""
-
-
 def _key(name: str) -> str:
     key = name.replace("-", "_")
     return key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key
@@ -383,60 +305,6 @@ def _key(name: str) -> str:
 
 _COMMON_KEYS = {name: _key(name.upper()) for name in _COMMON_NAMES}
 _COMMON_KEYS |= {name.lower(): key for name, key in _COMMON_KEYS.items()}
-
-
-def _set_framing(request: Request, protocol: str) -> None:
-    """Set from the headers how long the body is, and if the connection is kept."""
-    environ = request.environ
-    if protocol != "HTTP/1.1":
-        request.version = (1, int(protocol[-1]))
-    old = request.version == (1, 0)
-    length = environ.get("CONTENT_LENGTH")
-    coding = environ.get("HTTP_TRANSFER_ENCODING")
-    if coding is not None:
-        if length is not None or old:
-            raise Rejection(
-                400, "Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0."
-            )
-        request.keep_alive = _check_codings(coding)
-        request.length = None
-    elif length is not None:
-        # Without what `int` accepts, too: signs, underscores, digits of other scripts.
-        if not (length.isascii() and length.isdecimal() and len(length) <= 400):
-            raise Rejection(
-                400, f"Invalid Content-Length {_quote(length)}: a number of bytes is expected."
-            )
-        request.length = int(length)
-    expect = environ.get("HTTP_EXPECT")
-    if expect is not None:
-        if expect.lower() != "100-continue":
-            raise Rejection(
-                417, f"Unsupported Expect {_quote(expect)}: only 100-continue is known."
-            )
-        request.expects_continue = not old
-    connection = environ.get("HTTP_CONNECTION")
-    if connection is None:
-        request.keep_alive = request.keep_alive and not old
-    elif connection.lower() != "keep-alive":
-        options = {option.strip(" \t") for option in connection.lower().split(",")}
-        request.keep_alive = request.keep_alive and not old and "close" not in options
-    if request.method == "CONNECT":
-        request.keep_alive = False  # what follows is not HTTP, whatever the response is
-
-
-def _check_codings(value: str) -> bool:
-    """Raise `Rejection` unless the last coding is the only "chunked".
-
-    Return True if there is no other coding. A body with another one is passed on encoded, and the
-    connection closed after it.
-    """
-    codings = [coding.strip(" \t").lower() for coding in value.split(",")]
-    unknown = [coding for coding in codings if coding not in _CODINGS]
-    if unknown:
-        raise Rejection(501, f"Unsupported transfer coding {_quote(unknown[0])}.")
-    if codings[-1] != "chunked" or codings.count("chunked") > 1:
-        raise Rejection(400, f"Transfer-Encoding {_quote(value)} must end with chunked, once.")
-    return all(coding in ("chunked", "identity") for coding in codings)
 
 
 def _name_server(environ: Environ) -> None:
@@ -454,8 +322,3 @@ def _control_character(lines: list[str]) -> Rejection:
                 place = f"header line {number}" if number else "the request line"
                 return Rejection(400, f"The byte {ord(character):#04x} is not allowed in {place}.")
     raise AssertionError(lines)
-
-
-def _quote(text: str) -> str:
-    """Return the text of a client quoted, and cut if it is long."""
-    return ascii(text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "...")

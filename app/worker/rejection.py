@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from http import HTTPStatus
 
+_LONGEST_QUOTE = 80
+
 
 class Rejection(Exception):
     """A request that is not served: the status of the response, and what is wrong and where.
@@ -60,3 +62,8 @@ def line_too_long(limit: int, size: int | None = None) -> Rejection:
 def readable_number(number: int) -> str:
     """Return ``number`` with commas; only its magnitude if a client made up hundreds of digits."""
     return f"{number:,}" if number < 10**18 else "more than 10^18"
+
+
+def quote(text: str) -> str:
+    """Return the text of a client quoted, and cut if it is long."""
+    return ascii(text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + "...")

@@ -12,8 +12,9 @@ from typing import Protocol
 from .body import BodyBuffer
 from .chunks import ChunkedBody
 from .contract import Environ
-from .head import HeadParser, Request
+from .head import HeadParser
 from .rejection import Rejection, body_too_large, line_too_long
+from .request import Request
 
 READ_BYTES = 65536
 """The most bytes to read at once of a head or of chunks."""

@@ -15,8 +15,8 @@ from types import TracebackType
 
 from gunicorn import SERVER
 
-from .head import Request
 from .rejection import Rejection
+from .request import Request
 
 Application = Callable[..., Iterable[bytes]]
 Part = bytes | memoryview

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 from collections.abc import Mapping
 from math import inf
 from operator import attrgetter
@@ -14,28 +13,20 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.base import Worker
 
+from .acceptor import Acceptor
 from .connection import Connection
 from .contract import Environ
 from .files import connections_that_fit
-from .head import HeadParser, is_trusted
 from .hooks import Hooks
 from .load_table import LoadTable
 from .rejection import Rejection
 from .request_queue import QueueEntry, RequestQueue
 from .response import Application
-from .timestamps import enable_timestamps
 
 _DRAIN_SECONDS = 2.0
 """How long a worker that stops waits for further requests on open connections."""
-_FULL_SECONDS = 0.05
-"""How long a full worker without an idle connection leaves new connections waiting."""
-_YIELDED_SECONDS = 0.05
-"""A worker that yielded a connection accepts it within this time, if no other worker has."""
-_MAX_ACCEPTED = 64
-"""The most connections that are accepted before open ones are read again."""
 _SURELY_IDLE_SECONDS = 1.0
 """The next request of a connection that has been idle for less may be under way."""
 _SERVING_RATIO = 10
@@ -166,9 +157,6 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.is_ending = False
         self.wsgi: Application
         self._connections: dict[int, Connection] = {}
-        self._listeners: dict[int, tuple[socket.socket, Environ]] = {}
-        self._accepting = False
-        self._accept_at = 0.0
         self._held = self._peak_held = 0
         self._postponed: dict[int, int] = {}
         self._warnings = 0
@@ -200,7 +188,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        return self.keepalive_seconds > 0 and not (is_last and (self._is_full or not self.alive))
+        return self.keepalive_seconds > 0 and not (is_last and (self.is_full or not self.alive))
 
     @property
     def unaccepted_seconds(self) -> float:
@@ -273,20 +261,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         hooks = Hooks(self)
         self.hooks = hooks if hooks.are_any else None
-        environ = base_environ(self.cfg)
-        environ["SCRIPT_NAME"] = ""
-        environ["wsgi.url_scheme"] = "http"
-        self._parsers = {
-            trusted: HeadParser(self.cfg, trusted=trusted) for trusted in (False, True)
-        }
         self._wake = self.PIPE[0]
         self.poller.register(self._wake, EPOLLIN)
-        for listener in self.sockets:
-            listener.setblocking(False)
-            enable_timestamps(listener)
-            self._listeners[listener.fileno()] = (listener, environ | _server_names(listener))
+        self._acceptor = Acceptor(self)
         while self.alive:
-            self._accept_or_not(monotonic() >= self._accept_at)
+            self._acceptor.update()
             self._step()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
@@ -298,7 +277,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         queue = self.queue
         watched = monotonic()
         is_busy = queue or self._postponed
-        events = self.poller.poll(0 if is_busy else self._seconds_to_wait())
+        events = self.poller.poll(
+            0 if is_busy else self._acceptor.seconds_to_wait(self._beat_seconds)
+        )
         now = monotonic()
         # What has arrived came after the sockets were last polled: while others were served or, if
         # the loop was waiting, just now.
@@ -329,9 +310,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             connection = self._connections.get(fd)
             if connection is not None:
                 self._guarded(connection, connection.on_event, event)
-            elif fd in self._listeners:
-                some_wait = True
-                self._accept(fd)
+            elif fd in self._acceptor.listeners:
+                some_wait = self._acceptor.accept(fd) or some_wait
             else:
                 _empty(self._wake)
             if monotonic() > until:
@@ -340,7 +320,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for fd in self._postponed:
             if fd in self._connections:
                 self._connections[fd].pass_over(self.unwatched_seconds)
-            some_wait = some_wait or fd in self._listeners
+            some_wait = some_wait or fd in self._acceptor.listeners
         return some_wait
 
     def _advance_entry(self, entry: QueueEntry) -> None:
@@ -349,11 +329,6 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             entry.advance()
         except Exception:
             self._close_faulty(entry)
-
-    def _seconds_to_wait(self) -> float:
-        if self._accepting or not self._listeners:
-            return self._beat_seconds
-        return min(self._beat_seconds, max(0.0, self._accept_at - monotonic()))
 
     def _guarded(self, connection: QueueEntry, act: Any, *arguments: Any) -> None:
         """Limit the damage of a bug in the worker to one connection."""
@@ -392,49 +367,21 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self.alive:
             self._load_table.publish(self.age, self.queue.backlog_seconds, len(self._connections))
 
+    # The interface for the acceptor (`AcceptorOwner`)
+
     @property
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """True if the worker has as many connections as it may."""
         return len(self._connections) >= self._max_connections
 
-    # Accepting
-
-    def _accept_or_not(self, accepting: bool) -> None:
-        if accepting == self._accepting:
-            return
-        self._accepting = accepting
-        for fd in self._listeners:
-            if accepting:
-                self.poller.register(fd, EPOLLIN)
-            else:
-                self.poller.unregister(fd)
-
-    def _accept(self, fd: int) -> None:
-        for number in range(_MAX_ACCEPTED):
-            if not self._may_accept(is_first=number == 0):
-                return
-            if not self._accept_one(*self._listeners[fd]):
-                return
-
-    def _may_accept(self, *, is_first: bool) -> bool:
-        """Return True to accept a connection now; if not, set when to try again."""
-        if self._is_full and not is_first:
-            return False  # close no idle connection unless a new one is certain to wait
-        if self._is_full and not self._make_room():
-            self._accept_at = monotonic() + _FULL_SECONDS
-            return False
-        if self._load_table.should_yield(
+    @property
+    def should_yield(self) -> bool:
+        """True if another worker that accepts connections is less loaded."""
+        return self._load_table.should_yield(
             self.age, self.queue.backlog_seconds, len(self._connections)
-        ):
-            if not is_first:
-                return False
-            now = monotonic()
-            if not 0 <= now - self._accept_at < _YIELDED_SECONDS:
-                self._accept_at = now + self.yield_seconds
-                return False
-        self._accept_at = 0.0
-        return True
+        )
 
-    def _make_room(self) -> bool:
+    def make_room(self) -> bool:
         """Close the longest idle connection, if it has been idle long enough."""
         idle = [connection for connection in self._connections.values() if connection.is_idle]
         oldest = min(idle, key=attrgetter("idle_since"), default=None)
@@ -443,35 +390,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         oldest.close()
         return True
 
-    def _accept_one(self, listener: socket.socket, environ: Environ) -> bool:
-        """Accept a connection; return False if there was none."""
-        try:
-            sock, peer = listener.accept()
-        except BlockingIOError:
-            self._none_waited_at = self.queue.now
-            return False
-        except ConnectionAbortedError:
-            return False
-        except OSError as error:
-            self.log.warning("Can't accept connections for now: %s", error.strerror)
-            self._accept_at = monotonic() + self._beat_seconds
-            return False
-        try:
-            sock.setblocking(False)
-            template = environ.copy()
-            if isinstance(peer, tuple):
-                template["REMOTE_ADDR"], template["REMOTE_PORT"] = peer[0], str(peer[1])
-            else:
-                template["REMOTE_ADDR"] = os.fsdecode(peer)
-            parser = self._parsers[is_trusted(self.cfg, peer)]
-            connection = Connection(self, sock, template, parser)
-        except Exception:
-            self.log.exception("Error on a new connection, which is closed")
-            sock.close()
-            return False
+    def add(self, connection: Connection) -> None:
+        """Add an accepted connection to the loop."""
         self._connections[connection.fd] = connection
         self._publish_load()
-        return True
 
     # Stopping
 
@@ -480,15 +402,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         begun = monotonic()
         self._load_table.withdraw(self.age)
         while self._keeps_accepting(monotonic() - begun):
-            self._accept_or_not(monotonic() >= self._accept_at)
+            self._acceptor.update()
             self._step()
-        self._accept_or_not(False)
-        for listener, environ in self._listeners.values():
-            for _ in range(self.cfg.backlog):
-                if not self._accept_one(listener, environ):
-                    break
-            listener.close()
-        self._listeners.clear()
+        self._acceptor.close()
         closed = monotonic()
         while self._connections and monotonic() < begun + self.cfg.graceful_timeout:
             self._step()
@@ -507,14 +423,6 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if not self._is_stopping or seconds >= self.drain_seconds:
             return False
         return seconds < _SIGNAL_SECONDS or not self._load_table.has_peers(self.age)
-
-
-def _server_names(listener: socket.socket) -> Environ:
-    """Return the server's name and port; nothing for a Unix socket, for which Host has them."""
-    name = listener.getsockname()
-    if isinstance(name, tuple):
-        return {"SERVER_NAME": name[0], "SERVER_PORT": str(name[1])}
-    return {}
 
 
 def _empty(pipe: int) -> None:
