@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from flask import Flask
 
     from . import blueprints, cli
-    from .http import admission, context, errors, openapi
+    from .http import admission, context, documentation, errors
     from .http.body import OrjsonProvider
     from .http.extension import Lantern
     from .http.fast_path import FastPath
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     context.init_app(app)
     blueprints.init_app(app)
     errors.init_app(app)
-    openapi.init_app(app)
+    documentation.init_app(app)
     cli.init_app(app)
     table = RouteTable(app, lantern.services)
     lantern.guard.set_rules(access_by_rule(app))

@@ -1,26 +1,19 @@
-"""The OpenAPI 3.0.3 document, made from the schemas by apispec, and its page by flasgger.
+"""The OpenAPI 3.0.3 document, made by apispec from the schemas and the declared routes.
 
-The document is built from the loaded model, so its features and examples are real. The page loads
-nothing from other hosts: the files of a current Swagger UI come from the package ``swagger-ui-py``.
+It is built from the loaded model, so its features and examples are real.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-import orjson
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flasgger import Swagger
-from flask import Flask, current_app, redirect, request, url_for
-from flask.typing import ResponseReturnValue
 from marshmallow import Schema
 
-from ..access.guard import ANY_KEY, OPEN, Access, Guard
+from ..access.guard import ANY_KEY, OPEN, Guard
 from ..access.header_names import (
     API_KEY,
     AUTHORIZATION,
@@ -29,17 +22,15 @@ from ..access.header_names import (
     REQUEST_TIMEOUT,
     RETRY_AFTER,
 )
-from ..model.errors import NonFiniteOutput
-from ..model.features import FLOAT32_OVERFLOW, Feature
 from ..model.model import Model
-from ..protocols.native.schemas import PREDICTION, PROBLEM
+from ..protocols.native.schemas import PROBLEM
 from ..settings import LimitSettings
 from ..version import __version__
 from .body import JSON
-from .extension import current_lantern
 from .handlers import largest_batch
+from .model_examples import describe_model, example_prediction, example_sample, features_schema
 from .problems import PROBLEM_JSON
-from .routes import Description, Route, declare, declared
+from .routes import Description, Route
 
 _ERRORS = {
     400: "The body is not JSON, or its features don't match the model's.",
@@ -51,10 +42,6 @@ _ERRORS = {
     500: "Internal server error.",
     503: "No model is loaded, or the server is overloaded. Retry-After says when to retry.",
 }
-_MAX_SHOWN = 100
-"""The most classes that are listed, or shown in an example."""
-_MAX_DESCRIBED = 1000
-"""The most features that are described one by one: the document is built for each request."""
 _WARNINGS = {
     FEATURE_WARNINGS: {
         "description": "Features whose values are outside the range of the training data.",
@@ -96,58 +83,7 @@ _RETRY_AFTER = {
 }
 
 
-_PAGES = (
-    *("to_docs", "flasgger.apidocs", "flasgger.openapi", "flasgger.<lambda>"),
-    "flasgger.oauth_redirect",
-)
-_STATIC_FILES = ("static", "flasgger.static")
-"""Endpoints of Flask and flasgger, whose routes are declared here for them."""
-
-
-class Documentation(Swagger):  # type: ignore[misc]
-    """Flasgger's page and routes, for a document that it doesn't build."""
-
-    def get_apispecs(self, endpoint: str = "openapi") -> dict[str, Any]:
-        """Return the OpenAPI document for the loaded model, below the current request's prefix."""
-        lantern = current_lantern()
-        # In this order, because loading a model may reveal its name.
-        loaded = [(service.loaded, service.name) for service in lantern.services]
-        models = {name: model for model, name in loaded}
-        settings = lantern.settings
-        routes = declared(current_app)
-        document = openapi(models, routes, settings.limits, settings.release.routing_header)
-        describe_access(document, lantern.guard)
-        if request.script_root:
-            document["servers"] = [{"url": request.script_root}]
-        return document
-
-
-def init_app(app: Flask) -> None:
-    """Register the document at ``/openapi.json`` and the page at ``/docs``."""
-    Documentation(
-        app,
-        config={
-            "title": "Lantern",
-            "openapi": "3.0.3",
-            "headers": [],
-            "specs": [{"endpoint": "openapi", "route": "/openapi.json"}],
-            "specs_route": "/docs",
-            "static_url_path": "/docs/static",
-            "static_folder": str(_swagger_ui_files()),
-        },
-        merge=False,
-    )
-
-    @app.get("/docs/")
-    @app.get("/apidocs/")
-    def to_docs() -> ResponseReturnValue:
-        return redirect(url_for("flasgger.apidocs"))
-
-    declare(app, dict.fromkeys(_PAGES, Route(access=Access(opened_by="open_docs"))))
-    declare(app, dict.fromkeys(_STATIC_FILES, Route(access=Access(OPEN))))
-
-
-def openapi(
+def build_document(
     models: Mapping[str, Model | None],
     routes: Mapping[str, Route],
     limits: LimitSettings,
@@ -162,7 +98,7 @@ def openapi(
         title="Lantern",
         version=__version__,
         openapi_version="3.0.3",
-        info={"description": _description(model)},
+        info={"description": describe_model(model)},
         plugins=[MarshmallowPlugin()],
     )
     described = [(name, route) for name, route in routes.items() if route.description]
@@ -170,7 +106,7 @@ def openapi(
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
         features = each.manifest.features if each else ()
-        spec.components.schema(_features_name(name), component=_features_schema(features))
+        spec.components.schema(_features_name(name), component=features_schema(features))
     build = OperationBuilder(model, list(models), limits, routing_header)
     for endpoint, route in described:
         for rule in route.rules:
@@ -247,11 +183,8 @@ class OperationBuilder:
             "routing": _ROUTING | {"name": routing_header},
             "timeout": _TIMEOUT,
         }
-        features = model.manifest.features if model else ()
-        if len(features) > _MAX_DESCRIBED:
-            features = ()
-        self._sample = {feature.name: _example(feature) for feature in features}
-        self._prediction = _example_prediction(model, self._sample)
+        self._sample = example_sample(model)
+        self._prediction = example_prediction(model, self._sample)
 
     def operation(self, name: str, route: Route, rule: str) -> dict[str, Any]:
         """Return the operation of the view ``name`` for one rule of its route."""
@@ -364,81 +297,3 @@ def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
             }
         },
     }
-
-
-def _features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
-    if not features:
-        return {"type": "object", "description": "No model is loaded, so the features are unknown."}
-    if len(features) > _MAX_DESCRIBED:
-        return {
-            "type": "object",
-            "description": f"A number for each of {len(features):,} features, which the model's "
-            "info lists.",
-            "additionalProperties": {"type": "number", "nullable": True},
-        }
-    return {
-        "type": "object",
-        "properties": {feature.name: _feature_schema(feature) for feature in features},
-        "required": [feature.name for feature in features],
-        "additionalProperties": False,
-    }
-
-
-def _feature_schema(feature: Feature) -> dict[str, Any]:
-    seen = (
-        f"{feature.minimum:g} to {feature.maximum:g} in training"
-        if feature.minimum is not None and feature.maximum is not None
-        else ""
-    )
-    described = [part for part in (feature.description, feature.unit, seen) if part]
-    schema: dict[str, Any] = {
-        "type": "number",
-        "description": "; ".join(described),
-        # What is finite as float32; the range of the training data is not a bound.
-        "minimum": -FLOAT32_OVERFLOW,
-        "exclusiveMinimum": True,
-        "maximum": FLOAT32_OVERFLOW,
-        "exclusiveMaximum": True,
-        "example": _example(feature),
-    }
-    if feature.nullable:
-        schema["nullable"] = True
-    return schema
-
-
-def _example(feature: Feature) -> float:
-    value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
-    return int(value) if value == int(value) else value
-
-
-def _example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
-    """Return the model's prediction for the example; None if it has none, or one too long."""
-    if model is None or len(model.classes) > _MAX_SHOWN or not sample:
-        return None
-    try:
-        prediction = model.predict(model.encoder.encode(sample))
-    except NonFiniteOutput:
-        return None
-    answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
-    return answer
-
-
-def _description(model: Model | None) -> str:
-    if model is None:
-        return "No model is loaded."
-    manifest = model.manifest
-    shown = enumerate(manifest.classes[:_MAX_SHOWN])
-    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
-    more = len(manifest.classes) - _MAX_SHOWN
-    return (
-        f"Serves the model **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
-        f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
-    )
-
-
-def _swagger_ui_files() -> Path:
-    # Located without importing it: only its static files are needed.
-    package = importlib.util.find_spec("swagger_ui")
-    if package is None or package.origin is None:
-        raise RuntimeError("The package swagger-ui-py is missing: pip install swagger-ui-py")
-    return Path(package.origin).parent / "static"

@@ -1,0 +1,97 @@
+"""What the OpenAPI document says of a model: the schema of its features, and real examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..model.errors import NonFiniteOutput
+from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.model import Model
+from ..protocols.native.schemas import PREDICTION
+
+_MAX_SHOWN = 100
+"""The most classes that are listed, or shown in an example."""
+_MAX_DESCRIBED = 1000
+"""The most features that are described one by one: the document is built for each request."""
+
+
+def features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
+    """Return the schema of one sample; ``features`` is empty if no model is loaded."""
+    if not features:
+        return {"type": "object", "description": "No model is loaded, so the features are unknown."}
+    if len(features) > _MAX_DESCRIBED:
+        return {
+            "type": "object",
+            "description": f"A number for each of {len(features):,} features, which the model's "
+            "info lists.",
+            "additionalProperties": {"type": "number", "nullable": True},
+        }
+    return {
+        "type": "object",
+        "properties": {feature.name: _feature_schema(feature) for feature in features},
+        "required": [feature.name for feature in features],
+        "additionalProperties": False,
+    }
+
+
+def _feature_schema(feature: Feature) -> dict[str, Any]:
+    seen = (
+        f"{feature.minimum:g} to {feature.maximum:g} in training"
+        if feature.minimum is not None and feature.maximum is not None
+        else ""
+    )
+    described = [part for part in (feature.description, feature.unit, seen) if part]
+    schema: dict[str, Any] = {
+        "type": "number",
+        "description": "; ".join(described),
+        # What is finite as float32; the range of the training data is not a bound.
+        "minimum": -FLOAT32_OVERFLOW,
+        "exclusiveMinimum": True,
+        "maximum": FLOAT32_OVERFLOW,
+        "exclusiveMaximum": True,
+        "example": _example(feature),
+    }
+    if feature.nullable:
+        schema["nullable"] = True
+    return schema
+
+
+def _example(feature: Feature) -> float:
+    value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
+    return int(value) if value == int(value) else value
+
+
+def example_sample(model: Model | None) -> dict[str, float]:
+    """Return an example of a sample, empty if there is no model, or one with too many features."""
+    features = model.manifest.features if model else ()
+    if len(features) > _MAX_DESCRIBED:
+        return {}
+    return {feature.name: _example(feature) for feature in features}
+
+
+def example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
+    """Return the model's prediction for the example; None if it has none, or one too long."""
+    if model is None or len(model.classes) > _MAX_SHOWN or not sample:
+        return None
+    try:
+        prediction = model.predict(model.encoder.encode(sample))
+    except NonFiniteOutput:
+        return None
+    answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
+    return answer
+
+
+def describe_model(model: Model | None) -> str:
+    """Return the description of the API, in Markdown."""
+    if model is None:
+        return "No model is loaded."
+    manifest = model.manifest
+    shown = enumerate(manifest.classes[:_MAX_SHOWN])
+    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
+    more = len(manifest.classes) - _MAX_SHOWN
+    return (
+        f"Serves the model **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
+    )
