@@ -294,6 +294,12 @@ def test_405_for_a_wrong_method_with_those_that_are_allowed(
     assert set(response.headers["Allow"].split(", ")) == allowed
 
 
+def test_400_for_an_upgrade_says_that_there_are_no_websockets(client: FlaskClient) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    document = assert_problem(client.get("/health", headers=headers), 400)
+    assert "WebSockets are not supported" in document["detail"]
+
+
 def test_413_for_a_body_over_the_limit(make_app: Callable[..., Flask]) -> None:
     client = make_app(LIMITS__MAX_BODY_BYTES="100").test_client()
     response = client.post("/predict", data=b" " * 101, content_type="application/json")

@@ -13,7 +13,7 @@ from flask import Flask, Response, redirect, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
-from werkzeug.routing import RequestRedirect
+from werkzeug.routing import RequestRedirect, WebsocketMismatch
 
 from ..access.header_names import RETRY_AFTER
 from ..model.errors import (
@@ -142,7 +142,9 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
     if error.response is not None or status < 400:  # a response, raised on purpose
         return error.get_response(request.environ)
     detail = error.description or HTTPStatus(status).phrase
-    if status == 404:
+    if isinstance(error, WebsocketMismatch):
+        detail = "WebSockets are not supported; send the request without Upgrade."
+    elif status == 404:
         detail = f"Not found: {current_context().path[:LONGEST_ECHO]}"
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
