@@ -34,7 +34,7 @@ from ..version import FOR_PACKING
 from . import reports
 from .compare import compare, read_metrics
 from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
-from .printing import print_json
+from .printing import plain, print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -113,7 +113,7 @@ def list_versions(repository: Repository, as_json: bool) -> None:
     """List the versions, and what serves.
 
     With each: when it was packed, its size, and the training metrics. Without a
-    release.toml the highest version is the stable one.
+    release.toml a higher version takes over by itself, unless that could break callers.
     """
     release, fault = _release_or_fault(repository)
     summaries = repository.summaries(release)
@@ -321,6 +321,10 @@ def pack(
             replace=replace,
             limits=current_lantern().settings.model.trial_limits,
         )
+        beside = Repository(out.absolute().parent, name=current_lantern().settings.model.name)
+        held_back = _held_back(beside, manifest.version)
+    if held_back:
+        click.echo(f"Warning: {plain(held_back)}", err=True)
     if as_json:
         print_json(manifest_document(manifest))
     else:
@@ -385,6 +389,14 @@ def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
         return repository.release(), ""
     except BundleError as error:
         return None, str(error)
+
+
+def _held_back(repository: Repository, version: str) -> str:
+    """Return why ``version`` doesn't take over by itself; empty where it does, or is to wait."""
+    try:
+        return repository.held_back().get(version, "")
+    except BundleError:  # a version beside it, or the release, is damaged: not this one's fault
+        return ""
 
 
 def _print_change(change: Change, as_json: bool) -> None:

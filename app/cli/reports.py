@@ -17,7 +17,7 @@ from ..registry.release import Release
 from ..registry.repository import VersionSummary
 from ..registry.verification import Report, RuntimeReport
 from .compare import Comparison
-from .printing import number, print_table, size
+from .printing import number, plain, print_table, size
 
 
 def print_versions(summaries: Sequence[VersionSummary]) -> None:
@@ -36,6 +36,9 @@ def print_versions(summaries: Sequence[VersionSummary]) -> None:
         ],
         ("VERSION", "STATE", "PACKED", "SIZE", "TRAINING METRICS"),
     )
+    for summary in summaries:
+        if summary.held_back:
+            click.echo(plain(summary.held_back))
 
 
 def print_manifest(manifest: Manifest) -> None:

@@ -47,7 +47,7 @@ def find_bundle(path: Path, version: str = "") -> Path:
     except (OSError, ValueError) as error:  # ValueError: a null byte
         raise _unreadable(path, error) from error
     if not version:
-        return path / highest_version(path)
+        return path / numbered_versions(path)[-1]
     if not (VERSION.fullmatch(version) and _holds_model(path / version)):
         raise BundleError(
             f"{path} has no version {version!r}; it has: {', '.join(versions(path))}."
@@ -130,8 +130,8 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
-def highest_version(path: Path) -> str:
-    """Return the highest version in a directory of them, of those that are numbers and dots.
+def numbered_versions(path: Path) -> list[str]:
+    """Return the versions in a directory of them that are numbers and dots, the lowest first.
 
     Raises `BundleError` when there is none.
     """
@@ -142,7 +142,7 @@ def highest_version(path: Path) -> str:
             f"{path} has no version that is a number; set model.version to one of: "
             f"{', '.join(entries)}."
         )
-    return numbered[-1]
+    return numbered
 
 
 def _unreadable(path: Path, error: Exception) -> BundleError:

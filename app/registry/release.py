@@ -5,6 +5,7 @@ The file is replaced atomically, so whoever reads it finds the old release or th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,10 @@ from ..documents.files import replace_file
 from ..documents.schema import SchemaError, read_as
 from ..documents.suggestions import did_you_mean
 from ..documents.toml import NotToml, read_toml
-from ..model.bundle import highest_version
 from ..model.errors import BundleError
 from ..model.manifest import VERSION, VERSION_FORM
 from ..version import COMMAND
+from .succession import read_succession
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
@@ -48,13 +49,28 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
         return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
 
 
-def release_in_force(directory: Path) -> Release:
-    """Return the release of the model in ``directory``: its file's, or the highest version alone.
+def release_in_force(directory: Path, *, keeps_name: bool = False) -> Release:
+    """Return the release of the model in ``directory``: its file's, or where there is none, the
+    version that took over last (see `app.registry.succession`), alone.
 
-    Raises `BundleError` when the file can't be used, or there is no version.
+    With ``keeps_name`` the settings name the model. Raises `BundleError` when the file can't be
+    used, or nobody can know which version serves.
     """
     release = read_release(directory)
-    return Release(highest_version(directory)) if release is None else release
+    if release is None:
+        return Release(read_succession(directory, keeps_name=keeps_name).stable)
+    return release
+
+
+def held_back(directory: Path, *, keeps_name: bool = False) -> Mapping[str, str]:
+    """Return the versions above the stable one that don't take over by themselves, each with the
+    reason and what to do; none where a release is written.
+
+    Raises as `release_in_force`.
+    """
+    if read_release(directory) is not None:
+        return {}
+    return read_succession(directory, keeps_name=keeps_name).held_back
 
 
 def read_release(directory: Path) -> Release | None:

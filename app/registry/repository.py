@@ -15,16 +15,15 @@ from typing import Any, Literal
 from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest as manifests
-from ..model.compat import breaking_changes
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from ..model.manifest import Manifest
-from ..model.naming import as_name
 from ..model.runtime import RuntimeChoice
 from ..model.trial import DEFAULT_LIMITS, TrialLimits
 from ..version import COMMAND
 from . import release as releases
 from .history import Change, new_change, read_history, recorded
 from .release import Mode, Release, release_in_force, write_release
+from .succession import obstacles, read_succession
 from .verification import verify
 
 LOCK_NAME = ".lock"
@@ -35,8 +34,9 @@ State = Literal["stable", "canary", "shadow", ""]
 class VersionSummary:
     """A version at a glance; ``traffic`` is a canary's, and ``bytes`` counts the files.
 
-    ``problem`` says why the rest is unknown, where its manifest can't be read; whether the version
-    is fit to serve is for `verify` to say.
+    ``held_back`` says why a version above the stable one doesn't take over by itself. ``problem``
+    says why the rest is unknown, where its manifest can't be read; whether the version is fit to
+    serve is for `verify` to say.
     """
 
     version: str
@@ -45,6 +45,7 @@ class VersionSummary:
     created_at: str | None = None
     bytes: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    held_back: str = ""
     problem: str = ""
 
 
@@ -91,7 +92,12 @@ class Repository:
     def release(self) -> Release:
         """Return the release in force: the file's, or the highest version without a file."""
         self.versions()
-        return release_in_force(self.directory)
+        return release_in_force(self.directory, keeps_name=bool(self.name))
+
+    def held_back(self) -> Mapping[str, str]:
+        """Return the versions that don't take over by themselves, and why."""
+        self.versions()
+        return releases.held_back(self.directory, keeps_name=bool(self.name))
 
     def manifest(self, version: str) -> Manifest:
         """Read the manifest of ``version``."""
@@ -110,7 +116,11 @@ class Repository:
         """Return every version at a glance, and those of ``release`` that are gone."""
         versions = self.versions()
         gone = [v for v in release.versions if v not in versions] if release else []
-        return [self._summary(version, release) for version in [*versions, *gone]]
+        held_back = self.held_back() if release else {}
+        return [
+            replace(self._summary(version, release), held_back=held_back.get(version, ""))
+            for version in [*versions, *gone]
+        ]
 
     def history(self) -> list[Change]:
         """Return the changes of the release, the oldest first."""
@@ -137,10 +147,7 @@ class Repository:
             manifest = self._verified(version, "promoted")
             reasons = unknown
             if before is not None:
-                reasons = [
-                    *self._breaks(before.stable, manifest),
-                    *self._renames(before.stable, manifest),
-                ]
+                reasons = self._obstacles(before.stable, manifest)
             if reasons and not allow_schema_change:
                 raise ReleaseRejected(
                     f"Version {version} is not promoted, for it may break callers "
@@ -197,7 +204,9 @@ class Repository:
             if after == before:
                 raise NothingToChange(f"Version {version} is the {mode} already.")
             releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
-            reasons = self._breaks(before.stable, self._verified(version, f"made a {mode}"))
+            reasons = self._obstacles(
+                before.stable, self._verified(version, f"made a {mode}"), keeps_name=True
+            )
             if reasons:
                 raise ReleaseRejected(
                     f"Version {version} can't be the {mode} of {before.stable}: callers can't know "
@@ -220,8 +229,15 @@ class Repository:
         try:
             return self.release(), []
         except BundleError as error:
-            # Without a file nothing serves: no version is a number, and there are no callers.
-            return None, [f"Nothing is known of the stable version. {error}"] * self._is_written()
+            unknown = [f"Nothing is known of the stable version. {error}"]
+            return None, unknown if self._is_written() or self._has_numbered() else []
+
+    def _has_numbered(self) -> bool:
+        """Return whether a version can serve without a release; if not, there are no callers."""
+        try:
+            return bool(bundles.numbered_versions(self.directory))
+        except BundleError:
+            return False
 
     def _verified(self, version: str, wish: str, *, each_runtime: bool = True) -> Manifest:
         report = verify(
@@ -239,42 +255,36 @@ class Repository:
             )
         return report.manifest
 
-    def _breaks(self, stable: str, manifest: Manifest) -> list[str]:
-        """Say what of ``manifest`` would break callers of ``stable``, or that nobody can know."""
+    def _obstacles(self, stable: str, manifest: Manifest, *, keeps_name: bool = False) -> list[str]:
+        """Return what keeps ``manifest`` from taking over from ``stable``, or that nobody knows."""
         try:
-            path = self.directory / stable / manifests.FILE_NAME
-            return breaking_changes(manifests.read_manifest(path), manifest)
+            before = manifests.read_manifest(self.directory / stable / manifests.FILE_NAME)
         except BundleError as error:
             return [f"The stable version {stable} can't be compared with. {error}"]
-
-    def _renames(self, stable: str, manifest: Manifest) -> list[str]:
-        """Say that ``manifest`` has another name than that of ``stable``, where callers see it."""
-        if self.name:
-            return []
-        path = self.directory / stable / manifests.FILE_NAME
-        try:
-            before, after = as_name(manifests.read_name(path)), as_name(manifest.name)
-        except BundleError:  # `_breaks` says so
-            return []
-        if before == after:
-            return []
-        return [
-            f"The model is called {after!r}, and was {before!r}: so are its URLs and metrics from "
-            f'the next start of the service, unless model.name = "{before}" is set.'
-        ]
+        return obstacles(before, manifest, keeps_name=keeps_name or bool(self.name))
 
     def _version_before(self, stable: str) -> str:
-        earlier = _stables(read_history(self.directory), stable)[:-1]
+        changes = read_history(self.directory)
+        first = changes[0].before.stable if changes and changes[0].before else stable
+        earlier = _stables(self._before_history(first), changes, stable)[:-1]
         if not earlier:
             raise ReleaseRejected(
-                f"The history knows no version before {stable}; promote the one that is to serve."
+                f"There is no version before {stable} to go back to; promote the one to serve."
             )
         if earlier[-1] not in self.versions():
             raise ReleaseRejected(
-                f"The version before {stable} was {earlier[-1]}, which is in {self.directory} no "
-                "more; promote another."
+                f"The version before {stable} was {earlier[-1]}, which is no longer in "
+                f"{self.directory}; promote another."
             )
         return earlier[-1]
+
+    def _before_history(self, first: str) -> Sequence[str]:
+        """Return the versions that took over up to ``first``, before any release was recorded."""
+        try:
+            versions = read_succession(self.directory, keeps_name=bool(self.name)).versions
+        except BundleError:
+            return ()
+        return versions[: versions.index(first)] if first in versions else ()
 
     def _summary(self, version: str, release: Release | None) -> VersionSummary:
         known = VersionSummary(version)
@@ -310,13 +320,14 @@ class Repository:
             yield
 
 
-def _stables(changes: Sequence[Change], now: str) -> list[str]:
+def _stables(earlier: Sequence[str], changes: Sequence[Change], now: str) -> list[str]:
     """Return the stable versions that lead to ``now``, which is the last of them.
 
-    A rollback takes back what it left, wherever that stands, so that the next one goes further back
-    and not forth again. What was changed by hand counts as promoted.
+    ``earlier`` are those before the first change. A rollback takes back what it left, wherever that
+    stands, so that the next one goes further back and not forth again. What was changed by hand
+    counts as promoted.
     """
-    stables: list[str] = []
+    stables = list(earlier)
     left: set[str] = set()
 
     def add(version: str) -> None:
@@ -328,9 +339,10 @@ def _stables(changes: Sequence[Change], now: str) -> list[str]:
             continue
         if change.before is not None:
             add(change.before.stable)
-        if change.action == "rollback" and change.after.stable in stables:
-            while stables[-1] != change.after.stable:
+        if change.action == "rollback":
+            while stables and stables[-1] != change.after.stable:
                 left.add(stables.pop())
+            add(change.after.stable)
         else:
             left.discard(change.after.stable)
             add(change.after.stable)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -22,12 +21,13 @@ from numpy.typing import NDArray
 from ..documents.text import readable
 from ..model import bundle as bundles
 from ..model.compat import breaking_changes
-from ..model.errors import BundleError, ModelError, ModelUnavailable
+from ..model.errors import ModelError, ModelUnavailable
 from ..model.model import BatchPrediction, Model, Prediction
 from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
+from .identity import bundle_identity, file_identity
 from .loading import ModelSource, load_model, runtime_for
-from .release import FILE_NAME, Release, release_in_force
+from .release import FILE_NAME, Release, held_back, release_in_force
 from .rollout import Rollout
 
 log = logging.getLogger("lantern.model")
@@ -35,9 +35,6 @@ log = logging.getLogger("lantern.model")
 T = TypeVar("T")
 RETRY_SECONDS = 30.0
 """After how long what failed is tried again, though no file of it has changed."""
-
-Identity = tuple[int, ...] | None
-"""What tells a file from the one that replaced it; None for no file."""
 
 
 class Observer:
@@ -130,7 +127,7 @@ class ModelService:
         Never raises: what is wrong with the model is told by `load`.
         """
         try:
-            import_library(runtime_for(self.source))
+            import_library(runtime_for(self._source_of(self._release().stable)))
         except Exception as error:
             log.debug("no library imported ahead: %s", error)
 
@@ -245,6 +242,8 @@ class ModelService:
         self._held = held
         if not faults and release.stable and self._version_store:
             self._version_store.remember(self._remembered_as, release.stable)
+        if reason := _attempt(faults, self._held_back):
+            faults.append(reason)
         return rollout
 
     def _serve_remembered(self, faults: list[str]) -> Rollout | None:
@@ -269,7 +268,7 @@ class ModelService:
         if source is None:
             return held
         files = _attempt(
-            faults, lambda: _identities(bundles.find_bundle(source.path, source.version))
+            faults, lambda: bundle_identity(bundles.find_bundle(source.path, source.version))
         )
         if files is None or (held is not None and held.files == files):
             return held
@@ -345,20 +344,27 @@ class ModelService:
 
     def _release(self) -> Release:
         if self._is_directory:
-            return release_in_force(self.source.path)
+            return release_in_force(self.source.path, keeps_name=bool(self.source.name))
         return Release(self.source.version)  # empty for what has no versions
+
+    def _held_back(self) -> str:
+        """Say why the highest version doesn't take over by itself; empty where one does."""
+        if not self._is_directory:
+            return ""
+        reasons = held_back(self.source.path, keeps_name=bool(self.source.name))
+        return list(reasons.values())[-1] if reasons else ""
 
     def _identity(self) -> object:
         """Return what changes when there is something new to serve, or to try again."""
         path = self.source.path
-        file = _identity(path / FILE_NAME)
+        file = file_identity(path / FILE_NAME)
         try:
             release = self._release()
             versions = release.versions if self._is_directory else (self.source.version,)
-            found = [_identities(bundles.find_bundle(path, version)) for version in versions]
+            found = [bundle_identity(bundles.find_bundle(path, version)) for version in versions]
+            return file, release, tuple(found), self._held_back()
         except Exception as error:
             return file, str(error)
-        return file, release, tuple(found)
 
 
 def _misfits(stable: Model, candidate: Model) -> str:
@@ -389,20 +395,3 @@ def _notify(notification: Callable[[], None]) -> None:
         notification()
     except Exception:  # whoever wanted to know can't keep a model from serving
         log.exception("observer failed")
-
-
-def _identities(path: Path) -> object:
-    """Return the identity of each file of a bundle, or of a checkpoint."""
-    try:
-        files = [path] if path.is_file() else sorted(path.iterdir())
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    return path, tuple((file.name, _identity(file)) for file in files)
-
-
-def _identity(path: Path) -> Identity:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

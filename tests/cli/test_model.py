@@ -494,6 +494,32 @@ def test_a_checkpoint_is_packed_and_promoted(
     assert model("promote", "4").exit_code == 0
 
 
+def test_a_version_that_is_held_back_is_told_when_it_is_packed_and_in_the_list(
+    model: Callable[..., Result], versions: Path, tmp_path: Path
+) -> None:
+    (versions / "release.toml").unlink()
+    names = [feature.name for feature in FEATURES]
+    columns = ["years", *names[1:]]
+    features = "".join(f'[[features]]\nname = "{name}"\nnullable = true\n' for name in columns)
+    (tmp_path / "features.toml").write_text(f"classes = {json.dumps(list(CLASSES))}\n{features}")
+    (tmp_path / "samples.csv").write_text(f"{','.join(columns)}\n30,20000,1\n45,1000,3\n")
+    save_checkpoint(make_network(), "4", tmp_path / "model.pt")
+    packed = model(
+        *("pack", str(tmp_path / "model.pt"), "--features", str(tmp_path / "features.toml")),
+        *("--samples", str(tmp_path / "samples.csv"), "--out", str(versions / "4")),
+    )
+    said = "Version 4 does not take over from version 3, for it may break callers"
+    assert packed.exit_code == 0
+    assert f"Warning: {said}" in packed.output
+    listed = model("list")
+    assert listed.exit_code == 0
+    assert re.search(r"^3 +stable ", listed.output, re.MULTILINE)
+    assert said in listed.output
+    assert said in json.loads(model("list", "--json").output)[3]["held_back"]
+    assert "Serving now: 2; before: 3." in model("rollback").output
+    assert said not in model("list").output  # what is released doesn't change by itself
+
+
 def test_what_can_not_be_packed_is_refused_in_a_sentence(
     model: Callable[..., Result], versions: Path, tmp_path: Path
 ) -> None:

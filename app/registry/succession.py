@@ -1,0 +1,115 @@
+"""The succession of versions: which one serves where no release was written.
+
+Beginning with the lowest version, each higher one takes over in turn if `obstacles` finds nothing
+that would break callers of the one before; one that would is held back until it is promoted. This
+follows from the directory alone, so every worker decides alike, before and after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ..model import manifest as manifests
+from ..model.bundle import is_bare, numbered_versions
+from ..model.compat import breaking_changes
+from ..model.errors import BundleError
+from ..model.manifest import Manifest
+from ..model.naming import as_name
+from ..version import COMMAND
+from .identity import Identity, file_identity
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """The versions that took over one from the other, the lowest first: the last of them serves.
+
+    ``held_back`` has the versions above that one, each with a sentence on why it doesn't take over
+    and what to do.
+    """
+
+    versions: tuple[str, ...]
+    held_back: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stable(self) -> str:
+        """The version that serves."""
+        return self.versions[-1]
+
+
+def obstacles(old: Manifest, new: Manifest, *, keeps_name: bool) -> list[str]:
+    """Return why ``new`` may not take over from ``old`` unasked, a sentence each; empty if it may.
+
+    With ``keeps_name`` the settings name the model, whatever its manifests do.
+    """
+    reasons = breaking_changes(old, new)
+    before, after = as_name(old.name), as_name(new.name)
+    if before != after and not keeps_name:
+        reasons.append(
+            f"The model is called {after!r}, and was {before!r}: so are its URLs and metrics from "
+            f'the next start of the service, unless model.name = "{before}" is set.'
+        )
+    return reasons
+
+
+def read_succession(directory: Path, *, keeps_name: bool = False) -> Succession:
+    """Return the succession of the versions in ``directory`` whose names are numbers and dots.
+
+    Raises `BundleError` when there is none, or when nobody can know which one serves because the
+    manifest of one above it can't be read.
+    """
+    taken: list[str] = []
+    held_back: dict[str, str] = {}
+    unreadable: BundleError | None = None
+    stable: Manifest | None = None
+    for version in numbered_versions(directory):
+        try:
+            manifest = _schema(directory / version)
+        except BundleError as error:
+            unreadable = error
+            continue
+        reasons = _reasons(stable, manifest, keeps_name=keeps_name) if taken else []
+        if reasons:
+            held_back[version] = _sentence(version, taken[-1], reasons)
+        else:
+            taken.append(version)
+            stable, held_back, unreadable = manifest, {}, None
+    if unreadable is not None:
+        raise unreadable
+    return Succession(tuple(taken), held_back)
+
+
+def _reasons(old: Manifest | None, new: Manifest | None, *, keeps_name: bool) -> list[str]:
+    """Return the `obstacles`; None stands for a bare checkpoint, described by the settings."""
+    if old is not None and new is not None:
+        return obstacles(old, new, keeps_name=keeps_name)
+    return [] if old is new else ["Only one of them has a manifest, so they can't be compared."]
+
+
+def _sentence(version: str, stable: str, reasons: list[str]) -> str:
+    return (
+        f"Version {version} does not take over from version {stable}, for it may break callers: "
+        f"{' '.join(reasons)} `{COMMAND} model promote {version} --allow-schema-change` makes it "
+        f"serve all the same; `{COMMAND} model promote {stable}` keeps version {stable}."
+    )
+
+
+def _schema(bundle: Path) -> Manifest | None:
+    """Return the manifest of a bundle; None for a bare checkpoint. Raises `BundleError`."""
+    path = bundle / manifests.FILE_NAME
+    try:
+        if is_bare(bundle):
+            return None
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
+    return _read_schema(path, file_identity(path))
+
+
+@lru_cache(maxsize=1024)
+def _read_schema(path: Path, identity: Identity) -> Manifest:
+    """Read a manifest, once for each ``identity`` of its file: workers look every two seconds."""
+    return replace(manifests.read_manifest(path), golden=None, training={}, preprocessing=())
