@@ -8,10 +8,8 @@ key, and is replaced as a whole under a lock.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
-import json
 import logging
 import os
 import re
@@ -166,8 +164,11 @@ def read_keys(path: Path) -> list[Key]:
     except SchemaError as error:
         fault = "missing" if error.missing else "malformed"
         raise KeysError(f"{path} is not a file of keys: {place(error.path)} is {fault}.") from None
-    except (msgspec.DecodeError, OverflowError, RecursionError) as error:
-        raise KeysError(f"{path} is not a file of keys ({type(error).__name__}).") from None
+    except (msgspec.DecodeError, OverflowError, RecursionError):  # their words may repeat a secret
+        raise KeysError(
+            f"{path} is not a file of keys: it is not JSON, or only a part of it. Restore it from "
+            "a copy, or delete it and create the keys again."
+        ) from None
     if len({key.id for key in keys}) < len(keys):
         raise KeysError(f"{path} is not a file of keys: two of them have the same id.")
     return keys
@@ -246,8 +247,7 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
 
     Raises `KeysError`.
     """
-    document = {"keys": [key_document(key, with_hash=True) for key in keys]}
-    content = json.dumps(document, indent=2).encode() + b"\n"
+    content = msgspec.json.format(msgspec.json.encode(_Document(list(keys)))) + b"\n"
     try:
         replace_file(path, content, mode=0o600, keep_access=True)
     except OSError as error:
@@ -256,21 +256,10 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
         ) from error
 
 
-def key_document(key: Key, *, with_hash: bool = False) -> dict[str, Any]:
-    """Return ``key`` as a JSON document; only the file has it ``with_hash``."""
-    document: dict[str, Any] = {
-        "id": key.id,
-        "name": key.name,
-        "scopes": list(key.scopes),
-        "created_at": key.created_at.isoformat(),
-        "expires_at": key.expires_at and key.expires_at.isoformat(),
-    }
-    if with_hash:
-        document |= {
-            "salt": base64.b64encode(key.salt).decode(),
-            "sha256": base64.b64encode(key.digest).decode(),
-        }
-    return document
+def key_document(key: Key) -> dict[str, Any]:
+    """Return ``key`` as JSON has it, without the hash of its secret: that is for the file alone."""
+    document: dict[str, Any] = msgspec.to_builtins(key)
+    return {name: value for name, value in document.items() if name not in ("salt", "sha256")}
 
 
 def _digest(salt: bytes, secret: str) -> bytes:

@@ -7,7 +7,6 @@ It knows nothing of JSON or HTTP, only of mappings from names to numbers.
 from __future__ import annotations
 
 import math
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
@@ -35,8 +34,14 @@ each comparison takes as long as a row of a batch does, and more."""
 
 
 Name = Annotated[str, Meta(min_length=1)]
-Text = Annotated[str, Meta(description="text in quotes")]
-Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Number = Annotated[
+    float,
+    Meta(
+        gt=-FLOAT32_OVERFLOW,
+        lt=FLOAT32_OVERFLOW,
+        description="a number that is finite as a 32-bit float",
+    ),
+]
 
 
 class Feature(Struct, frozen=True):
@@ -47,8 +52,8 @@ class Feature(Struct, frozen=True):
     """
 
     name: Name
-    description: Text = ""
-    unit: Text = ""
+    description: str = ""
+    unit: str = ""
     minimum: Number | None = None
     maximum: Number | None = None
     nullable: bool = False

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..documents.schema import SchemaError, read_as
 from ..documents.text import NotUtf8, decode
 from .errors import BundleError, listed, shown
-from .features import Feature, Name, Number, Text
+from .features import Feature, Name, Number
 from .file_kind import foreign_kind
 
 FORMAT = 1
@@ -36,7 +36,10 @@ LONGEST_NAME = 256
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """What a version may be called: it stands in answers, logs, metrics and names of directories."""
-VERSION_FORM = "at most 64 letters, digits and . _ + -, and begin with a letter or digit"
+VERSION_FORM = "at most 64 letters, digits and . _ + -, the first of them a letter or digit"
+Version = Annotated[
+    str, Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a string of {VERSION_FORM}")
+]
 
 _FileName = Annotated[
     # One with a slash or dots could lead out of the bundle.
@@ -78,10 +81,10 @@ class Manifest(Struct, frozen=True):
     """
 
     name: Name
-    version: str
+    version: Version
     features: Annotated[tuple[Feature, ...], Meta(min_length=1)]
     classes: Annotated[tuple[Name, ...], Meta(min_length=2)]
-    description: Text = ""
+    description: str = ""
     created_at: str | None = None
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
@@ -164,15 +167,13 @@ def _matrix_document(matrix: NDArray[np.float32]) -> list[list[float | None]]:
 
 
 def _parse(document: Any) -> Manifest:
-    root = read_as(dict[str, Any], document)
+    root = _without_nulls(read_as(dict[str, Any], document))
     written = root.get("format")
     if type(written) is not int or written != FORMAT:
         raise BundleError(
             f"format must be {FORMAT} (it is {shown(written)}); pack the bundle again."
         )
     manifest = read_as(Manifest, {**root, "golden": None})
-    if not VERSION.fullmatch(manifest.version):
-        raise BundleError(f"version must be {VERSION_FORM}.")
     check_names("features", [feature.name for feature in manifest.features])
     check_names("classes", manifest.classes)
     for index, feature in enumerate(manifest.features):
@@ -181,6 +182,22 @@ def _parse(document: Any) -> Manifest:
     rows = read_as(_GoldenRows, root.get("golden"), ("golden",))
     golden = _golden(rows, len(manifest.features), len(manifest.classes))
     return msgspec.structs.replace(manifest, golden=golden)
+
+
+def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest without its members, and those of its features, that are null.
+
+    Null says the same as nothing there: people and other programs write either.
+    """
+
+    def given(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None}
+
+    root = given(root)
+    features = root.get("features")
+    return root | {"features": [*map(given, features)]} if isinstance(features, list) else root
 
 
 def _golden(rows: _GoldenRows, features: int, classes: int) -> Golden:
@@ -199,11 +216,7 @@ def _matrix(rows: list[list[float | None]], width: int, place: str) -> NDArray[n
     for index, row in enumerate(rows):
         if len(row) != width:
             raise BundleError(f"{place}[{index}] must be an array of {width}.")
-    with np.errstate(over="ignore"):
-        matrix = np.array(rows, dtype=np.float64).astype(np.float32)  # None becomes NaN
-    if np.isinf(matrix).any():
-        raise BundleError(f"{place} must be an array of numbers that are finite as 32-bit floats.")
-    return matrix
+    return np.array(rows, dtype=np.float64).astype(np.float32)  # None becomes NaN
 
 
 def check_names(place: str, names: Sequence[str]) -> None:

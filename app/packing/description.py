@@ -39,7 +39,7 @@ from ..documents.schema import SchemaError, place, read_as
 from ..documents.suggestions import did_you_mean
 from ..documents.toml import NotToml, read_toml
 from ..model.errors import BundleError
-from ..model.features import FLOAT32_OVERFLOW, Feature, Name, Text
+from ..model.features import Feature, Name, Number
 
 _MAX_BYTES = 16_000_000
 
@@ -72,14 +72,6 @@ def read_description(path: Path) -> ModelDescription:
         raise BundleError(f"{path}: {error}") from None
 
 
-_Number = Annotated[
-    float,
-    Meta(
-        gt=-FLOAT32_OVERFLOW,
-        lt=FLOAT32_OVERFLOW,
-        description="a number that is finite as a 32-bit float",
-    ),
-]
 _Classes = Annotated[
     list[Name],
     Meta(
@@ -97,10 +89,7 @@ class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
     """A table of [[features]]."""
 
     name: Annotated[str, Meta(min_length=1, pattern=r"\A(?!\s)(?s:.*)(?<!\s)\Z")]
-    minimum: _Number | None = None
-    maximum: _Number | None = None
-    example: _Number | None = None
-    median: _Number | None = None
+    median: Number | None = None
 
     def feature(self) -> Feature:
         """Return what it says of the feature itself, or raise `BundleError`."""
@@ -114,8 +103,8 @@ class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
 class _Document(Struct, forbid_unknown_fields=True):
     features: Annotated[list[_FeatureTable], Meta(min_length=1)]
     classes: _Classes
-    name: Text = ""
-    description: Text = ""
+    name: str = ""
+    description: str = ""
     training: _Training = {}
 
 

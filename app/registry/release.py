@@ -16,16 +16,12 @@ from ..documents.schema import SchemaError, read_as
 from ..documents.suggestions import did_you_mean
 from ..documents.toml import NotToml, read_toml
 from ..model.errors import BundleError
-from ..model.manifest import VERSION, VERSION_FORM
+from ..model.manifest import Version
 from ..version import COMMAND
 from .succession import read_succession
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
-_Version = Annotated[
-    str,
-    Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a version in quotes: {VERSION_FORM}"),
-]
 _MODE_FORM = '"canary" or "shadow" where there is a candidate'
 _Traffic = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _MAX_BYTES = 65536
@@ -38,8 +34,8 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
     it predicts what the stable version answers, to be compared with it, and answers nothing.
     """
 
-    stable: _Version
-    candidate: _Version | None = None
+    stable: Version
+    candidate: Version | None = None
     mode: Annotated[Mode, Meta(description=_MODE_FORM)] | None = None
     traffic: _Traffic = 0.0
 

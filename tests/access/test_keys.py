@@ -21,6 +21,7 @@ from app.access.keys import (
     KeyFile,
     KeysError,
     create_key,
+    key_document,
     read_keys,
     revoke_key,
 )
@@ -245,6 +246,25 @@ def test_a_file_keeps_its_owner_when_root_changes_it(path: Path) -> None:
     os.chown(path, 65534, 65534)
     create_key(path, "two", [PREDICT])
     assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_times_are_written_with_a_z_and_read_with_an_offset_too(path: Path) -> None:
+    key, _ = create_key(path, "one", [PREDICT], datetime(2031, 1, 1, tzinfo=UTC))
+    (written,) = json.loads(path.read_text())["keys"]
+    assert written["expires_at"] == key_document(key)["expires_at"] == "2031-01-01T00:00:00Z"
+    assert written["created_at"].endswith("Z")
+    assert {"salt", "sha256"} == written.keys() - key_document(key).keys()
+    path.write_text(path.read_text().replace("2031-01-01T00:00:00Z", "2031-01-01T02:00:00+02:00"))
+    assert read_keys(path) == [key]
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"keys": [', "[" * 100_000, "s3cret", '"\\q"'])
+def test_a_damaged_file_is_told_without_what_stands_in_it(path: Path, content: str) -> None:
+    path.write_text(content)
+    with pytest.raises(KeysError, match="it is not JSON, or only a part of it") as fault:
+        read_keys(path)
+    assert "Error" not in str(fault.value)
+    assert "s3cret" not in str(fault.value)
 
 
 def test_a_file_keeps_its_mode(path: Path) -> None:

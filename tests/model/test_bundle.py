@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.model.bundle import find_bundle, open_bundle
@@ -72,14 +73,17 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
         (lambda m: m.update(format=2), "format must be 1"),
         (lambda m: m.pop("name"), "name must be a string that is not empty"),
         (lambda m: m.update(format=True), "format must be 1"),
-        (lambda m: m.update(version=1), "version must be a string"),
-        (lambda m: m.update(version="1\r\n"), "version must be at most 64 letters"),
+        (lambda m: m.update(version=1), "version must be a string of at most 64 letters"),
+        (lambda m: m.update(version="1\r\n"), "version must be a string of at most 64 letters"),
         (lambda m: m["features"][0].update(minimum=91), "minimum must be at most the maximum"),
-        (lambda m: m["features"][0].update(maximum=True), r"maximum must be a finite number"),
+        (
+            lambda m: m["features"][0].update(maximum=True),
+            "maximum must be a number that is",
+        ),
         (lambda m: m.update(features=[]), "features must be an array of at least 1"),
         (lambda m: m["features"][1].pop("name"), r"features\[1\].name must be"),
         (lambda m: m["features"][0].update(nullable=1), r"features\[0\].nullable must be true"),
-        (lambda m: m["features"][0].update(minimum="0"), r"features\[0\].minimum must be a finite"),
+        (lambda m: m["features"][0].update(minimum="0"), r"features\[0\].minimum must be a number"),
         (lambda m: m["features"][1].update(name="age"), "features must differ.* repeated: age"),
         (lambda m: m.update(classes=["one"]), "classes must be an array of at least 2"),
         (lambda m: m.update(classes=["a", "a", "b"]), "classes must differ"),
@@ -95,9 +99,26 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
             lambda m: m.update(description="a" * (16 << 20)),
             r"has 16,\d+,\d+ bytes, and at most 16,777,216 are read",
         ),
+        *(
+            (
+                lambda m, key=key: m["features"][2].update({key: 1e300}),
+                rf"features\[2\].{key} must be a number that is finite as a 32-bit float",
+            )
+            for key in ("minimum", "maximum", "example")
+        ),
+        (
+            lambda m: m["golden"]["samples"][1].__setitem__(2, -1e39),
+            r"golden.samples\[1\]\[2\] must be a number that is finite as a 32-bit float",
+        ),
+        (lambda m: m.update(description=3), "description must be a string"),
+        (lambda m: m["features"][0].update(unit=3), r"features\[0\].unit must be a string"),
+        (lambda m: m.update(version=None), "version must be a string"),
+        (lambda m: m["features"][0].update(name=None), r"features\[0\].name must be a string"),
+        (lambda m: m.update(golden=None), "golden must be an object"),
+        (lambda m: m["classes"].__setitem__(0, None), r"classes\[0\] must be a string"),
         (lambda m: m.update(training=[]), "training must be an object"),
         (lambda m: m.update(preprocessing=[{}, 3]), r"preprocessing\[1\] must be an object"),
-        (lambda m: m["golden"]["samples"][0].__setitem__(1, "1"), r"samples\[0\]\[1\] must be a f"),
+        (lambda m: m["golden"]["samples"][0].__setitem__(1, "1"), r"samples\[0\]\[1\] must be a n"),
         (lambda m: m["files"]["model.pt"].pop("size"), r"files\.model\.pt\.size must be a number"),
         (lambda m: m.pop("golden"), "golden must be an object"),
         (lambda m: m["golden"]["samples"][0].pop(), r"golden.samples\[0\] must be an array of 3"),
@@ -116,6 +137,33 @@ def test_a_manifest_with_a_wrong_member_is_refused_by_its_place(
     change(bundle, edit)
     with pytest.raises(BundleError, match=said):
         open_bundle(bundle)
+
+
+def test_null_says_the_same_as_a_member_that_is_not_there(bundle: Path) -> None:
+    optional = ("description", "created_at", "preprocessing", "training")
+    of_features = ("description", "unit", "minimum", "maximum", "nullable", "example")
+
+    def remove(manifest: dict[str, Any]) -> None:
+        for key in optional:
+            manifest.pop(key, None)
+        for feature in manifest["features"]:
+            for key in of_features:
+                feature.pop(key, None)
+
+    def say_null(manifest: dict[str, Any]) -> None:
+        manifest.update(dict.fromkeys(optional))
+        manifest["training"] = {"roc_auc": None}
+        for feature in manifest["features"]:
+            feature.update(dict.fromkeys(of_features))
+
+    change(bundle, remove)
+    without = open_bundle(bundle).manifest
+    change(bundle, say_null)
+    with_null = open_bundle(bundle).manifest
+    assert with_null.training == {"roc_auc": None}  # what is in a figure is nobody's concern
+    assert msgspec.structs.replace(with_null, training={}, golden=None) == (
+        msgspec.structs.replace(without, golden=None)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000])

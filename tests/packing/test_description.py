@@ -72,7 +72,7 @@ def test_dates_among_the_figures_become_text(tmp_path: Path) -> None:
         (TWO.replace('name = "age"', 'nmae = "age"'), "feature 1: 'nmae' is not a key here; did"),
         (TWO.replace("leaves", ""), "classes[1] must be a string that is not empty"),
         ("feature = 1", "'feature' is not a key here; did you mean 'features'?"),
-        (TWO + "unit = 3", "feature 2 ('spend'): unit must be text in quotes"),
+        (TWO + "unit = 3", "feature 2 ('spend'): unit must be a string"),
         (TWO + "median = 3", "median stands in for null, which needs nullable = true"),
         ("training = 3\n" + TWO, "training must be a table"),
         (TWO + "[training]\nauc = inf", "training.auc must be a finite number"),
