@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.model import trial
+from app.model import isolation
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
 from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
@@ -47,15 +47,17 @@ def without_coverage() -> dict[str, str]:
 
 
 def _run_here(function: Callable[..., Any], *arguments: Any, path: Path, limits: Any) -> Any:
-    """Do what `app.model.trial.run` does, without a process."""
+    """Do what `app.model.isolation.run` does, without a process."""
     return json.loads(json.dumps(function(*arguments)))
 
 
 @pytest.fixture(autouse=True)
-def trials_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare tests a start of Python and torch a trial, but those that are marked real_trials."""
-    if "real_trials" not in request.keywords:
-        monkeypatch.setattr(trial, "run", _run_here)
+def isolation_in_this_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spare tests a start of Python and torch a file, but those that are marked isolated."""
+    if "isolated" not in request.keywords:
+        monkeypatch.setattr(isolation, "run", _run_here)
 
 
 @pytest.fixture(scope="session")

@@ -143,12 +143,12 @@ def test_the_info_tells_the_release_and_why_it_is_not_followed(make: Make, versi
     assert told["model_version"] == "1"
     assert told["release"]["stable"] == "1"
     assert "has no version '3'" in told["release"]["fault"]
-    assert metrics(client)[("lantern_release_refused", (("model", "example"),))] == 1
+    assert metrics(client)[("lantern_release_rejected", (("model", "example"),))] == 1
     write_release(versions, Release("2"))
     service.refresh()
     assert client.get("/model/info").get_json()["release"]["fault"] is None
     got = metrics(client)
-    assert got[("lantern_release_refused", (("model", "example"),))] == 0
+    assert got[("lantern_release_rejected", (("model", "example"),))] == 0
     roles = {
         (dict(key[1])["version"], dict(key[1])["role"]): value
         for key, value in got.items()

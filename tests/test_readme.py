@@ -98,10 +98,10 @@ def test_a_model_of_ones_own_serves_after_following_the_readme(
         )
     )
     assert service.load(), service.fault
-    info = service.info()
+    info = service.current().info()
     assert info["classes"] == classes
     row = np.ones((1, info["num_features"]), dtype=np.float32)
-    assert sum(service.predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+    assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
 
 
 def test_the_tumours_of_the_readme_are_told_apart_over_http(

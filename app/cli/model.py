@@ -57,7 +57,7 @@ def repository(name: str | None) -> Repository:
         name=source.name if source else "",
         runtime=settings.runtime,
         device=settings.device,
-        limits=settings.trial_limits,
+        limits=settings.process_limits,
         read_only=directory.is_relative_to(PACKAGE),
     )
 
@@ -319,7 +319,7 @@ def pack(
             samples=samples,
             outputs=outputs,
             replace=replace,
-            limits=current_lantern().settings.model.trial_limits,
+            limits=current_lantern().settings.model.process_limits,
         )
         beside = Repository(out.absolute().parent, name=current_lantern().settings.model.name)
         held_back = _held_back(beside, manifest.version)

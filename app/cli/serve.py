@@ -9,7 +9,7 @@ import click
 from flask.cli import ScriptInfo
 
 from ..documents.text import readable
-from ..model import trial
+from ..model import isolation
 from ..model.bundle import (
     check_version,
     checkpoint_path,
@@ -91,7 +91,7 @@ def _check(settings: Settings) -> None:
         found = find_bundle(path, version)
         if is_bare(found):
             file = checkpoint_path(found)
-            trial.run(scan_checkpoint, file, path=file, limits=settings.model.trial_limits)
+            isolation.run(scan_checkpoint, file, path=file, limits=settings.model.process_limits)
         else:
             manifest = read_manifest(found / FILE_NAME)
             check_version(found, manifest, found.name if found != path else None)

@@ -120,7 +120,7 @@ class AdmissionMiddleware:
         self, context: RequestContext, start_response: Any, rejection: RequestRejected
     ) -> Iterable[bytes]:
         if rejection.reason:
-            self._lantern.metrics.request_refused(rejection.reason)
+            self._lantern.metrics.request_rejected(rejection.reason)
         body = problem_document(
             rejection.status,
             str(rejection),

@@ -68,7 +68,7 @@ class Lantern:
                     class_names=model.class_names,
                     cache_size=settings.cache.size,
                     max_answer_values=settings.limits.max_answer_values,
-                    limits=model.trial_limits,
+                    limits=model.process_limits,
                 ),
                 metrics,
                 versions,

@@ -77,9 +77,9 @@ class BatchingRuntime:
         finally:  # also when this thread is stopped while it waits
             self._leave(call)
 
-    def on_trial(self, seconds: float) -> AbstractContextManager[None]:
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
         """See `Runtime`."""
-        return self._runtime.on_trial(seconds)
+        return self._runtime.time_limit(seconds)
 
     def _enter(self, matrix: Matrix) -> _Call | None:
         """Take the runtime if it is free, and give None; else give the call that now waits."""

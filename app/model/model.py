@@ -19,9 +19,9 @@ from .bundle import Bundle
 from .cache import AnswerCache
 from .errors import MAX_FAULTS, BundleError, NonFiniteOutput
 from .features import FeatureEncoder
+from .isolation import DEFAULT_LIMITS
 from .manifest import Golden
 from .runtime import Runtime
-from .trial import DEFAULT_LIMITS
 
 GOLDEN_TOLERANCE = 1e-5
 """How far a probability may lie from the one that was packed, absolutely."""
@@ -81,7 +81,7 @@ class BatchPrediction:
 class Model:
     """One version of a classifier, loaded into a runtime.
 
-    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0. ``trial_seconds``
+    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0. ``check_seconds``
     is how long the self-test may take.
     """
 
@@ -93,9 +93,9 @@ class Model:
         *,
         name: str = "",
         cache_size: int = 0,
-        trial_seconds: float = DEFAULT_LIMITS.seconds,
+        check_seconds: float = DEFAULT_LIMITS.seconds,
     ) -> None:
-        self._trial_seconds = trial_seconds
+        self._check_seconds = check_seconds
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
@@ -159,7 +159,7 @@ class Model:
         A bare checkpoint has none; it must then answer a row of zeros with probabilities.
         Raises `BundleError` when an answer is not what was packed, or does not come in time.
         """
-        with self.runtime.on_trial(self._trial_seconds):
+        with self.runtime.time_limit(self._check_seconds):
             self._test()
 
     def _test(self) -> None:

@@ -41,8 +41,8 @@ class Runtime(Protocol):
         """Return the probabilities ``(n, classes)`` of features ``(n, width)``, both float32."""
         ...
 
-    def on_trial(self, seconds: float) -> AbstractContextManager[None]:
-        """A context in which runs must end in time: nobody knows yet whether the network does.
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        """Return a context in which runs must end in time: the network may be without an end.
 
         Raises `BundleError` when they don't.
         """
@@ -76,8 +76,8 @@ class TorchRuntime:
             probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
 
-    def on_trial(self, seconds: float) -> AbstractContextManager[None]:
-        """Our own network has no loop that could be without end."""
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        """Return a context without a limit: our own network has no loop."""
         return nullcontext()
 
 
@@ -125,11 +125,11 @@ class OnnxRuntime:
         return probabilities
 
     @contextmanager
-    def on_trial(self, seconds: float) -> Iterator[None]:
+    def time_limit(self, seconds: float) -> Iterator[None]:
         """End runs after ``seconds``, between two operations of the graph.
 
-        One operation is not interrupted, nor is reading the graph: a trial in a process of its own
-        ends those, too (`app.model.trial`).
+        One operation is not interrupted, nor is reading the graph: a process of its own ends
+        those, too (`app.model.isolation`).
         """
         from onnxruntime import RunOptions
 
@@ -144,7 +144,7 @@ class OnnxRuntime:
             if options.terminate:
                 raise BundleError(
                     f"The network was still running after {seconds:g} seconds: it may be "
-                    "without an end. If it is only slow, raise model.trial_seconds."
+                    "without an end. If it is only slow, raise model.check_seconds."
                 ) from error
             raise
         finally:

@@ -1,6 +1,6 @@
 """Conversion: from a user's file to a bundle, which was seen to answer as the original does.
 
-It runs in a trial (`app.model.trial`): the file may mean harm.
+It runs in a child process (`app.model.isolation`): the file may mean harm.
 """
 
 from __future__ import annotations

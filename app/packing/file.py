@@ -11,12 +11,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ..model import isolation
 from ..model import manifest as manifests
-from ..model import trial
 from ..model.errors import BundleError
 from ..model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
+from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
-from ..model.trial import DEFAULT_LIMITS, TrialLimits
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
@@ -33,14 +33,14 @@ def pack_file(
     samples: Path,
     outputs: Outputs = "auto",
     replace: bool = False,
-    limits: TrialLimits = DEFAULT_LIMITS,
+    limits: ProcessLimits = DEFAULT_LIMITS,
 ) -> Manifest:
     """Write the bundle ``out`` (``models/NAME/VERSION``) of the model in the file ``source``.
 
     The file's suffix tells what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature. A bundle that is there is kept unless ``replace``. ``limits`` are those of a
-    trial. Raises `BundleError`, in words for the user; ``out`` is then as it was.
+    each feature. A bundle that is there is kept unless ``replace``. ``limits`` are those of
+    the child process. Raises `BundleError`, in words for the user; ``out`` is then as it was.
     """
     name, version = _place(out, description)
     check_replaceable(out)
@@ -64,7 +64,7 @@ def pack_file(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             made = Path(scratch, name, version)
             arguments = (source, made, description, samples, outputs)
-            trial.run(_make, *arguments, path=source, limits=limits.for_packing())
+            isolation.run(_make, *arguments, path=source, limits=limits.for_packing())
             manifest = read_manifest(made / manifests.FILE_NAME)
             place_bundle(made, out, replaces=replace)
     except OSError as error:

@@ -73,7 +73,7 @@ def pack(
     def fill(directory: Path) -> None:
         save_checkpoint(network, version, directory / bundles.CHECKPOINT)
         export_onnx(network, directory / bundles.ONNX)
-        check_parity(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
+        check_export(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
         for file_name, content in (documents or {}).items():
             (directory / Path(file_name).name).write_bytes(content)
 
@@ -132,7 +132,7 @@ def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([samples, noisy, corners]).astype(np.float32)
 
 
-def check_parity(reference: TorchRuntime, path: Path, samples: NDArray[np.float32]) -> float:
+def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float32]) -> float:
     """Return the largest difference of ``path``'s probabilities from ``reference``'s.
 
     Raises `BundleError` when it is above ``PARITY_TOLERANCE``, or not a number.

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import isolation
 from ..model import manifest as manifests
-from ..model import trial
 from ..model.compat import breaking_changes, harmless_changes
 from ..model.errors import BundleError, ModelError
+from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
 from ..model.training_metrics import flatten
-from ..model.trial import DEFAULT_LIMITS, TrialLimits
 from .loading import ModelSource, load_model
 
 
@@ -53,7 +53,7 @@ class VersionDiff:
 
 
 def diff_versions(
-    directory: Path, old_version: str, new_version: str, limits: TrialLimits = DEFAULT_LIMITS
+    directory: Path, old_version: str, new_version: str, limits: ProcessLimits = DEFAULT_LIMITS
 ) -> VersionDiff:
     """Compare two versions of the model in ``directory``, their answers on both's golden samples.
 
@@ -69,7 +69,9 @@ def diff_versions(
         try:
             newer = directory / new_version
             agreement = Agreement(
-                **trial.run(_answers_of, directory / old_version, newer, path=newer, limits=limits)
+                **isolation.run(
+                    _answers_of, directory / old_version, newer, path=newer, limits=limits
+                )
             )
         except ModelError as error:
             incomparable = str(error)

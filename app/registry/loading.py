@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..model import bundle as bundles
-from ..model import trial
+from ..model import isolation
 from ..model.batching import BatchingRuntime
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
 from ..model.errors import BundleError
+from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.model import Model
 from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
-from ..model.trial import DEFAULT_LIMITS, TrialLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ModelSource:
     ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
     ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds
-    the values of one answer; 0 doesn't. ``limits`` are those of the trial of what nobody verified.
+    the values of one answer; 0 doesn't. ``limits`` bound the check of what nobody verified.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class ModelSource:
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
     max_answer_values: int = 0
-    limits: TrialLimits = DEFAULT_LIMITS
+    limits: ProcessLimits = DEFAULT_LIMITS
 
 
 def load_model(source: ModelSource) -> Model:
@@ -57,9 +57,9 @@ def load_model(source: ModelSource) -> Model:
         _check_bare(source)
     except BundleError:
         # What else the file is says more than that torch, which it would not be for, isn't here.
-        trial.run(scan_checkpoint, file, path=file, limits=source.limits)
+        isolation.run(scan_checkpoint, file, path=file, limits=source.limits)
         raise
-    tried = trial.run(_try_bare, source, found, path=file, limits=source.limits)
+    tried = isolation.run(_try_bare, source, found, path=file, limits=source.limits)
     model = _load(source, found, _load_bare)
     if model.checksum != tried:
         raise BundleError(f"{file} was replaced while it was loaded; load it again.")
@@ -83,7 +83,7 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         checksum,
         name=source.name,
         cache_size=source.cache_size,
-        trial_seconds=source.limits.seconds,
+        check_seconds=source.limits.seconds,
     )
     model.self_test()
     return model

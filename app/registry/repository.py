@@ -16,9 +16,9 @@ from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest as manifests
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
+from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.runtime import RuntimeChoice
-from ..model.trial import DEFAULT_LIMITS, TrialLimits
 from ..version import COMMAND
 from . import release as releases
 from .history import Change, new_change, read_history, recorded
@@ -64,7 +64,7 @@ class Repository:
         name: str = "",
         runtime: RuntimeChoice = "auto",
         device: str = "cpu",
-        limits: TrialLimits = DEFAULT_LIMITS,
+        limits: ProcessLimits = DEFAULT_LIMITS,
         read_only: bool = False,
     ) -> None:
         """``runtime`` and ``device`` are those of the service, which a version must suit; it is

@@ -13,16 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, TypeVar
 
 from ..documents.text import readable
 from ..model import bundle as bundles
 from ..model.compat import breaking_changes
 from ..model.errors import ModelError, ModelUnavailable
-from ..model.model import BatchPrediction, Model, Prediction
+from ..model.model import Model
 from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
 from .identity import bundle_identity, file_identity
@@ -46,7 +43,7 @@ class Observer:
     def served(self, rollout: Rollout) -> None:
         """Note what serves from now on."""
 
-    def refused(self, name: str, fault: str) -> None:
+    def rejected(self, name: str, fault: str) -> None:
         """Note why the release can't be served as it stands; empty when it can."""
 
 
@@ -188,18 +185,6 @@ class ModelService:
         """Why the release is not served as it stands; empty when it is."""
         return self.state.fault
 
-    def predict(self, features: NDArray[np.float32]) -> Prediction:
-        """Classify one row ``(1, width)`` by the stable model; see `Model.predict`."""
-        return self.current().predict(features)
-
-    def predict_batch(self, samples: NDArray[np.float32]) -> BatchPrediction:
-        """Classify rows ``(n, width)`` by the stable model; see `Model.predict_batch`."""
-        return self.current().predict_batch(samples)
-
-    def info(self) -> dict[str, Any]:
-        """Describe the stable model; see `Model.info`."""
-        return self.current().info()
-
     # Following the release, under the lock
 
     def _follow(self) -> None:
@@ -322,9 +307,9 @@ class ModelService:
     def _notify_fault(self, before: State) -> None:
         state, name = self._state, self.name
         if name and self._told_name == "":  # what was told of it without a name is no longer so
-            _notify(lambda: self._observer.refused("", ""))
+            _notify(lambda: self._observer.rejected("", ""))
         self._told_name = name
-        _notify(lambda: self._observer.refused(name, state.fault))
+        _notify(lambda: self._observer.rejected(name, state.fault))
         if state.fault and state.fault != before.fault:
             event = "release not followed" if state.rollout else "model not loaded"
             log.error(event, extra={"model": name or None, "reason": state.fault})

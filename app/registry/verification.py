@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import bundle as bundles
+from ..model import isolation
 from ..model import manifest as manifests
-from ..model import trial
 from ..model.bundle import Bundle
 from ..model.errors import BundleError, first_line
+from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Golden, Manifest
 from ..model.model import Model
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
-from ..model.trial import DEFAULT_LIMITS, TrialLimits
 from .loading import make_runtime
 
 _ROWS = 1000
@@ -86,7 +86,7 @@ def verify(
     each_runtime: bool = True,
     runtime: RuntimeChoice = "auto",
     device: str = "cpu",
-    limits: TrialLimits = DEFAULT_LIMITS,
+    limits: ProcessLimits = DEFAULT_LIMITS,
 ) -> Report:
     """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
     runtime, and, if ``measure``, the latency.
@@ -133,11 +133,11 @@ def verify(
 
 
 def _tried(
-    bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: TrialLimits
+    bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: ProcessLimits
 ) -> RuntimeReport:
     """Examine a runtime in a process of its own, and return what that reports."""
     try:
-        report = trial.run(_examine, bundle, name, *how, path=file, limits=limits)
+        report = isolation.run(_examine, bundle, name, *how, path=file, limits=limits)
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     latency = report.pop("latency")

@@ -175,7 +175,7 @@ def _names(listeners: Iterable[Any]) -> list[Any]:
 def post_fork(server: Any, worker: Any) -> None:
     """Load the model in the worker that was just forked."""
     # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
-    # signal to stop during a long load must end it, and a trial that ends is nobody's worker.
+    # signal to stop during a long load must end it, and a child that checks a file is no worker.
     for inherited in (*_STOPPING, signal.SIGCHLD):
         signal.signal(inherited, signal.SIG_DFL)
     if _was_told_to_stop(server):

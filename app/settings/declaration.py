@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from ..model.isolation import ProcessLimits
 from ..model.runtime import RuntimeChoice
-from ..model.trial import TrialLimits
 from . import forms
 from .places import EXAMPLE
 
@@ -62,13 +62,13 @@ class ModelSettings(Struct, frozen=True):
     batch_rows: AtLeastZero = 0
     feature_names: tuple[Text, ...] = ()
     class_names: tuple[Text, ...] = ()
-    trial_seconds: UpToADay = 60
-    trial_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
+    check_seconds: UpToADay = 60
+    check_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
 
     @property
-    def trial_limits(self) -> TrialLimits:
-        """What the trial of a file that nobody vouches for may take."""
-        return TrialLimits(self.trial_seconds, self.trial_memory_mb)
+    def process_limits(self) -> ProcessLimits:
+        """What the process that checks a file nobody vouches for may take."""
+        return ProcessLimits(self.check_seconds, self.check_memory_mb)
 
 
 class ReleaseSettings(Struct, frozen=True):

@@ -78,8 +78,8 @@ class Metrics(Observer, ShadowObserver):
             ["route"],
             buckets=_BUCKETS,
         )
-        self._refused_requests = self._counter(
-            "lantern_http_requests_refused_total",
+        self._rejected_requests = self._counter(
+            "lantern_http_requests_rejected_total",
             "Requests rejected before any work was done because of overload, by reason.",
             ["reason"],
         )
@@ -147,8 +147,8 @@ class Metrics(Observer, ShadowObserver):
             "Times that a worker began to serve a release, including its first.",
             ["model"],
         )
-        self._refused = self._gauge(
-            "lantern_release_refused",
+        self._rejected = self._gauge(
+            "lantern_release_rejected",
             "1 if a worker can't serve the current release, by model.",
             ["model"],
             multiprocess_mode="livemax",
@@ -196,9 +196,9 @@ class Metrics(Observer, ShadowObserver):
         self._seconds(route).observe(seconds)
 
     @_harmless
-    def request_refused(self, reason: str) -> None:
+    def request_rejected(self, reason: str) -> None:
         """Count a request that was rejected because of overload."""
-        self._refused_requests(reason).inc()
+        self._rejected_requests(reason).inc()
 
     @_harmless
     def in_flight(self, requests: float) -> None:
@@ -288,8 +288,8 @@ class Metrics(Observer, ShadowObserver):
                 self._active[name].append(cached_rows)
         self._release_changes(name).inc()
 
-    def refused(self, name: str, fault: str) -> None:
-        self._refused(name).set(1 if fault else 0)
+    def rejected(self, name: str, fault: str) -> None:
+        self._rejected(name).set(1 if fault else 0)
 
     def exposition(self) -> bytes:
         """Return all metrics, summed over the workers, in Prometheus's text format.

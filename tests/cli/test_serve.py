@@ -59,7 +59,7 @@ def release_of_none(path: Path) -> None:
         (release_of_none, "has no version '7'; it has: 1."),
     ],
 )
-@pytest.mark.real_trials
+@pytest.mark.isolated
 def test_what_is_no_model_ends_at_once_in_a_sentence(
     lantern: Run, tmp_path: Path, make: Callable[[Path], object], said: str
 ) -> None:

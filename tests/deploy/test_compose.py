@@ -159,7 +159,7 @@ def test_panels_stand_beside_each_other_and_have_names_of_their_own() -> None:
 
 # Metrics
 
-QUIET = ("lantern_http_requests_refused_total", "lantern_log_lines_dropped_total", "ALERTS")
+QUIET = ("lantern_http_requests_rejected_total", "lantern_log_lines_dropped_total", "ALERTS")
 """What has no series until something is wrong."""
 
 
@@ -206,7 +206,7 @@ SCRAPES = f'lantern_http_requests_total{{{A}, route="/metrics", status="200"}}'
 HEALTHY = {
     f"up{{{A}}}": "1x60",
     INFO: "1x60",
-    f'lantern_release_refused{{{A}, model="m"}}': "0x60",
+    f'lantern_release_rejected{{{A}, model="m"}}': "0x60",
     f'lantern_release_changes_total{{{A}, model="m"}}': "2x30 4x30",
     f'{STATUS}"200"}}': "0+6000x60",
     f'{STATUS}"503"}}': "0+600x60",
@@ -215,7 +215,7 @@ HEALTHY = {
     f'{SECONDS}"0.25"}}': "0+5990x60",
     f'{SECONDS}"0.5"}}': "0+6000x60",
     f'{SECONDS}"+Inf"}}': "0+6000x60",
-    f'lantern_http_requests_refused_total{{{A}, reason="overloaded"}}': "0+30x60",
+    f'lantern_http_requests_rejected_total{{{A}, reason="overloaded"}}': "0+30x60",
     f"lantern_log_lines_dropped_total{{{A}}}": "3x60",
     f"lantern_predicted_rows_total{{{A}, {MODEL}}}": "0+6000x60",
     OUTSIDE: "0+500x60",
@@ -227,12 +227,12 @@ TROUBLES: list[tuple[str, dict[str, str]]] = [
     ("LanternNotWatched", {f"up{{{A}}}": "1x30 stale"}),
     ("LanternModelUnavailable", {INFO: "1x30 0x30"}),
     ("LanternModelUnavailable", {INFO: "1x30 stale"}),
-    ("LanternReleaseRefused", {f'lantern_release_refused{{{A}, model="m"}}': "0x30 1x30"}),
+    ("LanternReleaseRejected", {f'lantern_release_rejected{{{A}, model="m"}}': "0x30 1x30"}),
     ("LanternErrors", {f'{STATUS}"500"}}': "0+120x60"}),
     ("LanternSlow", {f'{SECONDS}"0.25"}}': "0+5900x60"}),
     (
         "LanternRefusing",
-        {f'lantern_http_requests_refused_total{{{A}, reason="overloaded"}}': "0+600x60"},
+        {f'lantern_http_requests_rejected_total{{{A}, reason="overloaded"}}': "0+600x60"},
     ),
     ("LanternRestarts", {SCRAPES: "0+4x40 0+4x5 0+4x5 0+4x20"}),
     ("LanternWorkersRestart", {f'lantern_release_changes_total{{{A}, model="m"}}': "0+4x60"}),

@@ -327,7 +327,7 @@ def test_a_caller_over_its_rate_is_refused_and_told_when_to_come_back(
     assert client.get("/health").status_code == 200
     other = {"REMOTE_ADDR": "10.1.2.3"}
     text = client.get("/metrics", environ_base=other).text
-    assert 'lantern_http_requests_refused_total{reason="rate"} 2.0' in text
+    assert 'lantern_http_requests_rejected_total{reason="rate"} 2.0' in text
     assert 'lantern_http_requests_total{method="POST",route="/predict",status="429"} 1.0' in text
 
 

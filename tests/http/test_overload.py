@@ -75,7 +75,7 @@ def test_a_request_that_is_overdue_is_refused_before_any_work(
     (line,) = log_lines()
     assert (line["message"], line["status"], line["path"]) == ("request", 503, path)
     metrics = app.test_client().get("/metrics").text
-    assert 'lantern_http_requests_refused_total{reason="overloaded"} 1.0' in metrics
+    assert 'lantern_http_requests_rejected_total{reason="overloaded"} 1.0' in metrics
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1.5", "1e3", "9999999999"])

@@ -81,7 +81,7 @@ def test_what_would_wait_for_too_long_is_refused_and_the_rest_is_served(
         wait_for(lambda: callers.statuses.count(200) > 5 and callers.statuses.count(503) > 5)
         for path in ("/health/live", "/health/ready", "/model/info", "/metrics"):
             assert requests.get(server.url + path, timeout=120).status_code == 200, path
-        refused = 'lantern_http_requests_refused_total{reason="overloaded"}'
+        refused = 'lantern_http_requests_rejected_total{reason="overloaded"}'
         assert _value(server, refused) > 5
     assert set(callers.statuses) == {200, 503}
 

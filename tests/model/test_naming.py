@@ -200,7 +200,7 @@ def test_a_model_that_is_not_there_yet_has_no_name_until_its_files_say_it(
     assert client.post("/models/churn/predict", json={"features": sample}).status_code == 200
     assert names(client) == {"churn", ""}  # the empty one is of the time before
     refused = samples(client.get("/metrics").get_data(as_text=True))
-    assert refused[("lantern_release_refused", (("model", ""),))] == 0
+    assert refused[("lantern_release_rejected", (("model", ""),))] == 0
 
 
 def test_of_several_processes_the_first_decides_for_all() -> None:

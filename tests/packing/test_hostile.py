@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.model.checkpoint_scan import scan_checkpoint
 from app.model.errors import BundleError
+from app.model.isolation import ProcessLimits
 from app.model.network import build_network, read_checkpoint
 from app.model.runtime import OnnxRuntime
-from app.model.trial import TrialLimits
 from app.packing.external import take_in_external_data
 from app.packing.file import pack_file
 from app.packing.graph import read_graph
@@ -33,8 +33,8 @@ from tests.model.test_network import foreign_checkpoint
 from tests.packing.conftest import describe, editing, rewrite
 
 WEIGHTS = "data/weights/model_weights_config.json"
-REAL = pytest.mark.real_trials
-SMALL = TrialLimits(seconds=60, memory_mb=1024)
+REAL = pytest.mark.isolated
+SMALL = ProcessLimits(seconds=60, memory_mb=1024)
 
 
 def refused(act: Callable[[], object], said: str) -> None:
@@ -368,7 +368,7 @@ def test_a_graph_that_draws_lots_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_graph(path), "uses RandomNormalLike, which draws lots")
 
 
-# With nothing but the trial between a file and the machine
+# With nothing but the child process between a file and the machine
 
 
 def huge(how: str) -> onnx.ModelProto:
@@ -423,7 +423,7 @@ def test_a_program_is_packed_in_a_process_of_its_own_and_refused_there(
     manifest = pack_file(program, out, description=describe(), samples=samples)
     assert (manifest.name, manifest.version) == ("mine", "1")
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx"]
-    short = TrialLimits(seconds=0.01)
+    short = ProcessLimits(seconds=0.01)
     with pytest.raises(BundleError, match="was still running after 0.1 seconds"):
         pack_file(
             program, out.with_name("2"), description=describe(), samples=samples, limits=short
@@ -438,11 +438,15 @@ def test_a_worker_tries_a_bare_checkpoint_in_a_process_of_its_own(tmp_path: Path
     names = ("a", "b", "c", "d")
     service = ModelService(ModelSource(path, feature_names=names))
     assert service.load(), service.fault
-    assert sum(service.predict(np.ones((1, 4), np.float32)).probabilities) == pytest.approx(1)
+    assert sum(
+        service.current().predict(np.ones((1, 4), np.float32)).probabilities
+    ) == pytest.approx(1)
     torch.save(foreign_checkpoint(hidden_dim=[[1]]), path)
     service = ModelService(ModelSource(path, feature_names=names))
     assert not service.load()
     assert "hidden_dim must be an integer" in service.fault
-    service = ModelService(ModelSource(path, feature_names=names, limits=TrialLimits(seconds=0.01)))
+    service = ModelService(
+        ModelSource(path, feature_names=names, limits=ProcessLimits(seconds=0.01))
+    )
     assert not service.load()
     assert "was still running after 0.01 seconds" in service.fault

@@ -56,7 +56,7 @@ def test_a_checkpoint_without_a_manifest_runs_on_a_device_too(tmp_path: Path, de
     torch.save(foreign_checkpoint(), tmp_path / "model.pt")
     service = load(tmp_path, device=device, feature_names=("a", "b", "c", "d"))
     row = np.ones((1, 4), dtype=np.float32)
-    assert sum(service.predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+    assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(("off", "serves"), [(5e-5, True), (5e-4, False)])

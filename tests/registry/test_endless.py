@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.model.errors import ReleaseRejected
-from app.model.trial import TrialLimits
+from app.model.isolation import ProcessLimits
 from app.registry.loading import ModelSource
 from app.registry.release import Release, read_release, write_release
 from app.registry.repository import Repository
@@ -16,7 +16,7 @@ from app.registry.service import ModelService
 from app.registry.verification import verify
 from tests.endless import make_endless
 
-SHORT = TrialLimits(seconds=3)
+SHORT = ProcessLimits(seconds=3)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def endless(versions: Path) -> Path:
     return versions
 
 
-@pytest.mark.real_trials
+@pytest.mark.isolated
 def test_it_is_neither_verified_nor_promoted_and_the_next_change_can_be_made(endless: Path) -> None:
     report = verify(endless, "2", each_runtime=False, limits=SHORT)
     assert not report.passed
@@ -40,7 +40,7 @@ def test_it_is_neither_verified_nor_promoted_and_the_next_change_can_be_made(end
 
 
 def test_a_worker_stays_with_what_serves(endless: Path) -> None:
-    service = ModelService(ModelSource(endless, limits=TrialLimits(seconds=0.5)))
+    service = ModelService(ModelSource(endless, limits=ProcessLimits(seconds=0.5)))
     service.load()
     write_release(endless, Release("2"))
     service.refresh()
@@ -48,4 +48,4 @@ def test_a_worker_stays_with_what_serves(endless: Path) -> None:
     assert "still running after 0.5 seconds" in service.fault
     write_release(endless, Release("3"))
     service.refresh()
-    assert service.predict(np.zeros((1, 3), np.float32)).model_version == "3"
+    assert service.current().predict(np.zeros((1, 3), np.float32)).model_version == "3"

@@ -48,12 +48,12 @@ class News(Observer):
     def served(self, rollout: Rollout) -> None:
         self.rollouts.append(rollout)
 
-    def refused(self, name: str, fault: str) -> None:
+    def rejected(self, name: str, fault: str) -> None:
         self.faults.append(fault)
 
 
 def answer(service: ModelService) -> tuple[str, tuple[float, ...]]:
-    prediction = service.predict(ROW)
+    prediction = service.current().predict(ROW)
     return prediction.model_version, prediction.probabilities
 
 
@@ -284,7 +284,7 @@ def test_predictions_during_swaps_are_each_of_the_version_they_name(versions: Pa
 
     def ask() -> None:
         while not stop.is_set():
-            prediction = service.predict(ROW)
+            prediction = service.current().predict(ROW)
             if own[prediction.model_version] != prediction.probabilities:
                 wrong.append(prediction)
 

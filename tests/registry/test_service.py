@@ -85,7 +85,7 @@ def refusal(path: Path, **source: Any) -> str:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_prediction_names_class_probabilities_and_version(packed: Path, runtime: str) -> None:
     service = load(packed, runtime=runtime)
-    prediction = service.predict(np.array([[30, np.nan, 2]], dtype=np.float32))
+    prediction = service.current().predict(np.array([[30, np.nan, 2]], dtype=np.float32))
     assert len(prediction.probabilities) == len(CLASSES)
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-6)
     assert prediction.confidence == max(prediction.probabilities)
@@ -98,10 +98,10 @@ def test_a_prediction_names_class_probabilities_and_version(packed: Path, runtim
 def test_a_batch_answers_each_row_as_alone(packed: Path, runtime: str) -> None:
     service = load(packed, runtime=runtime)
     matrix = np.array([[30, 1e5, 2], [70, np.nan, 0], [18, 0, 50]], dtype=np.float32)
-    batch = service.predict_batch(matrix)
+    batch = service.current().predict_batch(matrix)
     assert len(batch) == 3
     for row, prediction in zip(matrix, batch, strict=True):
-        alone = service.predict(row[np.newaxis])
+        alone = service.current().predict(row[np.newaxis])
         assert prediction.class_index == alone.class_index
         assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
     assert sum(batch.class_counts().values()) == 3
@@ -109,7 +109,9 @@ def test_a_batch_answers_each_row_as_alone(packed: Path, runtime: str) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_empty_batch_has_no_predictions(packed: Path, runtime: str) -> None:
-    batch = load(packed, runtime=runtime).predict_batch(np.empty((0, 3), dtype=np.float32))
+    batch = (
+        load(packed, runtime=runtime).current().predict_batch(np.empty((0, 3), dtype=np.float32))
+    )
     assert list(batch) == []
     assert batch.class_counts() == {}
 
@@ -119,17 +121,17 @@ def test_both_runtimes_agree_on_random_and_extreme_input(packed: Path, path: str
     directory = packed if path == "packed" else BUNDLE
     onnx, pytorch = (load(directory, runtime=name) for name in RUNTIMES)
     samples = parity_samples(onnx.current().manifest.golden.samples)
-    difference = onnx.predict_batch(samples).probabilities
-    difference = np.abs(difference - pytorch.predict_batch(samples).probabilities)
+    difference = onnx.current().predict_batch(samples).probabilities
+    difference = np.abs(difference - pytorch.current().predict_batch(samples).probabilities)
     assert len(samples) > 1000
     assert difference.max() <= 1e-5
 
 
 def test_auto_picks_onnx_where_the_bundle_has_it_else_torch(bundle: Path) -> None:
-    assert load(bundle).info()["runtime"] == "onnx"
+    assert load(bundle).current().info()["runtime"] == "onnx"
     change(bundle, lambda m: m["files"].pop("model.onnx"))
     (bundle / "model.onnx").unlink()
-    assert load(bundle).info()["runtime"] == "torch"
+    assert load(bundle).current().info()["runtime"] == "torch"
     assert "has no model.onnx" in refusal(bundle, runtime="onnx")
 
 
@@ -287,7 +289,7 @@ def test_a_runtime_gives_back_what_a_large_batch_took(packed: Path, runtime: str
 
 
 def test_the_info_tells_what_the_model_takes_and_how_it_was_loaded(packed: Path) -> None:
-    info = load(packed, runtime="torch").info()
+    info = load(packed, runtime="torch").current().info()
     manifest = json.loads((packed / "manifest.json").read_text())
     assert info["feature_names"] == ["age", "income", "visits"]
     assert info["classes"] == list(CLASSES)
@@ -306,15 +308,15 @@ def test_a_bare_checkpoint_loads_with_feature_names_from_the_settings(tmp_path: 
     names = ("a", "b", "c", "d")
     for path in (tmp_path, tmp_path / "model.pt"):
         service = load(path, feature_names=names)
-        info = service.info()
+        info = service.current().info()
         assert info["feature_names"] == list(names)
         assert info["classes"] == ["class_0", "class_1"]
         assert info["model_version"] == "2024-05"
         assert info["runtime"] == "torch"
         row = service.current().encoder.encode(dict.fromkeys(names, 1.0))
-        assert sum(service.predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+        assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
     named = load(tmp_path, feature_names=names, class_names=("stay", "go"))
-    assert named.info()["classes"] == ["stay", "go"]
+    assert named.current().info()["classes"] == ["stay", "go"]
 
 
 @pytest.mark.parametrize(
@@ -343,10 +345,10 @@ def test_values_on_which_a_network_overflows_are_refused_not_answered(tmp_path: 
     largest = np.finfo(np.float32).max
     fine, overflow = [0, 0, 0, 0], [largest] * 4
     with pytest.raises(NonFiniteOutput) as one:
-        service.predict(np.array([overflow], dtype=np.float32))
+        service.current().predict(np.array([overflow], dtype=np.float32))
     assert one.value.rows is None
     with pytest.raises(NonFiniteOutput) as many:
-        service.predict_batch(np.array([fine, overflow, fine], dtype=np.float32))
+        service.current().predict_batch(np.array([fine, overflow, fine], dtype=np.float32))
     assert many.value.rows == (1,)
 
 

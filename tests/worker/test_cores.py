@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.model import trial
+from app.model import isolation
 from app.worker.cores import usable_cores
 from tests.conftest import ROOT
 
@@ -196,12 +196,12 @@ def test_a_process_on_one_core_starts_one_worker() -> None:
     assert workers("taskset", "--cpu-list", str(core), WEB_CONCURRENCY="3") == 3
 
 
-@pytest.mark.real_trials
+@pytest.mark.isolated
 def test_what_is_tried_has_one_thread_however_many_cores_there_are(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    limits = trial.TrialLimits()
-    assert trial.run(os.getenv, "OMP_NUM_THREADS", path=path, limits=limits) == "1"
+    limits = isolation.ProcessLimits()
+    assert isolation.run(os.getenv, "OMP_NUM_THREADS", path=path, limits=limits) == "1"
 
 
 @pytest.fixture

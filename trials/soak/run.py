@@ -47,7 +47,7 @@ _ASKED = 8 * WORKERS
 _SHARES = {"warm-up": 0.3, "soak": 0.6, "reload": 0.1}
 """Of the time. Until every kind of request was there and every release was followed twice, a worker
 still grows: glibc keeps up to 32 MiB of what was freed (`app.worker.malloc`)."""
-_REFUSALS = re.compile(r'lantern_http_requests_refused_total\{reason="overloaded"\} (\S+)')
+_REFUSALS = re.compile(r'lantern_http_requests_rejected_total\{reason="overloaded"\} (\S+)')
 _ANSWERS = re.compile(
     r'lantern_http_requests_total\{method="\w+",route="([^"]+)",status="(\d+)"\} (\S+)'
 )

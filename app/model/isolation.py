@@ -1,9 +1,9 @@
-"""The trial: what reads or runs a file that nobody has vouched for does so in a process of its own.
+"""Isolation: what reads or runs a file that nobody has vouched for does so in a child process.
 
-A file of a model can ask for any time and any memory, and can crash the libraries that read it. A
-trial calls one function of this package in a child process whose memory and time are bounded, and
-that ends with the process that started it. Whatever becomes of it there, the caller gets a value,
-or a `BundleError` of one sentence.
+A file of a model can ask for any time and any memory, and can crash the libraries that read it. So
+`run` calls one function of this package in a child whose memory and time are bounded, and that ends
+with the process that started it. Whatever becomes of it there, the caller gets a value, or a
+`BundleError` of one sentence. It is no sandbox: the child has the rights of its user.
 
 The child is a fresh interpreter and not a fork: the caller may have threads. It is given a pickle,
 which is ours; what comes back is JSON, for by then a file that means harm may have had its way.
@@ -44,30 +44,30 @@ _NO_MEMORY = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class TrialLimits:
-    """What a trial may take: ``seconds``, and ``memory_mb`` MiB beside ten times the file's size.
+class ProcessLimits:
+    """What the child may take: ``seconds``, and ``memory_mb`` MiB beside ten times the file's size.
 
-    The settings are ``model.trial_seconds`` and ``model.trial_memory_mb``.
+    The settings are ``model.check_seconds`` and ``model.check_memory_mb``.
     """
 
     seconds: float = 60.0
     memory_mb: int = 4096
 
-    def for_packing(self) -> TrialLimits:
+    def for_packing(self) -> ProcessLimits:
         """Return the limits for exporting and comparing a model, which takes longer."""
         return replace(self, seconds=self.seconds * _PACKING_TIMES)
 
     def memory_bytes(self, path: Path) -> int:
-        """Return the bytes of memory that a trial of ``path``, a file or a directory, may take."""
+        """Return the bytes of memory that a child may take for ``path``, a file or a directory."""
         files = path.iterdir() if path.is_dir() else [path]
         size = sum(file.stat().st_size for file in files if file.is_file())
         return (self.memory_mb << 20) + _FILE_SIZES * size
 
 
-DEFAULT_LIMITS = TrialLimits()
+DEFAULT_LIMITS = ProcessLimits()
 
 
-def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: TrialLimits) -> Any:
+def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: ProcessLimits) -> Any:
     """Call ``function``, a module's own, in a bounded process, and return what it returns.
 
     It must return what JSON can hold. ``path`` is the file that is tried, for the sentences. Raises
@@ -84,7 +84,7 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Trial
         try:
             child = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", f"{__package__}.trial"),
+                    *(sys.executable, "-P", "-m", f"{__package__}.isolation"),
                     *(str(number) for number in (writer, os.getpid(), memory)),
                 ],
                 stdin=subprocess.PIPE,
@@ -101,7 +101,7 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Trial
             raise BundleError(
                 f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
                 "be without an end, or made to do harm. If you trust it and it is only slow, raise "
-                "model.trial_seconds."
+                "model.check_seconds."
             ) from None
         finally:
             child.kill()
@@ -153,14 +153,14 @@ def _outcome(answer: bytes, status: int, path: Path, memory: int) -> Any:
         raise BundleError(
             f"{path} can't be used: the process that tried it {_ending(status)}. The file is "
             f"damaged or made to do harm, or takes more than the {memory >> 20:,} MiB of memory "
-            "that it may (model.trial_memory_mb)."
+            "that it may (model.check_memory_mb)."
         ) from None
     if kind == "returned":
         return value
     if kind == "memory":
         raise BundleError(
             f"{path} takes more than the {memory >> 20:,} MiB of memory that it may; it may be "
-            "made to do harm. If you trust it, raise model.trial_memory_mb."
+            "made to do harm. If you trust it, raise model.check_memory_mb."
         )
     sentence = str(value)[:_LONGEST_SENTENCE]
     if kind == "refused":

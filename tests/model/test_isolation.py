@@ -1,4 +1,4 @@
-"""Trials: whatever a file has a process do, its caller gets a value or a sentence, in time."""
+"""Isolation: whatever a file has a process do, its caller gets a value or a sentence, in time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.model import trial
+from app.model import isolation
 from app.model.errors import BundleError
-from app.model.trial import TrialLimits
+from app.model.isolation import ProcessLimits
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.real_trials
-LIMITS = TrialLimits(seconds=60, memory_mb=512)
+pytestmark = pytest.mark.isolated
+LIMITS = ProcessLimits(seconds=60, memory_mb=512)
 
 
-# What is tried: functions of a module, as a trial takes them.
+# What is tried: functions of a module, as a child takes them.
 
 
 def answer(value: Any) -> Any:
@@ -82,11 +82,11 @@ def bounds() -> list[int]:
     return [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_CORE)]
 
 
-def run(function: Callable[..., Any], *arguments: Any, limits: TrialLimits = LIMITS) -> Any:
-    return trial.run(function, *arguments, path=Path(__file__), limits=limits)
+def run(function: Callable[..., Any], *arguments: Any, limits: ProcessLimits = LIMITS) -> Any:
+    return isolation.run(function, *arguments, path=Path(__file__), limits=limits)
 
 
-def refusal(function: Callable[..., Any], *arguments: Any, limits: TrialLimits = LIMITS) -> str:
+def refusal(function: Callable[..., Any], *arguments: Any, limits: ProcessLimits = LIMITS) -> str:
     before = children()
     with pytest.raises(BundleError) as error:
         run(function, *arguments, limits=limits)
@@ -131,7 +131,7 @@ def test_an_end_without_an_answer_is_one_sentence() -> None:
 def test_memory_is_bounded_and_the_setting_is_named(exhaust: Callable[[], int]) -> None:
     said = refusal(exhaust)
     assert "takes more than the 512 MiB of memory that it may" in said
-    assert "model.trial_memory_mb" in said
+    assert "model.check_memory_mb" in said
 
 
 def test_the_bound_grows_with_the_file(tmp_path: Path) -> None:
@@ -139,22 +139,23 @@ def test_the_bound_grows_with_the_file(tmp_path: Path) -> None:
     small.write_bytes(b"x")
     os.truncate(os.open(large, os.O_CREAT | os.O_WRONLY), 100 << 20)
     assert LIMITS.memory_bytes(large) - LIMITS.memory_bytes(small) == 10 * ((100 << 20) - 1)
-    data, core = trial.run(bounds, path=large, limits=LIMITS)
+    data, core = isolation.run(bounds, path=large, limits=LIMITS)
     assert (data, core) == (LIMITS.memory_bytes(large), 0)
 
 
 def test_time_is_bounded_and_the_setting_is_named() -> None:
-    said = refusal(hang_holding_the_lock, limits=TrialLimits(seconds=2))
+    said = refusal(hang_holding_the_lock, limits=ProcessLimits(seconds=2))
     assert "was still running after 2 seconds" in said
-    assert "model.trial_seconds" in said
+    assert "model.check_seconds" in said
 
 
-def test_a_trial_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+def test_a_child_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     program = (
-        "from pathlib import Path; from app.model import trial;"
-        "from tests.model.test_trial import note_and_sleep;"
-        f"trial.run(note_and_sleep, {str(note)!r}, path=Path('.'), limits=trial.DEFAULT_LIMITS)"
+        "from pathlib import Path; from app.model import isolation;"
+        "from tests.model.test_isolation import note_and_sleep;"
+        f"isolation.run(note_and_sleep, {str(note)!r}, path=Path('.'), "
+        "limits=isolation.DEFAULT_LIMITS)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as parent:
         while not (note.is_file() and note.read_text()):
@@ -189,8 +190,8 @@ def test_several_threads_have_trials_at_once() -> None:
 def test_what_a_process_answers_is_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the time it answers, a file may have had its way with it."""
     for forged in (b"\x80\x04N.", b"[]", b'{"kind": 1}', b"[" * 100_000, b'{"kind": "refused"}'):
-        monkeypatch.setattr(trial, "_converse", lambda *_, forged=forged: forged)
+        monkeypatch.setattr(isolation, "_converse", lambda *_, forged=forged: forged)
         assert "can't be used: the process that tried it" in refusal(leave)
     long = json.dumps({"kind": "refused", "value": "x" * 1_000_000}).encode()
-    monkeypatch.setattr(trial, "_converse", lambda *_: long)
+    monkeypatch.setattr(isolation, "_converse", lambda *_: long)
     assert len(refusal(leave)) == 2_000
