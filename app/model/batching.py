@@ -34,7 +34,7 @@ class _Call:
 
 
 class BatchingRuntime:
-    """Has another runtime execute the rows of several callers in one forward pass.
+    """A runtime that executes the rows of several callers in one forward pass of another.
 
     One pass runs at a time. Who finds the runtime free runs its rows at once. Who doesn't, waits in
     line; when the pass before ends, the first in line leads the next: its own rows and those of the
@@ -82,7 +82,7 @@ class BatchingRuntime:
         return self._runtime.time_limit(seconds)
 
     def _enter(self, matrix: Matrix) -> _Call | None:
-        """Take the runtime if it is free, and give None; else give the call that now waits."""
+        """Take the runtime if it is free, and return None; else return the call that now waits."""
         with self._lock:
             if not self._busy:
                 self._busy = True
@@ -121,7 +121,7 @@ class BatchingRuntime:
         return self._pass(call.matrix)
 
     def _take(self) -> list[_Call]:
-        """Take the leader out of the line, and those behind it that fit; give the latter."""
+        """Remove the leader from the line, and those behind it that fit; return the latter."""
         with self._lock:
             leader = self._line.popleft()
             followers: list[_Call] = []

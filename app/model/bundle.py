@@ -58,7 +58,7 @@ def find_bundle(path: Path, version: str = "") -> Path:
 def holds_versions(path: Path) -> bool:
     """Return whether ``path`` is (or may become) a directory of versions: no bundle, no file.
 
-    Raises `BundleError` where it can't be looked at.
+    Raises `BundleError` where it can't be read.
     """
     try:
         return not (path.is_file() or _holds_model(path))
@@ -80,7 +80,7 @@ def versions(path: Path) -> list[str]:
     if not entries:
         if found := models_below(path):
             raise BundleError(
-                f"{path} holds no versions of a model, but models; name one: "
+                f"{path} holds several models, and not the versions of one; name one of them: "
                 f"{', '.join(map(str, found[:5]))}."
             )
         raise BundleError(
@@ -175,7 +175,7 @@ def check_version(path: Path, manifest: Manifest, version: str | None) -> None:
     """
     if version is not None and manifest.version != version:
         raise BundleError(
-            f"{path} is wanted as version {version!r}, and its manifest says {manifest.version!r}; "
+            f"{path} should be version {version!r}, and its manifest says {manifest.version!r}; "
             "rename the directory or pack the bundle again."
         )
 
@@ -221,7 +221,7 @@ def open_bare_checkpoint(
     feature_names: Sequence[str],
     class_names: Sequence[str] = (),
 ) -> Bundle:
-    """Describe a checkpoint without a manifest by the names that its user gives.
+    """Return the bundle of a checkpoint without a manifest, described by its user's names.
 
     Raises `BundleError` when they don't fit the checkpoint's dimensions.
     """
@@ -279,5 +279,5 @@ def _holds_model(path: Path) -> bool:
 
 
 def _by_number(name: str) -> list[int]:
-    """Order versions as people do: 10 comes after 9, and 1.2 after 1."""
+    """Return the key that orders versions as people do: 10 after 9, and 1.2 after 1."""
     return [int(part) for part in name.split(".")]

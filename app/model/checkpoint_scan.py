@@ -68,7 +68,7 @@ _STAND, _TENSOR, _DICT, _LIST = _Stand(), _Stand(), _Stand(), _Stand()
 
 
 def scan_checkpoint(path: Path) -> None:
-    """See that ``path`` is a zip archive of torch.save, of plain values and dense tensors.
+    """Check that ``path`` is a zip archive of torch.save, of plain values and dense tensors.
 
     Takes time and memory in proportion to the archive's directory and its pickle. Raises
     `BundleError`, which says what else the file is and what to do.
@@ -184,7 +184,7 @@ class _Machine:
             raise BundleError(_hidden_code(name))
 
     def _top(self, count: int) -> list[Any]:
-        """Take the last ``count`` values."""
+        """Pop the last ``count`` values."""
         if len(self._stack) < count:
             raise ValueError("an empty stack")
         items = self._stack[-count:]

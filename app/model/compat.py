@@ -16,12 +16,12 @@ from .manifest import Manifest
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Say, a sentence each, what of ``new`` would break a caller of ``old``."""
+    """Return what of ``new`` would break a caller of ``old``, a sentence each."""
     return [*_names(old, new), *_meanings(old, new), *_classes(old.classes, new.classes)]
 
 
 def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Say, a sentence each, what differs in the schemas and breaks no caller."""
+    """Return what differs in the schemas and breaks no caller, a sentence each."""
     return list(_harmless(old, new))
 
 
@@ -78,13 +78,13 @@ def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
     for before, after in _common(old, new):
         name = before.name
         if after.nullable and not before.nullable:
-            yield f"The feature {name!r} accepts null now."
+            yield f"The feature {name!r} now accepts null."
         if (before.minimum, before.maximum) != (after.minimum, after.maximum):
             yield f"The range of {name!r} is {_range(after)}, and was {_range(before)}."
         if before.description != after.description:
-            yield f"The feature {name!r} is described in other words."
+            yield f"The feature {name!r} has another description."
         if before.unit != after.unit and not (before.unit and after.unit):
-            yield f"The feature {name!r} {'has a unit now' if after.unit else 'lost its unit'}."
+            yield f"The feature {name!r} {'now' if after.unit else 'no longer'} has a unit."
 
 
 def _by_name(manifest: Manifest) -> dict[str, Feature]:

@@ -55,7 +55,7 @@ class ReleaseRejected(BundleError):
 
 
 class NothingToChange(ModelError):
-    """The release is already what it was to become."""
+    """A change of the release that would change nothing."""
 
 
 class ChangeUnderWay(ModelError):
@@ -70,7 +70,7 @@ class UnknownModel(ModelError):
     """A name that no model of this process has; ``known`` are the names that there are."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"There is no model {name!r} here; there is: {', '.join(known)}.")
+        super().__init__(f"There is no model {name!r}; the models are: {', '.join(known)}.")
 
 
 class VersionNotLoaded(ModelError):

@@ -124,7 +124,7 @@ class FeatureEncoder:
     def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
         """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
 
-        Gives only the features that have any. NaN (a null) is inside every range.
+        Returns only the features that have any. NaN (a null) is inside every range.
         """
         if len(matrix) == 1 and self._is_inside(matrix[0].tolist()):
             return {}
@@ -249,7 +249,7 @@ def _problem(value: object, feature: Feature) -> str | None:
 
 
 def _kind(value: object) -> str:
-    """Name a value's type as JSON does."""
+    """Return the name of a value's type in JSON."""
     names = {bool: "a boolean", str: "a string", list: "an array", dict: "an object"}
     if value is None:
         return "null"
@@ -264,7 +264,7 @@ def invalid_features(faults: Sequence[Fault]) -> InvalidFeatures:
 
 
 def describe_mismatch(faults: Iterable[Fault]) -> str:
-    """Say in one sentence which names are missing and which are extra, each once.
+    """Return one sentence on which names are missing and which are extra, each once.
 
     A name too long to read, or one of too many, is cut: the sentence stays short whatever came.
     """

@@ -100,7 +100,7 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Proce
         except TimeoutError:
             raise BundleError(
                 f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
-                "be without an end, or made to do harm. If you trust it and it is only slow, raise "
+                "never end, or be made to do harm. If you trust it and it is only slow, raise "
                 "model.check_seconds."
             ) from None
         finally:
@@ -166,8 +166,7 @@ def _outcome(answer: bytes, status: int, path: Path, memory: int) -> Any:
     if kind == "refused":
         raise BundleError(sentence)
     raise BundleError(
-        f"{path} can't be used: reading it failed in a way that nobody foresaw ({sentence}). Is "
-        "the file damaged?"
+        f"{path} can't be used: reading it failed unexpectedly ({sentence}). Is the file damaged?"
     )
 
 
@@ -181,8 +180,8 @@ def _ending(status: int) -> str:
 
 
 def main() -> None:
-    """Obey one request, as the child. The arguments are the pipe for the answer, the process that
-    asks, and the bytes of memory that there are.
+    """Execute one request, as the child. The arguments are the pipe for the answer, the process
+    that asks, and the bytes of memory that it may take.
     """
     pipe, parent, memory = map(int, sys.argv[1:])
     _bind(parent, memory)

@@ -229,4 +229,4 @@ def check_names(place: str, names: Sequence[str]) -> None:
             )
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        raise BundleError(f"{place} must differ from each other; repeated: {listed(repeated)}.")
+        raise BundleError(f"{place} must be unique; repeated: {listed(repeated)}.")

@@ -172,7 +172,7 @@ class Model:
             if not error <= allowed:
                 raise BundleError(
                     f"The golden samples are answered differently than when the model was packed "
-                    f"(by up to {error:.2g}, {allowed:g} is allowed): this model does not serve."
+                    f"(by up to {error:.2g}, {allowed:g} is allowed), so this model can't serve."
                 )
 
     def info(self) -> dict[str, Any]:

@@ -143,8 +143,8 @@ class OnnxRuntime:
         except Exception as error:
             if options.terminate:
                 raise BundleError(
-                    f"The network was still running after {seconds:g} seconds: it may be "
-                    "without an end. If it is only slow, raise model.check_seconds."
+                    f"The network was still running after {seconds:g} seconds: it may "
+                    "never end. If it is only slow, raise model.check_seconds."
                 ) from error
             raise
         finally:
@@ -243,7 +243,7 @@ def _moved(network: Network, device: str) -> Network:
 
 
 def _remedy(device: str, error: BaseException) -> str:
-    """Say what to do about ``error``, with which torch refused ``device``."""
+    """Return what to do about ``error``, with which torch refused ``device``."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):

@@ -58,7 +58,9 @@ def place_bundle(directory: Path, out: Path, *, replaces: bool) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise BundleError(f"{out} came to be while this was packed; it is kept.") from error
+        raise BundleError(
+            f"{out} was created by another process meanwhile, and is kept."
+        ) from error
 
 
 def _exchange(new: Path, out: Path) -> None:

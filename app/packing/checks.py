@@ -141,7 +141,7 @@ def _run(runtime: OnnxRuntime, matrix: Matrix, source: Source) -> Answers:
 
 
 def about_precision(source: Source) -> str:
-    """Say what to do about a model that may have failed because it computes in float64."""
+    """Return what to do about a model that may have failed because it computes in float64."""
     if not source.double:
         return ""
     return (
@@ -151,7 +151,7 @@ def about_precision(source: Source) -> str:
 
 
 def about_rows(source: Source) -> str:
-    """Say what to do about a model that may have failed because its number of rows is fixed."""
+    """Return what to do about a model that may have failed because its number of rows is fixed."""
     if source.fixed_rows is None:
         return ""
     return f" It was exported for exactly {source.fixed_rows} row(s). {DYNAMIC_BATCH}."
@@ -171,7 +171,7 @@ def check_rows_alone(runtime: OnnxRuntime, source: Source, samples: Samples) -> 
 
 
 def _about_other_rows(source: Source) -> str:
-    """Say what to do about a model whose answers depend on the rows beside."""
+    """Return what to do about a model whose answers depend on the rows beside."""
     operators = {node.op_type for node in source.graph.graph.node}
     if operators & _DYNAMIC_INTEGERS:
         return (

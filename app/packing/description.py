@@ -181,5 +181,5 @@ def _refuse_repeats(place: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise BundleError(f"{place} must differ from each other; {name!r} is there twice.")
+            raise BundleError(f"{place} must be unique; {name!r} appears twice.")
         seen.add(name)

@@ -46,8 +46,8 @@ def pack_file(
     check_replaceable(out)
     if not replace and out.is_dir() and any(out.iterdir()):
         raise BundleError(
-            f"{out} is there already. Pack the model as another version, or replace this one on "
-            "purpose (--replace)."
+            f"{out} already exists. Pack the model as another version, or replace it on purpose "
+            "(--replace)."
         )
     _refuse_released(out)
     if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
@@ -55,8 +55,8 @@ def pack_file(
         if kind:
             raise BundleError(f"{source} {kind}.")
         raise BundleError(
-            f"{source} is none of .pt2 (torch.export.save), .onnx, and .pt, .pth, .ckpt (a "
-            "checkpoint of Lantern's network)."
+            f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
+            "checkpoint of Lantern's own network)."
         )
     require_packages()
     try:
@@ -104,7 +104,7 @@ def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
     if description.name not in ("", name):
         raise BundleError(
             f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
-            "name both alike, or leave it out of the file."
+            "use one name, or leave it out of the file."
         )
     return name, version
 
@@ -120,6 +120,6 @@ def _refuse_released(out: Path) -> None:
         release = read_release(out.parent)
     if release is not None and out.name in release.versions:
         raise BundleError(
-            f"Version {out.name} is released, and is not replaced; pack the model as another "
+            f"Version {out.name} is released, so it is not replaced. Pack the model as another "
             "version, and promote that."
         )

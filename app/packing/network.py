@@ -152,7 +152,7 @@ def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float3
 
 
 def describe_preprocessing(network: Network, names: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """Say for people what the network does to its raw input, step by step."""
+    """Return what the network does to its raw input, step by step, for people."""
     steps = network.preprocessing
     if not isinstance(steps, Preprocessing):
         return ()

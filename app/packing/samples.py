@@ -88,9 +88,9 @@ def _with_range(feature: Feature, column: NDArray[np.float32]) -> Feature:
     high = _shortest(seen.max()) if feature.maximum is None else feature.maximum
     if low > high:
         raise BundleError(
-            f"feature {feature.name!r}: no sample lies on the right side of the "
-            f"{'maximum' if feature.minimum is None else 'minimum'} that is given; give both "
-            "minimum and maximum, or neither."
+            f"feature {feature.name!r}: every sample is "
+            f"{'above the maximum' if feature.minimum is None else 'below the minimum'} in the "
+            "features file; give both minimum and maximum, or neither."
         )
     example = _shortest(np.median(seen)) if feature.example is None else feature.example
     return replace(feature, minimum=low, maximum=high, example=example)
@@ -128,7 +128,7 @@ def _read(reader: Iterator[list[str]], features: Sequence[Feature]) -> Samples:
 def _column(header: Sequence[str], name: str) -> int:
     found = [index for index, column in enumerate(header) if column == name]
     if len(found) > 1:
-        raise BundleError(f"the column {name!r} is there {len(found)} times.")
+        raise BundleError(f"the column {name!r} appears {len(found)} times.")
     if not found:
         for separator, called in _OTHER_SEPARATORS.items():
             if len(header) == 1 and separator in header[0]:

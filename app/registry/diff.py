@@ -92,7 +92,7 @@ def diff_versions(
 
 
 def _obstacle(old: Manifest, new: Manifest) -> str:
-    """Return why no sample could be given to both, or no answer compared; empty when both can."""
+    """Return why the two can't be asked the same, or their answers compared; empty if they can."""
     if {f.name for f in old.features} != {f.name for f in new.features}:
         return "The versions take different features."
     if set(old.classes) != set(new.classes):
@@ -106,7 +106,7 @@ def _answers_of(old: Path, new: Path) -> dict[str, Any]:
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Return how both answer, columns and classes in the order of ``old``."""
+    """Return how both answer, their columns and classes matched by name."""
     columns = [new.encoder.names.index(name) for name in old.encoder.names]
     classes = [new.manifest.classes.index(name) for name in old.manifest.classes]
     samples = _common_samples(old, new, columns)

@@ -117,7 +117,7 @@ def recorded(directory: Path, change: Change) -> Iterator[None]:
 
 
 def _append(path: Path, line: bytes) -> int:
-    """Append ``line`` and have it on the disk; give the length of the file without it.
+    """Append ``line``, flushed to the disk; return the length of the file without it.
 
     What a killed process left of a line is cut off first.
     """
@@ -145,7 +145,7 @@ def _append(path: Path, line: bytes) -> int:
             sync_directory(path.parent)
     except OSError as error:
         raise BundleError(
-            f"{path} can't be written: {error.strerror}. The release is what it was."
+            f"{path} can't be written: {error.strerror}. The release is unchanged."
         ) from error
     return length
 

@@ -41,7 +41,7 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The versions to load."""
+        """Return the versions to load."""
         return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
 
 
@@ -103,7 +103,7 @@ def write_release(directory: Path, release: Release) -> None:
         replace_file(path, _text(release).encode(), mode=0o644)
     except OSError as error:
         raise BundleError(
-            f"{path} can't be written: {error.strerror}. The release is what it was."
+            f"{path} can't be written: {error.strerror}. The release is unchanged."
         ) from error
 
 
@@ -138,7 +138,7 @@ def parse_release(document: dict[str, Any]) -> Release:
     if release.candidate is None:
         beside = [key for key in ("mode", "traffic") if key in document]
         if beside:
-            raise BundleError(f"{beside[0]} stands without a candidate.")
+            raise BundleError(f"{beside[0]} is set without a candidate.")
     elif release.candidate == release.stable:
         raise BundleError("candidate and stable are the same version.")
     elif release.mode is None:
@@ -146,7 +146,7 @@ def parse_release(document: dict[str, Any]) -> Release:
     elif release.mode == "shadow" and "traffic" in document:
         raise BundleError("traffic is for a canary; a shadow sees every request.")
     elif release.mode == "canary" and "traffic" not in document:
-        raise BundleError("traffic is missing: of the requests, how many the canary answers.")
+        raise BundleError("traffic is missing: the part of the requests that the canary answers.")
     return release
 
 

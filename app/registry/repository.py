@@ -90,7 +90,7 @@ class Repository:
         return bundles.versions(path)
 
     def release(self) -> Release:
-        """Return the release in force: the file's, or the highest version without a file."""
+        """Return the release in force, see `release_in_force`."""
         self.versions()
         return release_in_force(self.directory, keeps_name=bool(self.name))
 
@@ -142,7 +142,7 @@ class Repository:
             if before is not None and before.stable == version and self._is_written():
                 ends = f"; clear ends the {before.mode} of {before.candidate}"
                 raise NothingToChange(
-                    f"Version {version} is stable already{ends if before.candidate else ''}."
+                    f"Version {version} is already stable{ends if before.candidate else ''}."
                 )
             manifest = self._verified(version, "promoted")
             reasons = unknown
@@ -150,8 +150,8 @@ class Repository:
                 reasons = self._obstacles(before.stable, manifest)
             if reasons and not allow_schema_change:
                 raise ReleaseRejected(
-                    f"Version {version} is not promoted, for it may break callers "
-                    "(--allow-schema-change promotes it all the same):",
+                    f"Version {version} is not promoted because it may break callers "
+                    "(--allow-schema-change promotes it anyway):",
                     reasons,
                 )
             return self._replace("promote", before, Release(version), message)
@@ -197,20 +197,20 @@ class Repository:
                 raise ReleaseRejected(
                     f"Version {version} is the stable one, and can't be its own {mode}."
                     if self._is_written()
-                    else f"Version {version} serves already, as the highest; promote the version "
-                    "that is to be stable first."
+                    else f"Version {version} already serves, as the highest; first promote the "
+                    "version that is to stay stable."
                 )
             after = Release(before.stable, version, mode, traffic)
             if after == before:
-                raise NothingToChange(f"Version {version} is the {mode} already.")
+                raise NothingToChange(f"Version {version} is already the {mode}.")
             releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
             reasons = self._obstacles(
                 before.stable, self._verified(version, f"made a {mode}"), keeps_name=True
             )
             if reasons:
                 raise ReleaseRejected(
-                    f"Version {version} can't be the {mode} of {before.stable}: callers can't know "
-                    "which of them answers.",
+                    f"Version {version} can't be the {mode} of {before.stable}, because callers "
+                    "can't know which of them answers:",
                     reasons,
                 )
             return self._replace(mode, before, after, message)
@@ -251,7 +251,7 @@ class Repository:
         )
         if report.problems or report.manifest is None:
             raise ReleaseRejected(
-                f"Version {version} is not {wish}, for it fails to verify:", report.problems
+                f"Version {version} is not {wish} because it fails verification:", report.problems
             )
         return report.manifest
 
@@ -260,7 +260,7 @@ class Repository:
         try:
             before = manifests.read_manifest(self.directory / stable / manifests.FILE_NAME)
         except BundleError as error:
-            return [f"The stable version {stable} can't be compared with. {error}"]
+            return [f"The stable version {stable} can't be compared. {error}"]
         return obstacles(before, manifest, keeps_name=keeps_name or bool(self.name))
 
     def _version_before(self, stable: str) -> str:
@@ -309,7 +309,7 @@ class Repository:
         self.versions()
         if self.read_only:
             raise ReleaseRejected(
-                "The example that comes with Lantern is only read. Name a model of your own by "
+                "The example that comes with Lantern is read-only. Choose a model of your own by "
                 f"LANTERN_MODEL__PATH=models/NAME; `{COMMAND} model pack` makes one."
             )
         busy = ChangeUnderWay(

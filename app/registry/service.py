@@ -129,7 +129,7 @@ class ModelService:
             log.debug("no library imported ahead: %s", error)
 
     def load(self) -> bool:
-        """Load what the release names, once, and tell whether anything serves. Never raises.
+        """Load what the release names, once; return whether anything serves. Never raises.
 
         Call it after the fork: the runtimes' threads don't survive one. In a process where nobody
         called it, the first question about the model does; no later one waits for a load.
@@ -142,8 +142,7 @@ class ModelService:
         return self._state.rollout is not None
 
     def refresh(self) -> None:
-        """Look whether the release or a bundle in it was replaced; if so, load and swap. Never
-        raises.
+        """Load and swap if the release or a bundle in it was replaced. Never raises.
 
         What is new is loaded beside what serves, and proves itself, before it takes over.
         """
@@ -203,7 +202,7 @@ class ModelService:
         self._notify_fault(before)
 
     def _serve_release(self, faults: list[str]) -> Rollout | None:
-        """Load what the release names; give None, and say why, when its stable version fails.
+        """Load what the release names; return None, and note why, when its stable version fails.
 
         A candidate that fails is only left out.
         """
@@ -333,7 +332,7 @@ class ModelService:
         return Release(self.source.version)  # empty for what has no versions
 
     def _held_back(self) -> str:
-        """Say why the highest version doesn't take over by itself; empty where one does."""
+        """Return why the highest version doesn't take over by itself; empty where it does."""
         if not self._is_directory:
             return ""
         reasons = held_back(self.source.path, keeps_name=bool(self.source.name))
@@ -353,7 +352,7 @@ class ModelService:
 
 
 def _misfits(stable: Model, candidate: Model) -> str:
-    """Say why ``candidate`` can't answer callers of ``stable``; empty when it can."""
+    """Return why ``candidate`` can't answer callers of ``stable``; empty when it can."""
     broken = breaking_changes(stable.manifest, candidate.manifest)
     if not broken:
         return ""
@@ -361,7 +360,7 @@ def _misfits(stable: Model, candidate: Model) -> str:
 
 
 def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
-    """Do what may fail; then note why, and give None.
+    """Return what ``act`` returns; where it fails, note why and return None.
 
     Whatever it is: a worker that dies here would be forked again at once, and die again.
     """

@@ -92,9 +92,9 @@ def _reasons(old: Manifest | None, new: Manifest | None, *, keeps_name: bool) ->
 
 def _sentence(version: str, stable: str, reasons: list[str]) -> str:
     return (
-        f"Version {version} does not take over from version {stable}, for it may break callers: "
-        f"{' '.join(reasons)} `{COMMAND} model promote {version} --allow-schema-change` makes it "
-        f"serve all the same; `{COMMAND} model promote {stable}` keeps version {stable}."
+        f"Version {version} does not take over from version {stable} because it may break callers: "
+        f"{' '.join(reasons)} Run `{COMMAND} model promote {version} --allow-schema-change` to "
+        f"serve it anyway, or `{COMMAND} model promote {stable}` to keep version {stable}."
     )
 
 

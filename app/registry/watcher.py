@@ -1,4 +1,4 @@
-"""The watcher: looks now and then whether a model's release has changed, in every worker."""
+"""The watcher: checks now and then whether a model's release has changed, in every worker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="lantern-release", daemon=True)
 
     def start(self) -> None:
-        """Begin; after the fork, which no thread survives."""
+        """Start watching; after the fork, which no thread survives."""
         self._thread.start()
 
     def stop(self, seconds: float) -> bool:
-        """End, and wait for a load that is under way; tell whether it ended in time."""
+        """Stop, and wait for a load that is under way; return whether it ended in time."""
         self._stopped.set()
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -36,4 +36,4 @@ class Watcher:
                 try:
                     service.refresh()
                 except Exception:  # the next look may go better
-                    log.exception("the release could not be looked at")
+                    log.exception("the release can't be checked")

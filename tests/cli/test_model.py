@@ -276,7 +276,7 @@ def test_nothing_to_change_has_an_exit_code_of_its_own(
     model: Callable[..., Result], versions: Path
 ) -> None:
     for arguments, said in (
-        (["promote", "1"], "Version 1 is stable already."),
+        (["promote", "1"], "Version 1 is already stable."),
         (["clear"], "There is no candidate beside version 1."),
     ):
         result = model(*arguments)
@@ -379,7 +379,7 @@ def test_a_process_ends_with_the_code_and_one_sentence(versions: Path) -> None:
     assert json.loads(out)["to"] == {"stable": "2"}
     code, out, err = finished(flask(versions, "promote", "3"))
     assert (code, out) == (1, "")
-    assert err.startswith("Error: Version 3 is not promoted, for it fails to verify:")
+    assert err.startswith("Error: Version 3 is not promoted because it fails verification:")
     assert len(err.splitlines()) == 1
     assert finished(flask(versions, "promote", "2"))[0] == 3
 
@@ -488,7 +488,7 @@ def test_a_checkpoint_is_packed_and_promoted(
     assert "Packed version 4 of example" in packed.output
     again = model(*arguments)
     assert again.exit_code == 1
-    assert "is there already" in again.output
+    assert "already exists" in again.output
     replaced = model(*arguments, "--replace", "--json")
     assert json.loads(replaced.output)["version"] == "4"
     assert model("promote", "4").exit_code == 0
@@ -508,7 +508,7 @@ def test_a_version_that_is_held_back_is_told_when_it_is_packed_and_in_the_list(
         *("pack", str(tmp_path / "model.pt"), "--features", str(tmp_path / "features.toml")),
         *("--samples", str(tmp_path / "samples.csv"), "--out", str(versions / "4")),
     )
-    said = "Version 4 does not take over from version 3, for it may break callers"
+    said = "Version 4 does not take over from version 3 because it may break callers"
     assert packed.exit_code == 0
     assert f"Warning: {said}" in packed.output
     listed = model("list")
@@ -574,7 +574,7 @@ def test_what_is_released_is_not_packed_over(
         *("--samples", str(tmp_path / "samples.csv"), "--out", str(versions / "1"), "--replace"),
     )
     assert result.exit_code == 1
-    assert "Version 1 is released, and is not replaced" in result.output
+    assert "Version 1 is released, so it is not replaced" in result.output
     assert (versions / "1" / "manifest.json").read_bytes() == before
 
 

@@ -54,8 +54,8 @@ def release_of_none(path: Path) -> None:
         (Path.mkdir, "holds no model: neither manifest.json nor model.pt is in it"),
         (lambda path: path.write_text("hello"), "can't be read as a checkpoint: it doesn't begin"),
         (lambda path: path.write_text("<html>"), "is a web page and not a model"),
-        (lambda path: path.symlink_to(EXAMPLE.parent), "but models; name one: "),
-        (other_version, "is wanted as version '2', and its manifest says '1'"),
+        (lambda path: path.symlink_to(EXAMPLE.parent), "name one of them: "),
+        (other_version, "should be version '2', and its manifest says '1'"),
         (release_of_none, "has no version '7'; it has: 1."),
     ],
 )

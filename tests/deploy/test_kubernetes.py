@@ -550,7 +550,7 @@ def test_the_job_may_run_again_and_says_when_it_can_do_nothing(
 ) -> None:
     assert release(tmp_path).returncode == 0
     again = release(tmp_path)
-    assert (again.returncode, again.stderr) == (0, "Error: Version 1 is stable already.\n")
+    assert (again.returncode, again.stderr) == (0, "Error: Version 1 is already stable.\n")
     missing = release(tmp_path, VERSION="2")
     assert missing.returncode == 1
     assert "models/campaign-response/2" in missing.stderr

@@ -84,9 +84,9 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
         (lambda m: m["features"][1].pop("name"), r"features\[1\].name must be"),
         (lambda m: m["features"][0].update(nullable=1), r"features\[0\].nullable must be true"),
         (lambda m: m["features"][0].update(minimum="0"), r"features\[0\].minimum must be a number"),
-        (lambda m: m["features"][1].update(name="age"), "features must differ.* repeated: age"),
+        (lambda m: m["features"][1].update(name="age"), "features must be unique; repeated: age"),
         (lambda m: m.update(classes=["one"]), "classes must be an array of at least 2"),
-        (lambda m: m.update(classes=["a", "a", "b"]), "classes must differ"),
+        (lambda m: m.update(classes=["a", "a", "b"]), "classes must be unique"),
         (
             lambda m: m["classes"].__setitem__(2, "é" * 257),
             r"classes\[2\] is a name of 257 characters, and at most 256",
@@ -214,7 +214,7 @@ def test_a_place_without_a_model_is_named(tmp_path: Path) -> None:
         find_bundle(tmp_path)
     (tmp_path / "models" / "churn" / "1").mkdir(parents=True)
     (tmp_path / "models" / "churn" / "1" / "manifest.json").touch()
-    with pytest.raises(BundleError, match=r"but models; name one: .*models/churn\."):
+    with pytest.raises(BundleError, match=r"several models.*name one of them: .*models/churn\."):
         find_bundle(tmp_path / "models")
     with pytest.raises(BundleError, match="There is no model at .*nowhere"):
         find_bundle(tmp_path / "nowhere")

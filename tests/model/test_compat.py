@@ -76,16 +76,16 @@ def test_what_breaks_callers_is_told_in_sentences(changed: Manifest, said: list[
     [
         (new(), []),
         (new(INCOME, AGE), ["The features are in another order."]),
-        (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' accepts null now."]),
+        (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' now accepts null."]),
         (
             new(replace(AGE, minimum=None, maximum=120), INCOME),
             ["The range of 'age' is … to 120, and was 18 to 90."],
         ),
         (
             new(replace(AGE, description="Years"), INCOME),
-            ["The feature 'age' is described in other words."],
+            ["The feature 'age' has another description."],
         ),
-        (new(replace(AGE, unit=""), INCOME), ["The feature 'age' lost its unit."]),
+        (new(replace(AGE, unit=""), INCOME), ["The feature 'age' no longer has a unit."]),
         (new(replace(AGE, example=41), INCOME), []),
         (replace(new(), training={"roc_auc": 0.9}, description="x", name="n"), []),
     ],
@@ -101,4 +101,4 @@ def test_a_feature_that_gets_a_unit_where_it_had_none_breaks_nobody() -> None:
     before = Manifest("m", "1", (Feature("age"),), ("no", "yes"))
     after = Manifest("m", "2", (Feature("age", unit="years"),), ("no", "yes"))
     assert breaking_changes(before, after) == []
-    assert harmless_changes(before, after) == ["The feature 'age' has a unit now."]
+    assert harmless_changes(before, after) == ["The feature 'age' now has a unit."]

@@ -529,7 +529,7 @@ def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples:
     pack_file(program, out, description=describe(), samples=samples)
     before = (out / "manifest.json").read_bytes()
     again = ModelDescription(describe().features, ("p", "q", "r"))
-    with pytest.raises(BundleError, match="is there already. Pack the model as another version"):
+    with pytest.raises(BundleError, match="already exists. Pack the model as another version"):
         pack_file(program, out, description=again, samples=samples)
     assert (out / "manifest.json").read_bytes() == before
     pack_file(program, out, description=again, samples=samples, replace=True)
@@ -561,7 +561,7 @@ def test_a_file_of_another_kind_is_refused_with_those_that_are_taken(
     tmp_path: Path, out: Path, samples: Path
 ) -> None:
     (tmp_path / "model.pmml").write_bytes(b"a model of some other kind")
-    assert "is none of .pt2 (torch.export.save), .onnx, and" in refusal(
+    assert "must be a .pt2 (torch.export.save), an .onnx, or" in refusal(
         tmp_path / "model.pmml", out, samples
     )
     assert "does not exist" in refusal(tmp_path / "none.onnx", out, samples)

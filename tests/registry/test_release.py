@@ -73,8 +73,8 @@ CANARY = 'stable = "3"\ncandidate = "4"\nmode = "canary"\n'
         ('stable = ["3"]', "stable must be a string of at most 64"),
         ('stable = "3"\nstabel = "4"', "'stabel' is not a key of a release; did you mean"),
         ('[stable]\nversion = "3"', "stable must be a string of at most 64"),
-        ('stable = "3"\nmode = "shadow"', "mode stands without a candidate"),
-        ('stable = "3"\ntraffic = 0.1', "traffic stands without a candidate"),
+        ('stable = "3"\nmode = "shadow"', "mode is set without a candidate"),
+        ('stable = "3"\ntraffic = 0.1', "traffic is set without a candidate"),
         ('stable = "3"\ncandidate = "4"', 'mode must be "canary" or "shadow"'),
         ('stable = "3"\ncandidate = "4"\nmode = "Canary"', 'mode must be "canary" or "shadow"'),
         ('stable = "3"\ncandidate = "4"\nmode = ["canary"]', 'mode must be "canary" or "shadow"'),
@@ -194,7 +194,7 @@ def test_a_step_that_fails_leaves_the_old_release_and_no_litter(
     place: Any = {"mkstemp": tempfile, "rename": Path}.get(failing, os)
     with monkeypatch.context() as patched:
         patched.setattr(place, failing, fail)
-        with pytest.raises(BundleError, match="No space left on device. The release is what it"):
+        with pytest.raises(BundleError, match="No space left on device. The release is unchanged"):
             write_release(tmp_path, Release("2"))
     assert read_release(tmp_path) == Release("1")
     assert [path.name for path in tmp_path.iterdir()] == ["release.toml"]
@@ -227,7 +227,7 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_release(tmp_path: Path)
         text=True,
         check=False,
     )
-    assert "can't be written: File too large. The release is what it was." in ran.stderr
+    assert "can't be written: File too large. The release is unchanged." in ran.stderr
     assert read_release(tmp_path) == Release("1")
     assert [path.name for path in tmp_path.iterdir()] == ["release.toml"]
 

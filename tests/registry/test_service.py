@@ -359,9 +359,9 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(bundle: Path, pa
 
 def test_a_version_that_is_not_its_directorys_is_refused(bundle: Path) -> None:
     bundle.rename(bundle.with_name("10"))
-    assert "wanted as version '10', and its manifest says '1'" in refusal(bundle.parent)
+    assert "should be version '10', and its manifest says '1'" in refusal(bundle.parent)
     load(bundle.with_name("10"))  # named itself, not picked by its version
-    assert "wanted as version '7'" in refusal(bundle.with_name("10"), version="7")
+    assert "should be version '7'" in refusal(bundle.with_name("10"), version="7")
 
 
 def test_an_onnx_file_that_is_none_is_refused(bundle: Path) -> None:
