@@ -86,6 +86,36 @@ def read_history(directory: Path) -> list[Change]:
     return _told_by_what_followed([*changes, last] if last else changes, directory)
 
 
+def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str) -> list[str]:
+    """Return the stable versions that lead to ``now``, which is the last of them.
+
+    ``earlier`` are those before the first change. A rollback takes back what it left, wherever that
+    stands, so that the next one goes further back and not forth again. What was changed by hand
+    counts as promoted.
+    """
+    stables = list(earlier)
+    left: set[str] = set()
+
+    def add(version: str) -> None:
+        if stables[-1:] != [version]:
+            stables.append(version)
+
+    for change in changes:
+        if not change.made:
+            continue
+        if change.before is not None:
+            add(change.before.stable)
+        if change.action == "rollback":
+            while stables and stables[-1] != change.after.stable:
+                left.add(stables.pop())
+            add(change.after.stable)
+        else:
+            left.discard(change.after.stable)
+            add(change.after.stable)
+    add(now)
+    return [version for version in stables[:-1] if version not in left | {now}] + [now]
+
+
 def change_document(change: Change) -> dict[str, Any]:
     """Return ``change`` as the JSON object that stands in the file."""
     return {

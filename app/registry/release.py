@@ -6,6 +6,7 @@ The file is replaced atomically, so whoever reads it finds the old release or th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,28 +46,35 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
         return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
 
 
-def release_in_force(directory: Path, *, keeps_name: bool = False) -> Release:
-    """Return the release of the model in ``directory``: its file's, or where there is none, the
-    version that took over last (see `app.registry.succession`), alone.
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The release that is in force, written or not, and the versions that are ``held_back``.
+
+    These are above the stable version and don't take over by themselves; each comes with the reason
+    and what to do. Where a release is written, there is none.
+    """
+
+    release: Release
+    held_back: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_in_force(directory: Path, *, keeps_name: bool = False) -> InForce:
+    """Return what is in force for the model in ``directory``: the release of its file, or where
+    there is none, the version that took over last (see `app.registry.succession`), alone.
 
     With ``keeps_name`` the settings name the model. Raises `BundleError` when the file can't be
     used, or nobody can know which version serves.
     """
     release = read_release(directory)
-    if release is None:
-        return Release(read_succession(directory, keeps_name=keeps_name).stable)
-    return release
+    if release is not None:
+        return InForce(release)
+    succession = read_succession(directory, keeps_name=keeps_name)
+    return InForce(Release(succession.stable), succession.held_back)
 
 
-def held_back(directory: Path, *, keeps_name: bool = False) -> Mapping[str, str]:
-    """Return the versions above the stable one that don't take over by themselves, each with the
-    reason and what to do; none where a release is written.
-
-    Raises as `release_in_force`.
-    """
-    if read_release(directory) is not None:
-        return {}
-    return read_succession(directory, keeps_name=keeps_name).held_back
+def release_in_force(directory: Path, *, keeps_name: bool = False) -> Release:
+    """Return the release alone; see `read_in_force`."""
+    return read_in_force(directory, keeps_name=keeps_name).release
 
 
 def read_release(directory: Path) -> Release | None:

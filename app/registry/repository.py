@@ -21,8 +21,8 @@ from ..model.manifest import Manifest
 from ..model.runtime import RuntimeChoice
 from ..version import COMMAND
 from . import release as releases
-from .history import Change, new_change, read_history, recorded
-from .release import Mode, Release, release_in_force, write_release
+from .history import Change, new_change, read_history, recorded, stable_versions
+from .release import InForce, Mode, Release, read_in_force, write_release
 from .succession import obstacles, read_succession
 from .verification import verify
 
@@ -90,14 +90,12 @@ class Repository:
         return bundles.versions(path)
 
     def release(self) -> Release:
-        """Return the release in force, see `release_in_force`."""
-        self.versions()
-        return release_in_force(self.directory, keeps_name=bool(self.name))
+        """Return the release in force, see `read_in_force`."""
+        return self._in_force().release
 
     def held_back(self) -> Mapping[str, str]:
         """Return the versions that don't take over by themselves, and why."""
-        self.versions()
-        return releases.held_back(self.directory, keeps_name=bool(self.name))
+        return self._in_force().held_back
 
     def manifest(self, version: str) -> Manifest:
         """Read the manifest of ``version``."""
@@ -221,6 +219,10 @@ class Repository:
             write_release(self.directory, after)
         return change
 
+    def _in_force(self) -> InForce:
+        self.versions()
+        return read_in_force(self.directory, keeps_name=bool(self.name))
+
     def _is_written(self) -> bool:
         return (self.directory / releases.FILE_NAME).exists()
 
@@ -266,7 +268,7 @@ class Repository:
     def _version_before(self, stable: str) -> str:
         changes = read_history(self.directory)
         first = changes[0].before.stable if changes and changes[0].before else stable
-        earlier = _stables(self._before_history(first), changes, stable)[:-1]
+        earlier = stable_versions(self._before_history(first), changes, stable)[:-1]
         if not earlier:
             raise ReleaseRejected(
                 f"There is no version before {stable} to go back to; promote the one to serve."
@@ -318,33 +320,3 @@ class Repository:
         with locked(self.directory / LOCK_NAME, BundleError, busy=busy, mode=0o664):
             remove_scratch(self.directory / releases.FILE_NAME)
             yield
-
-
-def _stables(earlier: Sequence[str], changes: Sequence[Change], now: str) -> list[str]:
-    """Return the stable versions that lead to ``now``, which is the last of them.
-
-    ``earlier`` are those before the first change. A rollback takes back what it left, wherever that
-    stands, so that the next one goes further back and not forth again. What was changed by hand
-    counts as promoted.
-    """
-    stables = list(earlier)
-    left: set[str] = set()
-
-    def add(version: str) -> None:
-        if stables[-1:] != [version]:
-            stables.append(version)
-
-    for change in changes:
-        if not change.made:
-            continue
-        if change.before is not None:
-            add(change.before.stable)
-        if change.action == "rollback":
-            while stables and stables[-1] != change.after.stable:
-                left.add(stables.pop())
-            add(change.after.stable)
-        else:
-            left.discard(change.after.stable)
-            add(change.after.stable)
-    add(now)
-    return [version for version in stables[:-1] if version not in left | {now}] + [now]

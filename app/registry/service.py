@@ -24,7 +24,7 @@ from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
 from .identity import bundle_identity, file_identity
 from .loading import ModelSource, load_model, runtime_for
-from .release import FILE_NAME, Release, held_back, release_in_force
+from .release import FILE_NAME, InForce, Release, read_in_force
 from .rollout import Rollout
 
 log = logging.getLogger("lantern.model")
@@ -115,7 +115,7 @@ class ModelService:
         Done before a fork, it doesn't hang on which worker is the first to load.
         """
         with suppress(Exception):  # why they can't be read is told by `load`
-            found = bundles.find_bundle(self.source.path, self._release().stable)
+            found = bundles.find_bundle(self.source.path, self._in_force().release.stable)
             self._name.decide(lambda: name_in(found))
 
     def import_libraries(self) -> None:
@@ -124,7 +124,7 @@ class ModelService:
         Never raises: what is wrong with the model is told by `load`.
         """
         try:
-            import_library(runtime_for(self._source_of(self._release().stable)))
+            import_library(runtime_for(self._source_of(self._in_force().release.stable)))
         except Exception as error:
             log.debug("no library imported ahead: %s", error)
 
@@ -206,9 +206,10 @@ class ModelService:
 
         A candidate that fails is only left out.
         """
-        release = _attempt(faults, self._release)
-        if release is None:
+        in_force = _attempt(faults, self._in_force)
+        if in_force is None:
             return None
+        release = in_force.release
         stable = self._version(release.stable, faults)
         if stable is None:
             return None
@@ -226,8 +227,7 @@ class ModelService:
         self._held = held
         if not faults and release.stable and self._version_store:
             self._version_store.remember(self._remembered_as, release.stable)
-        if reason := _attempt(faults, self._held_back):
-            faults.append(reason)
+        faults += [*in_force.held_back.values()][-1:]  # the highest is the one that is waited for
         return rollout
 
     def _serve_remembered(self, faults: list[str]) -> Rollout | None:
@@ -326,27 +326,21 @@ class ModelService:
         """Whether there are versions of which a release may choose."""
         return not self.source.version and bundles.holds_versions(self.source.path)
 
-    def _release(self) -> Release:
+    def _in_force(self) -> InForce:
         if self._is_directory:
-            return release_in_force(self.source.path, keeps_name=bool(self.source.name))
-        return Release(self.source.version)  # empty for what has no versions
-
-    def _held_back(self) -> str:
-        """Return why the highest version doesn't take over by itself; empty where it does."""
-        if not self._is_directory:
-            return ""
-        reasons = held_back(self.source.path, keeps_name=bool(self.source.name))
-        return list(reasons.values())[-1] if reasons else ""
+            return read_in_force(self.source.path, keeps_name=bool(self.source.name))
+        return InForce(Release(self.source.version))  # empty for what has no versions
 
     def _identity(self) -> object:
         """Return what changes when there is something new to serve, or to try again."""
         path = self.source.path
         file = file_identity(path / FILE_NAME)
         try:
-            release = self._release()
+            in_force = self._in_force()
+            release = in_force.release
             versions = release.versions if self._is_directory else (self.source.version,)
             found = [bundle_identity(bundles.find_bundle(path, version)) for version in versions]
-            return file, release, tuple(found), self._held_back()
+            return file, in_force, tuple(found)
         except Exception as error:
             return file, str(error)
 

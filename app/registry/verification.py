@@ -101,26 +101,16 @@ def verify(
         manifest = manifests.read_manifest(path / manifests.FILE_NAME)
     except BundleError as error:
         return Report(version, None, (), (str(error),))
-    problems: list[str] = []
-    damaged: set[str] = set()
-
-    def check(test: Callable[[], object], name: str = "") -> None:
-        try:
-            test()
-        except BundleError as error:
-            problems.append(str(error))
-            damaged.add(name)
-
-    check(lambda: bundles.check_version(path, manifest, version))
-    for name, record in manifest.files.items():
-        check(lambda name=name, record=record: bundles.check_file(path / name, record), name)  # type: ignore[misc]
-    check(lambda: bundles.describe(path, manifest))
+    damaged = _damaged_files(path, manifest)
     has_onnx, has_checkpoint = (f in manifest.files for f in (bundles.ONNX, bundles.CHECKPOINT))
-    check(
-        lambda: choose_runtime(
-            runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
-        )
-    )
+    problems = [
+        *_problems(bundles.check_version, path, manifest, version),
+        *damaged.values(),
+        *_problems(bundles.describe, path, manifest),
+        *_problems(
+            choose_runtime, runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
+        ),
+    ]
     reports: list[RuntimeReport] = []
     for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
         # What isn't the file that was packed is not opened: its fault is told, and it may be worse.
@@ -130,6 +120,24 @@ def verify(
             reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
+
+
+def _problems(check: Callable[..., object], *arguments: Any, **options: Any) -> list[str]:
+    """Return what a check raises, as a list of one sentence; empty where all is well."""
+    try:
+        check(*arguments, **options)
+    except BundleError as error:
+        return [str(error)]
+    return []
+
+
+def _damaged_files(path: Path, manifest: Manifest) -> dict[str, str]:
+    """Return the names of the files that are not the ones that were packed, each with the fault."""
+    return {
+        name: problem
+        for name, record in manifest.files.items()
+        for problem in _problems(bundles.check_file, path / name, record)
+    }
 
 
 def _tried(
