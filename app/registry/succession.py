@@ -74,7 +74,11 @@ def read_succession(directory: Path, *, keeps_name: bool = False) -> Succession:
             continue
         reasons = _reasons(stable, manifest, keeps_name=keeps_name) if taken else []
         if reasons:
-            held_back[version] = _sentence(version, taken[-1], reasons)
+            fixes = _fixes(version, manifest, taken[-1], stable)
+            held_back[version] = (
+                f"Version {version} does not take over from version {taken[-1]} because it may "
+                f"break callers: {' '.join(reasons)} Run {' or '.join(fixes)}."
+            )
         else:
             taken.append(version)
             stable, held_back, unreadable = manifest, {}, None
@@ -90,12 +94,12 @@ def _reasons(old: Manifest | None, new: Manifest | None, *, keeps_name: bool) ->
     return [] if old is new else ["Only one of them has a manifest, so they can't be compared."]
 
 
-def _sentence(version: str, stable: str, reasons: list[str]) -> str:
-    return (
-        f"Version {version} does not take over from version {stable} because it may break callers: "
-        f"{' '.join(reasons)} Run `{COMMAND} model promote {version} --allow-schema-change` to "
-        f"serve it anyway, or `{COMMAND} model promote {stable}` to keep version {stable}."
-    )
+def _fixes(version: str, new: Manifest | None, stable: str, old: Manifest | None) -> list[str]:
+    """Return the commands that settle it; `promote` takes no version without a manifest."""
+    promote = f"`{COMMAND} model promote"
+    serve = f"{promote} {version} --allow-schema-change` to serve it anyway"
+    keep = f"{promote} {stable}` to keep version {stable}"
+    return [fix for fix, manifest in ((serve, new), (keep, old)) if manifest is not None]
 
 
 def _schema(bundle: Path) -> Manifest | None:

@@ -149,6 +149,8 @@ def test_checkpoints_without_a_manifest_follow_each_other_and_no_bundle(two: Pat
     succession = read_succession(two)
     assert succession.versions == ("1", "2")
     assert "they can't be compared" in succession.held_back["9"]
+    assert "promote 9" not in succession.held_back["9"]  # which it would refuse
+    assert "promote 2`" in succession.held_back["9"]
     for version in ("1", "2"):
         shutil.rmtree(two / version)
     assert read_succession(two).versions == ("8", "9")
