@@ -84,7 +84,7 @@ def test_the_port_of_a_platform_is_open_to_all_who_have_a_key(
         line["message"] for line in service.lines() if "API keys are required" in line["message"]
     ]
     # What it says to do is done as it says.
-    [command] = re.findall(r"`(.* flask .*?)`", said)
+    [command] = re.findall(r"`([^`]* key create [^`]*)`", said)
     environ = os.environ | {"LANTERN_ACCESS__KEYS_FILE": str(tmp_path / "keys.json")}
     made = subprocess.run(
         shlex.split(command.replace("NAME", "shop")),
