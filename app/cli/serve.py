@@ -10,16 +10,8 @@ from flask.cli import ScriptInfo
 
 from ..documents.text import readable
 from ..model import isolation
-from ..model.bundle import (
-    check_version,
-    checkpoint_path,
-    describe,
-    find_bundle,
-    holds_versions,
-    is_bare,
-)
+from ..model.bundle import checkpoint_path, find_bundle, holds_versions, is_bare, open_bundle
 from ..model.checkpoint_scan import scan_checkpoint
-from ..model.manifest import FILE_NAME, read_manifest
 from ..registry.loading import ModelSource, runtime_for
 from ..registry.release import release_in_force
 from ..settings import Settings, settings_at_start, use_arguments
@@ -85,7 +77,6 @@ def _check(settings: Settings) -> None:
     Only for MODEL: a service whose settings name a model that isn't there yet stays up, unhealthy.
     """
     path = settings.model.path
-    source = ModelSource(path, runtime=settings.model.runtime, device=settings.model.device)
     with failing_in_a_sentence():
         version = release_in_force(path).stable if holds_versions(path) else ""
         found = find_bundle(path, version)
@@ -93,7 +84,6 @@ def _check(settings: Settings) -> None:
             file = checkpoint_path(found)
             isolation.run(scan_checkpoint, file, path=file, limits=settings.model.process_limits)
         else:
-            manifest = read_manifest(found / FILE_NAME)
-            check_version(found, manifest, found.name if found != path else None)
-            describe(found, manifest)
-        runtime_for(source)
+            open_bundle(found, version or None)
+        model = settings.model
+        runtime_for(ModelSource(path, version=version, runtime=model.runtime, device=model.device))

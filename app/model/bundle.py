@@ -58,10 +58,14 @@ def find_bundle(path: Path, version: str = "") -> Path:
 def holds_versions(path: Path) -> bool:
     """Return whether ``path`` is (or may become) a directory of versions: no bundle, no file.
 
-    Raises `BundleError` where it can't be read.
+    Raises `BundleError` where it can't be read, or is neither a file nor a directory.
     """
     try:
-        return not (path.is_file() or _holds_model(path))
+        if path.is_file() or _holds_model(path):
+            return False
+        if path.exists() and not path.is_dir():  # a pipe would be read for ever
+            raise BundleError(f"{path} is neither a regular file nor a directory.")
+        return True
     except (OSError, ValueError) as error:  # ValueError: a null byte
         raise _unreadable(path, error) from error
 
@@ -278,6 +282,9 @@ def _holds_model(path: Path) -> bool:
     return (path / manifest_file.FILE_NAME).is_file() or (path / CHECKPOINT).is_file()
 
 
-def _by_number(name: str) -> list[int]:
-    """Return the key that orders versions as people do: 10 after 9, and 1.2 after 1."""
-    return [int(part) for part in name.split(".")]
+def _by_number(name: str) -> tuple[list[int], str]:
+    """Return the key that orders versions as people do: 10 after 9, and 1.2 after 1.
+
+    By their names, too: each process must order 1 and 01 alike, however the file system lists them.
+    """
+    return [int(part) for part in name.split(".")], name

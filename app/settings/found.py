@@ -47,6 +47,8 @@ def _models() -> list[Path]:
 
 
 def _is_model(directory: Path) -> bool:
+    if directory.is_symlink() and not directory.exists():  # of a volume that is not mounted, maybe
+        return True
     try:
         return has_versions(directory) or (directory.exists() and not holds_versions(directory))
     except (BundleError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -48,9 +49,15 @@ def release_of_none(path: Path) -> None:
     (path / "release.toml").write_text('stable = "7"\n')
 
 
+def without_network(path: Path) -> None:
+    shutil.copytree(BUNDLE, path / "1", ignore=shutil.ignore_patterns("model.*"))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (without_network, "/1/model.onnx is missing"),
+        (os.mkfifo, "is neither a regular file nor a directory."),
         (Path.mkdir, "holds no model: neither manifest.json nor model.pt is in it"),
         (lambda path: path.write_text("hello"), "can't be read as a checkpoint: it doesn't begin"),
         (lambda path: path.write_text("<html>"), "is a web page and not a model"),
@@ -103,6 +110,21 @@ def test_a_model_on_the_command_line_wins_over_all_that_settings_name(
     assert (ran.returncode, "It can't listen on fd://999: Bad file" in ran.stderr) == (1, True)
     ran = lantern("serve", **variables)
     assert "model.name (LANTERN_MODEL__NAME) is of a single model" in ran.stderr
+
+
+def test_the_version_that_is_released_is_checked_and_not_the_highest(
+    lantern: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "it" / "1")
+    released = tmp_path / "it" / "spring"
+    (tmp_path / "it" / "1").rename(released)
+    manifest = json.loads((released / "manifest.json").read_text())
+    manifest["version"] = released.name
+    del manifest["files"]["model.pt"]  # which has the version in it
+    (released / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "it" / "release.toml").write_text('stable = "spring"\n')
+    ran = lantern("serve", "it", GUNICORN_CMD_ARGS="--bind fd://999")
+    assert "It can't listen on fd://999: Bad file" in ran.stderr
 
 
 def test_what_is_wrong_with_an_argument_is_told_by_its_name(lantern: Run) -> None:

@@ -183,6 +183,17 @@ def test_the_highest_version_is_found_by_number_not_by_letter(bundle: Path) -> N
     assert find_bundle(bundle.parent / "9") == bundle.parent / "9"
 
 
+def test_versions_of_one_number_are_ordered_alike_however_the_file_system_lists_them(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundle, bundle.parent / "01")
+    names = [path.name for path in bundle.parent.iterdir()]
+    for listed in (names, names[::-1]):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "iterdir", lambda path, n=listed: (path / name for name in n))
+            assert find_bundle(bundle.parent).name == "1"
+
+
 def test_a_version_that_is_not_there_is_refused_with_those_that_are(bundle: Path) -> None:
     with pytest.raises(BundleError, match="no version '7'; it has: 1"):
         find_bundle(bundle.parent, "7")

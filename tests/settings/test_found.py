@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_what_the_settings_name_is_served_alone(here: Path, variable: str) -> No
 def test_models_itself_may_be_a_directory_of_versions(here: Path) -> None:
     (here / "models").mkdir()
     (here / "models" / "1").symlink_to(BUNDLE)
+    assert dict(load_settings({}).models) == {"": here / "models"}
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("unmounted"), os.mkfifo])
+def test_what_stands_for_models_and_is_no_directory_is_not_passed_over(
+    here: Path, make: Callable[[Path], object]
+) -> None:
+    """The example in its place would be a surprise."""
+    make(here / "models")
     assert dict(load_settings({}).models) == {"": here / "models"}
 
 
