@@ -23,7 +23,7 @@ from .extension import Lantern
 from .headers import headers_for
 from .prefix import PathPrefix
 from .problems import PROBLEM_JSON, problem_document
-from .routes import RouteTable, takes_body
+from .routes import RouteTable, may_take_body
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -45,7 +45,6 @@ class AdmissionMiddleware:
         self._lantern = lantern
         self._guard = lantern.guard
         self._wait_budget = lantern.wait_budget
-        self._table = table
         self._rules = RuleMatcher(url_map, table)
         server = lantern.settings.server
         self._prefix = PathPrefix(server.prefix, server.proxies)
@@ -87,10 +86,7 @@ class AdmissionMiddleware:
         """
         admission = self._admission(environ, self._prefix.split(environ))
         environ[_ADMISSION] = admission
-        found = self._table.find(environ.get("PATH_INFO", ""))
-        return not isinstance(admission, RequestRejected) and takes_body(
-            found, environ["REQUEST_METHOD"]
-        )
+        return not isinstance(admission, RequestRejected) and self._rules.takes_body(environ)
 
     def _admission(
         self, environ: dict[str, Any], outside: RequestRejected | None
@@ -171,6 +167,18 @@ class RuleMatcher:
         except HTTPException:  # not found, another method, or a redirect
             return ""
         return rule.rule
+
+    def takes_body(self, environ: dict[str, Any]) -> bool:
+        """Return True if a view may read the body of a request, by its path and method."""
+        method = environ["REQUEST_METHOD"]
+        if not may_take_body(method):
+            return False
+        found = self._table.find(environ.get("PATH_INFO", ""))
+        if found is not None:
+            return method in found.route.methods
+        rule = self.match(environ)
+        # A declared rule is that of a model that is not there; any other is the application's own.
+        return rule != "" and not self._table.declares(rule)
 
 
 def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:

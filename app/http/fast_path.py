@@ -44,6 +44,7 @@ class FastPath:
             or not _is_plain_host(environ.get("HTTP_HOST", ""))
             or "HTTP_CONTENT_ENCODING" in environ
             or "HTTP_TRANSFER_ENCODING" in environ
+            or "HTTP_UPGRADE" in environ  # of which werkzeug has rules of its own
         ):
             return self._application(environ, start_response)
         stream = environ["wsgi.input"]

@@ -136,7 +136,14 @@ class RouteTable:
         """Return the route of ``path``, or None if it is not in the table."""
         if self._unnamed:
             self._add_named()
-        return self._found.get(path)
+        found = self._found.get(path)
+        if found is None and path.startswith("//"):  # werkzeug takes them for one slash
+            return self._found.get("/" + path.lstrip("/"))
+        return found
+
+    def declares(self, rule: str) -> bool:
+        """Return True if ``rule`` is declared, be it of a model that is not there."""
+        return any(rule == known for known, _ in self._rules)
 
     def _add_named(self) -> None:
         for service in [service for service in self._unnamed if service.name]:
@@ -147,6 +154,6 @@ class RouteTable:
                     self._found[path] = Found(rule, route, service)
 
 
-def takes_body(found: Found | None, method: str) -> bool:
-    """Return True if the view of a route reads the body of a request of ``method``."""
-    return found is not None and method in found.route.methods and method not in _WITHOUT_BODY
+def may_take_body(method: str) -> bool:
+    """Return True if the view of a route may read the body of a request of ``method``."""
+    return method not in _WITHOUT_BODY

@@ -149,6 +149,31 @@ def test_a_route_that_nobody_thought_of_takes_an_admins_key(
     assert client.get("/added", headers=bearer(admins)).text == "secret"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "takes"),
+    [
+        ("POST", "/predict", True),
+        ("POST", "//predict", True),
+        ("POST", "/added", True),
+        ("POST", "/added/7", True),
+        ("GET", "/added", False),
+        ("PUT", "/added", False),
+        ("PUT", "//predict", False),
+        ("POST", "/nope", False),
+        ("POST", "/models/nope/predict", False),
+    ],
+)
+def test_a_body_that_is_still_to_arrive_is_received_if_a_view_may_read_it(
+    make_app: Callable[..., Flask], method: str, path: str, takes: bool
+) -> None:
+    """Otherwise the view would find an empty body, depending on how it is cut into packets."""
+    app = make_app()
+    for rule in ("/added", "/added/<number>"):
+        app.add_url_rule(rule, rule, view_func=str, methods=["GET", "POST"])
+    environ = app.test_request_context(method=method).request.environ | {"PATH_INFO": path}
+    assert app.extensions["lantern"].may_send_body(environ) is takes
+
+
 def test_what_is_wrong_with_a_key_is_said(
     guarded: Callable[..., FlaskClient], keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,6 +195,12 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
             st.just({"SCRIPT_NAME": "/prefix"}),
             st.fixed_dictionaries({"HTTP_HOST": hosts}),
             st.just({"HTTP_EXPECT": "100-continue"}),
+            st.fixed_dictionaries(
+                {
+                    "HTTP_UPGRADE": st.sampled_from(["websocket", "WebSocket", "h2c"]),
+                    "HTTP_CONNECTION": st.sampled_from(["Upgrade", "keep-alive, Upgrade"]),
+                }
+            ),
             st.fixed_dictionaries({"HTTP_X_MODEL_VERSION": st.sampled_from(["1", "9", ""])}),
             st.just({"HTTP_X_ROUTING_KEY": "someone"}),
         )
