@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from . import gunicorn_config
 
 if TYPE_CHECKING:
     from flask import Flask
+
+log = logging.getLogger("gunicorn.error")
 
 
 class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
@@ -32,6 +35,19 @@ class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
             self.load_config_from_file(arguments["config"])
         self._set({name: value for name, value in arguments.items() if value is not None})
         os.chdir(self.cfg.chdir)
+
+    def reload(self) -> None:
+        """Read the configuration again, except in a directory that is gone: Gunicorn would end."""
+        try:
+            os.getcwd()  # noqa: PTH109 -- nothing is done with it
+        except OSError as error:
+            log.warning(
+                "The configuration isn't read again: the current directory can't be used: %s. "
+                "Restart the service in one that exists.",
+                error.strerror,
+            )
+            return
+        super().reload()
 
     def _set(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

@@ -127,10 +127,43 @@ def test_the_version_that_is_released_is_checked_and_not_the_highest(
     assert "It can't listen on fd://999: Bad file" in ran.stderr
 
 
+@pytest.mark.parametrize("workers", ["many", "²", "1.5"])
+def test_a_number_of_workers_that_gunicorn_can_not_read_is_told_in_a_sentence(
+    lantern: Run, workers: str
+) -> None:
+    ran = lantern("config", WEB_CONCURRENCY=workers)
+    assert ran.stderr == f"Error: WEB_CONCURRENCY must be a whole number, not {workers!r}.\n"
+    assert ran.returncode == 1
+
+
+def test_an_empty_number_of_workers_is_none(lantern: Run) -> None:
+    assert lantern("config", WEB_CONCURRENCY="").returncode == 0
+
+
 def test_what_is_wrong_with_an_argument_is_told_by_its_name(lantern: Run) -> None:
     ran = lantern("serve", "--host", "")
     assert ran.returncode == 1
     assert "Setting server.host = '' (--host)" in ran.stderr
+
+
+def test_a_reload_in_a_directory_that_was_deleted_does_not_end_the_master(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    program = (
+        "import os; from app.server.application import LanternServer; "
+        "server = LanternServer(None); os.rmdir(os.getcwd()); server.reload()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("The configuration isn't read again: the current directory can't")
 
 
 def test_a_directory_that_was_deleted_is_told_in_a_sentence(tmp_path: Path) -> None:
