@@ -201,15 +201,13 @@ def _told_by_what_followed(changes: Sequence[Change], directory: Path) -> list[C
     """Mark the changes that did not come about, by the release that was found after each."""
     if not changes:
         return []
+    made = [_was_made(change, following.before) for change, following in pairwise(changes)]
     try:
         now = read_release(directory)
-        last_was_made = now is not None and _was_made(changes[-1], now)
+        # Without a file: one was removed by hand if any change came about before.
+        made.append(any(made) if now is None else _was_made(changes[-1], now))
     except BundleError:  # a damaged file tells nothing
-        last_was_made = True
-    made = [
-        *(_was_made(change, following.before) for change, following in pairwise(changes)),
-        last_was_made,
-    ]
+        made.append(True)
     return [replace(change, made=was) for change, was in zip(changes, made, strict=True)]
 
 

@@ -271,6 +271,18 @@ class TestRollback:
         assert repository.rollback().after == Release("2")
         assert repository.rollback().after == Release("1")
 
+    def test_what_was_left_stays_so_if_the_release_is_removed_by_hand(
+        self, repository: Repository
+    ) -> None:
+        repository.promote("2")
+        repository.promote("3")
+        repository.rollback()
+        shutil.rmtree(repository.directory / "3")
+        (repository.directory / "release.toml").unlink()
+        assert repository.release() == Release("2")
+        assert [change.made for change in repository.history()] == [True] * 3
+        assert repository.rollback().after == Release("1")
+
     def test_a_version_that_is_gone_is_named_and_none_is_passed_over(
         self, repository: Repository
     ) -> None:
