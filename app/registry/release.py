@@ -58,23 +58,23 @@ class InForce:
     held_back: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_in_force(directory: Path, *, keeps_name: bool = False) -> InForce:
+def read_in_force(directory: Path, *, name: str = "") -> InForce:
     """Return what is in force for the model in ``directory``: the release of its file, or where
     there is none, the version that took over last (see `app.registry.succession`), alone.
 
-    With ``keeps_name`` the settings name the model. Raises `BundleError` when the file can't be
+    ``name`` is what the settings call the model. Raises `BundleError` when the file can't be
     used, or nobody can know which version serves.
     """
     release = read_release(directory)
     if release is not None:
         return InForce(release)
-    succession = read_succession(directory, keeps_name=keeps_name)
+    succession = read_succession(directory, name=name)
     return InForce(Release(succession.stable), succession.held_back)
 
 
-def release_in_force(directory: Path, *, keeps_name: bool = False) -> Release:
+def release_in_force(directory: Path, *, name: str = "") -> Release:
     """Return the release alone; see `read_in_force`."""
-    return read_in_force(directory, keeps_name=keeps_name).release
+    return read_in_force(directory, name=name).release
 
 
 def read_release(directory: Path) -> Release | None:

@@ -221,7 +221,7 @@ class Repository:
 
     def _in_force(self) -> InForce:
         self.versions()
-        return read_in_force(self.directory, keeps_name=bool(self.name))
+        return read_in_force(self.directory, name=self.name)
 
     def _is_written(self) -> bool:
         return (self.directory / releases.FILE_NAME).exists()
@@ -283,7 +283,7 @@ class Repository:
     def _before_history(self, first: str) -> Sequence[str]:
         """Return the versions that took over up to ``first``, before any release was recorded."""
         try:
-            versions = read_succession(self.directory, keeps_name=bool(self.name)).versions
+            versions = read_succession(self.directory, name=self.name).versions
         except BundleError:
             return ()
         return versions[: versions.index(first)] if first in versions else ()

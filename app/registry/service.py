@@ -328,7 +328,7 @@ class ModelService:
 
     def _in_force(self) -> InForce:
         if self._is_directory:
-            return read_in_force(self.source.path, keeps_name=bool(self.source.name))
+            return read_in_force(self.source.path, name=self.source.name)
         return InForce(Release(self.source.version))  # empty for what has no versions
 
     def _identity(self) -> object:

@@ -56,9 +56,10 @@ def obstacles(old: Manifest, new: Manifest, *, keeps_name: bool) -> list[str]:
     return reasons
 
 
-def read_succession(directory: Path, *, keeps_name: bool = False) -> Succession:
+def read_succession(directory: Path, *, name: str = "") -> Succession:
     """Return the succession of the versions in ``directory`` whose names are numbers and dots.
 
+    ``name`` is what the settings call the model, empty where its manifests do.
     Raises `BundleError` when there is none, or when nobody can know which one serves because the
     manifest of one above it can't be read.
     """
@@ -72,9 +73,9 @@ def read_succession(directory: Path, *, keeps_name: bool = False) -> Succession:
         except BundleError as error:
             unreadable = error
             continue
-        reasons = _reasons(stable, manifest, keeps_name=keeps_name) if taken else []
+        reasons = _reasons(stable, manifest, keeps_name=bool(name)) if taken else []
         if reasons:
-            fixes = _fixes(version, manifest, taken[-1], stable)
+            fixes = _fixes(version, manifest, taken[-1], stable, name)
             held_back[version] = (
                 f"Version {version} does not take over from version {taken[-1]} because it may "
                 f"break callers: {' '.join(reasons)} Run {' or '.join(fixes)}."
@@ -94,11 +95,17 @@ def _reasons(old: Manifest | None, new: Manifest | None, *, keeps_name: bool) ->
     return [] if old is new else ["Only one of them has a manifest, so they can't be compared."]
 
 
-def _fixes(version: str, new: Manifest | None, stable: str, old: Manifest | None) -> list[str]:
-    """Return the commands that settle it; `promote` takes no version without a manifest."""
+def _fixes(
+    version: str, new: Manifest | None, stable: str, old: Manifest | None, name: str
+) -> list[str]:
+    """Return the commands that settle it; `promote` takes no version without a manifest.
+
+    They name the model if the settings do: without a name a command is for the first of several.
+    """
     promote = f"`{COMMAND} model promote"
-    serve = f"{promote} {version} --allow-schema-change` to serve it anyway"
-    keep = f"{promote} {stable}` to keep version {stable}"
+    chosen = f" --model {name}" if name else ""
+    serve = f"{promote} {version}{chosen} --allow-schema-change` to serve it anyway"
+    keep = f"{promote} {stable}{chosen}` to keep version {stable}"
     return [fix for fix, manifest in ((serve, new), (keep, old)) if manifest is not None]
 
 

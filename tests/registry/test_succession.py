@@ -116,9 +116,19 @@ def test_each_version_is_compared_with_the_one_that_it_takes_over_from(versions:
 def test_a_name_in_the_settings_lets_a_version_of_another_name_take_over(two: Path) -> None:
     add_third(two, lambda m: m.update(name="churn"))
     assert release_in_force(two) == Release("2")
-    assert release_in_force(two, keeps_name=True) == Release("3")
+    assert release_in_force(two, name="shop") == Release("3")
     service = ModelService(ModelSource(two, name="fraud"))
     assert (served(service), service.fault) == ("3", "")
+
+
+def test_the_advice_is_for_the_model_that_the_settings_name(two: Path) -> None:
+    """Without a name a command would be for the first of several models."""
+    add_third(two, BREAKING[0][0])
+    for name, chosen in (("", ""), ("fraud", " --model fraud")):
+        service = ModelService(ModelSource(two, name=name))
+        service.load()
+        assert f"model promote 3{chosen} --allow-schema-change` to serve it" in service.fault
+        assert f"model promote 2{chosen}` to keep version 2." in service.fault
 
 
 def test_nobody_takes_over_while_the_manifest_of_a_higher_version_can_not_be_read(
