@@ -112,6 +112,11 @@ def unreadable_below(path: Path) -> list[Path]:
     ]
 
 
+def bundles_below(path: Path) -> list[Path]:
+    """Return the directories in ``path`` that are bundles, as in a directory of versions."""
+    return [directory for directory in _directories(path) if _may_hold_model(directory)]
+
+
 def has_versions(path: Path) -> bool:
     """Return whether ``path`` is a directory with a version in it that can be looked at."""
     try:

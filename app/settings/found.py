@@ -11,7 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..documents.text import readable
-from ..model.bundle import has_versions, holds_versions, models_below, unreadable_below
+from ..model.bundle import (
+    bundles_below,
+    has_versions,
+    holds_versions,
+    models_below,
+    unreadable_below,
+)
 from ..model.errors import BundleError
 from ..model.naming import NAME, NAME_FORM
 from .collected import Collected
@@ -29,10 +35,17 @@ def find_models(collected: Collected) -> None:
         _set_several(collected, found)
     elif found and not _is_default(found[0]):
         collected.set("model", "path", _text(found[0]), ORIGIN)
+    unreadable = unreadable_below(Path(MODELS))
     collected.warnings += [
         f"{_text(path)} can't be read: if it holds a model, that isn't served."
-        for path in unreadable_below(Path(MODELS))
+        for path in unreadable
         if path not in found
+    ]
+    collected.warnings += [
+        f"{_text(path)} is a bundle, and isn't served: in {ORIGIN} a model is a directory of "
+        f"versions. Move it to {_text(path)}/VERSION, by the version in its manifest."
+        for path in bundles_below(Path(MODELS))
+        if found != [Path(MODELS)] and path not in (*found, *unreadable)
     ]
 
 

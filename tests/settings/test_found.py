@@ -102,6 +102,21 @@ def test_models_itself_may_be_a_directory_of_versions(here: Path) -> None:
     assert dict(load_settings({}).models) == {"": here / "models"}
 
 
+def test_a_bundle_among_the_models_is_not_left_out_in_silence(here: Path) -> None:
+    add("churn")
+    (here / "models" / "fraud").symlink_to(BUNDLE)
+    settings = load_settings({})
+    assert dict(settings.models) == {"": here / "models" / "churn"}
+    (warning,) = settings.warnings
+    assert warning.startswith("models/fraud is a bundle, and isn't served: ")
+    assert "Move it to models/fraud/VERSION" in warning
+    shutil.rmtree("models/churn")  # now it is a version in a directory of them
+    assert (dict(load_settings({}).models), load_settings({}).warnings) == (
+        {"": here / "models"},
+        (),
+    )
+
+
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("unmounted"), os.mkfifo])
 def test_what_stands_for_models_and_is_no_directory_is_not_passed_over(
     here: Path, make: Callable[[Path], object]
