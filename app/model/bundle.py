@@ -148,8 +148,8 @@ def numbered_versions(path: Path) -> list[str]:
     numbered = [name for name in entries if _NUMBERED.fullmatch(name)]
     if not numbered:
         raise BundleError(
-            f"{path} has no version that is a number; set model.version to one of: "
-            f"{', '.join(entries)}."
+            f"{path} has no version that is a number; name the directory of one as the model, "
+            f"such as {path / entries[0]}, or set model.version to one of: {', '.join(entries)}."
         )
     return numbered
 

@@ -43,7 +43,7 @@ def find_models(collected: Collected) -> None:
     ]
     collected.warnings += [
         f"{_text(path)} is a bundle, and isn't served: in {ORIGIN} a model is a directory of "
-        f"versions. Move it to {_text(path)}/VERSION, by the version in its manifest."
+        f"versions. Pack it to {_text(path)}/1, or name it as the model."
         for path in bundles_below(Path(MODELS))
         if found != [Path(MODELS)] and path not in (*found, *unreadable)
     ]

@@ -53,9 +53,15 @@ def without_network(path: Path) -> None:
     shutil.copytree(BUNDLE, path / "1", ignore=shutil.ignore_patterns("model.*"))
 
 
+def no_number(path: Path) -> None:
+    path.mkdir()
+    (path / "spring").symlink_to(BUNDLE)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (no_number, "name the directory of one as the model, such as "),
         (without_network, "/1/model.onnx is missing"),
         (os.mkfifo, "is neither a regular file nor a directory."),
         (Path.mkdir, "holds no model: neither manifest.json nor model.pt is in it"),

@@ -109,7 +109,7 @@ def test_a_bundle_among_the_models_is_not_left_out_in_silence(here: Path) -> Non
     assert dict(settings.models) == {"": here / "models" / "churn"}
     (warning,) = settings.warnings
     assert warning.startswith("models/fraud is a bundle, and isn't served: ")
-    assert "Move it to models/fraud/VERSION" in warning
+    assert "Pack it to models/fraud/1" in warning
     shutil.rmtree("models/churn")  # now it is a version in a directory of them
     assert (dict(load_settings({}).models), load_settings({}).warnings) == (
         {"": here / "models"},
