@@ -19,8 +19,12 @@ Address = tuple[str, int] | str | int
 
 def find_unusable(addresses: Iterable[Address], *, reuse_port: bool = False) -> str:
     """Return the first of ``addresses`` that can't be listened on, and why; empty where all can."""
+    tried: set[Address] = set()
     for address in addresses:
         try:
+            if address in tried and not reuse_port:
+                raise OSError("it is named twice")
+            tried.add(address)
             if isinstance(address, tuple):
                 _try_tcp(address, reuse_port)
             elif isinstance(address, int):

@@ -41,6 +41,8 @@ def test_an_address_that_can_be_listened_on_is_left_as_it_was(tmp_path: Path) ->
         assert "Address already in use" in find_unusable([address])
         assert find_unusable([taken.fileno(), str(path), "\0lantern-test"]) == ""
     assert find_unusable([address, ("::1", 0)]) == ""
+    assert find_unusable([address, address]).endswith(": it is named twice")
+    assert find_unusable([address, address], reuse_port=True) == ""
     assert not path.exists()
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
