@@ -195,7 +195,7 @@ class OperationBuilder:
         if is_by_name:
             parameters.insert(0, self._name_parameter())
         operation: dict[str, Any] = {
-            "summary": description.summary + " with a named model" * is_by_name,
+            "summary": description.summary + " (model by name)" * is_by_name,
             "tags": [description.tag],
             "operationId": name + "_by_name" * is_by_name,
             **({"parameters": parameters} if parameters else {}),

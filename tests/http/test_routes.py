@@ -81,6 +81,7 @@ def test_the_document_describes_it(make_extended: Callable[..., Flask]) -> None:
     by_name = document["paths"]["/models/{name}/build"]["get"]
     assert by_name["operationId"] == "build_by_name"
     assert by_name["parameters"][0]["schema"]["enum"] == ["campaign-response"]
+    assert by_name["summary"] == f"{operation['summary']} (model by name)"
 
 
 def test_the_fast_path_answers_what_has_a_handler_and_nothing_else(app: Flask) -> None:
