@@ -79,6 +79,7 @@ model = AppGroup(
 def command(name: str) -> Callable[[F], click.Command]:
     """Add a command to the group, in the application's context, whose errors are sentences.
 
+    short_help="List, verify, compare and release versions.",
     The function is given the `Repository` of ``--model``, then ``as_json``.
     """
 
