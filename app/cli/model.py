@@ -396,8 +396,10 @@ def _held_back(repository: Repository, version: str) -> str:
     """Return why ``version`` doesn't take over by itself; empty where it does, or is to wait."""
     try:
         return repository.held_back().get(version, "")
-    except BundleError:  # a version beside it, or the release, is damaged: not this one's fault
-        return ""
+    except BundleError as error:
+        if repository.versions() == [version]:
+            return f"{error} The last two parts of --out are NAME/VERSION, as in models/churn/1."
+        return ""  # a version beside it, or the release, is damaged: not this one's fault
 
 
 def _print_change(change: Change, as_json: bool) -> None:

@@ -523,6 +523,28 @@ def test_a_version_that_is_held_back_is_told_when_it_is_packed_and_in_the_list(
     assert said not in model("list").output  # what is released doesn't change by itself
 
 
+def test_a_path_without_a_version_is_told_when_it_is_packed(
+    model: Callable[..., Result], tmp_path: Path
+) -> None:
+    """``--out models/churn`` makes version "churn" of "models", which no service would serve."""
+    (tmp_path / "features.toml").write_text(
+        f"classes = {json.dumps(list(CLASSES))}\n"
+        + "".join(f'[[features]]\nname = "{feature.name}"\n' for feature in FEATURES)
+    )
+    names = ",".join(feature.name for feature in FEATURES)
+    (tmp_path / "samples.csv").write_text(f"{names}\n30,20000,1\n45,1000,3\n")
+    save_checkpoint(make_network(), "4", tmp_path / "model.pt")
+    (tmp_path / "all").mkdir()
+    packed = model(
+        *("pack", str(tmp_path / "model.pt"), "--features", str(tmp_path / "features.toml")),
+        *("--samples", str(tmp_path / "samples.csv"), "--out", str(tmp_path / "all" / "churn")),
+    )
+    assert packed.exit_code == 0
+    assert "Packed version churn of all" in packed.stdout
+    assert "has no version that is a number" in packed.stderr
+    assert "The last two parts of --out are NAME/VERSION" in packed.stderr
+
+
 def test_what_can_not_be_packed_is_refused_in_a_sentence(
     model: Callable[..., Result], versions: Path, tmp_path: Path
 ) -> None:
