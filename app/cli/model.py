@@ -34,7 +34,7 @@ from ..version import FOR_PACKING
 from . import reports
 from .compare import compare, read_metrics
 from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
-from .printing import plain, print_json
+from .printing import counted, plain, print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -331,7 +331,8 @@ def pack(
     else:
         click.echo(
             f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
-            f"{len(manifest.features)} features, {len(manifest.classes)} classes."
+            f"{counted(len(manifest.features), 'feature')}, "
+            f"{counted(len(manifest.classes), 'class')}."
         )
 
 

@@ -40,6 +40,12 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if type(value) in (int, float) else str(value)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``count`` with ``noun``, in the plural unless there is one: 2 files, 1 class."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def size(count: int) -> str:
     """Return a number of bytes as people read it."""
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")

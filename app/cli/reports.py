@@ -17,7 +17,7 @@ from ..registry.release import Release
 from ..registry.repository import VersionSummary
 from ..registry.verification import Report, RuntimeReport
 from .compare import Comparison
-from .printing import number, plain, print_table, size
+from .printing import counted, number, plain, print_table, size
 
 
 def print_versions(summaries: Sequence[VersionSummary]) -> None:
@@ -130,8 +130,10 @@ def print_report(report: Report) -> None:
     if report.passed and report.manifest is not None:
         manifest = report.manifest
         click.echo(
-            f"Version {report.version} verifies: {len(manifest.files)} files, "
-            f"{len(manifest.features)} features, {len(manifest.classes)} classes."
+            f"Version {report.version} verifies: "
+            f"{counted(len(manifest.files), 'file')}, "
+            f"{counted(len(manifest.features), 'feature')}, "
+            f"{counted(len(manifest.classes), 'class')}."
         )
 
 

@@ -545,6 +545,15 @@ def test_a_path_without_a_version_is_told_when_it_is_packed(
     assert "The last two parts of --out are NAME/VERSION" in packed.stderr
 
 
+def test_one_of_a_thing_is_not_called_many(model: Callable[..., Result], versions: Path) -> None:
+    def onnx_alone(manifest: dict[str, Any]) -> None:
+        del manifest["files"]["model.pt"]
+
+    edit_manifest(versions / "2", onnx_alone)
+    (versions / "2" / "model.pt").unlink()
+    assert "verifies: 1 file, 3 features, 3 classes." in model("verify", "2").stdout
+
+
 def test_what_can_not_be_packed_is_refused_in_a_sentence(
     model: Callable[..., Result], versions: Path, tmp_path: Path
 ) -> None:
