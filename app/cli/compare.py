@@ -59,7 +59,10 @@ def read_metrics(url: str, api_key: str | None = None) -> str:
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         place = url.rpartition("@")[2]  # what stands before it may be a password
-        raise NothingToCompare(f"{place} can't be read: {reason}.") from error
+        hint = ""
+        if isinstance(reason, ConnectionRefusedError):
+            hint = " Is the service running there? --url names another place."
+        raise NothingToCompare(f"{place} can't be read: {reason}.{hint}") from error
     return text
 
 

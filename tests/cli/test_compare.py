@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,14 @@ def running(app: Flask) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Give a port on which nothing listens, and on which nothing else can begin to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
@@ -110,6 +119,17 @@ def test_an_address_that_can_not_be_read_is_refused(
     assert result.exit_code == 1
     assert url in result.output
     assert "Traceback" not in result.output
+
+
+def test_where_no_service_runs_the_option_for_another_place_is_named(
+    make_app: Make, versions: Path, closed_port: int
+) -> None:
+    write_release(versions, Release("1"))
+    app = make_app(MODEL__PATH=str(versions), SERVER__PORT=str(closed_port))
+    result = app.test_cli_runner().invoke(args=["model", "compare"])
+    assert result.exit_code == 1
+    assert f"http://127.0.0.1:{closed_port}/metrics can't be read" in result.output
+    assert "--url names another place" in result.output
 
 
 @pytest.mark.parametrize("labels", ['model="example"', 'model="example",role="stable"'])
