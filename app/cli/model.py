@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
@@ -49,6 +49,8 @@ def repository(name: str | None) -> Repository:
     settings = lantern.settings.model
     if name is None and lantern.settings.models_fault:
         raise BundleError(lantern.settings.models_fault)
+    if name is None and len(lantern.services) > 1:
+        _say_which(lantern.services_by_name)
     service = lantern.default_service if name is None else lantern.services_by_name.get(name)
     source = service.source if service else None
     directory = source.path if source else lantern.default_service.source.path.parent / str(name)
@@ -62,6 +64,11 @@ def repository(name: str | None) -> Repository:
     )
 
 
+def _say_which(names: Iterable[str]) -> None:
+    first, *others = names
+    click.echo(f"Model {first}. For another, give --model: {', '.join(others)}.", err=True)
+
+
 def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     if name is not None and not VERSION.fullmatch(name):
         raise click.BadParameter(f"must be the name of a directory of models: {VERSION_FORM}.")
@@ -72,6 +79,7 @@ model = AppGroup(
     "model",
     callback=print_anything,
     help="See, verify and compare the versions of a model, and change which of them serves.",
+    short_help="List, verify, compare and release versions.",
     epilog=EXIT_CODES,
 )
 
@@ -79,7 +87,6 @@ model = AppGroup(
 def command(name: str) -> Callable[[F], click.Command]:
     """Add a command to the group, in the application's context, whose errors are sentences.
 
-    short_help="List, verify, compare and release versions.",
     The function is given the `Repository` of ``--model``, then ``as_json``.
     """
 

@@ -580,8 +580,11 @@ def test_models_that_the_settings_name_are_reached_by_their_names(
 ) -> None:
     app = make_app(MODELS__A="models/campaign-response", MODELS__B=str(versions))
     runner = app.test_cli_runner()
-    assert len(runner.invoke(args=["model", "list"]).output.splitlines()) == 2
-    assert len(runner.invoke(args=["model", "list", "--model", "b"]).output.splitlines()) == 4
+    first = runner.invoke(args=["model", "list"])
+    assert len(first.stdout.splitlines()) == 2
+    assert first.stderr == "Model a. For another, give --model: b.\n"
+    second = runner.invoke(args=["model", "list", "--model", "b"])
+    assert (len(second.stdout.splitlines()), second.stderr) == (4, "")
 
 
 def test_a_version_that_the_service_could_not_run_is_not_promoted(
