@@ -17,6 +17,7 @@ from app.blueprints import health
 from app.http.body import reply
 from app.http.handlers import predict as predict_handler
 from app.http.routes import Description, Route, declare, declared, route
+from app.telemetry import metrics
 from tests.conftest import ROOT
 
 
@@ -80,8 +81,8 @@ def test_the_document_describes_it(make_extended: Callable[..., Flask]) -> None:
     assert document["components"]["schemas"]["Build"]["required"] == ["build"]
     by_name = document["paths"]["/models/{name}/build"]["get"]
     assert by_name["operationId"] == "build_by_name"
-    assert by_name["parameters"][0]["schema"]["enum"] == ["campaign-response"]
     assert by_name["summary"] == f"{operation['summary']} (model by name)"
+    assert by_name["parameters"][0]["schema"]["enum"] == ["campaign-response"]
 
 
 def test_the_fast_path_answers_what_has_a_handler_and_nothing_else(app: Flask) -> None:
@@ -124,3 +125,15 @@ def test_the_endpoint_that_the_documentation_adds_works(
     assert client.get("/health/models").get_json() == {"models": 1}
     document = client.get("/openapi.json").get_json()
     assert "Loaded" in document["components"]["schemas"]
+
+
+def test_the_metric_that_the_documentation_adds_is_counted(app: Flask) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    declaration, method = re.findall(r"```python\n([^`]*_refresh[^`]*)```", page)
+    own = app.extensions["lantern"].metrics
+    names = dict(vars(metrics))
+    exec(declaration, {"self": own})
+    exec(method, names)
+    names["cache_refreshed"](own, app.extensions["lantern"].default_service.loaded)
+    counted = 'lantern_cache_refreshes_total{model="campaign-response",version="1"} 1.0'
+    assert counted in app.test_client().get("/metrics").text
