@@ -78,8 +78,8 @@ class FeatureEncoder:
         self.width = len(self.names)
         self._lookalikes = {_appearance(name): name for name in self.names}
         self._known = frozenset(self.names)
-        self._nullable = np.array([feature.nullable for feature in features], dtype=bool)
-        self._types = _NUMBERS_AND_NULL if self._nullable.any() else _NUMBERS
+        self.nullable = np.array([feature.nullable for feature in features], dtype=bool)
+        self._types = _NUMBERS_AND_NULL if self.nullable.any() else _NUMBERS
         self.columns: Callable[[Any], tuple[Any, ...]] = (  # the values of a sample, in order
             itemgetter(*self.names)
             if self.width > 1
@@ -151,7 +151,7 @@ class FeatureEncoder:
             return wide.astype(np.float32)
         null = np.isnan(wide)
         if (
-            (null & ~self._nullable).any()
+            (null & ~self.nullable).any()
             or any(map(_is_nan, values))  # a NaN that was sent as a number
             or (magnitude >= FLOAT32_OVERFLOW).any()
         ):

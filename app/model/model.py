@@ -22,6 +22,7 @@ from .features import FeatureEncoder
 from .isolation import DEFAULT_LIMITS
 from .manifest import Golden
 from .runtime import Runtime
+from .signature import classifier_signature
 
 GOLDEN_TOLERANCE = 1e-5
 """How far a probability may lie from the one that was packed, absolutely."""
@@ -104,6 +105,7 @@ class Model:
         self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
         self.classes = bundle.manifest.classes
+        self.signature = classifier_signature(self.encoder.width, len(self.classes))
         self.cache = AnswerCache(cache_size) if cache_size else None
 
     def predict(self, row: NDArray[np.float32]) -> Prediction:

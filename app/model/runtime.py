@@ -71,6 +71,8 @@ class TorchRuntime:
 
     def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         torch = self._torch
+        if not matrix.flags.writeable:  # a view of a body, say; torch has no tensor of that kind
+            matrix = matrix.copy()
         with torch.inference_mode():
             logits = self._network(torch.from_numpy(matrix).to(self.device))
             probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()

@@ -1,0 +1,300 @@
+"""A request for inference: from the bytes of its body to named arrays.
+
+The body is JSON, and after it the data of those tensors that are binary. Members that are not known
+are ignored; what is known must be as the protocol says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import prod
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from ...model.signature import TensorSpec
+from .. import raw_json
+from .binary_data import decode_binary
+from .datatypes import DATATYPES, MAX_RANK, Array, Datatype, count_values
+from .errors import InvalidRequest, Path
+from .json_data import decode_json
+
+_MAX_OUTPUTS = 1000
+_NOTHING = Raw(b"null")
+_Count = Annotated[int, Meta(ge=0)]
+_NO_SHARED_MEMORY = "name shared memory, which is not supported; send the data in the body"
+
+
+class _InputParameters(Struct, gc=False):
+    binary_data_size: _Count | None = None
+    shared_memory_region: Raw | UnsetType = UNSET
+
+
+class _Input(Struct, gc=False):
+    name: str
+    shape: Annotated[list[_Count], Meta(max_length=MAX_RANK)]
+    datatype: str
+    parameters: _InputParameters | None = None
+    data: Raw = _NOTHING
+
+
+class _OutputParameters(Struct, gc=False):
+    binary_data: bool | None = None
+    classification: Annotated[int, Meta(ge=1)] | None = None
+    shared_memory_region: Raw | UnsetType = UNSET
+
+
+class _Output(Struct, gc=False):
+    name: str
+    parameters: _OutputParameters | None = None
+
+
+class _RequestParameters(Struct, gc=False):
+    binary_data_output: bool | None = None
+
+
+class _Request(Struct, gc=False):
+    inputs: list[_Input]
+    id: str | None = None
+    parameters: _RequestParameters | None = None
+    outputs: Annotated[list[_Output], Meta(max_length=_MAX_OUTPUTS)] | None = None
+
+
+class _IndexRequest(Struct, gc=False):
+    ready: bool | None = None
+
+
+_Kind = TypeVar("_Kind")
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_index_request = msgspec.json.Decoder(_IndexRequest).decode
+
+
+class InputTensor(Struct, frozen=True):
+    """A tensor of a request, at ``path`` of its JSON.
+
+    ``size`` is the product of its ``shape``. The values are not decoded before `read`.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    size: int
+    path: Path
+    data: Raw | memoryview
+
+    def read(self) -> Array:
+        """Return the values, in binary as a view of the body. Raises `InvalidRequest`."""
+        if isinstance(self.data, memoryview):
+            return decode_binary(self.data, self.shape, self.size, self.datatype, self.path)
+        path = (*self.path, "data")
+        return decode_json(self.data, self.shape, self.size, self.datatype, path)
+
+
+class RequestedOutput(Struct, frozen=True):
+    """An output to return, in binary if ``is_binary``.
+
+    If ``classes`` is not 0, it is that many classes with the largest values, instead of the values
+    (Triton's classification extension).
+    """
+
+    name: str
+    path: Path
+    is_binary: bool = False
+    classes: int = 0
+
+
+class InferenceRequest(Struct, frozen=True):
+    """The inputs for a model, and the outputs to return; all of them if none is listed.
+
+    ``is_binary`` is for outputs that are not listed.
+    """
+
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    id: str | None = None
+    is_binary: bool = False
+
+
+def decode_request(
+    body: bytes, json_bytes: int | None, specs: Sequence[TensorSpec], max_inputs: int
+) -> InferenceRequest:
+    """Return the request that ``body`` holds, the first ``json_bytes`` of which are JSON; all, if
+    it is None.
+
+    If it is 0, the body is the data of the one input of a model, whose inputs ``specs`` describe. A
+    request of more than ``max_inputs`` is not looked into. Raises `NotJson`, and `InvalidRequest`.
+    """
+    if json_bytes == 0:
+        return InferenceRequest((_only_input(memoryview(body), specs),))
+    if json_bytes is not None and json_bytes > len(body):
+        raise InvalidRequest.at(
+            (),
+            f"has {len(body):,} bytes, and Inference-Header-Content-Length says that "
+            f"{json_bytes:,} are JSON",
+        )
+    binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
+    request = _read(body if json_bytes is None else body[:json_bytes], _decode_request)
+    if len(request.inputs) > max_inputs:
+        raise InvalidRequest.at(
+            ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
+        )
+    is_binary = bool(request.parameters and request.parameters.binary_data_output)
+    return InferenceRequest(
+        tuple(_tensors(request.inputs, binary, has_binary=json_bytes is not None)),
+        tuple(_outputs(request.outputs or (), is_binary=is_binary)),
+        request.id,
+        is_binary,
+    )
+
+
+def wants_ready_only(body: bytes) -> bool:
+    """Return True if a request for the index of the repository is about what is ready alone.
+
+    Its body may be empty. Raises `NotJson` and `InvalidRequest`.
+    """
+    return bool(body) and _read(body, _decode_index_request).ready is True
+
+
+def _read(text: bytes, decode: Callable[[bytes], _Kind]) -> _Kind:
+    try:
+        if not text.isascii():
+            text.decode()  # what is skipped is not looked into
+        return decode(text)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raw_json.check(text)  # raises what is wrong with it, as elsewhere
+        raise raw_json.NotJson(str(error)) from None
+
+
+def _tensors(
+    inputs: Sequence[_Input], binary: memoryview, *, has_binary: bool
+) -> Iterator[InputTensor]:
+    """Yield the tensors of ``inputs``, of which ``binary`` has the data of some."""
+    _check_names("inputs", (each.name for each in inputs))
+    sizes = [
+        _bytes_sent(each, ("inputs", index), has_binary=has_binary)
+        for index, each in enumerate(inputs)
+    ]
+    total = sum(filter(None, sizes))
+    if total != len(binary):
+        raise InvalidRequest.at(
+            ("inputs",),
+            f"have a binary_data_size of {total:,} bytes in all, and {len(binary):,} bytes follow "
+            "the JSON",
+        )
+    begin = 0
+    for index, (each, bytes_sent) in enumerate(zip(inputs, sizes, strict=True)):
+        path = ("inputs", index)
+        datatype = DATATYPES.get(each.datatype)
+        if datatype is None:
+            raise InvalidRequest.at((*path, "datatype"), f"must be one of {', '.join(DATATYPES)}")
+        size = count_values(each.shape, datatype, (*path, "shape"))
+        data: Raw | memoryview = each.data
+        if bytes_sent is not None:
+            end = begin + bytes_sent
+            data, begin = binary[begin:end], end
+        yield InputTensor(each.name, datatype, tuple(each.shape), size, path, data)
+
+
+def _check_names(place: str, names: Iterable[str]) -> None:
+    """Raise `InvalidRequest` where two of the tensors at ``place`` have the same name."""
+    known: set[str] = set()
+    for index, name in enumerate(names):
+        if name in known:
+            raise InvalidRequest.at((place, index, "name"), "is that of an earlier one, too")
+        known.add(name)
+
+
+def _bytes_sent(sent: _Input, path: Path, *, has_binary: bool) -> int | None:
+    """Return how many bytes of binary data an input has; None if its data are in the JSON."""
+    parameters = sent.parameters
+    if parameters is not None and parameters.shared_memory_region is not UNSET:
+        raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+    bytes_sent = parameters.binary_data_size if parameters is not None else None
+    if bytes_sent is None:
+        if raw_json.is_null(sent.data):
+            raise InvalidRequest.at((*path, "data"), "is missing")
+        return None
+    if not raw_json.is_null(sent.data):
+        raise InvalidRequest.at((*path, "data"), "must be left out where binary_data_size is given")
+    if bytes_sent and not has_binary:
+        raise InvalidRequest.at(
+            (*path, "parameters", "binary_data_size"),
+            "takes the header Inference-Header-Content-Length: how many bytes of the body are JSON",
+        )
+    return bytes_sent
+
+
+def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
+    """Return the tensor that a body without JSON is."""
+    if len(specs) != 1:
+        raise InvalidRequest.at(
+            (), f"must begin with JSON, because the model has {len(specs)} inputs"
+        )
+    (spec,) = specs
+    datatype = DATATYPES[spec.datatype]
+    varying = spec.shape.count(-1)
+    row = count_values([max(each, 1) for each in spec.shape], datatype, ()) * datatype.itemsize
+    if varying > 1 or not row:
+        raise InvalidRequest.at((), f"must begin with JSON, which has the shape of {spec.name!r}")
+    if varying and len(data) % row:
+        raise InvalidRequest.at(
+            (), f"has {len(data):,} bytes, and {spec.name!r} takes a multiple of {row:,}"
+        )
+    shape = tuple(len(data) // row if each == -1 else each for each in spec.shape)
+    return InputTensor(spec.name, datatype, shape, prod(shape), (), data)
+
+
+def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> Iterator[RequestedOutput]:
+    _check_names("outputs", (each.name for each in outputs))
+    for index, each in enumerate(outputs):
+        path = ("outputs", index)
+        parameters = each.parameters or _OutputParameters()
+        if parameters.shared_memory_region is not UNSET:
+            raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+        asked = parameters.binary_data
+        yield RequestedOutput(
+            each.name,
+            path,
+            is_binary if asked is None else asked,
+            parameters.classification or 0,
+        )
+
+
+_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_WORDS = {
+    "array": "an array",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "an integer",
+    "null": "null",
+    "object": "an object",
+    "str": "a string",
+}
+
+
+def _explained(message: str) -> InvalidRequest:
+    """Return the error that msgspec words in ``message``, which is for programs."""
+    found = _MESSAGE.fullmatch(message)
+    assert found is not None
+    steps = _STEP.findall(found["place"] or "")
+    path: Path = tuple(name or int(index) for name, index in steps)
+    text: str = found["text"]
+    named = re.findall(r"`([^`]*)`", text)
+    if text.startswith("Object missing") and named:
+        return InvalidRequest.at((*path, named[0]), "is missing")
+    if text.startswith("Expected") and named:
+        kinds = [_WORDS.get(kind, kind) for kind in named[0].split(" | ")]
+        wanted = " or ".join(kinds)
+        if " of length <= " in text:
+            return InvalidRequest.at(path, f"must have {text.rpartition(' ')[2]} elements at most")
+        if " >= " in text:
+            least = text.rpartition(" ")[2]
+            return InvalidRequest.at(path, f"must be {wanted} of at least {least}")
+        sent = _WORDS.get(named[-1], named[-1])
+        return InvalidRequest.at(path, f"must be {wanted}" + f", not {sent}" * (len(named) > 1))
+    return InvalidRequest.at(path, f"is not as the protocol says: {text[:1].lower()}{text[1:]}")
