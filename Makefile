@@ -20,7 +20,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve wheel test test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
+.PHONY: help serve wheel test test-clients test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
     types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc
 
@@ -28,6 +28,7 @@ help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make wheel   build the package for pip into dist/"
 	@echo "make test    run everything: lint, types, tests"
+	@echo "make test-clients  ask it with the clients of Triton, KServe and MLServer"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which makes them twice as long"
 	@echo "make bench   measure it beside three FastAPI programs, and draw the pictures (20 minutes)"
@@ -51,6 +52,10 @@ wheel: $(DEVELOPMENT)
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
 	$(PYTEST) --numprocesses=auto
+
+# Each client has an environment of its own, which is made once: their libraries don't go together.
+test-clients: $(SERVING)
+	$(BIN)/python -m tests.clients
 
 # What the tests say must not depend on how fast the machine is. The processes end with the tests,
 # however those end.

@@ -13,18 +13,21 @@ from benchmarks.servers import PEER_NAMES, PEERS, VENVS
 def make_environments() -> None:
     """Make the environment of each peer that lacks one that fits its requirements.txt."""
     for name in PEER_NAMES:
-        requirements = PEERS / name / "requirements.txt"
-        directory = VENVS / name
-        stamp = directory / ".made-from"  # written last, so half an environment has none
-        wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
-        if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-            continue
-        print(f"Making the environment of the {name} peer", flush=True)
-        shutil.rmtree(directory, ignore_errors=True)
-        _run(sys.executable, "-m", "venv", str(directory))
-        pip = ("pip", "--disable-pip-version-check", "install", "--quiet")
-        _run(str(directory / "bin" / "python"), "-m", *pip, "-r", str(requirements))
-        stamp.write_text(wanted, encoding="utf-8")
+        make_environment(VENVS / name, PEERS / name / "requirements.txt")
+
+
+def make_environment(directory: Path, requirements: Path) -> None:
+    """Make an environment in ``directory``, unless one is there that fits ``requirements``."""
+    stamp = directory / ".made-from"  # written last, so half an environment has none
+    wanted = f"{sys.version}\n{requirements.read_text(encoding='utf-8')}"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    print(f"Making the environment {directory.name}", flush=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    _run(sys.executable, "-m", "venv", str(directory))
+    pip = ("pip", "--disable-pip-version-check", "install", "--quiet")
+    _run(str(directory / "bin" / "python"), "-m", *pip, "-r", str(requirements))
+    stamp.write_text(wanted, encoding="utf-8")
 
 
 def pins(name: str) -> dict[str, str]:

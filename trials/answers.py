@@ -21,6 +21,8 @@ _PROBLEM = {
     "request_id": str,
     "errors": list,
 }
+_FORMS = {PROBLEM_JSON: _PROBLEM, "application/json": _PROBLEM | {"error": str}}
+"""By the type of a refusal what it has; the latter is for the Open Inference Protocol's clients."""
 _ERROR = {"pointer": str, "detail": str}
 _PASSING = {
     408: {"request-timeout"},
@@ -69,7 +71,7 @@ def is_passing(answer: Answer) -> bool:
 
 def _fault_of_problem(answer: Answer) -> str | None:
     kinds = answer.all("content-type")
-    if kinds != [PROBLEM_JSON] or not answer.all("x-request-id"):
+    if len(kinds) != 1 or kinds[0] not in _FORMS or not answer.all("x-request-id"):
         return f"a refusal of {answer.status} is {kinds}, and no problem document with an id"
     if not answer.body:
         return None  # to a HEAD
@@ -77,7 +79,7 @@ def _fault_of_problem(answer: Answer) -> str | None:
         document = json.loads(answer.body)
     except ValueError:
         return f"a refusal of {answer.status} is no JSON"
-    fault = _misshapen(document, _PROBLEM)
+    fault = _misshapen(document, _FORMS[kinds[0]])
     if fault is None and document["status"] != answer.status:
         fault = f"it says {document['status']}"
     if fault is None:

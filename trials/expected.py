@@ -19,6 +19,7 @@ from benchmarks import payloads
 from trials.load import Item
 
 SINGLE, BATCH = "/predict", "/predict/batch"
+INFER = "/v2/models/campaign-response/infer"
 SURENESS = {"1": 1.0, "2": 1.05, "3": 0.9}
 """The versions, and by what the logits of the bundled network are multiplied in each."""
 

@@ -13,6 +13,7 @@ MODEL_VERSION = "X-Model-Version"
 FORWARDED_FOR = "X-Forwarded-For"
 FORWARDED_PREFIX = "X-Forwarded-Prefix"
 
+INFERENCE_HEADER_LENGTH = "Inference-Header-Content-Length"
 FEATURE_WARNINGS = "X-Feature-Warnings"
 RETRY_AFTER = "Retry-After"
 AUTHENTICATE = "WWW-Authenticate"

@@ -64,9 +64,14 @@ def live() -> Response:
 )
 def ready() -> Response:
     """Return 200 if every model is loaded and verified, and the worker is not about to stop."""
+    check_ready()
+    return reply(PROBE, {"status": "ready"})
+
+
+def check_ready() -> None:
+    """Raise `Draining`, or `ModelUnavailable`, if no requests are to be sent to this worker."""
     lantern = current_lantern()
     if lantern.draining():
         raise Draining
     for service in lantern.services:
         service.current()
-    return reply(PROBE, {"status": "ready"})

@@ -117,15 +117,11 @@ class AdmissionMiddleware:
     ) -> Iterable[bytes]:
         if rejection.reason:
             self._lantern.metrics.request_rejected(rejection.reason)
-        body = problem_document(
-            rejection.status,
-            str(rejection),
-            path=context.path,
-            request_id=context.request_id,
-            kind=rejection.kind,
+        body, media_type = problem_document(
+            rejection.status, str(rejection), context=context, kind=rejection.kind
         )
         headers = [
-            ("Content-Type", PROBLEM_JSON),
+            ("Content-Type", media_type),
             ("Content-Length", str(len(body))),
             *rejection.headers,
         ]

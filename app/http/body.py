@@ -1,9 +1,9 @@
-"""JSON bodies: read from requests within limits of size and time, and written with orjson."""
+"""Bodies: read from requests within limits of size and time, and JSON written with orjson."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -18,9 +18,11 @@ from werkzeug.exceptions import (
 )
 
 from .body_timeout import ReadDeadline, close_after_answer
+from .compression import ENCODINGS, NotInflatable, TooLarge, inflate
 from .extension import current_lantern
 
 JSON = "application/json"
+OCTETS = "application/octet-stream"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
 LONGEST_ECHO = 200
 """The most characters of a caller's input that an error message repeats."""
@@ -57,6 +59,36 @@ def read_json_body() -> bytes:
     return _read_body()
 
 
+def read_tensor_body() -> bytes:
+    """Return the body of the current request: JSON, tensors in binary, or both. It is inflated if
+    it is compressed.
+
+    Its Content-Type may be JSON, octet-stream or missing, whatever it holds: clients differ. Raises
+    as `read_json_body` does.
+    """
+    mimetype = request.mimetype
+    if mimetype not in ("", JSON, OCTETS) and not _SUFFIXED_JSON.fullmatch(mimetype):
+        raise UnsupportedMediaType(
+            f"The Content-Type must be {JSON} or {OCTETS}, not {mimetype[:LONGEST_ECHO]!r}."
+        )
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity", *ENCODINGS):
+        raise UnsupportedMediaType(
+            f"A body with Content-Encoding {encoding[:LONGEST_ECHO]!r} is not accepted; send it as "
+            f"{' or '.join(ENCODINGS)}, or uncompressed."
+        )
+    body = _read_body()
+    if encoding not in ENCODINGS:
+        return body
+    limit = current_lantern().settings.limits.max_body_bytes
+    try:
+        return inflate(body, encoding, limit)
+    except NotInflatable as error:
+        raise BadRequest(f"The body can't be inflated: {error}.") from error
+    except TooLarge as error:
+        raise _too_large(limit) from error
+
+
 def encode(schema: Schema, answer: object) -> bytes:
     """Return ``answer``, dumped by ``schema``, as JSON with a newline at its end."""
     return orjson.dumps(schema.dump(answer), option=orjson.OPT_APPEND_NEWLINE)
@@ -67,12 +99,19 @@ def reply(schema: Schema, answer: object, status: int = 200) -> Response:
     return Response(encode(schema, answer), status, mimetype=JSON)
 
 
-def reply_encoded(
-    body: bytes | Iterable[bytes], headers: Iterable[tuple[str, str]] = ()
-) -> Response:
-    """Return a response whose JSON is encoded already, or is encoded while it is sent."""
-    response = Response(body, mimetype=JSON)
-    response.headers.extend(headers)
+def reply_encoded(body: bytes) -> Response:
+    """Return a response whose JSON is encoded already."""
+    return Response(body, mimetype=JSON)
+
+
+def reply_answer(body: bytes | Iterable[bytes], headers: Sequence[tuple[str, str]]) -> Response:
+    """Return a response that is encoded already, or is encoded while it is sent.
+
+    The first of ``headers`` is its Content-Type.
+    """
+    (_, content_type), *more = headers
+    response = Response(body, content_type=content_type)
+    response.headers.extend(more)
     return response
 
 

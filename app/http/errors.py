@@ -27,10 +27,11 @@ from ..model.errors import (
     VersionNotLoaded,
 )
 from ..model.features import describe_mismatch
+from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
 from .body import LONGEST_ECHO
 from .context import current_context
-from .problems import PROBLEM_JSON, json_pointer, problem_document
+from .problems import is_open_inference, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
 
@@ -47,6 +48,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_redirect)
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
+    app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
@@ -62,10 +64,8 @@ def init_app(app: Flask) -> None:
 def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault] = ()) -> Response:
     """Return a problem document as the response to the current request."""
     context = current_context()
-    body = problem_document(
-        status, detail, path=context.path, request_id=context.request_id, kind=kind, faults=faults
-    )
-    return Response(body, status, mimetype=PROBLEM_JSON)
+    body, media_type = problem_document(status, detail, context=context, kind=kind, faults=faults)
+    return Response(body, status, mimetype=media_type)
 
 
 def _redirect() -> ResponseReturnValue | None:
@@ -103,23 +103,40 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
                 yield Fault(path, str(message).rstrip("."))
 
 
+def _invalid_request(error: InvalidRequest) -> Response:
+    first = error.faults[0]
+    place = json_pointer(first.path) or "The body"
+    more = f" ({len(error.faults) - 1} more in errors)" if len(error.faults) > 1 else ""
+    sentence = error.sentence or f"{place} {first.detail}{more}."
+    return problem(400, sentence, kind="invalid-request", faults=error.faults)
+
+
+def _rows_member() -> str:
+    """Return the member of the current request's JSON that has its rows."""
+    return "inputs" if is_open_inference(request.path) else "samples"
+
+
 def _batch_too_large(error: BatchTooLarge) -> Response:
     detail = f"has {error.rows:,} rows, which exceeds the limit of {error.limit:,}"
-    fault = Fault(("samples",), detail)
+    fault = Fault((_rows_member(),), detail)
     return problem(413, str(error), kind="batch-too-large", faults=[fault])
 
 
 def _answer_too_large(error: AnswerTooLarge) -> Response:
     detail = f"has {error.rows:,} rows; send at most {error.largest:,} in one request"
-    return problem(413, str(error), kind="answer-too-large", faults=[Fault(("samples",), detail)])
+    fault = Fault((_rows_member(),), detail)
+    return problem(413, str(error), kind="answer-too-large", faults=[fault])
 
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
         [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
     )
+    status = 422
+    if is_open_inference(request.path):  # which has no 422
+        paths, status = [("inputs",)], 400
     faults = [Fault(path, "the model's output is not finite") for path in islice(paths, MAX_FAULTS)]
-    return problem(422, str(error), kind="non-finite-output", faults=faults)
+    return problem(status, str(error), kind="non-finite-output", faults=faults)
 
 
 def _model_unavailable(error: ModelUnavailable) -> Response:

@@ -21,6 +21,7 @@ from ..registry.service import ModelService
 from ..registry.watcher import Watcher
 from ..settings import Settings
 from ..telemetry.metrics import Metrics
+from ..telemetry.statistics import InferenceStatistics
 from ..telemetry.versions import ServedVersions
 from .overload import WaitBudget
 
@@ -46,6 +47,7 @@ class Lantern:
     default_service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)
+    statistics: InferenceStatistics = field(init=False)
     watcher: Watcher | None = None
 
     @classmethod
@@ -85,6 +87,7 @@ class Lantern:
     def __post_init__(self) -> None:
         self.default_service = self.services[0]
         self.guard = Guard(self.settings)
+        self.statistics = InferenceStatistics(self.metrics.registry)
         self.routing_variable = environ_key(self.settings.release.routing_header)
 
     @property

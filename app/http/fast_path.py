@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 from ..access.header_names import REQUEST_ID
-from .body import JSON
 from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
 from .headers import PLAIN
@@ -40,7 +39,8 @@ class FastPath:
             found is None
             or found.route.handler is None
             or environ["REQUEST_METHOD"] != "POST"
-            or environ.get("CONTENT_TYPE") != JSON
+            or environ.get("CONTENT_TYPE", "") not in found.route.media_types
+            or found.is_pinned
             or not _is_plain_host(environ.get("HTTP_HOST", ""))
             or "HTTP_CONTENT_ENCODING" in environ
             or "HTTP_TRANSFER_ENCODING" in environ
@@ -68,7 +68,7 @@ class FastPath:
         # Not in the except clause: exceptions of Flask would get this one as their context.
         if context.failure is not None:
             return self._application(environ, start_response)
-        headers = [("Content-Type", JSON), *headers, *PLAIN, (REQUEST_ID, context.request_id)]
+        headers = [*headers, *PLAIN, (REQUEST_ID, context.request_id)]
         if isinstance(answer, StreamedResponse):
             start_response("200 OK", headers)
             return answer

@@ -22,12 +22,15 @@ from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
 from ..telemetry import predictions
+from .body import JSON
 from .context import RequestContext, StreamedResponse
 from .extension import Lantern
 
 Body = bytes | StreamedResponse
 Answer = tuple[Body, list[tuple[str, str]]]
-"""The JSON of a response, and its headers. A large one is streamed, and ends its context itself."""
+"""The body of a response, and its headers, Content-Type first. A large one is streamed, and ends
+its context itself.
+"""
 
 _PINNED_VERSION = environ_key(MODEL_VERSION)
 
@@ -62,8 +65,8 @@ def predict(
         if not prediction.was_cached:
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
-        _shadow(lantern, rollout, model, row, [prediction.probabilities])
-    return body, headers
+        offer_to_shadow(lantern, rollout, model, row, [prediction.probabilities])
+    return body, [("Content-Type", JSON), *headers]
 
 
 def predict_batch(
@@ -84,8 +87,8 @@ def predict_batch(
     body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
     context.rows = len(matrix)
     headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
-    _shadow(lantern, rollout, model, matrix, batch.probabilities)
-    return body, headers
+    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
+    return body, [("Content-Type", JSON), *headers]
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
@@ -102,7 +105,7 @@ def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tupl
     return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
 
 
-def _shadow(
+def offer_to_shadow(
     lantern: Lantern,
     rollout: Rollout,
     model: Model,
@@ -114,12 +117,15 @@ def _shadow(
         lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
 
 
-def choose(lantern: Lantern, rollout: Rollout, context: RequestContext) -> Model:
-    """Return the model for a request: the pinned version, or the one that its routing key selects.
+def choose(
+    lantern: Lantern, rollout: Rollout, context: RequestContext, version: str | None = None
+) -> Model:
+    """Return the model for a request: the version that its path or its header pins, or the one
+    that its routing key selects.
 
     Raises `VersionNotLoaded`.
     """
-    pin = context.environ.get(_PINNED_VERSION)
+    pin = version or context.environ.get(_PINNED_VERSION)
     if pin is not None:
         model = rollout.pinned(pin)
     elif rollout.candidate is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -81,6 +82,15 @@ def example_prediction(model: Model | None, sample: dict[str, float]) -> dict[st
         return None
     answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
     return answer
+
+
+def example_request(sample: Mapping[str, float]) -> dict[str, Any]:
+    """Return a request for inference about ``sample``, with one input for each feature."""
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in sample.items()
+    ]
+    return {"inputs": inputs}
 
 
 def describe_model(model: Model | None) -> str:

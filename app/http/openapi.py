@@ -18,18 +18,26 @@ from ..access.header_names import (
     API_KEY,
     AUTHORIZATION,
     FEATURE_WARNINGS,
+    INFERENCE_HEADER_LENGTH,
     MODEL_VERSION,
     REQUEST_TIMEOUT,
     RETRY_AFTER,
 )
 from ..model.model import Model
 from ..protocols.native.schemas import PROBLEM
+from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
 from ..settings import LimitSettings
 from ..version import __version__
 from .body import JSON
 from .handlers import largest_batch
-from .model_examples import describe_model, example_prediction, example_sample, features_schema
-from .problems import PROBLEM_JSON
+from .model_examples import (
+    describe_model,
+    example_prediction,
+    example_request,
+    example_sample,
+    features_schema,
+)
+from .problems import is_open_inference, problem_type
 from .routes import Description, Route
 
 _ERRORS = {
@@ -56,12 +64,26 @@ _VERSION = {
     "description": "The version of the model to use. It must be loaded, or the response is 404.",
     "schema": {"type": "string"},
 }
+_PATH_VERSION: dict[str, Any] = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "The version of the model to use. It must be loaded, or the response is 404.",
+    "schema": {"type": "string"},
+}
 _TIMEOUT = {
     "name": REQUEST_TIMEOUT,
     "in": "header",
     "description": "How many milliseconds the request may wait in the queue, if fewer than the "
     "server's own limit. If it would wait longer, the response is 503.",
     "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+}
+_JSON_BYTES = {
+    "name": INFERENCE_HEADER_LENGTH,
+    "in": "header",
+    "description": "How many bytes of the body are JSON, if tensors in binary follow; 0 if the "
+    "body is the data of the only input.",
+    "schema": {"type": "integer", "minimum": 0},
 }
 _ROUTING = {
     "in": "header",
@@ -123,11 +145,12 @@ def _schemas(routes: Iterable[Route]) -> Iterator[tuple[str, Schema]]:
     for route in routes:
         assert route.description is not None
         others = (schema for _, schema in route.description.also.values())
-        for schema in (route.description.schema, *others):
-            if schema is not None:
+        for schema in (route.description.schema, route.description.body, *others):
+            if isinstance(schema, Schema):
                 found[_name_of(schema)] = schema
+    for schema in (PROBLEM, OPEN_INFERENCE_ERROR):
+        found[_name_of(schema)] = schema
     yield from found.items()
-    yield _name_of(PROBLEM), PROBLEM
 
 
 def _name_of(schema: Schema) -> str:
@@ -143,17 +166,20 @@ def describe_access(document: dict[str, Any], guard: Guard) -> None:
         scope = guard.required_scope(rule)
         for operation in operations.values():
             responses = operation["responses"]
+            refused: dict[str, str] = {}
             if scope != OPEN:
                 operation["security"] = [{name: []} for name in _SECURITY_SCHEMES]
-                responses |= _problem("400", _or(responses, "400", "Two different keys were sent."))
-                responses |= _problem("401", "The API key is missing, unknown, revoked or expired.")
-                responses |= _problem(
-                    "503", _or(responses, "503", "The server can't read its keys.")
-                )
+                refused |= {
+                    "400": _or(responses, "400", "Two different keys were sent."),
+                    "401": "The API key is missing, unknown, revoked or expired.",
+                    "503": _or(responses, "503", "The server can't read its keys."),
+                }
             if scope not in (OPEN, ANY_KEY):
-                responses |= _problem("403", f"The API key lacks the scope {scope}.")
+                refused["403"] = f"The API key lacks the scope {scope}."
             if guard.has_rate_limit and guard.is_rate_limited(rule):
-                responses |= _problem("429", "The caller's rate limit is exceeded.")
+                refused["429"] = "The caller's rate limit is exceeded."
+            responses |= {status: _problem(rule, reason) for status, reason in refused.items()}
+            if "429" in refused:
                 responses["429"]["headers"] = _RETRY_AFTER
 
 
@@ -182,27 +208,32 @@ class OperationBuilder:
             "version": _VERSION,
             "routing": _ROUTING | {"name": routing_header},
             "timeout": _TIMEOUT,
+            "json_bytes": _JSON_BYTES,
         }
         self._sample = example_sample(model)
         self._prediction = example_prediction(model, self._sample)
+        self._version_example = {"example": model.version} if model else {}
 
     def operation(self, name: str, route: Route, rule: str) -> dict[str, Any]:
         """Return the operation of the view ``name`` for one rule of its route."""
         description = route.description
         assert description is not None
-        is_by_name = "<name>" in rule
+        takes_name, takes_version = "<name>" in rule, "<version>" in rule
+        is_by_name = takes_name and "<name>" not in route.rules[0]
         parameters = [self._parameters[each] for each in description.parameters]
-        if is_by_name:
+        if takes_version:
+            parameters.insert(0, _PATH_VERSION | self._version_example)
+        if takes_name:
             parameters.insert(0, self._name_parameter())
         operation: dict[str, Any] = {
             "summary": description.summary + " (model by name)" * is_by_name,
             "tags": [description.tag],
-            "operationId": name + "_by_name" * is_by_name,
+            "operationId": name + "_by_name" * is_by_name + "_of_version" * takes_version,
             **({"parameters": parameters} if parameters else {}),
         }
         if description.body is not None:
-            operation["requestBody"] = self._body(description.body, is_by_name=is_by_name)
-        operation["responses"] = self._responses(description)
+            operation["requestBody"] = self._request_body(description, is_by_name=takes_name)
+        operation["responses"] = self._responses(description, rule)
         return operation
 
     def _name_parameter(self) -> dict[str, Any]:
@@ -214,6 +245,18 @@ class OperationBuilder:
             "required": True,
             "schema": {"type": "string"} | known,
         }
+
+    def _request_body(self, description: Description, *, is_by_name: bool) -> dict[str, Any]:
+        body = description.body
+        assert body is not None
+        if isinstance(body, str):
+            return self._body(body, is_by_name=is_by_name)
+        content: dict[str, Any] = {JSON: {"schema": _reference(body)}}
+        if body is INFERENCE_REQUEST and self._sample:
+            content[JSON]["example"] = example_request(self._sample)
+        for media_type in description.body_types:
+            content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+        return {"required": description.requires_body, "content": content}
 
     def _body(self, member: str, *, is_by_name: bool) -> dict[str, Any]:
         is_any = is_by_name and len(self._names) > 1
@@ -232,7 +275,7 @@ class OperationBuilder:
             example = example and [example] * 2
         return _body(member, schema, example)
 
-    def _responses(self, description: Description) -> dict[str, Any]:
+    def _responses(self, description: Description, rule: str) -> dict[str, Any]:
         content: dict[str, Any] = {}
         if description.schema is not None:
             content[JSON] = {"schema": _reference(description.schema)}
@@ -247,7 +290,7 @@ class OperationBuilder:
         }
         if description.body is not None:
             answer["headers"] = _WARNINGS
-        responses = {"200": answer, **_problems(*description.errors)}
+        responses = {"200": answer, **_problems(rule, description.errors)}
         for status, (explains, schema) in description.also.items():
             content = {JSON: {"schema": _reference(schema)}}
             responses[str(status)] = {"description": explains, "content": content}
@@ -255,7 +298,7 @@ class OperationBuilder:
 
     def _example_of(self, description: Description) -> dict[str, Any] | None:
         prediction = self._prediction
-        if description.body is None or prediction is None:
+        if not isinstance(description.body, str) or prediction is None:
             return None
         if description.body == "features":
             return prediction
@@ -266,20 +309,23 @@ class OperationBuilder:
         }
 
 
-def _reference(schema: Schema) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{_name_of(schema)}"}
+def _reference(schema: Schema) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{_name_of(schema)}"}
+    return {"type": "array", "items": reference} if schema.many else reference
 
 
-def _problems(*statuses: int) -> dict[str, Any]:
-    described: dict[str, Any] = {}
-    for status in statuses:
-        described |= _problem(str(status), _ERRORS.get(status, HTTPStatus(status).phrase))
-    return described
+def _problems(rule: str, statuses: Iterable[int]) -> dict[str, Any]:
+    described = ((status, _ERRORS.get(status, HTTPStatus(status).phrase)) for status in statuses)
+    return {str(status): _problem(rule, description) for status, description in described}
 
 
-def _problem(status: str, description: str) -> dict[str, Any]:
-    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": description, "content": content}}
+def _problem(rule: str, description: str) -> dict[str, Any]:
+    """Return the response of a problem document to a request for ``rule``."""
+    schema = OPEN_INFERENCE_ERROR if is_open_inference(rule) else PROBLEM
+    return {
+        "description": description,
+        "content": {problem_type(rule): {"schema": _reference(schema)}},
+    }
 
 
 def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:

@@ -5,44 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from itertools import islice
+from typing import Any
 
 import orjson
 
 from ..model.errors import MAX_FAULTS, Fault
-from .body import LONGEST_ECHO
+from .body import JSON, LONGEST_ECHO
+from .context import RequestContext
 
 PROBLEM_JSON = "application/problem+json"
+_OPEN_INFERENCE = "/v2"
 _TYPE = "urn:lantern:problem:"
+
+
+def is_open_inference(path: str) -> bool:
+    """Return True if ``path``, without the prefix, is one of the Open Inference Protocol."""
+    return path == _OPEN_INFERENCE or path.startswith(_OPEN_INFERENCE + "/")
+
+
+def problem_type(path: str) -> str:
+    """Return the media type of a problem at ``path``, without the prefix."""
+    return JSON if is_open_inference(path) else PROBLEM_JSON
 
 
 def problem_document(
     status: int,
     detail: str,
     *,
-    path: str,
-    request_id: str,
+    context: RequestContext,
     kind: str = "",
     faults: Iterable[Fault] = (),
-) -> bytes:
-    """Return a problem document as JSON. Its type ends with ``kind``, by default the status's name.
+) -> tuple[bytes, str]:
+    """Return a problem document as JSON, and its media type. Its own type ends with ``kind``, by
+    default the status's name.
 
-    ``path`` and ``request_id`` are those of the request.
+    For clients of the Open Inference Protocol it is also the error that they know.
     """
     title = HTTPStatus(status).phrase
-    document = {
+    document: dict[str, Any] = {
         "type": _TYPE + (kind or title.lower().replace(" ", "-")),
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": path[:LONGEST_ECHO],
-        "request_id": request_id,
+        "instance": context.path[:LONGEST_ECHO],
+        "request_id": context.request_id,
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}
             for fault in islice(faults, MAX_FAULTS)
         ],
     }
+    media_type = problem_type(context.environ.get("PATH_INFO", ""))
+    if media_type == JSON:
+        document["error"] = detail
     # By the schema `PROBLEM`, but not dumped by it: most errors occur under the highest load.
-    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), media_type
 
 
 def json_pointer(path: Sequence[str | int]) -> str:

@@ -6,6 +6,7 @@ path the handler, and the OpenAPI document the description.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -16,12 +17,14 @@ from marshmallow import Schema
 
 from ..access.guard import Access
 from ..registry.service import ModelService
+from .body import JSON
 
 View = TypeVar("View", bound=Callable[..., Any])
 Handler = Callable[..., Any]
 
 PREDICTION_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503)
 _DECLARED = "lantern.routes"
+_VERSION = re.compile(r"(/models/[^/]+)/versions/[^/]+")
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -30,17 +33,20 @@ class Description:
     """The description of a route in the OpenAPI document.
 
     ``schema`` is that of the response, and ``explains`` describes it; the default is the summary.
-    ``body`` is the member of the request's JSON, and ``parameters`` are names of parameters in
-    `app.http.openapi`. ``errors`` are the statuses whose body is a problem document, and ``also``
-    maps other statuses to a description and a schema. ``media_types`` are those of the response
-    beside JSON, or all of them if there is no schema.
+    ``body`` is the member of the request's JSON, or its schema; ``body_types`` are further media
+    types of it, and ``requires_body`` is False if it may be missing. ``parameters`` are names of
+    parameters in `app.http.openapi`. ``errors`` are the statuses whose body is a problem document,
+    and ``also`` maps other statuses to a description and a schema. ``media_types`` are those of the
+    response beside JSON, or all of them if there is no schema.
     """
 
     summary: str
     tag: str
     schema: Schema | None = None
     explains: str = ""
-    body: Literal["features", "samples"] | None = None
+    body: Literal["features", "samples"] | Schema | None = None
+    requires_body: bool = True
+    body_types: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     errors: tuple[int, ...] = (500,)
     also: Mapping[int, tuple[str, Schema]] = field(default_factory=dict)
@@ -52,14 +58,16 @@ class Route:
     """The declaration of an endpoint.
 
     A rule with ``<name>`` is for the model of that name, one without for the default model.
-    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view; see
-    `app.http.handlers`. A route without a ``description`` is not in the OpenAPI document.
+    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view, if
+    the body has one of ``media_types``; see `app.http.handlers`. A route without a ``description``
+    is not in the OpenAPI document.
     """
 
     access: Access
     rules: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("GET",)
     handler: Handler | None = None
+    media_types: tuple[str, ...] = (JSON,)
     description: Description | None = None
 
 
@@ -69,14 +77,19 @@ def route(
     access: Access,
     methods: tuple[str, ...] = ("GET",),
     handler: Handler | None = None,
+    media_types: tuple[str, ...] = (JSON,),
     description: Description | None = None,
 ) -> Callable[[View], View]:
     """Register a view for ``rules`` on ``blueprint``, and declare its `Route`."""
 
     def register(view: View) -> View:
         for rule in rules:
-            blueprint.add_url_rule(rule, view.__name__, view, methods=methods)
-        declared = Route(access, rules, methods, handler, description)
+            # With or without the last slash, because not every client follows a redirect.
+            strict = False if rule.endswith("/") else None
+            blueprint.add_url_rule(
+                rule, view.__name__, view, methods=methods, strict_slashes=strict
+            )
+        declared = Route(access, rules, methods, handler, media_types, description)
         endpoint = f"{blueprint.name}.{view.__name__}"
         blueprint.record(lambda state: declare(state.app, {endpoint: declared}))
         return view
@@ -104,18 +117,22 @@ def access_by_rule(app: App) -> Iterator[tuple[str, Access]]:
 
 
 class Found(NamedTuple):
-    """The route of a path: its rule, its declaration, and the service that it is for."""
+    """The route of a path: its rule, its declaration, and the service that it is for.
+
+    ``is_pinned`` is True if the path also has a version of the model.
+    """
 
     rule: str
     route: Route
     service: ModelService
+    is_pinned: bool = False
 
 
 class RouteTable:
     """Finds the declared routes of ``app`` by their paths, in a dictionary.
 
-    It has the paths of rules without variables, and those of the models whose names are known yet.
-    A path that is not found may still match in Flask.
+    It has the paths of rules without variables, and those of the models whose names are known yet,
+    with any version. A path that is not found may still match in Flask.
     """
 
     def __init__(self, app: App, services: Collection[ModelService]) -> None:
@@ -138,7 +155,9 @@ class RouteTable:
             self._add_named()
         found = self._found.get(path)
         if found is None and path.startswith("//"):  # werkzeug takes them for one slash
-            return self._found.get("/" + path.lstrip("/"))
+            return self.find("/" + path.lstrip("/"))
+        if found is None and "/versions/" in path:
+            found = self._found.get(_VERSION.sub(r"\1/versions/<version>", path, count=1))
         return found
 
     def declares(self, rule: str) -> bool:
@@ -150,8 +169,8 @@ class RouteTable:
             self._unnamed.remove(service)
             for rule, route in self._rules:
                 path = rule.replace("<name>", service.name)
-                if path != rule and "<" not in path:
-                    self._found[path] = Found(rule, route, service)
+                if path != rule:
+                    self._found[path] = Found(rule, route, service, "<version>" in path)
 
 
 def may_take_body(method: str) -> bool:

@@ -34,7 +34,7 @@ P = ParamSpec("P")
 log = logging.getLogger("lantern.metrics")
 
 
-def _harmless(record: Callable[P, None]) -> Callable[P, None]:
+def harmless(record: Callable[P, None]) -> Callable[P, None]:
     """Log the first failure of a kind to record a metric, so that no request fails for it."""
 
     @wraps(record)
@@ -189,18 +189,18 @@ class Metrics(Observer, ShadowObserver):
     ) -> Callable[..., HistogramSeries]:
         return cache(Histogram(name, help, labels, buckets=buckets, registry=self.registry).labels)
 
-    @_harmless
+    @harmless
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests(method, route, status).inc()
         self._seconds(route).observe(seconds)
 
-    @_harmless
+    @harmless
     def request_rejected(self, reason: str) -> None:
         """Count a request that was rejected because of overload."""
         self._rejected_requests(reason).inc()
 
-    @_harmless
+    @harmless
     def in_flight(self, requests: float) -> None:
         """Set how many requests are queued or served in this process."""
         self._in_flight.set(requests)
@@ -209,12 +209,12 @@ class Metrics(Observer, ShadowObserver):
         """Return how many requests are queued or served in this process, as last set."""
         return self._in_flight.get()
 
-    @_harmless
+    @harmless
     def in_flight_changed(self, by: int) -> None:
         """Change the number of requests in flight by 1 or -1."""
         self._in_flight.inc(by)
 
-    @_harmless
+    @harmless
     def predicted(
         self, model: Model, classes: Mapping[str, int], outside: Mapping[str, int]
     ) -> None:
@@ -226,12 +226,12 @@ class Metrics(Observer, ShadowObserver):
         for feature, values in outside.items():
             self._out_of_range(name, version, feature).inc(values)
 
-    @_harmless
+    @harmless
     def prediction_timed(self, model: Model, seconds: float) -> None:
         """Observe how long a prediction took, to compare the stable version and a candidate."""
         self._prediction_seconds(model.name, model.version).observe(seconds)
 
-    @_harmless
+    @harmless
     def compared(self, pair: Pair, result: ShadowResult) -> None:
         """Count the results of a shadow beside the stable version."""
         labels = pair.model, pair.stable, pair.candidate
@@ -246,20 +246,20 @@ class Metrics(Observer, ShadowObserver):
         if result.compared:
             self._difference(*labels).inc(result.difference)
 
-    @_harmless
+    @harmless
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
         """Observe how long a shadow and the stable version take for one row."""
         self._prediction_seconds(stable.name, stable.version).observe(timing.stable)
         self._prediction_seconds(candidate.name, candidate.version).observe(timing.candidate)
 
-    @_harmless
+    @harmless
     def cache_looked_up(self, model: Model, *, hit: bool, rows: int) -> None:
         """Count a lookup in the prediction cache, which now has ``rows``."""
         self._lookups(model.name, model.version, "hit" if hit else "miss").inc()
         if not hit:
             self._cached_rows(model.name, model.version).set(rows)
 
-    @_harmless
+    @harmless
     def lines_dropped(self, stream: str, lines: int) -> None:
         """Count log lines that could not be written to ``stream``."""
         self._lines_dropped(stream).inc(lines)
@@ -269,7 +269,7 @@ class Metrics(Observer, ShadowObserver):
     def loaded(self, model: Model, seconds: float) -> None:
         self._load_seconds(model.name, model.version).set(seconds)
         if isinstance(model.runtime, BatchingRuntime):
-            model.runtime.on_run = _harmless(self._batch_rows(model.name, model.version).observe)
+            model.runtime.on_run = harmless(self._batch_rows(model.name, model.version).observe)
 
     def served(self, rollout: Rollout) -> None:
         name = rollout.stable.name

@@ -84,7 +84,9 @@ def test_the_kinds_are_kserves(service: Document, runtime: Document, short: Docu
     assert service["kind"] == short["kind"] == "InferenceService"
     assert runtime["apiVersion"] == "serving.kserve.io/v1alpha1"
     assert runtime["kind"] == "ServingRuntime"
-    assert set(runtime["spec"]) == {"supportedModelFormats", "containers", "volumes"}
+    of_kserve = {"supportedModelFormats", "protocolVersions"}
+    assert set(runtime["spec"]) == of_kserve | {"containers", "volumes"}
+    assert runtime["spec"]["protocolVersions"] == ["v2"]
 
 
 def test_the_short_service_is_of_the_runtime(runtime: Document, short: Document) -> None:
@@ -177,7 +179,12 @@ def test_the_readme_says_which_paths_answer(server: Server, sample: dict[str, fl
         "predict": {"features": sample},
         "batch": {"samples": [sample]},
         ":predict": {"instances": [list(sample.values())]},
-        "infer": {"inputs": []},
+        "infer": {
+            "inputs": [
+                {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+                for name, value in sample.items()
+            ]
+        },
     }
     for method, path, answer in rows:
         body = next((b for end, b in bodies.items() if path.endswith(end)), None)

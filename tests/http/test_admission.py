@@ -438,6 +438,7 @@ def test_a_preflight_needs_no_key_and_says_what_may_be_sent(
     assert "POST" in response.headers["Access-Control-Allow-Methods"]
     allowed = response.headers["Access-Control-Allow-Headers"].split(", ")
     assert {"Authorization", "X-API-Key", "Content-Type", "X-Customer"} <= set(allowed)
+    assert "Inference-Header-Content-Length" in allowed
     stranger = client.options("/predict", headers=PREFLIGHT | {"Origin": "https://evil.example"})
     assert stranger.status_code == 401
     assert "Access-Control-Allow-Origin" not in stranger.headers
@@ -511,4 +512,4 @@ def test_the_document_describes_keys_only_where_they_are_required(
             assert ("security" in operation) is (need != OPEN), path
             assert ("401" in statuses) is (need != OPEN)
             assert ("403" in statuses) is (need not in (OPEN, ANY_KEY))
-            assert ("429" in statuses) is (not path.startswith("/health"))
+            assert ("429" in statuses) is (not path.startswith(("/health", "/v2/health")))

@@ -25,6 +25,7 @@ from app.model.errors import MAX_FAULTS, Fault
 from app.protocols.native.schemas import RequestBody
 from app.settings import load_settings
 from tests.http.test_fast_path import environ_of
+from trials.expected import INFER
 from trials.fuzz.costs import SHAPES, VALID, Shape
 
 SIZE = 400_000
@@ -143,7 +144,9 @@ def test_no_more_faults_are_made_than_are_told(
     assert len(json.loads(sent).get("errors", ())) <= MAX_FAULTS
 
 
-@shapes
+@pytest.mark.parametrize(
+    "shape", [each for each in SHAPES if each.path != INFER], ids=lambda shape: shape.name
+)
 def test_a_body_is_read_once(service: Flask, shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by the fast path and again by Flask; and never into a document of Python's."""
     loads: list[bytes] = []

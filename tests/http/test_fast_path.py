@@ -118,7 +118,19 @@ bodies = st.one_of(
     st.binary(max_size=20),
     st.just(b" " * 3001),
 )
+
+
+def tensors(sample: dict[str, float]) -> dict[str, Any]:
+    inputs = [
+        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        for name, value in sample.items()
+    ]
+    return {"id": "same", "inputs": inputs}
+
+
 good = st.one_of(
+    st.builds(lambda s: ("/v2" + NAMED + "/infer", tensors(s)), plain_samples),
+    st.builds(lambda s: ("/v2" + NAMED + "/versions/1/infer", tensors(s)), plain_samples),
     st.builds(lambda s: ("/predict", {"features": s}), plain_samples),
     st.builds(lambda s: (NAMED + "/predict", {"features": s}), plain_samples),
     st.builds(lambda s: (NAMED + "/batch", {"samples": [s]}), plain_samples),

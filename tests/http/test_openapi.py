@@ -40,6 +40,22 @@ def test_the_examples_of_the_document_are_accepted(client: FlaskClient) -> None:
             assert one["probabilities"] == other["probabilities"]
 
 
+def test_the_example_of_the_protocol_is_accepted(client: FlaskClient) -> None:
+    document = client.get("/openapi.json").get_json()
+    for rule in ("", "/versions/{version}"):
+        operation = document["paths"][f"/v2/models/{{name}}{rule}/infer"]["post"]
+        examples = {each["name"]: each.get("example") for each in operation["parameters"]}
+        path = f"/v2/models/campaign-response{rule}/infer".format(version=examples.get("version"))
+        body = operation["requestBody"]["content"]["application/json"]["example"]
+        assert client.post(path, json=body).status_code == 200
+
+
+def test_every_operation_has_a_name_of_its_own(client: FlaskClient) -> None:
+    paths = client.get("/openapi.json").get_json()["paths"]
+    names = [each["operationId"] for operations in paths.values() for each in operations.values()]
+    assert len(set(names)) == len(names)
+
+
 def test_every_route_is_described_or_belongs_to_the_documentation(client: FlaskClient) -> None:
     described = set(client.get("/openapi.json").get_json()["paths"])
     rules = client.application.url_map.iter_rules()

@@ -16,7 +16,7 @@ from app.access.keys import METRICS, create_key
 from app.blueprints import health
 from app.http.body import reply
 from app.http.handlers import predict as predict_handler
-from app.http.routes import Description, Route, declare, declared, route
+from app.http.routes import Description, Route, RouteTable, declare, declared, route
 from app.telemetry import metrics
 from tests.conftest import ROOT
 
@@ -93,7 +93,23 @@ def test_the_fast_path_answers_what_has_a_handler_and_nothing_else(app: Flask) -
     assert handlers.keys() == {
         *("/predict", "/models/<name>/predict"),
         *("/predict/batch", "/models/<name>/predict/batch"),
+        *("/v2/models/<name>/infer", "/v2/models/<name>/versions/<version>/infer"),
     }
+
+
+def test_a_path_with_a_version_is_found_as_one_without(app: Flask) -> None:
+    table = RouteTable(app, app.extensions["lantern"].services)
+    app.extensions["lantern"].default_service.load()
+    for path in ("/v2/models/campaign-response/infer", "/v2/models/campaign-response/ready"):
+        found = table.find(path)
+        pinned = table.find(path.replace("-response", "-response/versions/versions"))
+        assert found is not None
+        assert pinned is not None
+        assert (found.route, found.service) == (pinned.route, pinned.service)
+        assert (found.is_pinned, pinned.is_pinned) == (False, True)
+    assert table.find("/v2/models/another/versions/1/infer") is None
+    assert table.find("/v2/models/campaign-response/versions/1") is not None
+    assert table.find("/v2/models/campaign-response/versions/1/2/infer") is None
 
 
 def test_every_path_without_a_name_has_one_with_a_name(app: Flask) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app import create_app
-from app.http.problems import PROBLEM_JSON, problem_document
+from app.http.context import RequestContext
+from app.http.problems import problem_document
 
 _kept: list[object] = []
 _numbers = itertools.count(1)
@@ -90,9 +91,10 @@ class Busy(Faulty):
         number = next(_numbers)
         if environ["PATH_INFO"].endswith(("/predict", "/batch")) and number % 5 == 0:
             status, kind, fields = _REFUSALS[number // 5 % len(_REFUSALS)]
-            body = problem_document(int(status[:3]), "a", path="a", request_id="a", kind=kind)
-            length = [("Content-Type", PROBLEM_JSON), ("Content-Length", str(len(body)))]
-            start_response(status, [*length, ("X-Request-ID", "a"), *fields])
+            context = RequestContext(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
+            body, media_type = problem_document(int(status[:3]), "a", context=context, kind=kind)
+            length = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
+            start_response(status, [*length, ("X-Request-ID", context.request_id), *fields])
             return [body]
         return self._lantern(environ, start_response)
 

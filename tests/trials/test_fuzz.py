@@ -87,10 +87,11 @@ def test_schemathesis_is_contradicted_about_refusals_of_the_moment_alone() -> No
     of_the_form = UndefinedStatusCode(
         operation="a", status_code=503, defined_status_codes=[], allowed_status_codes=[], message=""
     )
-    assert not filter_failure(None, of_the_request, None, response)
-    assert filter_failure(None, of_the_form, None, response)
+    case = SimpleNamespace(path="/predict", headers={})
+    assert not filter_failure(None, of_the_request, case, response)
+    assert filter_failure(None, of_the_form, case, response)
     response.content = refusal(503, "model-unavailable").partition(b"\r\n\r\n")[2]
-    assert filter_failure(None, of_the_request, None, response)
+    assert filter_failure(None, of_the_request, case, response)
 
 
 def test_the_same_seed_makes_the_same_requests_and_each_can_be_made_alone() -> None:

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
 from benchmarks import payloads
-from trials.expected import BATCH, SINGLE
+from trials.expected import BATCH, INFER, SINGLE
 
 MAX_TIMES = 5.0
 """How many times the CPU of a valid batch, per byte, any body may cost."""
@@ -96,6 +96,11 @@ def _deep(opening: bytes, depth: int, middle: bytes, closing: bytes) -> bytes:
     return opening * depth + middle + closing * depth
 
 
+def _tensor(shape: bytes) -> bytes:
+    return b'{"inputs":[{"name":"features","datatype":"FP32","shape":%b,"data":[' % shape
+
+
+_INPUT = b'{"name":"%x","shape":[],"datatype":"INT8","data":[1]},'
 SHAPES = (
     Shape("unknown names", SINGLE, b'{"features":{', b'"%x":0,', b"}}"),
     Shape("as many as are looked at", SINGLE, b'{"features":{', b'"%x":0,', b"}}", 50_000),
@@ -136,6 +141,17 @@ SHAPES = (
     Shape("wide characters", SINGLE, b'{"features":{"', "😀".encode(), b'":1}}'),
     Shape("accents", SINGLE, b'{"features":{', "\"a\u0301g\u0308e%x\":1,".encode(), b"}}", 50_000),
     Shape("blanks", SINGLE, b"", b" ", b""),
+    Shape("too many numbers", INFER, _tensor(b"[2,6]"), b"1,", b"]}]}"),
+    Shape("10,000 rows of null", INFER, _tensor(b"[10000,6]"), b"null,", b"]}]}", 60_000),
+    Shape("10,000 rows of digits", INFER, _tensor(b"[10000,6]"), b"0.3000000001,", b"]}]}", 60_000),
+    Shape("rows as strings", INFER, _tensor(b"[10000,6]"), b'"1",', b"]}]}", 60_000),
+    Shape("arrays for numbers", INFER, _tensor(b"[2,6]"), b"[],", b"]}]}"),
+    Shape("many dimensions", INFER, b'{"inputs":[{"name":"features","shape":[', b"1,", b"]}]}"),
+    Shape("many inputs", INFER, b'{"inputs":[', _INPUT, b"]}"),
+    Shape("one input again", INFER, b'{"inputs":[', _INPUT.replace(_NUMBER, b"age"), b"]}", 100),
+    Shape("empty inputs", INFER, b'{"inputs":[', b"{},", b"]}"),
+    Shape("many outputs", INFER, b'{"inputs":[],"outputs":[', b'{"name":"%x"},', b"]}"),
+    Shape("unknown members of a request", INFER, b'{"inputs":[],', b'"%x":[{}],', b"}"),
     Shape("a byte order mark", BATCH, b'\xef\xbb\xbf{"samples":[', ROW + b",", b"]}"),
 )  # fmt: skip
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+import orjson
+
 from benchmarks import payloads
 from tests.worker.mutate import mutant
 from tests.worker.wire import chunked, request
-from trials.expected import BATCH, SINGLE, post
+from trials.expected import BATCH, INFER, SINGLE, post
 from trials.fuzz.conversations import Conversation
 
 _PIPELINED = 16
@@ -32,8 +34,17 @@ def valid_requests() -> list[bytes]:
     """Return requests of every kind that the service takes, for a mutator to begin with."""
     samples = payloads.golden_samples()
     single, batch = payloads.single(samples[0]), payloads.batch(samples[:3])
+    tensors = orjson.dumps(
+        {
+            "inputs": [
+                {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+                for name, value in samples[0].items()
+            ]
+        }
+    )
     json_field = "Content-Type: application/json"
-    gets = ("/", "/health", "/health/live", "/health/ready", "/model/info", "/models", "/metrics")
+    health = ("/health", "/health/live", "/health/ready")
+    gets = ("/", *health, "/model/info", "/models", "/metrics", "/v2")
     return [
         post(SINGLE, single),
         post(SINGLE, single, "X-Request-ID: abc", "X-Model-Version: 1", "X-Routing-Key: ann"),
@@ -50,6 +61,16 @@ def valid_requests() -> list[bytes]:
             method="POST",
             body=single,
         ),
+        post(INFER, tensors),
+        post(INFER, tensors, "X-Model-Version: 1", "Accept-Encoding: gzip"),
+        request(
+            INFER.replace("/infer", "/versions/1/infer"),
+            f"Inference-Header-Content-Length: {len(tensors)}",
+            "Content-Type: application/octet-stream",
+            method="POST",
+            body=tensors,
+        ),
+        request(INFER, "Inference-Header-Content-Length: 0", method="POST", body=bytes(24)),
         *(request(path) for path in (*gets, "/docs", "/openapi.json", "/docs/?a=b#c")),
         request("/model/info", method="HEAD"),
         request(SINGLE, method="OPTIONS"),

@@ -1,0 +1,99 @@
+"""Inference by the Open Inference Protocol, from the bytes of a body to those of an answer.
+
+Like `app.http.handlers`, it knows neither Flask's request nor its response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
+from ..model.errors import AnswerTooLarge, BatchTooLarge, Fault
+from ..model.model import Model
+from ..protocols.open_inference.classifier import tensors_of
+from ..protocols.open_inference.errors import InvalidRequest
+from ..protocols.open_inference.request import decode_request
+from ..protocols.open_inference.response import InferenceResponse, encode_response
+from ..registry.rollout import Rollout
+from ..registry.service import ModelService
+from ..telemetry import predictions
+from ..telemetry.statistics import DECODE, ENCODE, RUN
+from .body import JSON, OCTETS
+from .context import RequestContext
+from .extension import Lantern
+from .handlers import Answer, choose, offer_to_shadow
+
+_JSON_BYTES = environ_key(INFERENCE_HEADER_LENGTH)
+
+
+def infer(
+    lantern: Lantern,
+    service: ModelService,
+    context: RequestContext,
+    read_body: Callable[[], bytes],
+    version: str | None = None,
+) -> Answer:
+    """Answer the request for inference in the body, with ``version`` if its path pins one.
+
+    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
+    `InvalidRequest`, `BatchTooLarge`, `AnswerTooLarge` before the network runs, and
+    `NonFiniteOutput`.
+    """
+    rollout = service.rollout
+    model = choose(lantern, rollout, context, version)
+    body = read_body()
+    started = perf_counter()
+    try:
+        return _infer(lantern, rollout, model, context, body)
+    except Exception:
+        lantern.statistics.failed(model, perf_counter() - started)
+        raise
+
+
+def _infer(
+    lantern: Lantern, rollout: Rollout, model: Model, context: RequestContext, body: bytes
+) -> Answer:
+    begun = perf_counter()
+    tensors = tensors_of(model)
+    specs = model.signature.inputs
+    request = decode_request(body, _json_bytes(context), specs, tensors.max_inputs)
+    tensors.check_outputs(request.outputs)
+    rows, limits = tensors.count_rows(request.inputs), lantern.settings.limits
+    if rows > limits.max_batch_size:
+        raise BatchTooLarge(rows, limits.max_batch_size)
+    per_row = tensors.values_per_row(request.outputs)
+    if rows * per_row > limits.max_answer_values:
+        raise AnswerTooLarge(rows, per_row, limits.max_answer_values)
+    matrix = tensors.read(request.inputs)
+    decoded = perf_counter()
+    batch = model.predict_batch(matrix)
+    predicted = perf_counter()
+    answer, json_bytes = encode_response(
+        InferenceResponse(
+            model.name,
+            model.version,
+            context.request_id if request.id is None else request.id,
+            tensors.write(request, batch),
+        )
+    )
+    context.rows = rows
+    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
+    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
+    spent = {DECODE: decoded - begun, RUN: predicted - decoded, ENCODE: perf_counter() - predicted}
+    lantern.statistics.succeeded(model, rows, spent)
+    form = [("Content-Type", JSON)]
+    if json_bytes is not None:
+        form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
+    return answer, form + headers
+
+
+def _json_bytes(context: RequestContext) -> int | None:
+    """Return how many bytes of the body are JSON, if a header says it."""
+    text = context.environ.get(_JSON_BYTES)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        detail = f"{INFERENCE_HEADER_LENGTH} must be the number of bytes of the body that are JSON"
+        raise InvalidRequest([Fault((), detail)], f"{detail}.")
+    return int(text)
