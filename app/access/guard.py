@@ -138,16 +138,16 @@ class Guard:
         Raises `RequestRejected`. Requests without a valid key count towards the rate of their
         address.
         """
-        if not self.is_rate_limited(rule):
-            return None
+        limiter = self._limiter if self.is_rate_limited(rule) else None
         scope = self.required_scope(rule)
         if scope == OPEN:
-            self._limit_address(environ)
+            self._limit_address(environ, limiter)
             return None
-        key = self._authenticate(environ)
+        key = self._authenticate(environ, limiter)
         caller = f"{key.name}/{key.id}"
         try:
-            self._limit(f"key:{key.id}")
+            if limiter is not None:
+                limiter.hit(f"key:{key.id}")
             if scope != ANY_KEY and not key.allows(scope):
                 raise Forbidden(scope, key.scopes)
         except RequestRejected as rejection:
@@ -155,11 +155,11 @@ class Guard:
             raise
         return caller
 
-    def _authenticate(self, environ: Mapping[str, Any]) -> Key:
+    def _authenticate(self, environ: Mapping[str, Any], limiter: RateLimiter | None) -> Key:
         try:
             return self._key_of(environ)
         except (Unauthorized, TwoKeys, KeysUnavailable):
-            self._limit_address(environ)
+            self._limit_address(environ, limiter)
             raise
 
     def _key_of(self, environ: Mapping[str, Any]) -> Key:
@@ -188,13 +188,9 @@ class Guard:
             f"or as {API_KEY}.{hint}"
         )
 
-    def _limit_address(self, environ: Mapping[str, Any]) -> None:
-        if self._limiter is not None:
-            self._limit(f"address:{address_of(environ, self._proxies)}")
-
-    def _limit(self, caller: str) -> None:
-        if self._limiter is not None:
-            self._limiter.hit(caller)
+    def _limit_address(self, environ: Mapping[str, Any], limiter: RateLimiter | None) -> None:
+        if limiter is not None:
+            limiter.hit(f"address:{address_of(environ, self._proxies)}")
 
 
 def credentials(environ: Mapping[str, Any]) -> str:

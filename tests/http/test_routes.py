@@ -56,6 +56,26 @@ def make_extended(
     return make_app
 
 
+def test_a_route_without_a_rate_limit_still_requires_its_scope(
+    monkeypatch: pytest.MonkeyPatch, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    extra = Blueprint("extra", __name__)
+
+    @route(extra, "/build", access=Access(METRICS, is_rate_limited=False))
+    def build() -> Response:
+        return reply(BuildSchema(), {"build": "first"})
+
+    add(extra, monkeypatch)
+    keys = tmp_path / "keys.json"
+    right, wrong = (create_key(keys, name, scopes=[name])[1] for name in ("metrics", "predict"))
+    guarded = {"ACCESS__AUTH": "keys", "ACCESS__KEYS_FILE": str(keys), "LIMITS__RATE": "1/day"}
+    client = make_app(**guarded).test_client()
+    for _ in range(3):
+        assert client.get("/build").status_code == 401
+        assert client.get("/build", headers={"X-API-Key": wrong}).status_code == 403
+        assert client.get("/build", headers={"X-API-Key": right}).status_code == 200
+
+
 def test_who_may_ask_is_said_at_the_view(
     make_extended: Callable[..., Flask], tmp_path: Path
 ) -> None:
