@@ -165,12 +165,14 @@ class RouteTable:
         return any(rule == known for known, _ in self._rules)
 
     def _add_named(self) -> None:
-        for service in [service for service in self._unnamed if service.name]:
-            self._unnamed.remove(service)
+        named = [service for service in self._unnamed if service.name]
+        for service in named:
             for rule, route in self._rules:
                 path = rule.replace("<name>", service.name)
                 if path != rule:
                     self._found[path] = Found(rule, route, service, "<version>" in path)
+        # Replaced and not changed: another thread may be doing the same.
+        self._unnamed = [service for service in self._unnamed if service not in named]
 
 
 def may_take_body(method: str) -> bool:

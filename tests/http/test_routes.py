@@ -140,6 +140,29 @@ def test_every_path_without_a_name_has_one_with_a_name(app: Flask) -> None:
     assert {"/model/info", "/models/<name>"} <= rules
 
 
+def test_two_threads_may_add_the_paths_of_a_model_whose_name_becomes_known(app: Flask) -> None:
+    class Service:
+        """Its name becomes known, and another thread asks while this one reads it."""
+
+        known = False
+        reading = False
+
+        @property
+        def name(self) -> str:
+            if self.known and not self.reading:
+                self.reading = True
+                assert table.find("/models/late/predict")
+            return "late" if self.known else ""
+
+    service = Service()
+    table = RouteTable(app, [service])  # type: ignore[list-item]
+    assert table.find("/models/late/predict") is None
+    service.known = True
+    found = table.find("/models/late/predict")
+    assert found is not None
+    assert found.service is service  # type: ignore[comparison-overlap]
+
+
 def test_a_view_of_an_extension_is_declared_by_its_endpoint(app: Flask) -> None:
     other = Flask("other")
     declare(other, {"static": Route(Access(OPEN))})
