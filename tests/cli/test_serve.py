@@ -85,6 +85,24 @@ def test_what_is_no_model_ends_at_once_in_a_sentence(
     assert ran.stdout == ""
 
 
+def test_what_a_version_that_is_held_back_lacks_is_no_obstacle(
+    lantern: Run, tmp_path: Path
+) -> None:
+    for version in ("1", "2"):
+        shutil.copytree(EXAMPLE / "1", tmp_path / "it" / version)
+    manifest = tmp_path / "it" / "2" / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["version"] = "2"
+    document["features"][0]["name"] = "renamed"
+    manifest.write_text(json.dumps(document))
+    (manifest.parent / "model.onnx").unlink()
+    (tmp_path / "taken").write_text("")
+    ran = lantern(
+        *("serve", "it"), LANTERN_MODEL__RUNTIME="onnx", GUNICORN_CMD_ARGS="--bind unix:taken"
+    )
+    assert "can't listen on unix:taken" in ran.stderr  # as far as a model that can be served comes
+
+
 @pytest.mark.parametrize("address", ["tcp", "file"])
 def test_an_address_that_is_taken_is_told_once(lantern: Run, tmp_path: Path, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
