@@ -195,8 +195,8 @@ class Repository:
                 raise ReleaseRejected(
                     f"Version {version} is the stable one, and can't be its own {mode}."
                     if self._is_written()
-                    else f"Version {version} already serves, as the highest; first promote the "
-                    "version that is to stay stable."
+                    else f"Version {version} already serves, though no release names it; "
+                    "first promote the version that is to stay stable."
                 )
             after = Release(before.stable, version, mode, traffic)
             if after == before:

@@ -198,7 +198,7 @@ class TestCandidates:
             repository.shadow("1")
         (repository.directory / "release.toml").unlink()
         with pytest.raises(
-            ReleaseRejected, match="already serves, as the highest; first promote the"
+            ReleaseRejected, match="already serves, though no release names it; first promote the"
         ):
             repository.canary("3", 0.1)
 
