@@ -20,7 +20,10 @@ from .openapi import build_document, describe_access
 from .routes import Route, declare, declared
 
 _PAGES = (
-    *("to_docs", "flasgger.apidocs", "flasgger.openapi", "flasgger.<lambda>"),
+    "to_docs",
+    "flasgger.apidocs",
+    "flasgger.openapi",
+    "flasgger.<lambda>",
     "flasgger.oauth_redirect",
 )
 _STATIC_FILES = ("static", "flasgger.static")

@@ -6,7 +6,6 @@ Gunicorn tries an address that is taken five times in five seconds, and logs thr
 from __future__ import annotations
 
 import os
-import pathlib
 import socket
 import stat
 from collections.abc import Iterable
@@ -67,7 +66,7 @@ def _try_path(path: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
             tried.bind(path)
             with suppress(OSError):
-                pathlib.Path(path).unlink()
+                Path(path).unlink()
 
 
 def _words(address: Address) -> str:
