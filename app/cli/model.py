@@ -28,6 +28,7 @@ from ..registry.diff import diff_versions
 from ..registry.history import Change, change_document
 from ..registry.release import Release
 from ..registry.repository import Repository
+from ..registry.service import ModelService
 from ..registry.verification import verify
 from ..settings import KEY_VARIABLE, PACKAGE
 from ..version import FOR_PACKING
@@ -329,8 +330,7 @@ def pack(
             replace=replace,
             limits=current_lantern().settings.model.process_limits,
         )
-        beside = Repository(out.absolute().parent, name=current_lantern().settings.model.name)
-        held_back = _held_back(beside, manifest.version)
+        held_back = _held_back(out.absolute().parent, manifest.version)
     if held_back:
         click.echo(f"Warning: {plain(held_back)}", err=True)
     if as_json:
@@ -366,10 +366,8 @@ def compare_candidate(
     settings = current_lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
-    served = (
-        each for each in current_lantern().services if each.source.path == repository.directory
-    )
-    name = next((each.name for each in served), "")
+    service = _service_at(repository.directory)
+    name = service.name if service else ""
     comparison = compare(text, name or repository.directory.name)
     if as_json:
         print_json(asdict(comparison))
@@ -391,6 +389,12 @@ def history(repository: Repository, as_json: bool) -> None:
         reports.print_history(changes)
 
 
+def _service_at(directory: Path) -> ModelService | None:
+    """Return the service of the model in ``directory``; None where the settings don't name it."""
+    services = current_lantern().services
+    return next((each for each in services if each.source.path == directory), None)
+
+
 def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
     """Return the release; or None, and what is wrong with it, which is told after the rest."""
     repository.versions()
@@ -400,9 +404,11 @@ def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
         return None, str(error)
 
 
-def _held_back(repository: Repository, version: str) -> str:
+def _held_back(directory: Path, version: str) -> str:
     """Return why ``version`` doesn't take over by itself; empty where it does, or is to wait."""
+    service = _service_at(directory)
     try:
+        repository = Repository(directory, name=service.source.name if service else "")
         return repository.held_back().get(version, "")
     except BundleError as error:
         if repository.versions() == [version]:

@@ -554,6 +554,34 @@ def test_one_of_a_thing_is_not_called_many(model: Callable[..., Result], version
     assert "verifies: 1 file, 3 features, 3 classes." in model("verify", "2").stdout
 
 
+@pytest.mark.parametrize("named_by_settings", [True, False])
+def test_packing_warns_of_another_name_unless_the_settings_name_the_model(
+    make_app: Callable[..., Flask], versions: Path, tmp_path: Path, named_by_settings: bool
+) -> None:
+    manifest = json.loads((versions / "3" / "manifest.json").read_text())
+    names = [feature["name"] for feature in manifest["features"]]
+    features = "".join(f'[[features]]\nname = "{name}"\nnullable = true\n' for name in names)
+    classes = json.dumps(list(CLASSES))
+    (tmp_path / "features.toml").write_text(f"classes = {classes}\n{features}")
+    (tmp_path / "samples.csv").write_text(f"{','.join(names)}\n30,20000,1\n45,1000,3\n")
+    save_checkpoint(make_network(), "4", tmp_path / "model.pt")
+    named = versions.rename(versions.parent / "renamed")
+    setting = "MODELS__SHOP" if named_by_settings else "MODEL__PATH"
+    packed = (
+        make_app(**{setting: str(named)})
+        .test_cli_runner()
+        .invoke(
+            args=[
+                *("model", "pack", str(tmp_path / "model.pt")),
+                *("--features", str(tmp_path / "features.toml")),
+                *("--samples", str(tmp_path / "samples.csv"), "--out", str(named / "4")),
+            ]
+        )
+    )
+    assert packed.exit_code == 0, packed.output
+    assert ("The model is called 'renamed'" in packed.output) is not named_by_settings
+
+
 def test_what_can_not_be_packed_is_refused_in_a_sentence(
     model: Callable[..., Result], versions: Path, tmp_path: Path
 ) -> None:
