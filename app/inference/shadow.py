@@ -108,7 +108,7 @@ class Timing:
     candidate: float
 
 
-class Observer:
+class ShadowObserver:
     """Receives what a shadow finds; no method may raise."""
 
     def compared(self, pair: Pair, result: ShadowResult) -> None:
@@ -249,7 +249,9 @@ class Shadow:
     are, the more of the processor the candidate may have.
     """
 
-    def __init__(self, observer: Observer, in_flight: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, observer: ShadowObserver, in_flight: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._observer = observer
         self._in_flight = in_flight
         self._lock = threading.Lock()

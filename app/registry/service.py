@@ -34,7 +34,7 @@ RETRY_SECONDS = 30.0
 """After how long what failed is tried again, though no file of it has changed."""
 
 
-class Observer:
+class ModelObserver:
     """Who wants to know what a service does; each method may be left as it is, none may raise."""
 
     def loaded(self, model: Model, seconds: float) -> None:
@@ -85,12 +85,12 @@ class ModelService:
     def __init__(
         self,
         source: ModelSource,
-        observer: Observer | None = None,
+        observer: ModelObserver | None = None,
         version_store: VersionStore | None = None,
     ) -> None:
         self.source = source
         self._version_store = version_store
-        self._observer = observer or Observer()
+        self._observer = observer or ModelObserver()
         self._name = ModelName(source.name)
         self._told_name: str | None = None
         self._lock = threading.Lock()

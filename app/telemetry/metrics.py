@@ -9,12 +9,11 @@ from typing import ParamSpec
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ..inference.shadow import Observer as ShadowObserver
-from ..inference.shadow import Pair, ShadowResult, Timing
+from ..inference.shadow import Pair, ShadowObserver, ShadowResult, Timing
 from ..model.batching import BatchingRuntime
 from ..model.model import Model
 from ..registry.rollout import Rollout
-from ..registry.service import Observer
+from ..registry.service import ModelObserver
 from .registry import (
     Counter,
     CounterSeries,
@@ -56,7 +55,7 @@ def _log_once(kind: str) -> None:
         log.error("recording a metric failed (logged once for each kind of error)", exc_info=True)
 
 
-class Metrics(Observer, ShadowObserver):
+class Metrics(ModelObserver, ShadowObserver):
     """The metrics of one application in one process."""
 
     def __init__(self) -> None:

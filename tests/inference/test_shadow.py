@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.shadow import Observer, Pair, Shadow, ShadowResult, Timing, _Sample, compare
+from app.inference.shadow import (
+    Pair,
+    Shadow,
+    ShadowObserver,
+    ShadowResult,
+    Timing,
+    _Sample,
+    compare,
+)
 from app.model.model import Model
 from app.registry.loading import ModelSource, load_model
 
@@ -72,7 +80,7 @@ def test_an_answer_that_is_no_number_is_a_failure_and_poisons_nothing(
     assert (told.compared, told.agreed, told.failed, told.difference) == (2, 2, 1, 0)
 
 
-class Recorder(Observer):
+class Recorder(ShadowObserver):
     """Keeps what a shadow finds."""
 
     def __init__(self) -> None:
@@ -190,7 +198,7 @@ def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Mo
 
 def test_no_rows_are_nothing(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    shadow = Shadow(Observer())
+    shadow = Shadow(ShadowObserver())
     shadow.offer(stable, candidate, ROWS[:0], stable.runtime.run(ROWS)[:0])
     assert shadow.wait(0)
     assert shadow.stop(0)
@@ -284,7 +292,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
     found = {}
     for in_flight in (0.0, 0.3, 5.0):
         pauses: list[float] = []
-        shadow = Shadow(Observer(), lambda: in_flight)  # noqa: B023
+        shadow = Shadow(ShadowObserver(), lambda: in_flight)  # noqa: B023
         monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
         sample = _Sample(100, np.random.default_rng(1))
         for _ in range(20):
@@ -318,7 +326,7 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
 
 def test_a_shadow_that_was_replaced_is_freed(three_versions: Path) -> None:
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
-    shadow = Shadow(Observer())
+    shadow = Shadow(ShadowObserver())
     shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
     assert shadow.wait(60)
     gone = weakref.ref(candidate)

@@ -22,7 +22,7 @@ from app.registry import service as service_module
 from app.registry.loading import ModelSource
 from app.registry.release import FILE_NAME, Release, write_release
 from app.registry.rollout import Rollout
-from app.registry.service import ModelService, Observer
+from app.registry.service import ModelObserver, ModelService
 from app.registry.watcher import Watcher
 from app.telemetry.registry import Registry
 from app.telemetry.versions import ServedVersions
@@ -34,7 +34,7 @@ ROW = np.array([[30, 20_000, 1]], dtype=np.float32)
 RUNTIMES = ["onnx", "torch"]
 
 
-class News(Observer):
+class News(ModelObserver):
     """What a service told."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from app.model.model import Model
 from app.model.runtime import OnnxRuntime
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource
-from app.registry.service import ModelService, Observer
+from app.registry.service import ModelObserver, ModelService
 from tests.conftest import BUNDLE, ROOT
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint, overflowing_checkpoint
@@ -388,7 +388,7 @@ def test_a_model_is_loaded_once_whoever_asks_and_however_often(
 ) -> None:
     loads: list[Model] = []
 
-    class Loads(Observer):
+    class Loads(ModelObserver):
         def loaded(self, model: Model, seconds: float) -> None:
             loads.append(model)
 
@@ -411,7 +411,7 @@ def test_a_model_is_loaded_once_whoever_asks_and_however_often(
 
 
 def test_news_that_can_not_be_taken_do_not_keep_the_model_from_serving(packed: Path) -> None:
-    class Broken(Observer):
+    class Broken(ModelObserver):
         def loaded(self, *_: object) -> None:
             raise OSError("No space left on device")
 
