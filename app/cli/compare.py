@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,6 +16,8 @@ _TIMEOUT_SECONDS = 10
 _MAX_BYTES = 64 << 20
 
 Labels = Mapping[str, str]
+Families = Mapping[str, Sequence[Any]]
+"""The samples of Prometheus by the names of their families."""
 
 
 class NothingToCompare(ModelError):
@@ -72,69 +75,88 @@ def compare(text: str, model: str) -> Comparison:
     Raises `NothingToCompare` when there is no candidate, or these are other metrics.
     """
     try:
-        return _compare(text, model)
+        metrics = _ModelMetrics(_parse(text), model)
+        return _compare(metrics, *_find_versions(metrics))
     except (KeyError, ValueError, OverflowError) as error:
         raise NothingToCompare(f"These are no metrics of this service: {error!r}") from error
 
 
-def _compare(text: str, model: str) -> Comparison:
+def _parse(text: str) -> Families:
     try:
-        families = {family.name: family.samples for family in text_string_to_metric_families(text)}
+        return {family.name: family.samples for family in text_string_to_metric_families(text)}
     except ValueError as error:
         raise NothingToCompare(f"These are no metrics of Prometheus: {error}") from error
 
-    def samples(family: str, suffix: str = "") -> list[tuple[Labels, float]]:
+
+@dataclass(frozen=True, slots=True)
+class _ModelMetrics:
+    """The samples of one model, among those of ``families``."""
+
+    families: Families
+    model: str
+
+    def samples(self, family: str, suffix: str = "") -> list[tuple[Labels, float]]:
+        """Return the labels and the value of each sample of a family."""
         return [
             (sample.labels, sample.value)
-            for sample in families.get(family, [])
-            if sample.name == family + suffix and sample.labels.get("model") == model
+            for sample in self.families.get(family, ())
+            if sample.name == family + suffix and sample.labels.get("model") == self.model
         ]
 
-    roles = {
+    def of_version(self, version: str, family: str, suffix: str) -> list[tuple[Labels, float]]:
+        """Return those of one version."""
+        samples = self.samples(family, suffix)
+        return [each for each in samples if each[0]["version"] == version]
+
+    def total(self, version: str, family: str, suffix: str) -> float:
+        """Return the sum over the samples of one version."""
+        return sum(value for _, value in self.of_version(version, family, suffix))
+
+
+def _find_versions(metrics: _ModelMetrics) -> tuple[str, str]:
+    """Return the stable version and the candidate. Raises `NothingToCompare`."""
+    versions = {
         labels["role"]: labels["version"]
-        for labels, value in samples("lantern_model_info")
+        for labels, value in metrics.samples("lantern_model_info")
         if value
     }
-    if "stable" not in roles:
-        raise NothingToCompare(f"No version of {model} serves there.")
-    if "candidate" not in roles:
+    if "stable" not in versions:
+        raise NothingToCompare(f"No version of {metrics.model} serves there.")
+    if "candidate" not in versions:
         raise NothingToCompare(
-            f"Version {roles['stable']} of {model} serves there alone: there is no candidate."
+            f"Version {versions['stable']} of {metrics.model} serves there alone: there is no "
+            "candidate."
         )
+    return versions["stable"], versions["candidate"]
 
-    def side(version: str) -> VersionCounts:
-        def total(family: str, suffix: str) -> float:
-            return sum(v for labels, v in samples(family, suffix) if labels["version"] == version)
 
-        count = total("lantern_prediction_duration_seconds", "_count")
-        seconds = total("lantern_prediction_duration_seconds", "_sum")
-        return VersionCounts(
-            version,
-            int(total("lantern_predicted_rows", "_total")),
-            {
-                labels["class"]: int(value)
-                for labels, value in samples("lantern_predictions", "_total")
-                if labels["version"] == version
-            },
-            seconds / count if count else None,
-        )
+def _compare(metrics: _ModelMetrics, stable: str, candidate: str) -> Comparison:
+    def of_both(family: str) -> list[tuple[Labels, float]]:
+        return [
+            (labels, value)
+            for labels, value in metrics.samples(family, "_total")
+            if (labels["stable"], labels["candidate"]) == (stable, candidate)
+        ]
 
-    def of_both(labels: Labels) -> bool:
-        return (labels["stable"], labels["candidate"]) == (roles["stable"], roles["candidate"])
-
-    shadowed = {
-        labels["result"]: int(value)
-        for labels, value in samples("lantern_shadow_rows", "_total")
-        if of_both(labels)
-    }
+    shadowed = {labels["result"]: int(value) for labels, value in of_both("lantern_shadow_rows")}
     compared = shadowed.get("agreed", 0) + shadowed.get("differed", 0)
-    difference = sum(
-        value for labels, value in samples("lantern_shadow_difference", "_total") if of_both(labels)
-    )
+    difference = sum(value for _, value in of_both("lantern_shadow_difference"))
     return Comparison(
-        model,
-        side(roles["stable"]),
-        side(roles["candidate"]),
+        metrics.model,
+        _count(metrics, stable),
+        _count(metrics, candidate),
         shadowed,
         difference / compared if compared else None,
+    )
+
+
+def _count(metrics: _ModelMetrics, version: str) -> VersionCounts:
+    count = metrics.total(version, "lantern_prediction_duration_seconds", "_count")
+    seconds = metrics.total(version, "lantern_prediction_duration_seconds", "_sum")
+    predictions = metrics.of_version(version, "lantern_predictions", "_total")
+    return VersionCounts(
+        version,
+        int(metrics.total(version, "lantern_predicted_rows", "_total")),
+        {labels["class"]: int(value) for labels, value in predictions},
+        seconds / count if count else None,
     )
