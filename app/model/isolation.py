@@ -71,14 +71,34 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Proce
     """Call ``function``, a module's own, in a bounded process, and return what it returns.
 
     It must return what JSON can hold. ``path`` is the file that is tried, for the sentences. Raises
-    `BundleError`: the one that ``function`` raises, or one that says that the process crashed, or
-    took more than ``limits``.
+    `BundleError`: the one that ``function`` raises, or one that says that the process crashed, took
+    more than ``limits``, or could not be started.
     """
     try:
         memory = limits.memory_bytes(path)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    request = pickle.dumps((function, arguments))
+    try:
+        answer, status = _ask(pickle.dumps((function, arguments)), memory, limits.seconds)
+    except TimeoutError:
+        raise BundleError(
+            f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
+            "never end, or be made to do harm. If you trust it and it is only slow, raise "
+            "model.check_seconds."
+        ) from None
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be checked, because no process can be started: {error.strerror}. Check "
+            "the limits on processes and open files (ulimit -u and -n)."
+        ) from error
+    return _outcome(answer, status, path, memory)
+
+
+def _ask(request: bytes, memory: int, seconds: float) -> tuple[bytes, int]:
+    """Return what a child answers to ``request``, and its exit status.
+
+    Raises `TimeoutError` after ``seconds``, and `OSError` where it can't be started.
+    """
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb", buffering=0) as answers:
         try:
@@ -96,17 +116,11 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Proce
         finally:
             os.close(writer)
         try:
-            answer = _converse(child, request, answers.fileno(), monotonic() + limits.seconds)
-        except TimeoutError:
-            raise BundleError(
-                f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
-                "never end, or be made to do harm. If you trust it and it is only slow, raise "
-                "model.check_seconds."
-            ) from None
+            answer = _converse(child, request, answers.fileno(), monotonic() + seconds)
         finally:
             child.kill()
             child.wait()
-    return _outcome(answer, child.returncode, path, memory)
+    return answer, child.returncode
 
 
 def _environment() -> dict[str, str]:

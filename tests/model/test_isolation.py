@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -195,3 +196,13 @@ def test_what_a_process_answers_is_never_unpickled(monkeypatch: pytest.MonkeyPat
     long = json.dumps({"kind": "refused", "value": "x" * 1_000_000}).encode()
     monkeypatch.setattr(isolation, "_converse", lambda *_: long)
     assert len(refusal(leave)) == 2_000
+
+
+def test_a_process_that_can_not_be_started_is_told_in_a_sentence() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(BundleError, match="no process can be started: Too many open files"):
+            isolation.run(answer, 1, path=Path(__file__), limits=LIMITS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
