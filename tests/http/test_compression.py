@@ -36,7 +36,12 @@ def test_no_more_is_inflated_than_may_be() -> None:
     assert peak < 4 << 20
 
 
-@pytest.mark.parametrize("body", [b"", b"x", gzip.compress(TEXT), zlib.compress(TEXT)[:-1]])
+_CUT = zlib.compress(TEXT)[:-1]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"x", gzip.compress(TEXT), _CUT], ids=["empty", "short", "gzip", "cut"]
+)
 def test_what_is_not_that_format_is_refused(body: bytes) -> None:
     with pytest.raises(NotInflatable):
         inflate(body, "deflate", 1 << 20)
