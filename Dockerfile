@@ -2,7 +2,7 @@
 #   docker build --target onnx -t lantern:0.1.0-onnx .     for ONNX models, without torch
 #   docker build -t lantern:0.1.0 .                        with torch for the CPU
 #   docker build --build-arg TORCH=cuda -t lantern:0.1.0-cuda .
-# PyTorch's builds for the CPU are in an index of their own: pass its address as
+# PyTorch's builds for the CPU have an index of their own: pass its address as
 # --build-arg PIP_EXTRA_INDEX_URL=... If pip needs more to reach your packages, pass its configuration
 # as --secret id=pip,src=pip.conf: it stays out of the image.
 #
@@ -12,8 +12,8 @@
 #       --volume $PWD/models:/lantern/models:ro --volume $PWD/keys:/lantern/keys:ro lantern:0.1.0
 # It runs `lantern serve` in /lantern, which has the models and the settings of the checkout where none
 # are mounted. It listens on all of the container's interfaces, so a key is required: without a file of
-# keys every prediction is answered 401, and only /health is open. If something in front of it decides
-# who gets there, turn that off: --env LANTERN_ACCESS__AUTH=none. docs/deployment.md has the rest.
+# keys every prediction is answered 401, and only /health is open. If something in front of it
+# controls access, turn that off: --env LANTERN_ACCESS__AUTH=none. docs/deployment.md has the rest.
 
 FROM python:3.11-slim AS installer
 ENV PIP_NO_CACHE_DIR=1 \
@@ -22,8 +22,8 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_REQUIRE_HASHES=1
 WORKDIR /build
 
-# The libraries of both images. Every file has its hash in a lock. Only flasgger is built from source, by
-# what is locked, too.
+# The libraries of both images. Every file has its hash in a lock. Only flasgger is built from
+# source, with locked tools.
 FROM installer AS onnx-libraries
 COPY locks/build.txt locks/onnx.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -44,8 +44,8 @@ ARG PIP_EXTRA_INDEX_URL=""
 COPY locks/torch-${TORCH}.txt ./torch.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip --python /opt/lantern install --only-binary=:all: -r torch.txt \
-    || { echo "If torch was not found, give its index: see the first lines of the Dockerfile." >&2; exit 1; }
-# Tests again, and what only serves to compile extensions.
+    || { echo "If torch was not found, pass its index: see the first lines of the Dockerfile." >&2; exit 1; }
+# Tests again, and what is only needed to compile extensions.
 RUN cd /opt/lantern/lib/python3.11/site-packages \
     && find sympy -depth -type d -name tests -exec rm -r {} + \
     && find torch/bin -type f ! -name torch_shm_manager -delete \

@@ -1,11 +1,11 @@
-# The ways of working. `make serve` and `make test` need nothing but Python 3.11 and a network.
+# Development tasks. `make serve` and `make test` need nothing but Python 3.11 and a network.
 
 PYTHON ?= python3
-# Of these, only those that are given override the settings.
+# Only those that are set override the settings.
 HOST ?=
 PORT ?=
 WORKERS ?=
-# Of trials: how long a soak lasts, and the seed of a fuzz run.
+# For trials: how long a soak lasts, and the seed of a fuzz run.
 MINUTES ?=
 SEED ?=
 
@@ -28,18 +28,18 @@ help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make wheel   build the package for pip into dist/"
 	@echo "make test    run everything: lint, types, tests"
-	@echo "make test-clients  ask it with the clients of Triton, KServe and MLServer"
+	@echo "make test-clients  test it with the clients of Triton, KServe and MLServer"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
-	@echo "make coverage  run the tests under coverage, which makes them twice as long"
-	@echo "make bench   measure it beside three FastAPI programs, and draw the pictures (20 minutes)"
+	@echo "make coverage  run the tests under coverage, which takes twice as long"
+	@echo "make bench   measure it beside three FastAPI and Starlette services, and draw the charts (20 minutes)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
-	@echo "make fuzz    send it 200,000 requests that nobody would send; SEED repeats a run"
-	@echo "make audit   look for known vulnerabilities in what is installed"
-	@echo "make image-test  build both images without an engine, as root, and run them (5 minutes)"
-	@echo "make lint    ruff's checks and format"
-	@echo "make types   mypy"
-	@echo "make format  put the code into ruff's format"
+	@echo "make fuzz    send it 200,000 random and malformed requests; SEED repeats a run"
+	@echo "make audit   look up known vulnerabilities in what is installed"
+	@echo "make image-test  build both images without a container engine, as root, and run them (5 minutes)"
+	@echo "make lint    check with ruff, formatting included"
+	@echo "make types   check types with mypy"
+	@echo "make format  fix and format the code with ruff"
 	@echo "make lock    lock what the image installs, after a change of requirements"
 
 serve: $(SERVING)
@@ -53,16 +53,17 @@ test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check
     check-nginx check-cc lint types
 	$(PYTEST) --numprocesses=auto
 
-# Each client has an environment of its own, which is made once: their libraries don't go together.
+# Each client has its own environment, which is created once: their libraries are incompatible.
 test-clients: $(SERVING)
 	$(BIN)/python -m tests.clients
 
-# What the tests say must not depend on how fast the machine is. The processes end with the tests,
+# The tests' results must not depend on the machine's speed. The busy processes end with the tests,
 # however those end.
 test-busy: $(DEVELOPMENT)
 	$(BIN)/python -m trials.busy --processes 4 -- $(MAKE) test
 
-# Not a part of `make test`: before Python 3.12 (sys.monitoring) the tracer costs as much as the tests.
+# Not part of `make test`: before Python 3.12 (sys.monitoring) the tracer costs as much as the
+# tests.
 coverage: $(DEVELOPMENT)
 	rm -f .coverage .coverage.*
 	$(PYTEST) --numprocesses=auto --cov --cov-report=term
@@ -93,9 +94,9 @@ format: $(DEVELOPMENT)
 types: $(DEVELOPMENT)
 	$(BIN)/mypy
 
-# The image installs these with their hashes. What stands in them already stays as it is: remove them
-# first to have newer versions of what requirements.txt doesn't pin. uv reads nothing of pip's
-# configuration, so it is told here where PyTorch's builds for the CPU are, and only for their lock.
+# The image installs these with their hashes. Versions already in them are kept: remove them first
+# to get newer versions of what requirements.txt doesn't pin. uv doesn't read pip's configuration,
+# so it is told here where PyTorch's builds for the CPU are, and only for their lock.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" \
     --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 lock: $(DEVELOPMENT)
@@ -107,23 +108,23 @@ lock: $(DEVELOPMENT)
 	$(LOCK) requirements.txt -c locks/build.txt -c locks/onnx.txt -o locks/torch-cpu.txt
 	$(LOCK) requirements.txt -c locks/build.txt -c locks/onnx.txt -o locks/torch-cuda.txt
 
-# As root on Debian. The build is given what this machine's pip is told (its files and PIP_...
-# variables) as a secret, and sees the directories that are named there.
+# As root on Debian. The build receives this machine's pip configuration (files and PIP_...
+# variables) as a secret, and sees the directories named there.
 image-test: $(DEVELOPMENT)
-	@test "$$(id -u)" = 0 || { echo "make image-test takes root: it builds in a chroot."; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "make image-test requires root: it builds in a chroot."; exit 1; }
 	@command -v buildah >/dev/null && command -v debootstrap >/dev/null || { apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	        buildah debootstrap >/dev/null; }
 	$(BIN)/pytest -m image tests/deploy
 
-# Programs that some tests drive, from Debian's packages. Where one can't be installed, those tests are
+# Programs that some tests use, from Debian's packages. If one can't be installed, those tests are
 # skipped, and say so. $(call program,NAME,PACKAGES,WHAT)
 define program
 	@command -v $(1) >/dev/null || { \
 	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	        $(2) >/dev/null; \
-	} || echo "There is no $(1), and it could not be installed (which takes root and apt-get): $(3)."
+	} || echo "$(1) is missing and could not be installed (this requires root and apt-get): $(3)."
 endef
 
 check-chromium:
@@ -138,7 +139,7 @@ check-redis:
 check-prometheus:
 	$(call program,prometheus,prometheus,tests of alerts and dashboard will be skipped)
 
-# It has kustomize inside, new enough in Debian 13.
+# It includes kustomize, which is new enough in Debian 13.
 check-kubectl:
 	$(call program,kubectl,kubernetes-client,tests of the Kubernetes manifests will be skipped)
 
@@ -148,13 +149,13 @@ check-haproxy:
 check-nginx:
 	$(call program,nginx,nginx,the tests behind it will be skipped)
 
-# It makes the clock that a test sets back.
+# It compiles the clock that a test sets back.
 check-cc:
 	$(call program,cc,gcc libc6-dev,the test of a clock that is set back will be skipped)
 
 $(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Lantern needs Python 3.11 or newer, and $(PYTHON) is older; set PYTHON."; exit 1; }
+	    { echo "Lantern needs Python 3.11 or newer, but $(PYTHON) is older; set PYTHON."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	touch $@

@@ -20,10 +20,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     The model is not loaded here but in each worker, after the fork (``post_fork`` in
     ``server/gunicorn_config.py``); a process that is not one of Gunicorn's loads it when
-    it is first asked for. Raises `SettingsError` when ``settings`` are not given and those in
-    force can't be used.
+    it is first asked for. Raises `SettingsError` if ``settings`` are not given and those in force
+    are invalid.
     """
-    # Imported here so that `app.client` and `app.model` need nothing of the web stack.
+    # Imported here so that `app.client` and `app.model` don't import the web stack.
     from flask import Flask
 
     from . import blueprints, cli

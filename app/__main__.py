@@ -1,4 +1,4 @@
-"""The start of the command ``lantern``; in a checkout, ``python -m app``."""
+"""The entry point of the command ``lantern``; in a checkout, ``python -m app``."""
 
 from __future__ import annotations
 

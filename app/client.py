@@ -1,4 +1,4 @@
-"""The Python client of a Lantern service; run as a program, a demonstration of what it answers.
+"""The Python client of a Lantern service; run as a program, it shows the answers of a service.
 
 It needs only `requests`: nothing of the rest of the package is imported.
 """
@@ -123,7 +123,7 @@ class ServiceUnreachable(ClientError):
 
 
 class UnexpectedAnswer(ClientError):
-    """What answered at ``url`` is not a Lantern service."""
+    """The answer from ``url`` is not that of a Lantern service."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -148,7 +148,7 @@ class RequestRefused(ClientError):
 
     @property
     def detail(self) -> str:
-        """What is wrong, in a sentence."""
+        """A sentence that says what is wrong."""
         return str(self.problem.get("detail", ""))
 
     @property
@@ -216,7 +216,7 @@ class ModelClient:
         if len(seconds) != 2 or not all(0 < value < math.inf for value in seconds):
             raise ValueError(f"timeout must be one or two positive numbers, not {timeout!r}.")
         if retries < 0:
-            raise ValueError(f"retries must not be negative, it is {retries}.")
+            raise ValueError(f"retries must not be negative, not {retries}.")
         self._session = requests.Session()
         self.base_url, credentials = _split_url(base_url)
         if credentials and api_key is not None:
@@ -294,7 +294,7 @@ class ModelClient:
                 data=body,
                 headers={"Content-Type": _JSON} if body else None,
                 timeout=self._timeout,
-                allow_redirects=False,  # a POST would arrive as a GET
+                allow_redirects=False,  # a redirected POST would arrive as a GET
             )
         except (requests.RequestException, HTTPError) as error:
             raise ServiceUnreachable(url, self._reason(error)) from error
@@ -304,7 +304,7 @@ class ModelClient:
         if isinstance(error, requests.ConnectTimeout):
             return f"no connection within {connect:g} seconds"
         if isinstance(error, requests.ReadTimeout):
-            return f"it was silent for {read:g} seconds"
+            return f"no data for {read:g} seconds"
         root = _root(error)
         return str(getattr(root, "strerror", None) or root).rstrip(".") or type(root).__name__
 
@@ -423,7 +423,7 @@ def _answer(response: requests.Response) -> dict[str, Any]:
         raise _refusal(response, document)
     if document is None:
         shown = response.text[:_LONGEST_BODY_SHOWN]
-        raise UnexpectedAnswer(response.url, f"no JSON object but {shown!r}")
+        raise UnexpectedAnswer(response.url, f"it is not a JSON object but {shown!r}")
     return document
 
 
@@ -457,7 +457,7 @@ def _made_up_problem(response: requests.Response) -> dict[str, Any]:
     if "Location" in response.headers:
         detail = f"It redirects to {response.headers['Location']}; is base_url right?"
     else:
-        detail = f"No problem document but {response.text[:_LONGEST_BODY_SHOWN]!r}."
+        detail = f"Not a problem document: {response.text[:_LONGEST_BODY_SHOWN]!r}."
     return {
         "type": "about:blank",
         "title": response.reason or _phrase(response.status_code),
@@ -475,11 +475,11 @@ def _phrase(status: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show what a service answers, and return the exit status."""
+    """Show the answers of a service, and return the exit status."""
     parser = argparse.ArgumentParser(
         # A copy of this file has no package; it is called by its name, as argparse does.
         prog=f"python -m {__spec__.name}" if __spec__ else None,
-        description="Show what a Lantern service answers.",
+        description="Show the answers of a Lantern service.",
     )
     parser.add_argument(
         "--url", default=DEFAULT_URL, help="the URL of the service (default: %(default)s)"

@@ -1,13 +1,13 @@
-"""The version of Lantern, and its command: the one place where they stand."""
+"""The version of Lantern, and its command: the only place where they are defined."""
 
 __version__ = "0.1.0"
 
 _IS_INSTALLED = __package__ != "app"
 MODULE = __package__
-"""What ``python -m`` takes to run the command: ``app`` in a checkout, in its directory."""
+"""The argument of ``python -m`` that runs the command: ``app`` in a checkout, in its directory."""
 COMMAND = "lantern" if _IS_INSTALLED else f"python -m {MODULE}"
-"""What messages tell people to run."""
+"""The command as it appears in messages."""
 FOR_TORCH = "'lantern-serving[torch]'" if _IS_INSTALLED else "-r requirements.txt"
-"""What ``pip install`` takes for models that torch runs."""
+"""The arguments of ``pip install`` for models that torch runs."""
 FOR_PACKING = "'lantern-serving[pack]'" if _IS_INSTALLED else "-r requirements-dev.txt"
-"""What ``pip install`` takes for packing models."""
+"""The arguments of ``pip install`` for packing models."""

@@ -71,7 +71,7 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     corrupt: "model.onnx does not match the SHA-256",
     truncate: "model.pt has",
     forge_checksum: "model.onnx does not match the SHA-256",
-    answer_otherwise: "onnx: The golden samples are answered differently",
+    answer_otherwise: "onnx: The answers to the golden samples differ",
     describe_another_network: "the input must be float32 of any number of rows and 2 columns",
     lose_a_file: "model.onnx is missing",
     lose_the_manifest: "manifest.json is missing",

@@ -89,7 +89,7 @@ class Guard:
         self.is_idle = not (self.keys_required or self.has_rate_limit)
 
     def warnings(self) -> list[str]:
-        """Return what to warn of when the server starts."""
+        """Return the warnings for the start of the server."""
         if self._is_exposed and not self.keys_required:
             return [
                 'access.auth is "none" and the server listens beyond loopback: anyone who can '

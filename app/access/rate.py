@@ -104,11 +104,11 @@ class RedisStorage:
             wait = int(
                 self._script(keys=[f"lantern:rate:{caller}"], args=[rate.interval, rate.burst])
             )
-        except Exception as error:  # whatever it is: a limit that fails must not fail requests
+        except Exception as error:  # any error: a limit that fails must not fail requests
             self._away_until = time.monotonic() + _AWAY_SECONDS
             if not self._is_away:
                 self._is_away = True
-                # Without the error's own words, which may hold the address and its password.
+                # Without the error's own message, which may contain the address and its password.
                 log.error(
                     "Redis is unavailable (%s): until it is back, this worker counts the requests "
                     "of each caller by itself",

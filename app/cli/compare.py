@@ -1,4 +1,4 @@
-"""The comparison of a candidate with the stable version, by a running service's metrics."""
+"""The comparison of a candidate with the stable version, from the metrics of a running service."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class NothingToCompare(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class VersionCounts:
-    """What one version did, summed over the workers: rows by class, and the mean of the seconds
-    that one prediction took (None before the first).
+    """The figures of one version, summed over the workers: rows by class, and the mean seconds per
+    prediction (None before the first).
     """
 
     version: str
@@ -38,8 +38,9 @@ class VersionCounts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Stable version and candidate; of a shadow also its rows by result (agreed, differed, dropped,
-    failed), and the mean absolute difference of probabilities (None without a compared row).
+    """Stable version and candidate; for a shadow also its rows by result (agreed, differed,
+    dropped, failed), and the mean absolute difference of probabilities (None if no row was
+    compared).
     """
 
     model: str
@@ -50,9 +51,9 @@ class Comparison:
 
 
 def read_metrics(url: str, api_key: str | None = None) -> str:
-    """Return Prometheus's text from ``url``, read with ``api_key``. Raises `NothingToCompare`."""
+    """Return the metrics at ``url``, read with ``api_key``. Raises `NothingToCompare`."""
     if not url.startswith(("http://", "https://")):
-        raise NothingToCompare(f"{url} is not an address that begins with http:// or https://.")
+        raise NothingToCompare(f"{url} is not a URL that begins with http:// or https://.")
     try:
         request = urllib.request.Request(url)  # noqa: S310
         if api_key:
@@ -70,22 +71,22 @@ def read_metrics(url: str, api_key: str | None = None) -> str:
 
 
 def compare(text: str, model: str) -> Comparison:
-    """Return stable version and candidate of ``model`` from Prometheus's ``text``.
+    """Return the stable version and candidate of ``model`` from ``text``, in Prometheus's format.
 
-    Raises `NothingToCompare` when there is no candidate, or these are other metrics.
+    Raises `NothingToCompare` if there is no candidate, or if these are not Lantern's metrics.
     """
     try:
         metrics = _ModelMetrics(_parse(text), model)
         return _compare(metrics, *_find_versions(metrics))
     except (KeyError, ValueError, OverflowError) as error:
-        raise NothingToCompare(f"These are no metrics of this service: {error!r}") from error
+        raise NothingToCompare(f"These are not Lantern's metrics: {error!r}") from error
 
 
 def _parse(text: str) -> Families:
     try:
         return {family.name: family.samples for family in text_string_to_metric_families(text)}
     except ValueError as error:
-        raise NothingToCompare(f"These are no metrics of Prometheus: {error}") from error
+        raise NothingToCompare(f"These are not metrics in Prometheus's format: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,10 @@ def _find_versions(metrics: _ModelMetrics) -> tuple[str, str]:
         if value
     }
     if "stable" not in versions:
-        raise NothingToCompare(f"No version of {metrics.model} serves there.")
+        raise NothingToCompare(f"No version of {metrics.model} is being served there.")
     if "candidate" not in versions:
         raise NothingToCompare(
-            f"Version {versions['stable']} of {metrics.model} serves there alone: there is no "
+            f"Version {versions['stable']} of {metrics.model} is served alone there: there is no "
             "candidate."
         )
     return versions["stable"], versions["candidate"]

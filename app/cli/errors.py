@@ -1,4 +1,4 @@
-"""How commands fail: one sentence on standard error, and an exit code that says of what kind."""
+"""How commands fail: one sentence on standard error, and an exit code for the kind of failure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..model.errors import ChangeUnderWay, ModelError, NothingToChange
 from .printing import plain
 
 EXIT_CODES = """\b
-Exit codes: 0 done; 1 refused, not verified, or not to be read;
-2 the command is not used as it should be; 3 there is nothing to change;
-4 another process is changing the release. With 1 to 4 nothing was changed,
+Exit codes: 0 done; 1 refused, not verified, or unreadable;
+2 usage error; 3 nothing to change;
+4 another process is changing the release. With 1 to 4, nothing was changed,
 and one sentence on standard error says why."""
 
 
 class CommandFailed(click.ClickException):
-    """The command was refused, for the reason in the message."""
+    """The command was refused; the message says why."""
 
     exit_code = 1
 
 
 class Unchanged(click.ClickException):
-    """All was already as the command would have made it."""
+    """There is nothing to change."""
 
     exit_code = 3
 

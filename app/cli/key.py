@@ -1,6 +1,6 @@
-"""``lantern key``: make, list and revoke the keys of the API.
+"""``lantern key``: create, list and revoke API keys.
 
-Running workers follow at once, for they look at the file with each request.
+Running workers follow at once, because they check the file on each request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .printing import print_json, print_table
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdw])")
 
-key = AppGroup("key", callback=print_anything, help="Make, list and revoke the keys of the API.")
+key = AppGroup("key", callback=print_anything, help="Create, list and revoke API keys.")
 
 
 def _name(context: click.Context, parameter: click.Parameter, name: str) -> str:
@@ -44,7 +44,7 @@ def _name(context: click.Context, parameter: click.Parameter, name: str) -> str:
 def _expiry(
     context: click.Context, parameter: click.Parameter, text: str | None
 ) -> datetime | None:
-    """Parse when a key expires: a span from now, or a time, which is in UTC unless it says."""
+    """Parse when a key expires: a span from now, or a time, in UTC unless it has an offset."""
     if text is None:
         return None
     now = datetime.now(UTC).replace(microsecond=0)
@@ -57,7 +57,7 @@ def _expiry(
             expires = given.replace(tzinfo=given.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            "must be a span such as 90d (h, d, w), a date such as 2027-01-01, or an ISO time."
+            "must be a span such as 90d (h, d, w), a date such as 2027-01-01, or an ISO 8601 time."
         ) from None
     if expires <= now:
         raise click.BadParameter(f"is in the past: {expires.isoformat()}.")
@@ -72,29 +72,30 @@ def _expiry(
     multiple=True,
     default=[PREDICT],
     type=click.Choice(SCOPES),
-    help="What it is good for: predict (the default), metrics, or admin, which is everything. "
-    "May be given more than once.",
+    help="What the key allows: predict (the default), metrics, or admin, which allows "
+    "everything. May be repeated.",
 )
 @click.option(
     "--expires",
     "expires_at",
     metavar="WHEN",
     callback=_expiry,
-    help="When it ends: 90d (or h, w), 2027-01-01, or an ISO time; in UTC. Otherwise never.",
+    help="When the key expires: 90d (or h, w), 2027-01-01, or an ISO 8601 time; in UTC. By "
+    "default never.",
 )
 @with_appcontext
 def create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> None:
-    """Make a key, and print it this once.
+    """Create a key, and print it once.
 
-    Only the key goes to standard output. Only its hash is kept.
+    Only the key is written to standard output. Only its hash is stored.
     """
     if current_lantern().settings.origins["access.keys_file"] == "default":
-        with suppress(OSError):  # the file can't be written then, which is told below
+        with suppress(OSError):  # the file can't be written then, which is reported below
             _path().parent.mkdir(exist_ok=True)
     with failing_in_a_sentence():
         made, text = create_key(_path(), name, scopes, expires_at)
     click.echo(
-        f"Made the key {made.name} ({made.id}) with the scope {', '.join(made.scopes)}, "
+        f"Created the key {made.name} ({made.id}) with the scope {', '.join(made.scopes)}, "
         f"{_until(made)}. Its hash is in {_path()}; the key itself is not shown again:",
         err=True,
     )
@@ -122,7 +123,7 @@ def list_keys(as_json: bool) -> None:
 @click.argument("which", metavar="ID|NAME")
 @with_appcontext
 def revoke(which: str) -> None:
-    """End a key, at once and for good."""
+    """Revoke a key, permanently. It takes effect at once."""
     with failing_in_a_sentence():
         ended = revoke_key(_path(), which)
     click.echo(f"Revoked the key {ended.name} ({ended.id}).")

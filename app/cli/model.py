@@ -1,4 +1,4 @@
-"""``lantern model``: what versions of a model there are, and which of them serves.
+"""``lantern model``: which versions of a model exist, and which of them is served.
 
 Each command asks `Repository`, or a function of ``registry/`` or ``packing/``, for one thing and
 prints it. None loads the model that the application serves.
@@ -43,8 +43,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def repository(name: str | None) -> Repository:
     """Return the repository of the model called ``name``; of the settings' first model for None.
 
-    One that the settings don't name lies beside the first. Raises `BundleError` where the models in
-    ``./models`` can't be served, unless one is named.
+    A model that the settings don't name is looked for beside the first. Raises `BundleError` where
+    the models in ``./models`` can't be served, unless one is named.
     """
     lantern = current_lantern()
     settings = lantern.settings.model
@@ -72,23 +72,23 @@ def _say_which(names: Iterable[str]) -> None:
 
 def _plain_name(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     if name is not None and not VERSION.fullmatch(name):
-        raise click.BadParameter(f"must be the name of a directory of models: {VERSION_FORM}.")
+        raise click.BadParameter(f"must be the name of a model's directory: {VERSION_FORM}.")
     return name
 
 
 model = AppGroup(
     "model",
     callback=print_anything,
-    help="See, verify and compare the versions of a model, and change which of them serves.",
+    help="List, verify and compare the versions of a model, and change which one is served.",
     short_help="List, verify, compare and release versions.",
     epilog=EXIT_CODES,
 )
 
 
 def command(name: str) -> Callable[[F], click.Command]:
-    """Add a command to the group, in the application's context, whose errors are sentences.
+    """Add a command to the group, run in the application's context; its errors are sentences.
 
-    The function is given the `Repository` of ``--model``, then ``as_json``.
+    The function receives the `Repository` of ``--model``, then ``as_json``.
     """
 
     def decorate(function: F) -> click.Command:
@@ -102,7 +102,7 @@ def command(name: str) -> Callable[[F], click.Command]:
             "model_name",
             metavar="NAME",
             callback=_plain_name,
-            help="The model; otherwise the one that the settings name.",
+            help="The model; by default the one that the settings name.",
         )
         as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
         make: Callable[..., Any] = model.command(name, epilog=EXIT_CODES)
@@ -113,16 +113,16 @@ def command(name: str) -> Callable[[F], click.Command]:
 
 
 message_option = partial(
-    click.option, "--message", "-m", default="", metavar="WHY", help="Why; for the history."
+    click.option, "--message", "-m", default="", metavar="WHY", help="The reason, for the history."
 )
 
 
 @command("list")
 def list_versions(repository: Repository, as_json: bool) -> None:
-    """List the versions, and what serves.
+    """List the versions, and which is served.
 
-    With each: when it was packed, its size, and the training metrics. Without a
-    release.toml a higher version takes over by itself, unless that could break callers.
+    Shows when each was packed, its size, and its training metrics. Without a release.toml, a higher
+    version takes over by itself, unless it could break callers.
     """
     release, fault = _release_or_fault(repository)
     summaries = repository.summaries(release)
@@ -139,7 +139,7 @@ def list_versions(repository: Repository, as_json: bool) -> None:
 def show(repository: Repository, as_json: bool, version: str) -> None:
     """Show the manifest of VERSION.
 
-    What it takes and answers, the training metrics, its files.
+    Its features and classes, training metrics, and files.
     """
     manifest = repository.manifest(version)
     if as_json:
@@ -152,10 +152,10 @@ def show(repository: Repository, as_json: bool, version: str) -> None:
 @click.argument("old")
 @click.argument("new")
 def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
-    """Show what NEW changes from OLD.
+    """Show what differs between OLD and NEW.
 
-    Of two versions: what would break callers, what would not, the training metrics that
-    differ, and how far the two agree on the golden samples of both.
+    Changes that would break callers, changes that would not, the training metrics that differ, and
+    how closely the two agree on the golden samples of both.
     """
     repository.require(old)
     repository.require(new)
@@ -169,11 +169,11 @@ def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
 @command("verify")
 @click.argument("version")
 def verify_version(repository: Repository, as_json: bool, version: str) -> None:
-    """Verify VERSION, and measure it.
+    """Verify VERSION, and measure its latency.
 
-    Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by
-    one and together; lists everything that is wrong. Each runtime is tried in a process of its own,
-    bounded in memory and time. The latencies are of the runtime alone, in milliseconds.
+    Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by one
+    and together; lists every fault. Each runtime is tried in a separate process, bounded in memory
+    and time. The latencies are of the runtime alone, in milliseconds.
     """
     repository.require(version)
     report = verify(
@@ -198,17 +198,16 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
 @click.option(
     "--allow-schema-change",
     is_flag=True,
-    help="Promote though callers of the stable version will have to change what they send or read.",
+    help="Promote even if callers of the stable version must change what they send or read.",
 )
 @message_option()
 def promote(
     repository: Repository, as_json: bool, version: str, allow_schema_change: bool, message: str
 ) -> None:
-    """Make VERSION the one that serves.
+    """Make VERSION the stable one.
 
-    It becomes the stable version. Before that it is verified, and its schema compared with the
-    stable version's: what would break callers is refused. A canary or shadow ends. Running
-    workers change over by themselves.
+    It is verified first, and its schema is compared with the stable version's: a change that would
+    break callers is refused. A canary or shadow ends. Running workers switch by themselves.
     """
     change = repository.promote(
         version, allow_schema_change=allow_schema_change, message=_text(message)
@@ -219,11 +218,11 @@ def promote(
 @command("rollback")
 @message_option()
 def rollback(repository: Repository, as_json: bool, message: str) -> None:
-    """Go back to what answered before.
+    """Return to what was served before.
 
-    While a canary answers, that is the stable version alone; otherwise it is the stable version
-    before this one, alone, if it still verifies. Each rollback goes further back; promote goes
-    forth again.
+    During a canary, that is the stable version alone; otherwise it is the previous stable version,
+    alone, if it still verifies. Each rollback goes one version further back; use promote to go
+    forward.
     """
     _print_change(repository.rollback(_text(message)), as_json)
 
@@ -234,17 +233,17 @@ def rollback(repository: Repository, as_json: bool, message: str) -> None:
     "--traffic",
     type=click.FloatRange(0, 1),
     required=True,
-    help="The part of the requests that it answers: 0.1 is one of ten.",
+    help="The fraction of the requests that it answers: 0.1 is one in ten.",
 )
 @message_option()
 def canary(
     repository: Repository, as_json: bool, version: str, traffic: float, message: str
 ) -> None:
-    """Let VERSION answer a part of the traffic.
+    """Let VERSION answer part of the traffic.
 
-    The stable version answers the others. VERSION is verified, and refused if its schema would
-    break callers of the stable version. Call it again to change that part; `promote` and
-    `clear` end it.
+    The stable version answers the rest. VERSION is verified first, and refused if its schema would
+    break callers of the stable version. Run it again to change the fraction; `promote` and `clear`
+    end it.
     """
     _print_change(repository.canary(version, traffic, _text(message)), as_json)
 
@@ -255,9 +254,9 @@ def canary(
 def shadow(repository: Repository, as_json: bool, version: str, message: str) -> None:
     """Let VERSION predict, unseen by callers.
 
-    It predicts what the stable version answers, to be compared with it; its own answers go
-    nowhere. It is verified, and refused if its schema would break callers of the stable
-    version; `promote` and `clear` end it.
+    It predicts the same rows as the stable version; its answers are compared, then discarded. It is
+    verified first, and refused if its schema would break callers of the stable version; `promote`
+    and `clear` end it.
     """
     _print_change(repository.shadow(version, _text(message)), as_json)
 
@@ -267,7 +266,7 @@ def shadow(repository: Repository, as_json: bool, version: str, message: str) ->
 def clear(repository: Repository, as_json: bool, message: str) -> None:
     """End the canary or the shadow.
 
-    The stable version serves alone.
+    Only the stable version is served.
     """
     _print_change(repository.clear(_text(message)), as_json)
 
@@ -278,7 +277,7 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     "--features",
     required=True,
     type=click.Path(path_type=Path),
-    help="A TOML file: the classes, and the features in the order of the model's columns.",
+    help="A TOML file with the classes, and the features in the order of the model's columns.",
 )
 @click.option(
     "--samples",
@@ -291,15 +290,15 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     required=True,
     metavar="models/NAME/VERSION",
     type=click.Path(path_type=Path),
-    help="The bundle to make; its path says name and version.",
+    help="The bundle to create; its path ends in NAME/VERSION.",
 )
 @click.option(
     "--outputs",
     type=click.Choice(["auto", "logits", "probabilities"]),
     default="auto",
-    help="What the model gives; auto sees it on the samples.",
+    help="What the model returns; auto detects it from the samples.",
 )
-@click.option("--replace", is_flag=True, help="Replace the bundle that is at --out.")
+@click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def pack(
     *,
@@ -311,12 +310,12 @@ def pack(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Make a bundle of SOURCE, a model of your own.
+    """Make a bundle from SOURCE, your own model.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
-    checkpoint of Lantern's own network (.pt). No code in it is run, and it is read in a process of
-    its own, bounded in memory and time. The bundle is compared with it on the samples and on noise
-    around them. Needs torch, onnx and onnxscript: the extra `pack`.
+    checkpoint of Lantern's own network (.pt). It is read without running any code in it, in a
+    separate process, bounded in memory and time. The bundle is compared with it on the samples and
+    on noise around them. Needs torch, onnx and onnxscript: the extra `pack`.
     """
     with failing_in_a_sentence():
         if not is_installed("torch"):
@@ -347,21 +346,21 @@ def pack(
 @click.option(
     "--url",
     metavar="URL",
-    help="Where the service's metrics are, as http://HOST:PORT/metrics; otherwise by the settings.",
+    help="The URL of the metrics, http://HOST:PORT/metrics; by default from the settings.",
 )
 @click.option(
     "--api-key",
     metavar="KEY",
     envvar=KEY_VARIABLE,
-    help=f"A key with the scope metrics, where one is required; otherwise ${KEY_VARIABLE}.",
+    help=f"A key with the scope metrics, if one is required; by default ${KEY_VARIABLE}.",
 )
 def compare_candidate(
     repository: Repository, as_json: bool, url: str | None, api_key: str | None
 ) -> None:
     """Compare the candidate with the stable version.
 
-    Reads the metrics of a running service, whose workers are summed: the rows that each version
-    answered by class, how long a prediction takes, and how far a shadow agrees.
+    Reads the metrics of a running service, summed over its workers: the rows that each version
+    answered by class, how long a prediction takes, and how closely a shadow agrees.
     """
     settings = current_lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
@@ -377,10 +376,10 @@ def compare_candidate(
 
 @command("history")
 def history(repository: Repository, as_json: bool) -> None:
-    """List the changes of what serves.
+    """List the changes of the release.
 
-    Who made each, when, and why; the latest is the last. A change that was cut off before it
-    took effect (or was undone by hand) is marked.
+    Who made each, when, and why; the latest is last. A change that was interrupted before it took
+    effect, or undone by hand, is marked.
     """
     changes = repository.history()
     if as_json:
@@ -396,7 +395,7 @@ def _service_at(directory: Path) -> ModelService | None:
 
 
 def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
-    """Return the release; or None, and what is wrong with it, which is told after the rest."""
+    """Return the release; or None, and what is wrong with it, to be reported after the rest."""
     repository.versions()
     try:
         return repository.release(), ""
@@ -405,7 +404,7 @@ def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
 
 
 def _held_back(directory: Path, version: str) -> str:
-    """Return why ``version`` doesn't take over by itself; empty where it does, or is to wait."""
+    """Return why ``version`` doesn't take over by itself; empty if it does, or only has to wait."""
     service = _service_at(directory)
     try:
         repository = Repository(directory, name=service.source.name if service else "")
@@ -423,17 +422,18 @@ def _print_change(change: Change, as_json: bool) -> None:
         else:
             click.echo(reports.sentence(change))
         sys.stdout.flush()
-    except OSError as error:  # a full disk, a closed pipe: the change stands all the same
+    except OSError as error:  # a full disk, a closed pipe: the change was made all the same
         click.echo(f"The change was made; it can't be printed: {error.strerror}.", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would fail for it once more
     pinned = current_lantern().settings.model.version
     if pinned:
         click.echo(
-            f"The settings name version {pinned} (model.version): it serves, whatever is released.",
+            f"The settings pin version {pinned} (model.version): it is served, whatever is "
+            "released.",
             err=True,
         )
 
 
 def _text(argument: str) -> str:
-    """Return an argument as it was typed, in whatever locale; what is no text is replaced."""
+    """Return an argument as it was typed, in any locale; what is not text is replaced."""
     return readable(argument)

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs."""
+"""The output of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def print_json(document: Any) -> None:
 def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = ()) -> None:
     """Print ``rows`` in columns as wide as their widest cell, below ``headings`` if there are any.
 
-    What a terminal would take for a command is replaced: some cells are what other people wrote.
+    Terminal control characters are replaced: some cells hold text that others wrote.
     """
     table = [
         [plain(cell).replace("\n", "\N{REPLACEMENT CHARACTER}") for cell in row]
@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Sequence[str]], headings: Sequence[str] = ()) -> 
 
 
 def number(value: Any) -> str:
-    """Return a number as people read it, a fraction in four digits, and ``-`` for none."""
+    """Return a number for people to read, a fraction in four digits, and ``-`` for None."""
     if value is None:
         return "-"
     if isinstance(value, float) and not (value.is_integer() and abs(value) < 1e12):
@@ -47,14 +47,14 @@ def counted(count: int, noun: str) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes for people to read."""
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
     power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
     return f"{count} bytes" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"
 
 
 def plain(text: str) -> str:
-    """Return ``text`` without what a terminal would take for a command; it keeps its lines."""
+    """Return ``text`` without terminal control characters; it keeps its lines."""
     return "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in text

@@ -1,4 +1,4 @@
-"""What the commands of ``model`` print, as tables and as documents; it computes nothing new."""
+"""The output of the ``model`` commands, as tables and as JSON documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .printing import counted, number, plain, print_table, size
 
 
 def print_versions(summaries: Sequence[VersionSummary]) -> None:
-    """Print a row a version; its traffic stands beside a canary."""
+    """Print a row per version; a canary is shown with its traffic."""
     print_table(
         [
             (
@@ -73,12 +73,12 @@ def print_manifest(manifest: Manifest) -> None:
 
 
 def print_diff(diff: VersionDiff) -> None:
-    """Print what differs in parts: the schema, the training metrics, the answers."""
+    """Print the differences in parts: the schema, the training metrics, the answers."""
     if not diff.breaking:
-        click.echo("Schema: no caller would break.")
+        click.echo("Schema: no breaking changes.")
     for heading, sentences in (
-        ("Schema, what would break callers:", diff.breaking),
-        ("Schema, what would break none:", diff.harmless),
+        ("Schema, breaking changes:", diff.breaking),
+        ("Schema, compatible changes:", diff.harmless),
     ):
         if sentences:
             click.echo("\n  ".join([heading, *sentences]))
@@ -120,7 +120,7 @@ def diff_document(diff: VersionDiff) -> dict[str, Any]:
 
 
 def print_report(report: Report) -> None:
-    """Print a row a runtime, then what is wrong."""
+    """Print a row per runtime, then every fault."""
     rows = [_runtime_row(runtime) for runtime in report.runtimes]
     headings = ("RUNTIME", "GOLDEN", "ALONE", "TOGETHER", "1 ROW P50", "1 ROW P99", "1,000 ROWS")
     if rows:
@@ -152,7 +152,7 @@ def report_document(report: Report) -> dict[str, Any]:
 
 
 def print_history(changes: Sequence[Change]) -> None:
-    """Print a row a change."""
+    """Print a row per change."""
     print_table(
         [
             (
@@ -170,7 +170,7 @@ def print_history(changes: Sequence[Change]) -> None:
 
 
 def sentence(change: Change) -> str:
-    """Return what serves now and what served before, as a sentence."""
+    """Return a sentence that says what is served now, and what was before."""
     if change.before == change.after:
         return f"Serving now: {in_words(change.after)}. It stays when newer versions are added."
     before = "" if change.before is None else f"; before: {in_words(change.before)}"
@@ -178,7 +178,7 @@ def sentence(change: Change) -> str:
 
 
 def in_words(release: Release) -> str:
-    """Return what serves in a release, in a few words."""
+    """Return what a release serves, in a few words."""
     if release.candidate is None:
         return release.stable
     traffic = f" ({release.traffic:.4g})" if release.mode == "canary" else ""
@@ -221,7 +221,7 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print how a candidate does beside the stable version."""
+    """Print the figures of a candidate beside those of the stable version."""
     stable, candidate = comparison.stable, comparison.candidate
     both = (stable, candidate)
     rows = [["rows", *(number(side.rows) for side in both)]]
@@ -229,7 +229,7 @@ def print_comparison(comparison: Comparison) -> None:
         shares = (side.classes.get(label, 0) / side.rows if side.rows else None for side in both)
         rows.append([f"share of {label}", *map(number, shares)])
     means = (side.mean_seconds and side.mean_seconds * 1000 for side in both)
-    rows.append(["milliseconds a prediction", *map(number, means)])
+    rows.append(["milliseconds per prediction", *map(number, means)])
     print_table(
         rows, [comparison.model, f"{stable.version} stable", f"{candidate.version} candidate"]
     )

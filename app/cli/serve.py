@@ -23,17 +23,17 @@ from .errors import failing_in_a_sentence
 @click.option(
     "--host",
     metavar="ADDRESS",
-    help="The address to listen on; otherwise the setting server.host, 127.0.0.1 by default.",
+    help="The address to listen on; by default the setting server.host (127.0.0.1).",
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    help="The port to listen on; otherwise the setting server.port, 8000 by default.",
+    help="The port to listen on; by default the setting server.port (8000).",
 )
 @click.option(
     "--workers",
     type=click.IntRange(0),
-    help="Worker processes; otherwise the setting server.workers, by default one for each core.",
+    help="Worker processes; by default the setting server.workers (one per core).",
 )
 @click.pass_obj
 def serve(
@@ -45,11 +45,11 @@ def serve(
 ) -> None:
     """Serve models over HTTP.
 
-    MODEL is a directory of versions or one bundle. Without it the settings name what is served;
-    where they don't, it is the models in ./models, or else the example that comes with Lantern.
+    MODEL is a directory of versions or one bundle. Without it, the models that the settings name
+    are served; if they name none, those in ./models, or else the example that comes with Lantern.
 
-    MODEL and options win over the settings (`lantern config` prints them). Further options of
-    Gunicorn, such as --pid, are taken from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
+    MODEL and options override the settings (`lantern config` prints them). Further options of
+    Gunicorn, such as --pid, are read from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
     gracefully.
     """
     given = {
@@ -72,9 +72,9 @@ def serve(
 
 
 def _check(settings: Settings) -> None:
-    """Raise `CommandFailed` where MODEL can't be a model; its network isn't loaded.
+    """Raise `CommandFailed` if MODEL can't be a model; its network isn't loaded.
 
-    Only for MODEL: a service whose settings name a model that isn't there yet stays up, unhealthy.
+    Only MODEL is checked: a service whose settings name a missing model stays up, unhealthy.
     """
     path = settings.model.path
     with failing_in_a_sentence():

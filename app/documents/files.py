@@ -1,4 +1,4 @@
-"""Files that one process changes at a time, and that any may read meanwhile.
+"""Files that one process changes at a time, while others may read them.
 
 A change is made under a lock and replaces the file in one step: a reader finds the old content or
 the new, never a part. It knows nothing of what the files hold.
@@ -29,10 +29,10 @@ def locked(
     mode: int,
     wait_seconds: float = 0.0,
 ) -> Iterator[None]:
-    """Hold the lock of the file at ``path``, which is created with ``mode`` where it is missing.
+    """Hold the lock of the file at ``path``, which is created with ``mode`` if it is missing.
 
-    The system releases it when the process dies. Raises ``busy`` when another process holds it for
-    longer than ``wait_seconds``, and what ``fail`` makes of a sentence when it can't be used.
+    The system releases it when the process dies. Raises ``busy`` if another process holds it for
+    longer than ``wait_seconds``, and ``fail(sentence)`` if it can't be used.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
@@ -50,7 +50,7 @@ def locked(
 
 
 def _lock(descriptor: int, path: Path, fail: Callable[[str], Exception]) -> bool:
-    """Return False where another process holds the lock."""
+    """Return False if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -85,19 +85,19 @@ def replace_file(path: Path, content: bytes, *, mode: int, keep_access: bool = F
         if scratch:
             Path(scratch).unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # it is replaced; what is left is to have that on the disk
+    with suppress(OSError):  # it is replaced; only the flush to the disk is left
         sync_directory(path.parent)
 
 
 def remove_scratch(path: Path) -> None:
-    """Remove what killed processes left of a new file for ``path``. Only for who holds its lock."""
+    """Remove temporary files for ``path`` left by killed processes; the caller holds its lock."""
     for scratch in path.parent.glob(f".{glob.escape(path.name)}-*{_SUFFIX}"):
         with suppress(OSError):
             scratch.unlink()
 
 
 def sync_directory(directory: Path) -> None:
-    """Sync to the disk what was created or renamed in ``directory``. Raises OSError."""
+    """Flush to the disk what was created or renamed in ``directory``. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

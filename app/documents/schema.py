@@ -1,7 +1,6 @@
-"""Documents read as the structs that declare them: which place doesn't fit, and what fits there.
+"""Documents read as the structs that declare them, with errors that name the place and the fix.
 
-It is for JSON and TOML that people write, settings among them; msgspec's own sentences are for
-programs.
+For JSON and TOML that people write, including settings; msgspec's own messages are for programmers.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .suggestions import did_you_mean
 
 _Kind = TypeVar("_Kind")
 Path = tuple[str | int, ...]
-"""The members and indices that lead from the root of a document to a place in it."""
+"""The members and indices from the root of a document to a place in it."""
 
 _ABSENT = object()
 """In place of a member that is missing: it fits no type."""
@@ -31,9 +30,8 @@ _LARGEST_INTEGER = 2**63 - 1
 class SchemaError(ValueError):
     """The first place of a document that doesn't fit; its message says what must be there.
 
-    ``requirement`` is the message without the place. ``missing`` is True where a member is not
-    there. ``known`` are the members of an object where one stands that it doesn't have; it is empty
-    otherwise.
+    ``requirement`` is the message without the place. ``missing`` is True for a missing member.
+    ``known`` are the valid members of an object that has an unknown one, and empty otherwise.
     """
 
     def __init__(
@@ -54,15 +52,15 @@ class SchemaError(ValueError):
 
 
 def place(path: Path) -> str:
-    """Return ``path`` as people write it: ``features[0].name``."""
+    """Return ``path`` in the usual notation: ``features[0].name``."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step[:_LONGEST_STEP]}" for step in path)
     return "".join(steps).removeprefix(".") or "the document"
 
 
 def read_as(kind: type[_Kind], value: object, path: Path = ()) -> _Kind:
-    """Return ``value``, which stands at ``path`` of its document, as ``kind`` declares it.
+    """Return ``value``, at ``path`` of its document, converted to ``kind``.
 
-    What must be at a place is said by the description of its type's `Meta`, if it has one. Raises
+    The description in a type's `Meta`, if any, says in errors what is expected. Raises
     `SchemaError`.
     """
     try:
@@ -97,7 +95,7 @@ def _fault(kind: Any, value: object, path: Path) -> SchemaError:
 
 
 def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:
-    """Return a type without its notes, these, and whether None is of it, too."""
+    """Return a type without its annotations, the annotations, and True if None is allowed."""
     notes: list[Meta] = []
     nullable = False
     while (origin := get_origin(kind)) in (Annotated, Union, UnionType):
@@ -108,7 +106,7 @@ def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:
 
 
 def _parts(kind: Any, value: object) -> Iterator[tuple[str | int, object, Any]]:
-    """Yield what ``value`` consists of, each part with its step and its type."""
+    """Yield the parts of ``value``, each with its step in the path and its type."""
     parts = get_args(kind)
     if _is_struct(kind) and isinstance(value, dict):
         for field in fields(kind):
@@ -138,7 +136,7 @@ def _words(kind: Any, notes: list[Meta], value: object) -> str:
 
 
 def _bounds(notes: list[Meta], value: object) -> str:
-    """Return the bounds of a number, to go on from what it is; those of its type aren't said."""
+    """Return the bounds of a number as text that follows its kind, without those of its type."""
     least = next((note.ge for note in notes if _is_told(note.ge, value)), None)
     above = next((note.gt for note in notes if _is_told(note.gt, value)), None)
     most = next((note.le for note in notes if _is_told(note.le, value)), None)

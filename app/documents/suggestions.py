@@ -1,4 +1,4 @@
-"""Suggestions: which of the known names an unknown one was meant to be."""
+"""Suggestions: the known name that an unknown one was probably meant to be."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _CHARACTERS_SHOWN = 4
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the one of ``known`` that is most like ``name``; None where none is alike."""
+    """Return the one of ``known`` that is most similar to ``name``; None if none is similar."""
     close = difflib.get_close_matches(name[:_LONGEST_NAME], list(known), n=1)
     return close[0] if close else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that asks for the closest of ``known``; empty without one."""
+    """Return the end of a sentence that suggests the closest of ``known``, or nothing."""
     meant = closest(name, known)
     return "" if meant is None else f"; did you mean {meant!r}{difference(name, meant)}?"
 
 
 def difference(name: str, meant: str) -> str:
-    """Return which characters differ, to be added to ``meant``; nothing for names in ASCII, whose
-    difference is seen.
+    """Return which characters differ, to be added after ``meant``; empty for ASCII names, whose
+    difference is visible.
     """
     if name.isascii() and meant.isascii():
         return ""

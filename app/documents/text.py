@@ -1,7 +1,7 @@
-"""Text files: UTF-8, with or without a byte order mark, whatever the locale says.
+"""Text files: UTF-8, with or without a byte order mark, in any locale.
 
-Names of files and environment variables are bytes to the system; Python decodes them by the
-locale, and keeps what doesn't fit as surrogates. Here they become the text that people wrote.
+File names and environment variables are bytes to the system; Python decodes them by the locale,
+with surrogates for what doesn't fit. Here they become the text that people wrote.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 16
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, because its mark begins with that of UTF-16
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
@@ -23,13 +23,13 @@ _MARKS = (
 
 
 class NotUtf8(ValueError):
-    """Bytes that are no text in UTF-8; the message goes on from the name of their file."""
+    """Bytes that are not UTF-8; the message continues from the file's name."""
 
 
 def decode(content: bytes) -> str:
     """Return the text of a file without its byte order mark.
 
-    Raises `NotUtf8`, which names the line and the encoding that is expected.
+    Raises `NotUtf8`, which names the line and the expected encoding.
     """
     check_encoding(content[:_CHUNK_BYTES])
     try:
@@ -39,19 +39,19 @@ def decode(content: bytes) -> str:
 
 
 def check_encoding(head: bytes) -> None:
-    """Raise `NotUtf8` when the first bytes of a file show that it is in UTF-16 or UTF-32.
+    """Raise `NotUtf8` if the first bytes of a file show that it is in UTF-16 or UTF-32.
 
-    Without a mark null bytes tell it: every other byte of UTF-16 is one where a text is English.
+    Without a mark, null bytes show it: in English text, every other byte of UTF-16 is null.
     """
     found = next((name for mark, name in _MARKS if head.startswith(mark)), "")
     if not found and len(head) >= 2 and 3 * head.count(0) > len(head):
         found = "UTF-16"
     if found:
-        raise NotUtf8(f"is not UTF-8 but {found}; save it in UTF-8.")
+        raise NotUtf8(f"is {found}, not UTF-8; save it in UTF-8.")
 
 
 def find_fault(file: BinaryIO) -> NotUtf8:
-    """Return on which line ``file``, which a reader failed at, is not UTF-8."""
+    """Return the error for ``file``, which failed to decode, with the line that is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     place = ""
     if file.seekable():
@@ -67,14 +67,14 @@ def find_fault(file: BinaryIO) -> NotUtf8:
 
 
 def readable(text: str) -> str:
-    """Return ``text`` with what the locale could not decode read as UTF-8, or replaced."""
+    """Return ``text`` with what the locale could not decode as UTF-8, or replaced."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def print_anything() -> None:
-    """Let standard output and error write escapes for characters that their encoding lacks.
+    """Make standard output and error write escapes for characters that their encoding lacks.
 
-    For programs: a class called ``größe`` must not end one whose output goes to a Latin terminal.
+    A class named ``größe`` must not crash a program on a terminal with another encoding.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -82,5 +82,5 @@ def print_anything() -> None:
 
 
 def to_path(text: str) -> Path:
-    """Return the path that is called ``text`` in UTF-8, in whatever locale this process runs."""
+    """Return the path whose name in UTF-8 is ``text``, in any locale."""
     return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))

@@ -20,7 +20,7 @@ FETCHED: Headers = [
     (POLICY, "default-src 'none'; frame-ancestors 'none'"),
     (_CACHE, "no-store"),
 ]
-"""For responses to GET that are no page, because a browser may show them as one. They are not
+"""For responses to GET that are not pages, because a browser may show them as one. They are not
 cached: shared caches respect Authorization (RFC 9111, section 3.5), but not X-API-Key."""
 
 PAGE: Headers = [

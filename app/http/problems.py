@@ -62,7 +62,7 @@ def problem_document(
 
 
 def json_pointer(path: Sequence[str | int]) -> str:
-    """Return ``path`` as a JSON pointer (RFC 6901), whose parts are cut where they are too long."""
+    """Return ``path`` as a JSON pointer (RFC 6901), with parts that are too long cut."""
     return "".join(
         "/" + str(part)[:LONGEST_ECHO].replace("~", "~0").replace("/", "~1") for part in path
     )

@@ -1,10 +1,10 @@
 """The shadow of a model: a candidate predicts what the stable version answered, unseen.
 
-A thread of its own predicts the rows in batches, and pauses after each for so long that it takes
-no more of the processor than callers leave. Rows that there is no time for, be it the thread's or
-that of callers who hand them over, are dropped and counted. Which ones, is chance with the same
-odds for each row of a round, so that what is compared stands for all.
-Rows that wait keep no model: those of a version that serves no more are dropped, too.
+A separate thread predicts the rows in batches, and pauses after each so that it takes no more of
+the processor than callers leave. Rows for which there is no time, the thread's or that of the
+callers who hand them over, are dropped and counted. Each row of a round is dropped with the same
+probability, so that the rows compared are representative. Waiting rows keep no model alive: those
+of a version that is no longer served are dropped, too.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from numpy.typing import NDArray
 from ..model.model import Model
 
 MAX_BYTES = 16 << 20
-"""How many bytes of rows and answers wait at most."""
+"""The most bytes of rows and answers that wait."""
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
 _PASS_SECONDS = 0.002
-"""How long one pass of the candidate shall take at most: a core is not given back before."""
+"""The longest that one pass of the candidate should take: it holds a core until then."""
 _ROUND_SECONDS = 1.0
-"""How long the rows that are kept shall last at most, pauses and all: then others are due."""
+"""The longest that the rows of a round should last, pauses included; then newer rows are due."""
 _LEAST_SHARE = 0.005
 """The share of one core that the candidate gets, however busy the worker is.
 
-A pass holds up whoever calls meanwhile: these are to be fewer than one in a hundred.
+A pass delays calls that arrive meanwhile: they should be fewer than one in a hundred.
 """
 _MAX_SHARE = 0.5
-"""The share that it gets beside an idle worker."""
+"""The share that it gets if the worker is idle."""
 _FIRST_GUESS = 1e-3
-"""The seconds that a row takes, before one was predicted."""
+"""The seconds that a row is assumed to take, before one was predicted."""
 _LEAST_ROWS = 64
 _TIMED_SECONDS = 1.0
-"""How often both versions are timed, or less often where that takes a hundredth of the time."""
+"""How often both versions are timed; less often if that would take over a hundredth of the time."""
 
 log = logging.getLogger("lantern.shadow")
 
@@ -56,8 +56,8 @@ Probabilities = Matrix | Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A stable version and a candidate: what they are called, and the models for as long as
-    somebody else has them.
+    """A stable version and a candidate: their names, and the models while something else holds
+    them.
     """
 
     model: str
@@ -75,7 +75,7 @@ class Pair:
         return self._stable() is stable and self._candidate() is candidate
 
     def models(self) -> tuple[Model, Model] | None:
-        """Return the models; None where one of them was replaced."""
+        """Return the models; None if one of them was replaced."""
         stable, candidate = self._stable(), self._candidate()
         return None if stable is None or candidate is None else (stable, candidate)
 
@@ -109,21 +109,20 @@ class Timing:
 
 
 class ShadowObserver:
-    """Receives what a shadow finds; no method may raise."""
+    """Receives the results of a shadow; no method may raise."""
 
     def compared(self, pair: Pair, result: ShadowResult) -> None:
-        """Note a comparison, of versions that may be gone by now."""
+        """Record a comparison, of versions that may be gone by now."""
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
-        """Note how long both take for one row."""
+        """Record how long both take for one row."""
 
 
 class _Block:
-    """Rows ``(n, width)`` with the probabilities ``(n, classes)`` that the stable version gave.
+    """Rows ``(n, width)`` with the stable version's probabilities ``(n, classes)``.
 
-    Their bytes are copied to the end of what is there: an object for each request, kept for a
-    while, would cost callers more than the prediction of its row does, and so would numpy's
-    assignment to a slice.
+    Their bytes are appended to a buffer: an object for each request would cost callers more than
+    the prediction of its row, and so would numpy's assignment to a slice.
     """
 
     def __init__(self, pair: Pair, width: int, classes: int) -> None:
@@ -159,10 +158,9 @@ class _Block:
 class _Sample:
     """A sample of the rows that are added, of ``max_rows`` and `MAX_BYTES` at most.
 
-    Each row is in it with the same probability, whenever and in however large a batch it came: at
-    first ``share``. Whenever there are too many, every row that is there leaves by the toss of a
-    coin, and of those that come later only as large a share is let in (adaptive Bernoulli
-    sampling).
+    Each row is in it with the same probability, at first ``share``, whenever it came and however
+    large its batch. If there are too many, each row is removed with a probability of one half, and
+    later rows are admitted at half the rate (adaptive Bernoulli sampling).
     """
 
     def __init__(self, max_rows: int, random: np.random.Generator, share: float = 1.0) -> None:
@@ -188,8 +186,8 @@ class _Sample:
     def skip(self, pair: Pair) -> bool:
         """Drop one row if it is not in the sample; return whether it was dropped.
 
-        How many rows come until the next that is kept is drawn at once: to toss a coin for each
-        would cost callers more.
+        The number of rows until the next one to keep is drawn at once: a draw for each row would
+        cost callers more.
         """
         self.is_empty = False
         if not self._gap:
@@ -199,7 +197,7 @@ class _Sample:
         return True
 
     def add(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
-        """Add one row that was not to be skipped, or those of several that are in the sample."""
+        """Add one row that `skip` did not drop, or those of several that are in the sample."""
         self.is_empty = False
         if len(rows) > 1:
             self._thin(pair, rows, np.asarray(probabilities, np.float32), self._share)
@@ -243,7 +241,7 @@ class _Sample:
 
 
 class Shadow:
-    """Compares in the background and tells ``observer``.
+    """Compares in the background and reports to ``observer``.
 
     ``in_flight`` returns how many requests wait or are served in this process: the fewer there
     are, the more of the processor the candidate may have.
@@ -269,9 +267,9 @@ class Shadow:
     def offer(
         self, stable: Model, candidate: Model, rows: Matrix, probabilities: Probabilities
     ) -> None:
-        """Queue ``rows`` for ``candidate``, or drop some of them if there is no time for all.
+        """Queue ``rows`` for ``candidate``, or drop some if there is no time for all.
 
-        ``probabilities`` are those that ``stable`` gave for them. Never raises, never waits.
+        ``probabilities`` are the answers of ``stable``. Never raises, never blocks.
         """
         count = len(rows)
         if not count:
@@ -281,7 +279,7 @@ class Shadow:
                 pair, sample = self._pair_of(stable, candidate), self._sample
                 if sample.is_empty:
                     self._changed.notify_all()
-                # A busy worker drops nearly all rows: this costs callers the least there is.
+                # A busy worker drops nearly all rows, so this must be as cheap as possible.
                 if count > 1 or not sample.skip(pair):
                     self._hand_over(sample, pair, rows, probabilities)
                 return
@@ -303,7 +301,7 @@ class Shadow:
             self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until nothing waits to be compared; return whether that came about in time."""
+        """Wait until no rows are left to compare; return False if some are after the timeout."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, seconds)
 
@@ -311,7 +309,7 @@ class Shadow:
         return self._sample.is_empty and not self._is_comparing
 
     def stop(self, seconds: float) -> bool:
-        """End, dropping what waits; return whether the thread ended in time."""
+        """Stop, and drop waiting rows; return True if the thread ended in time."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -321,12 +319,12 @@ class Shadow:
         return not self._thread.is_alive()
 
     def _is_running(self) -> bool:
-        """Start the thread with the first rows, because no fork takes one along."""
+        """Start the thread with the first rows, because threads don't survive a fork."""
         if self._thread is None and not self._stopping:
             thread = threading.Thread(target=self._run, name="lantern-shadow", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # there are too many threads; there may be fewer later
+            except RuntimeError:  # too many threads; try again later
                 return False
             self._thread = thread
         return not self._stopping
@@ -334,7 +332,7 @@ class Shadow:
     def _new_sample(self, offered_before: int = 0) -> _Sample:
         """Return an empty sample for the rows of the next round.
 
-        ``offered_before``, the rows of the round before, says what share of them to let in.
+        ``offered_before``, the rows of the last round, determines the share to admit.
         """
         seconds = self._seconds_a_row + self._seconds_to_hand_over
         affordable = int(self._allowed_share() * _ROUND_SECONDS / seconds)
@@ -353,26 +351,26 @@ class Shadow:
                 self._sample = self._new_sample(sample.offered)
                 self._is_comparing = True
             self._compare_all(sample)
-            del sample  # or its rows would live on for as long as nothing comes
+            del sample  # or its rows would stay in memory until more arrive
             with self._changed:
                 self._is_comparing = False
                 self._changed.notify_all()
 
     def _await_rows(self) -> bool:
-        """Wait for rows, and then for others that come soon; return False to stop."""
+        """Wait for rows, and briefly for more; return False to stop."""
         with self._changed:
             self._changed.wait_for(lambda: not self._sample.is_empty or self._stopping)
         return self._pause(_COLLECT_SECONDS)
 
     def _pause(self, seconds: float) -> bool:
-        """Leave the processor to others for ``seconds``; return False to stop."""
+        """Leave the processor to callers for ``seconds``; return False to stop."""
         with self._changed:
             return not self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _compare_all(self, sample: _Sample) -> None:
-        """Compare the rows of ``sample``, as many in a pass as are predicted in a short time.
+        """Compare the rows of ``sample``, in passes short enough not to delay callers.
 
-        No model is held during the pauses, which are long where one is slow.
+        No model is held during the pauses, which are long if it is slow.
         """
         for pair, dropped in sample.dropped.items():
             self._observer.compared(pair, ShadowResult(dropped=dropped))
@@ -388,7 +386,7 @@ class Shadow:
                     self._pause(spent * (1 / self._allowed_share() - 1))
 
     def _compare(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> float:
-        """Compare the rows of one pass; return the seconds spent, 0 where they were dropped."""
+        """Compare the rows of one pass; return the seconds spent, 0 if they were dropped."""
         models = pair.models()
         if models is None or self._stopping:
             self._observer.compared(pair, ShadowResult(dropped=len(rows)))
@@ -404,7 +402,7 @@ class Shadow:
     def _compared(
         self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
     ) -> ShadowResult:
-        """Compare; where the candidate fails, find the rows that it fails on."""
+        """Compare; if the candidate fails, find the rows on which it fails."""
         try:
             return compare(*models, rows, probabilities)
         except Exception as error:
@@ -437,7 +435,7 @@ class Shadow:
 
 
 def _smoothed(mean: float, value: float) -> float:
-    """Return the running mean after ``value``: one that was held up says little of the next."""
+    """Return the running mean after ``value``: a delayed pass says little about the next."""
     if mean in (0.0, _FIRST_GUESS):
         return value
     return mean + 0.2 * (min(value, 4 * mean) - mean)
@@ -451,8 +449,8 @@ def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matr
     """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
     features) and compare with its ``probabilities`` ``(n, classes)``.
 
-    Features and classes are matched by name. Raises `Incomparable` when the candidate has others,
-    and what its runtime raises.
+    Features and classes are matched by name. Raises `Incomparable` if the candidate has others, and
+    what its runtime raises.
     """
     rows = _columns_for(stable, candidate, matrix)
     order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
@@ -470,10 +468,10 @@ def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matr
 
 
 def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
-    """Return what both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
+    """Return how long both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
 
-    They take turns, and the shortest run counts: the first finds its data in no cache, and any may
-    be held up by other work of the machine.
+    They take turns, and the shortest run counts: the first has cold caches, and other work of the
+    machine may delay any of them.
     """
     runs = [
         (_seconds(stable, row), _seconds(candidate, _columns_for(stable, candidate, row)))

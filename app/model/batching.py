@@ -1,8 +1,8 @@
 """Dynamic batching: rows that wait for the network run through it together.
 
-For an expensive network, whose forward pass takes much longer than handing a row to another
-thread. No thread and no timer of its own: what waits, waits for the pass before it and nothing
-else. It knows a runtime and threads that call it, and no more.
+For an expensive network, whose forward pass takes much longer than handing a row to another thread.
+It has no thread and no timer of its own: rows wait only for the pass before theirs. It knows only a
+runtime and the threads that call it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Matrix = NDArray[np.float32]
 
 
 class _Call:
-    """Rows that wait. Its caller is woken to find the answer, or to lead the next pass."""
+    """Waiting rows. Their caller is woken when the answer is there, or to lead the next pass."""
 
     __slots__ = ("alone", "answer", "left", "matrix", "woken")
 
@@ -36,17 +36,18 @@ class _Call:
 class BatchingRuntime:
     """A runtime that executes the rows of several callers in one forward pass of another.
 
-    One pass runs at a time. Who finds the runtime free runs its rows at once. Who doesn't, waits in
-    line; when the pass before ends, the first in line leads the next: its own rows and those of the
-    calls behind it, whole calls in order, ``max_rows`` in all. Then it hands over, so nobody works
-    for others twice. A call of more than ``max_rows`` rows runs alone.
+    One pass runs at a time. A caller that finds the runtime free runs its rows at once. Otherwise
+    it waits in line; when the current pass ends, the first in line leads the next one: its own rows
+    and those of the calls behind it, whole calls in order, at most ``max_rows`` in total. Then it
+    hands over, so that no caller works for others twice. A call of more than ``max_rows`` rows runs
+    alone.
 
-    When a pass of several calls fails, each of them runs alone and meets its own outcome.
+    If a pass of several calls fails, each of them runs alone and gets its own result.
 
     Rows that run together may be answered with other last bits than alone (a product of matrices
     sums in another order than one of a matrix and a vector), as in every batch.
 
-    ``on_run``, where it is set, is told the rows of each pass; it must not raise.
+    ``on_run``, if set, is called with the number of rows of each pass; it must not raise.
     """
 
     def __init__(self, runtime: Runtime, max_rows: int) -> None:
@@ -62,7 +63,7 @@ class BatchingRuntime:
     def run(self, matrix: Matrix) -> Matrix:
         """Return the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32.
 
-        The answer may be a part of a larger array and must not be written to. Raises what the
+        The result may be a view of a larger array and must not be written to. Raises what the
         runtime raises for these rows.
         """
         call = self._enter(matrix)
@@ -74,7 +75,7 @@ class BatchingRuntime:
         try:
             call.woken.wait()
             return self._lead(call) if call.answer is None else call.answer
-        finally:  # also when this thread is stopped while it waits
+        finally:  # also if this thread is interrupted while it waits
             self._leave(call)
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
@@ -82,7 +83,7 @@ class BatchingRuntime:
         return self._runtime.time_limit(seconds)
 
     def _enter(self, matrix: Matrix) -> _Call | None:
-        """Take the runtime if it is free, and return None; else return the call that now waits."""
+        """Take the runtime if it is free, and return None; else queue a call and return it."""
         with self._lock:
             if not self._busy:
                 self._busy = True
@@ -92,7 +93,9 @@ class BatchingRuntime:
             return call
 
     def _hand_over(self) -> None:
-        """Wake the first in line, which then has the runtime; with nobody there it is free."""
+        """Wake the first in line, which then owns the runtime; if none waits, the runtime is
+        free.
+        """
         with self._lock:
             if self._line:
                 self._line[0].woken.set()
@@ -100,13 +103,13 @@ class BatchingRuntime:
                 self._busy = False
 
     def _lead(self, call: _Call) -> Matrix:
-        """Run ``call``, the first in line, and with it what may join."""
+        """Run ``call``, the first in line, together with those that fit."""
         followers = self._take()
         if not followers:
             return self._pass(call.matrix)
         try:
             answers = self._pass(np.concatenate([call.matrix, *(f.matrix for f in followers)]))
-            answers.setflags(write=False)  # every caller has a view of it
+            answers.setflags(write=False)  # every caller gets a view of it
             end = len(call.matrix)
             for follower in followers:
                 start, end = end, end + len(follower.matrix)
@@ -115,7 +118,7 @@ class BatchingRuntime:
             return answers[: len(call.matrix)]
         except Exception:
             self._return(followers, alone=True)
-        except BaseException:  # this thread is being stopped, which is no fault of these rows
+        except BaseException:  # this thread is interrupted; the rows are not to blame
             self._return(followers, alone=False)
             raise
         return self._pass(call.matrix)
@@ -134,7 +137,7 @@ class BatchingRuntime:
             return followers
 
     def _return(self, followers: list[_Call], *, alone: bool) -> None:
-        """Put calls that got no answer back to the head of the line, in their order."""
+        """Put calls without an answer back at the head of the line, in order."""
         with self._lock:
             for follower in reversed(followers):
                 if follower.answer is None and not follower.left:
@@ -142,9 +145,9 @@ class BatchingRuntime:
                     self._line.appendleft(follower)
 
     def _leave(self, call: _Call) -> None:
-        """Withdraw ``call``, whose caller goes; if it had the runtime, hand that over.
+        """Withdraw ``call``, whose caller leaves; if it owned the runtime, hand that over.
 
-        To be woken without an answer is to have it.
+        A call that was woken without an answer owns the runtime.
         """
         with self._lock:
             call.left = True

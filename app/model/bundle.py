@@ -1,4 +1,4 @@
-"""Bundles on disk: find the one to serve, and verify that its files are what its manifest says."""
+"""Bundles on disk: find the one to serve, and verify its files against its manifest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NUMBERED = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle: its manifest and the paths of the networks that it holds.
+    """A verified bundle: its manifest and the paths of its networks.
 
-    ``checkpoint`` and ``onnx`` are None where the bundle has no such file.
+    ``checkpoint`` and ``onnx`` are None if the bundle has no such file.
     """
 
     manifest: Manifest
@@ -35,11 +35,11 @@ class Bundle:
 
 
 def find_bundle(path: Path, version: str = "") -> Path:
-    """Return the directory (or checkpoint file) that ``path`` stands for.
+    """Return the bundle's directory (or the checkpoint file) for ``path``.
 
-    ``path`` is a checkpoint file, a bundle, or a directory of versions. Of these ``version`` picks
-    one by the name of its directory; when it is empty, the highest whose name is numbers and dots
-    (a copy named ``2-old`` is never served unasked). Raises `BundleError` when there is none.
+    ``path`` is a checkpoint file, a bundle, or a directory of versions. ``version`` selects one of
+    these by the name of its directory; if it is empty, the highest whose name is numbers and dots
+    is used (never a copy named ``2-old``). Raises `BundleError` if there is none.
     """
     try:
         if path.is_file() or _holds_model(path):
@@ -56,14 +56,14 @@ def find_bundle(path: Path, version: str = "") -> Path:
 
 
 def holds_versions(path: Path) -> bool:
-    """Return whether ``path`` is (or may become) a directory of versions: no bundle, no file.
+    """Return True if ``path`` is (or may become) a directory of versions, not a bundle or a file.
 
-    Raises `BundleError` where it can't be read, or is neither a file nor a directory.
+    Raises `BundleError` if it can't be read, or is neither a file nor a directory.
     """
     try:
         if path.is_file() or _holds_model(path):
             return False
-        if path.exists() and not path.is_dir():  # a pipe would be read for ever
+        if path.exists() and not path.is_dir():  # a pipe would block
             raise BundleError(f"{path} is neither a regular file nor a directory.")
         return True
     except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -71,7 +71,7 @@ def holds_versions(path: Path) -> bool:
 
 
 def versions(path: Path) -> list[str]:
-    """Return the versions in a directory of them: those that are numbers first, in their order.
+    """Return the versions in a directory of them: numbers first, in numeric order.
 
     Raises `BundleError` when there is none.
     """
@@ -84,27 +84,27 @@ def versions(path: Path) -> list[str]:
     if not entries:
         if found := models_below(path):
             raise BundleError(
-                f"{path} holds several models, and not the versions of one; name one of them: "
+                f"{path} has several models, not the versions of one; choose one of them: "
                 f"{', '.join(map(str, found[:5]))}."
             )
         raise BundleError(
-            f"{path} holds no model: neither {manifest_file.FILE_NAME} nor {CHECKPOINT} is in it "
-            "or in a directory below it."
+            f"{path} has no model: neither it nor a directory in it has a "
+            f"{manifest_file.FILE_NAME} or {CHECKPOINT}."
         )
     numbered = sorted(filter(_NUMBERED.fullmatch, entries), key=_by_number)
     return [*numbered, *sorted(set(entries) - set(numbered))]
 
 
 def models_below(path: Path) -> list[Path]:
-    """Return the directories of versions in ``path``, sorted; none where it can't be read.
+    """Return the directories of versions in ``path``, sorted; none if it can't be read.
 
-    One that can't be looked into is left out (see `unreadable_below`), and so is a hidden one.
+    Unreadable ones (see `unreadable_below`) and hidden ones are left out.
     """
     return [directory for directory in _directories(path) if has_versions(directory)]
 
 
 def unreadable_below(path: Path) -> list[Path]:
-    """Return the directories in ``path`` that can't be looked into, and so may be models."""
+    """Return the directories in ``path`` that can't be read, and so may be models."""
     return [
         directory
         for directory in _directories(path)
@@ -118,7 +118,7 @@ def bundles_below(path: Path) -> list[Path]:
 
 
 def has_versions(path: Path) -> bool:
-    """Return whether ``path`` is a directory with a version in it that can be looked at."""
+    """Return True if ``path`` is a directory with a readable version in it."""
     try:
         return any(map(_may_hold_model, path.iterdir()))
     except OSError:
@@ -140,7 +140,7 @@ def _is_directory(path: Path) -> bool:
 
 
 def numbered_versions(path: Path) -> list[str]:
-    """Return the versions in a directory of them that are numbers and dots, the lowest first.
+    """Return the versions in a directory of them that are numbers and dots, lowest first.
 
     Raises `BundleError` when there is none.
     """
@@ -159,16 +159,15 @@ def _unreadable(path: Path, error: Exception) -> BundleError:
 
 
 def is_bare(path: Path) -> bool:
-    """Return whether ``path`` is a checkpoint without a manifest."""
+    """Return True if ``path`` is a checkpoint without a manifest."""
     return path.is_file() or not (path / manifest_file.FILE_NAME).is_file()
 
 
 def open_bundle(path: Path, version: str | None = None) -> Bundle:
     """Read the manifest in directory ``path`` and verify every file against it.
 
-    ``version`` is the one that was asked for, or that the directory's name promises. Raises
-    `BundleError`, which names the file that is missing, altered or malformed, or the version that
-    is another.
+    ``version`` is the requested one, or the one in the directory's name. Raises `BundleError`,
+    which names the file that is missing, altered or malformed, or the wrong version.
     """
     manifest = read_manifest(path / manifest_file.FILE_NAME)
     check_version(path, manifest, version)
@@ -178,27 +177,27 @@ def open_bundle(path: Path, version: str | None = None) -> Bundle:
 
 
 def check_version(path: Path, manifest: Manifest, version: str | None) -> None:
-    """Raise `BundleError` when the manifest in ``path`` is of another version than was asked for.
+    """Raise `BundleError` if the manifest in ``path`` is of another version than ``version``.
 
-    Nothing was, where ``version`` is None.
+    None stands for any version.
     """
     if version is not None and manifest.version != version:
         raise BundleError(
-            f"{path} should be version {version!r}, and its manifest says {manifest.version!r}; "
+            f"{path} should be version {version!r}, but its manifest says {manifest.version!r}; "
             "rename the directory or pack the bundle again."
         )
 
 
 def check_file(file: Path, record: FileRecord) -> None:
-    """Raise `BundleError` when ``file`` is not, byte for byte, what ``record`` says of it."""
+    """Raise `BundleError` unless ``file`` matches ``record``, byte for byte."""
     try:
-        if not file.is_file():  # a pipe would be read for ever
+        if not file.is_file():  # a pipe would block
             raise BundleError(f"{file} is missing, or not a regular file.")
         if file.stat().st_size != record.size:
             kind = foreign_kind(file) or "was altered or cut short"
             raise BundleError(
-                f"{file} has {file.stat().st_size:,} bytes, and the manifest says "
-                f"{record.size:,}: it {kind}."
+                f"{file} has {file.stat().st_size:,} bytes, but the manifest says {record.size:,}: "
+                f"it {kind}."
             )
         if file_sha256(file) != record.sha256:
             raise BundleError(
@@ -210,14 +209,14 @@ def check_file(file: Path, record: FileRecord) -> None:
 
 
 def describe(path: Path, manifest: Manifest) -> Bundle:
-    """Return the bundle in ``path`` by what its manifest lists, without a look at the files.
+    """Return the bundle in ``path`` as its manifest lists it, without checking the files.
 
-    Raises `BundleError` when it lists no network.
+    Raises `BundleError` if it lists no network.
     """
     checkpoint = path / CHECKPOINT if CHECKPOINT in manifest.files else None
     onnx = path / ONNX if ONNX in manifest.files else None
     if checkpoint is None and onnx is None:
-        raise BundleError(f"{path} lists neither {CHECKPOINT} nor {ONNX} in its manifest.")
+        raise BundleError(f"The manifest of {path} lists neither {CHECKPOINT} nor {ONNX}.")
     return Bundle(manifest, checkpoint, onnx)
 
 
@@ -230,14 +229,14 @@ def open_bare_checkpoint(
     feature_names: Sequence[str],
     class_names: Sequence[str] = (),
 ) -> Bundle:
-    """Return the bundle of a checkpoint without a manifest, described by its user's names.
+    """Return the bundle of a checkpoint without a manifest, described by the names in the settings.
 
-    Raises `BundleError` when they don't fit the checkpoint's dimensions.
+    Raises `BundleError` if they don't fit the checkpoint's dimensions.
     """
     if not feature_names:
         raise BundleError(
-            f"{path} has no manifest, so its features have no names: "
-            f"set model.feature_names to the {input_dim} names, in order."
+            f"{path} has no manifest to name its features: set model.feature_names to the "
+            f"{input_dim} names, in order."
         )
     if len(feature_names) != input_dim or len(set(feature_names)) != input_dim:
         raise BundleError(
@@ -274,9 +273,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _may_hold_model(path: Path) -> bool:
-    """Return whether ``path`` can be a version; one that can't be looked into may be, and says so
-    when it is asked for.
-    """
+    """Return True if ``path`` may be a version. An unreadable one may be."""
     try:
         return bool(VERSION.fullmatch(path.name)) and _holds_model(path)
     except OSError:
@@ -288,8 +285,8 @@ def _holds_model(path: Path) -> bool:
 
 
 def _by_number(name: str) -> tuple[list[int], str]:
-    """Return the key that orders versions as people do: 10 after 9, and 1.2 after 1.
+    """Return the key for numeric order of versions: 10 after 9, and 1.2 after 1.
 
-    By their names, too: each process must order 1 and 01 alike, however the file system lists them.
+    Ties are ordered by name: every process must order 1 and 01 alike, in any file system.
     """
     return [int(part) for part in name.split(".")], name

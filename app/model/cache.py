@@ -1,6 +1,6 @@
-"""Answers that are remembered: for callers that send the same row again and again.
+"""The response cache: for callers that send the same row repeatedly.
 
-A cache belongs to one loaded model, so that no answer outlives the version that gave it.
+A cache belongs to one loaded model, so that no answer outlives its version.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import OrderedDict
 
 
 class AnswerCache:
-    """The probabilities of the ``size`` rows that were asked for last (least recently used).
+    """The probabilities of the ``size`` most recent rows (least recently used are evicted).
 
-    A row is known by its bytes: float32, in the order of the features. Safe to use from several
-    threads; two that ask for the same new row at once both compute it.
+    A row is identified by its bytes: float32, in the order of the features. Thread-safe; two
+    threads that look up the same new row at once both compute it.
     """
 
     def __init__(self, size: int) -> None:
@@ -25,7 +25,7 @@ class AnswerCache:
         return len(self._answers)
 
     def get(self, row: bytes) -> tuple[float, ...] | None:
-        """Return the answer to ``row`` and note that it was asked for, or None."""
+        """Return the answer to ``row`` and mark it as recently used, or return None."""
         with self._lock:
             answer = self._answers.get(row)
             if answer is not None:
@@ -33,7 +33,7 @@ class AnswerCache:
         return answer
 
     def put(self, row: bytes, answer: tuple[float, ...]) -> None:
-        """Remember an answer, and forget the one that was not asked for the longest."""
+        """Store an answer, and evict the least recently used one."""
         with self._lock:
             self._answers[row] = answer
             self._answers.move_to_end(row)

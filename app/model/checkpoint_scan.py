@@ -1,9 +1,9 @@
-"""The scan of a checkpoint: what its pickle would build, found out without building it.
+"""The scan of a checkpoint: what its pickle would build, without building it.
 
-``torch.load(weights_only=True)`` runs no code of a file, but it makes whatever tensors a file asks
-for, and hashes whatever keys. So the pickle in torch's zip archive is gone through here first, one
-instruction after the other, with stand-ins for all but plain values: what is left for torch is a
-structure of tensors that lie within the file.
+``torch.load(weights_only=True)`` runs no code of a file, but it creates any tensor that the file
+requests, and hashes any key. So the pickle in torch's zip archive is first interpreted here, with
+stand-ins for all but plain values: torch only loads a structure of tensors that lie within the
+file.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stand:
-    """Something that the pickle would make, and that matters only by being there."""
+    """Something that the pickle would create, whose content doesn't matter."""
 
 
 _MARK = object()
@@ -68,24 +68,24 @@ _STAND, _TENSOR, _DICT, _LIST = _Stand(), _Stand(), _Stand(), _Stand()
 
 
 def scan_checkpoint(path: Path) -> None:
-    """Check that ``path`` is a zip archive of torch.save, of plain values and dense tensors.
+    """Check that ``path`` is a zip archive of torch.save with only plain values and dense tensors.
 
     Takes time and memory in proportion to the archive's directory and its pickle. Raises
-    `BundleError`, which says what else the file is and what to do.
+    `BundleError`, which says what the file is instead and what to do.
     """
     try:
         kind = foreign_kind(path) or (GRAPH if path.suffix == ".onnx" else "")
         if kind:
             raise BundleError(f"{path} {kind}.")
         with path.open("rb") as file:
-            if file.read(4) != _ZIP:  # torch would read it in another way
+            if file.read(4) != _ZIP:  # torch would read it differently
                 raise zipfile.BadZipFile("it doesn't begin as a zip archive")
         with zipfile.ZipFile(path) as archive:
             _scan(archive, path)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise BundleError(
-            f"{path} can't be read as a checkpoint: {first_line(error)}. It was cut short, or is "
-            "none that torch.save writes."
+            f"{path} can't be read as a checkpoint: {first_line(error)}. It was cut short, or was "
+            "not written by torch.save."
         ) from error
     except OSError as error:
         raise BundleError(
@@ -105,13 +105,15 @@ def _scan(archive: zipfile.ZipFile, path: Path) -> None:
             f"{path} is a compressed zip ({(compressed or [''])[0][:80]}); save it with torch.save."
         )
     if len(set(names)) != len(names) or len(names) > _MAX_MEMBERS:
-        raise BundleError(f"{path} holds files of one name, or too many; save it with torch.save.")
+        raise BundleError(
+            f"{path} has duplicate file names, or too many files; save it with torch.save."
+        )
     sizes = {name: entry.file_size for name, entry in zip(names, entries, strict=True)}
     if _NEEDED not in sizes:
-        raise BundleError(f"{path} is a zip archive, and none that torch.save writes.")
+        raise BundleError(f"{path} is a zip archive, but not one written by torch.save.")
     if sizes[_NEEDED] > _LARGEST_PICKLE:
         raise BundleError(
-            f"{path} holds {sizes[_NEEDED]:,} bytes of values beside its tensors; at most "
+            f"{path} holds {sizes[_NEEDED]:,} bytes of values besides its tensors; at most "
             f"{_LARGEST_PICKLE:,} are read. Save the state dictionary without them."
         )
     content = archive.read(entries[names.index(_NEEDED)])
@@ -139,9 +141,9 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _Machine:
-    """Goes through a pickle with a stack, as an unpickler does; ``sizes`` are those of records.
+    """Interprets a pickle with a stack, as an unpickler does; ``sizes`` are those of the records.
 
-    It knows the instructions that torch's own reader of tensors and plain values knows.
+    It knows the instructions that torch's own weights-only unpickler knows.
     """
 
     def __init__(self, sizes: dict[str, int]) -> None:
@@ -195,7 +197,7 @@ class _Machine:
         self._memo[index] = self._stack[-1]
 
     def _build(self, _: Any) -> None:
-        """Accept what torch notes beside a state dictionary."""
+        """Accept what torch stores with a state dictionary."""
         if self._stack.pop() is not _DICT or self._stack[-1] is not _DICT:
             raise ValueError("a state of something that has none")
 
@@ -223,7 +225,7 @@ class _Machine:
 
 
 _NOT_DENSE = (
-    "holds tensors that are sparse, complex or quantised, or of a type that few use; only dense "
+    "has tensors that are sparse, complex or quantised, or of an unsupported type; only dense "
     "tensors of real numbers are served."
 )
 
@@ -231,40 +233,40 @@ _NOT_DENSE = (
 def _hidden_code(what: str) -> str:
     return (
         "is not a checkpoint of tensors and plain values, and is refused: loading it could run "
-        f"code that it hides ({shown(what)[1:-1]}). {WHOLE_MODEL}."
+        f"hidden code ({shown(what)[1:-1]}). {WHOLE_MODEL}."
     )
 
 
 def _global(name: str) -> _Global:
-    """Return a function or class, one of tensors and plain values, that the pickle names."""
+    """Return an allowed function or class that the pickle names."""
     storage = _STORAGE.fullmatch(name)
     if name in _MAKERS or _PLAIN.fullmatch(name) or (storage and storage[1] in _ITEM_SIZES):
         return _Global(name)
     if _OTHER_TENSORS.match(name) or storage:
         raise BundleError(_NOT_DENSE)
     if name.endswith(" set"):
-        raise BundleError("holds a set among its values; save it as a list: sorted(values).")
+        raise BundleError("has a set among its values; save it as a list: sorted(values).")
     if _NUMPY.match(name):
         raise BundleError(
-            f"holds a number or an array of NumPy ({name.replace(' ', '.')[:80]}) among its "
-            "values. Save Python's own numbers and torch's tensors: float(score), int(epoch), "
+            f"has a number or an array of NumPy ({name.replace(' ', '.')[:80]}) among its values. "
+            "Save Python's own numbers and torch's tensors: float(score), int(epoch), "
             "torch.from_numpy(array)."
         )
     raise BundleError(_hidden_code(name.replace(" ", ".")))
 
 
 def _check_keys(keys: list[Any]) -> None:
-    """Refuse keys that are more than names and numbers: torch would hash them."""
+    """Refuse keys other than strings and numbers: torch would hash them."""
     for key in keys:
         if type(key) not in (str, int, float, bool, type(None)):
             raise BundleError(
-                f"holds a dictionary with a key of type {type(key).__name__}; only names and "
+                f"has a dictionary with a key of type {type(key).__name__}; only strings and "
                 "numbers are read. Save the state dictionary without it."
             )
 
 
 def _made(maker: Any, arguments: Any) -> Any:
-    """Return what stands for the answer of ``maker``, once its arguments are harmless."""
+    """Return the stand-in for the result of ``maker``, after checking its arguments."""
     name = maker.name if isinstance(maker, _Global) else ""
     if name in ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor"):
         storage, offset, size, stride = arguments[:4]
@@ -288,7 +290,7 @@ def _is_plain(arguments: Any) -> bool:
 
 
 def _check_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> None:
-    """Refuse a tensor that lies outside of its record, or would be larger than it as a whole."""
+    """Refuse a tensor that lies outside its record, or would be larger than it."""
     if not isinstance(storage, _Storage) or not type(size) is type(stride) is tuple:
         raise ValueError("a tensor of no storage")
     numbers = (offset, *size, *stride)
@@ -298,7 +300,7 @@ def _check_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> None:
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count > storage.count or (count and last >= storage.count):
         raise BundleError(
-            f"is refused: a tensor in it stands for {shown(count)} numbers, and the file holds "
+            f"is refused: a tensor in it claims {shown(count)} numbers, but the file has "
             f"{storage.count:,} of them. Is it expanded? Save tensor.contiguous() instead."
         )
 

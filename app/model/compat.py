@@ -1,7 +1,7 @@
-"""Compatibility: what a new version of a model changes for those who call the old one.
+"""Compatibility: what a new version of a model changes for callers of the old one.
 
-Callers send features by name and read classes by position (``class_N``); nothing else of a
-manifest is a promise to them.
+Callers send features by name and read classes by position (``class_N``); nothing else in a manifest
+is a promise to them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .manifest import Manifest
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Return what of ``new`` would break a caller of ``old``, a sentence each."""
+    """Return the changes in ``new`` that would break a caller of ``old``, a sentence each."""
     return [*_names(old, new), *_meanings(old, new), *_classes(old.classes, new.classes)]
 
 
 def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Return what differs in the schemas and breaks no caller, a sentence each."""
+    """Return the schema changes that break no caller, a sentence each."""
     return list(_harmless(old, new))
 
 
@@ -37,11 +37,11 @@ def _names(old: Manifest, new: Manifest) -> Iterator[str]:
             added.remove(renamed)
             yield f"The feature {feature.name!r} is now called {renamed.name!r}."
     for feature in added:
-        yield f"The feature {feature.name!r} is new, and no caller sends it yet."
+        yield f"The feature {feature.name!r} is new, so callers don't send it yet."
 
 
 def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
-    """Return the one of ``candidates`` that seems to be ``feature`` under another name."""
+    """Return the one of ``candidates`` that seems to be ``feature`` renamed."""
     for candidate in candidates:
         if feature.description and replace(candidate, name=feature.name) == feature:
             return candidate
@@ -54,7 +54,7 @@ def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:
         if before.nullable and not after.nullable:
             yield f"The feature {before.name!r} no longer accepts null."
         if before.unit and after.unit and before.unit != after.unit:
-            yield f"The feature {before.name!r} is in {after.unit!r}, and was in {before.unit!r}."
+            yield f"The unit of {before.name!r} changes from {before.unit!r} to {after.unit!r}."
 
 
 def _classes(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _classes(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
         ]
         yield f"The classes are in another order: {', '.join(moved)}."
         return
-    yield f"The classes are {', '.join(map(repr, new))}, and were {', '.join(map(repr, old))}."
+    yield f"The classes change from {', '.join(map(repr, old))} to {', '.join(map(repr, new))}."
 
 
 def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
@@ -80,7 +80,7 @@ def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
         if after.nullable and not before.nullable:
             yield f"The feature {name!r} now accepts null."
         if (before.minimum, before.maximum) != (after.minimum, after.maximum):
-            yield f"The range of {name!r} is {_range(after)}, and was {_range(before)}."
+            yield f"The range of {name!r} is now {_range(after)}; it was {_range(before)}."
         if before.description != after.description:
             yield f"The feature {name!r} has another description."
         if before.unit != after.unit and not (before.unit and after.unit):

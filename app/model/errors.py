@@ -1,6 +1,6 @@
-"""What can go wrong with a model, in the words of its domain.
+"""The exceptions of the model's domain.
 
-Nothing here knows of HTTP: ``app/http/errors.py`` alone turns these into answers.
+Nothing here knows of HTTP: only ``app/http/errors.py`` turns them into responses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 from ..documents.text import readable
 
 MAX_FAULTS = 100
-"""How many faults of one input are reported at most; the rest is not looked for."""
+"""The most faults of one input that are reported; the search stops there."""
 _SHOWN = 80
 _LONGEST_LINE = 2_000
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
@@ -21,10 +21,10 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with an input, and where.
+    """One fault in an input, and where it is.
 
-    ``path`` leads to the place from the root of what was examined (names of members, indices
-    of rows). ``mismatch`` tells a feature that is missing or unknown from a value that is wrong.
+    ``path`` leads to the place from the root of the input (names of members, indices of rows).
+    ``mismatch`` is True for a missing or unknown feature, False for a wrong value.
     """
 
     path: tuple[str | int, ...]
@@ -33,9 +33,9 @@ class Fault:
 
 
 class ModelError(Exception):
-    """The base of every error that ``app.model`` raises on purpose.
+    """The base class of the errors that ``app.model`` raises on purpose.
 
-    Its message may name a path, and is text all the same: it stands in answers and logs.
+    Its message is valid text even if it names a path: it is repeated in responses and logs.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -47,7 +47,7 @@ class BundleError(ModelError):
 
 
 class ReleaseRejected(BundleError):
-    """A change of the release that would do harm; ``reasons`` are sentences, each a fault."""
+    """A change of the release that would do harm; ``reasons`` has a sentence for each fault."""
 
     def __init__(self, message: str, reasons: Sequence[str] = ()) -> None:
         super().__init__(" ".join([message, *reasons]))
@@ -59,7 +59,7 @@ class NothingToChange(ModelError):
 
 
 class ChangeUnderWay(ModelError):
-    """Another process is changing the release at this moment; nothing was done."""
+    """Another process is changing the release; nothing was changed."""
 
 
 class ModelUnavailable(ModelError):
@@ -67,18 +67,20 @@ class ModelUnavailable(ModelError):
 
 
 class UnknownModel(ModelError):
-    """A name that no model of this process has; ``known`` are the names that there are."""
+    """No model of this process has the name; ``known`` are the names of those it has."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(f"There is no model {name!r}; the models are: {', '.join(known)}.")
 
 
 class VersionNotLoaded(ModelError):
-    """A version that a caller asks for by name, and that this process has not loaded."""
+    """A caller requests a version that this process has not loaded."""
 
 
 class InvalidFeatures(ModelError):
-    """Feature values that can't become a row; ``faults`` lists at most ``MAX_FAULTS`` of them."""
+    """The feature values can't become a row; ``faults`` has at most ``MAX_FAULTS`` of their
+    faults.
+    """
 
     def __init__(self, message: str, faults: Sequence[Fault]) -> None:
         super().__init__(message)
@@ -90,7 +92,7 @@ class FeatureMismatch(InvalidFeatures):
 
 
 class BatchTooLarge(ModelError):
-    """A batch of more rows than the service accepts."""
+    """The batch has more rows than the service accepts."""
 
     def __init__(self, rows: int, limit: int) -> None:
         super().__init__(
@@ -102,7 +104,7 @@ class BatchTooLarge(ModelError):
 
 
 class AnswerTooLarge(ModelError):
-    """A batch whose answer would have more values than the service gives.
+    """The answer to the batch would have more values than the service returns.
 
     ``largest`` is the number of rows whose answer would be small enough.
     """
@@ -118,22 +120,22 @@ class AnswerTooLarge(ModelError):
 
 
 class NonFiniteOutput(ModelError):
-    """The network gave no finite probabilities for the sample, or for some of a batch.
+    """The network returned no finite probabilities for the sample, or for some of a batch.
 
-    ``rows`` are the indices of these; None where there was but one sample.
+    ``rows`` are the indices of those; None for a single sample.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
         super().__init__(
-            "The model gives no finite probabilities for these values; check their magnitude."
+            "The model returns no finite probabilities for these values; check their magnitude."
         )
         self.rows = None if rows is None else tuple(rows)
 
 
 def shown(value: object) -> str:
-    """Return ``value``, of a file that may mean harm, as it may stand in a message.
+    """Return ``value``, from a file that may be hostile, as text for a message.
 
-    `repr` of nested lists can be without an end, and that of a long number takes forever.
+    `repr` of nested lists can be endless, and that of a long number takes forever.
     """
     if isinstance(value, str):
         return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
@@ -152,6 +154,6 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says, without colours and its full stop."""
+    """Return the first line of a library's message, without colours and the full stop."""
     text = _TERMINAL_CODES.sub("", str(error)[:_LONGEST_LINE]).strip()
     return text.splitlines()[0].strip().rstrip(".")[:300] if text else type(error).__name__

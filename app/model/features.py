@@ -1,4 +1,4 @@
-"""Features: what a model expects to be told, and how a sample becomes a row of float32.
+"""Features: the inputs that a model expects, and how a sample becomes a row of float32.
 
 This is the only place where names become columns; everything behind it works on the matrix.
 It knows nothing of JSON or HTTP, only of mappings from names to numbers.
@@ -21,7 +21,7 @@ from ..documents.suggestions import closest, difference
 from .errors import MAX_FAULTS, Fault, FeatureMismatch, InvalidFeatures
 
 FLOAT32_OVERFLOW = float(2**128 - 2**103)
-"""The least magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
+"""The smallest magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
 
 _NUMBERS = frozenset({float, int})
 _NUMBERS_AND_NULL = frozenset({float, int, type(None)})
@@ -29,8 +29,8 @@ _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 80
 _MAX_GUESSES = 10
 _MAX_COMPARISONS = 100
-"""How many names are compared at most to guess what the unknown ones of one input were meant to be:
-each comparison takes as long as a row of a batch does, and more."""
+"""The most names that are compared to suggest replacements for the unknown names of one input: a
+comparison takes longer than a row of a batch."""
 
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -47,8 +47,8 @@ Number = Annotated[
 class Feature(Struct, frozen=True):
     """One input of a model, as its manifest describes it.
 
-    ``minimum`` and ``maximum`` are the range seen in training (advice, not a rule), in ``unit``;
-    ``example`` is a typical value, shown to people.
+    ``minimum`` and ``maximum`` are the range seen in training (informative, not enforced), in
+    ``unit``; ``example`` is a typical value, shown to people.
     """
 
     name: Name
@@ -61,15 +61,15 @@ class Feature(Struct, frozen=True):
 
     @property
     def has_range(self) -> bool:
-        """Return whether a value can lie between minimum and maximum, where both are given."""
+        """Return False if minimum and maximum are given, and no value lies between them."""
         return self.minimum is None or self.maximum is None or self.minimum <= self.maximum
 
 
 class FeatureEncoder:
     """Turns samples (name -> number) into float32 rows in the order of the features.
 
-    The fast way accepts a sample or doesn't, and knows nothing of faults; one that it doesn't
-    accept is walked through again to say what is wrong with it.
+    The fast way only accepts a sample or not; one that it doesn't accept is examined again to say
+    what is wrong with it.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -83,7 +83,7 @@ class FeatureEncoder:
         self.columns: Callable[[Any], tuple[Any, ...]] = (  # the values of a sample, in order
             itemgetter(*self.names)
             if self.width > 1
-            else lambda sample: (sample[self.names[0]],)  # itemgetter of one name gives no tuple
+            else lambda sample: (sample[self.names[0]],)  # itemgetter of one name returns no tuple
         )
         unbounded = float("inf")
         self._minimum = np.array(
@@ -95,10 +95,10 @@ class FeatureEncoder:
         self._lows, self._highs = self._minimum.tolist(), self._maximum.tolist()
 
     def encode(self, sample: object) -> NDArray[np.float32]:
-        """Return the row of one sample: float32, shape ``(1, width)``, NaN where it says null.
+        """Return the row of one sample: float32, shape ``(1, width)``, NaN for null.
 
-        Raises `FeatureMismatch` when the names aren't exactly the features', and
-        `InvalidFeatures` when a value isn't a number that is finite as float32.
+        Raises `FeatureMismatch` if the names aren't exactly the features', and `InvalidFeatures` if
+        a value isn't a number that is finite as float32.
         """
         matrix = self._accept([sample])
         if matrix is None:
@@ -122,7 +122,7 @@ class FeatureEncoder:
         return matrix
 
     def out_of_range(self, matrix: NDArray[np.float32]) -> dict[str, int]:
-        """Count the values of ``matrix`` (shape ``(n, width)``) outside the range of training.
+        """Count the values of ``matrix`` (shape ``(n, width)``) outside the range seen in training.
 
         Returns only the features that have any. NaN (a null) is inside every range.
         """
@@ -135,7 +135,7 @@ class FeatureEncoder:
         return {name: n for name, n in zip(self.names, counts, strict=True) if n}
 
     def _accept(self, samples: Sequence[object]) -> NDArray[np.float32] | None:
-        """Return the matrix of ``samples``, or None when any of them has a fault."""
+        """Return the matrix of ``samples``, or None if any of them has a fault."""
         if not samples:
             return np.empty((0, self.width), dtype=np.float32)
         values = self._values(samples)
@@ -159,12 +159,14 @@ class FeatureEncoder:
         return wide.astype(np.float32)
 
     def _is_inside(self, row: list[float]) -> bool:
-        """Return whether a row without nulls is: for few values this is faster than numpy."""
+        """Return True if a row without nulls is inside every range: faster than numpy for few
+        values.
+        """
         return all(map(le, self._lows, row)) and all(map(le, row, self._highs))
 
     def _values(self, samples: Sequence[object]) -> list[Any] | None:
-        """Return the values, sample by sample in the order of the features, if names and types are
-        all right.
+        """Return the values, sample by sample in the order of the features; None if a name or type
+        is wrong.
         """
         if set(map(type, samples)) != {dict} or set(map(len, samples)) != {self.width}:  # type: ignore[arg-type]
             return None
@@ -172,13 +174,13 @@ class FeatureEncoder:
             values = list(chain.from_iterable(map(self.columns, samples)))
         except KeyError:
             return None
-        # Exact types: bool is an int to isinstance, but not a number to our callers.
+        # Exact types: to isinstance, bool is an int, but to callers it is not a number.
         return values if set(map(type, values)) <= self._types else None
 
     def _faults(
         self, sample: object, path: tuple[str | int, ...], guesses: _Guesses
     ) -> Iterable[Fault]:
-        """Yield what is wrong with one sample, as far as it is asked for."""
+        """Yield the faults of one sample, lazily."""
         if not isinstance(sample, dict):
             yield Fault(
                 path, f"must be an object of feature names and numbers, not {_kind(sample)}"
@@ -199,7 +201,9 @@ class FeatureEncoder:
 
 
 class _Guesses:
-    """Guesses at what the unknown names of one input were meant to be, as many as that may cost."""
+    """Suggestions for the unknown names of one input, as many as the limit of comparisons
+    allows.
+    """
 
     def __init__(self, lookalikes: Mapping[str, str]) -> None:
         self._lookalikes = lookalikes
@@ -207,10 +211,10 @@ class _Guesses:
         self._comparisons = _MAX_COMPARISONS
 
     def hint(self, name: str, missing: Sequence[str]) -> str:
-        """Return what to add to the fault of an unknown name; nothing without a guess."""
+        """Return what to add to the fault of an unknown name; empty without a suggestion."""
         meant = self._lookalikes.get(_appearance(name))
         if meant is not None and meant not in missing:
-            return f", and was sent beside {meant!r}{difference(name, meant)}"
+            return f", but was sent together with {meant!r}{difference(name, meant)}"
         if meant is None:
             self._guesses -= 1
             self._comparisons -= len(missing)
@@ -223,7 +227,7 @@ class _Guesses:
 
 
 def _appearance(name: str) -> str:
-    """Return what a name looks like: names that differ and look the same have this in common."""
+    """Return a key that is the same for names that look the same."""
     if name.isascii() or len(name) > 2 * _NAME_LENGTH_SHOWN:
         return name
     composed = unicodedata.normalize("NFKC", name)
@@ -257,16 +261,16 @@ def _kind(value: object) -> str:
 
 
 def invalid_features(faults: Sequence[Fault]) -> InvalidFeatures:
-    """Return the error for some faults: a mismatch if a name is missing or unknown."""
+    """Return the error for ``faults``: a mismatch if a name is missing or unknown."""
     if any(fault.mismatch for fault in faults):
         return FeatureMismatch(describe_mismatch(faults), faults)
-    return InvalidFeatures("A feature's value is not acceptable.", faults)
+    return InvalidFeatures("A feature has an invalid value.", faults)
 
 
 def describe_mismatch(faults: Iterable[Fault]) -> str:
-    """Return one sentence on which names are missing and which are extra, each once.
+    """Return a sentence that lists the missing and the extra names, each once.
 
-    A name too long to read, or one of too many, is cut: the sentence stays short whatever came.
+    Long names are cut, and long lists truncated: the sentence stays short whatever was sent.
     """
     missing: dict[str, None] = {}
     extra: dict[str, None] = {}
@@ -275,7 +279,7 @@ def describe_mismatch(faults: Iterable[Fault]) -> str:
             names = missing if fault.detail == "is missing" else extra
             names[str(fault.path[-1])] = None
     alike = {_appearance(name) for name in missing} & {_appearance(name) for name in extra}
-    write = ascii if alike else repr  # what looks the same is told apart by its escapes
+    write = ascii if alike else repr  # names that look the same are shown with escapes
     return f"Feature mismatch. Missing: {_listed(missing, write)}, Extra: {_listed(extra, write)}."
 
 

@@ -1,6 +1,6 @@
-"""What a file is that should be a model and isn't: told by its first bytes, with what to do.
+"""What a file is that should be a model and isn't, by its first bytes, and what to do.
 
-Nothing in the file is interpreted beyond a header. Each piece of advice is tried by a test.
+Nothing in the file is interpreted beyond a header. A test tries each piece of advice.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ EXPORT = (
     "torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=({0: "
     'torch.export.Dim("rows")},)), "model.pt2"), where example is an input of two rows'
 )
-"""How a model in Python becomes a file that can be packed."""
+"""How to make a file that can be packed from a model in Python."""
 
 _HEAD = 512
 _HAS_ROOT = re.compile(r"(?!MAR-INF/)[^/]+/.")
 _NO_NETWORK = (
-    "build the network in Python, have it load them (model.load_state_dict(state)), export it, and "
+    "build the network in Python, load them into it (model.load_state_dict(state)), export it, and "
     f"pack that: {EXPORT}"
 )
 STATE_ALONE = f"Weights alone don't say what to compute with them: {_NO_NETWORK}."
@@ -39,33 +39,33 @@ _TORCHSCRIPT = (
     'input_names=["x"], dynamic_axes={"x": {0: "rows"}}), where example is an input of two rows'
 )
 _OLD_PICKLE = (
-    "is a pickle and no zip archive (torch.save wrote such before 1.6), and is refused: loading it "
-    f"could run code that it hides, or take forever. {WHOLE_MODEL}. If it is a checkpoint, write "
-    'it anew: torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
+    "is a pickle, not a zip archive (as torch.save wrote before 1.6), and is refused: loading it "
+    f"could run hidden code, or take forever. {WHOLE_MODEL}. If it is a checkpoint, save "
+    'it again: torch.save(torch.load("old.pt", weights_only=True), "new.pt")'
 )
 _PICKLE = (
-    "is a pickle, and is refused: loading it could run code that it hides. Load the model where "
-    "its code is and export it, as ONNX by its library's converter, or a network of torch by "
-    f"{EXPORT}; and pack that"
+    "is a pickle, and is refused: loading it could run hidden code. Load the model where its code "
+    f"is and export it, as ONNX by its library's converter, or a network of torch by {EXPORT}; and "
+    "pack that"
 )
 PACK = f"{COMMAND} model pack FILE --features FEATURES --samples SAMPLES --out models/NAME/1"
 """How a file becomes a bundle, which can be served."""
-GRAPH = f"is an ONNX graph by its name, which is served from a bundle; pack it: {PACK}"
+GRAPH = f"is an ONNX graph by its name, and must be packed into a bundle to be served: {PACK}"
 _OLD_TAR = (
     "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "
-    'write it anew: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
+    'save it again: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
 )
-SAFETENSORS = f"is safetensors, which holds weights and no network; {_NO_NETWORK}"
+SAFETENSORS = f"is a safetensors file, which has weights but no network; {_NO_NETWORK}"
 TORCHSERVE = (
-    "is an archive of TorchServe; unpack it (unzip), load its model in Python, export it, and pack "
+    "is a TorchServe archive; unpack it (unzip), load its model in Python, export it, and pack "
     f"that: {EXPORT}"
 )
-_WEB_PAGE = "is a web page and not a model: see what the download was of, and fetch the file itself"
+_WEB_PAGE = "is a web page, not a model: check the download link, and download the file itself"
 _HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\Z"), "is empty: it was cut short; copy it again"),
     (
         re.compile(rb"version https://git-lfs\.github\.com/spec/"),
-        "is a pointer of git-lfs and not the file itself, which git lfs pull fetches",
+        "is a Git LFS pointer, not the file itself; run git lfs pull",
     ),
     (re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml|head)", re.IGNORECASE), _WEB_PAGE),
     (re.compile(rb"\x1f\x8b"), "is compressed by gzip; unpack it first: gunzip FILE.gz"),
@@ -75,16 +75,16 @@ _HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb".{257}ustar", re.DOTALL), _OLD_TAR),
 )
 _EXPORTED = (
-    "is an exported program, which is served from a bundle; pack it, by a name that ends in .pt2: "
-    f"{PACK}"
+    "is an exported program, and must be packed into a bundle to be served; give it a name that "
+    f"ends in .pt2, and pack it: {PACK}"
 )
 _MEMBERS: tuple[tuple[str, str], ...] = (
     ("constants.pkl", _TORCHSCRIPT),
     ("models/model.json", _EXPORTED),
     (
         "serialized_exported_program.json",
-        "was written by torch.export.save of a torch that is too old: export the model with the "
-        "torch that is installed here",
+        "was written by torch.export.save of an old version of torch: export the model again with "
+        "the version installed here",
     ),
     (
         "data.pkl",
@@ -96,9 +96,9 @@ _MEMBERS: tuple[tuple[str, str], ...] = (
 
 
 def foreign_kind(path: Path) -> str:
-    """Return what ``path`` is where that is a known kind that is no model, and what to do; or "".
+    """Return what ``path`` is, if it is a known kind other than a model, and what to do; else "".
 
-    It goes on from the file's name, without a full stop. Raises `OSError`.
+    The text continues from the file's name, without a full stop. Raises `OSError`.
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -106,9 +106,9 @@ def foreign_kind(path: Path) -> str:
 
 
 def archive_kind(members: Collection[str], but: str) -> str:
-    """Return what an archive is by the names in it, without its root's, and what to do; or "".
+    """Return what an archive is, by the names below its root, and what to do; or "".
 
-    ``but`` is the one member whose kind is the one that is wanted.
+    ``but`` is the member of the wanted kind, which is not reported.
     """
     for member, kind in _MEMBERS:
         if member in members:

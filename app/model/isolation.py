@@ -1,12 +1,12 @@
-"""Isolation: what reads or runs a file that nobody has vouched for does so in a child process.
+"""Isolation: an unverified file is read and run only in a child process.
 
-A file of a model can ask for any time and any memory, and can crash the libraries that read it. So
-`run` calls one function of this package in a child whose memory and time are bounded, and that ends
-with the process that started it. Whatever becomes of it there, the caller gets a value, or a
-`BundleError` of one sentence. It is no sandbox: the child has the rights of its user.
+A model file can take any time and any memory, and can crash the libraries that read it. So `run`
+calls one function of this package in a child whose memory and time are bounded, and that ends with
+the process that started it. Whatever happens there, the caller gets a value, or a `BundleError` of
+one sentence. It is not a sandbox: the child has the rights of its user.
 
-The child is a fresh interpreter and not a fork: the caller may have threads. It is given a pickle,
-which is ours; what comes back is JSON, for by then a file that means harm may have had its way.
+The child is a fresh interpreter, not a fork: the caller may have threads. Its input is a pickle of
+ours; its output is JSON, because a hostile file may have taken over the child by then.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _LARGEST_ANSWER = 256 << 20
 _LONGEST_SENTENCE = 2_000
 _FILE_SIZES = 10
-"""How many times its own size a file may take beside the allowance: copies of its weights."""
+"""How many times its own size a file may take in addition to the limit, for copies of its
+weights."""
 _PACKING_TIMES = 10
-"""How many times as long as reading it packing a model may take: it is exported, and compared."""
+"""The factor by which packing may take longer than reading: the model is exported and compared."""
 _NO_MEMORY = re.compile(
     r"bad.?alloc|MemoryError|cannot allocate memory|can't allocate memory|not enough memory"
     r"|failed to allocate|unable to allocate|out of memory|can't start new thread",
@@ -45,7 +46,7 @@ _NO_MEMORY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """What the child may take: ``seconds``, and ``memory_mb`` MiB beside ten times the file's size.
+    """The child's limits: ``seconds``, and ``memory_mb`` MiB plus ten times the file's size.
 
     The settings are ``model.check_seconds`` and ``model.check_memory_mb``.
     """
@@ -68,11 +69,11 @@ DEFAULT_LIMITS = ProcessLimits()
 
 
 def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: ProcessLimits) -> Any:
-    """Call ``function``, a module's own, in a bounded process, and return what it returns.
+    """Call the module-level ``function`` in a bounded process, and return its result.
 
-    It must return what JSON can hold. ``path`` is the file that is tried, for the sentences. Raises
-    `BundleError`: the one that ``function`` raises, or one that says that the process crashed, took
-    more than ``limits``, or could not be started.
+    The result must be a JSON value. ``path`` is the file that is tried, for messages. Raises
+    `BundleError`: the one that ``function`` raises, or one that says that the process crashed,
+    exceeded ``limits``, or could not be started.
     """
     try:
         memory = limits.memory_bytes(path)
@@ -82,8 +83,8 @@ def run(function: Callable[..., Any], *arguments: Any, path: Path, limits: Proce
         answer, status = _ask(pickle.dumps((function, arguments)), memory, limits.seconds)
     except TimeoutError:
         raise BundleError(
-            f"{path} was still running after {limits.seconds:g} seconds, and was ended: it may "
-            "never end, or be made to do harm. If you trust it and it is only slow, raise "
+            f"{path} was still running after {limits.seconds:g} seconds and was stopped: it "
+            "may never end, or be hostile. If you trust it and it is only slow, raise "
             "model.check_seconds."
         ) from None
     except OSError as error:
@@ -124,13 +125,15 @@ def _ask(request: bytes, memory: int, seconds: float) -> tuple[bytes, int]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the child's environment: one thread, whose stack counts as memory, and our package."""
+    """Return the child's environment: one thread, because stacks count as memory, and our
+    package.
+    """
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def _converse(child: subprocess.Popen[bytes], request: bytes, answers: int, end: float) -> bytes:
-    """Send ``request`` and return what is answered until the child ends. Raises `TimeoutError`."""
+    """Send ``request`` and return the output of the child until it ends. Raises `TimeoutError`."""
     assert child.stdin is not None
     received = bytearray()
     with child.stdin as stdin, selectors.DefaultSelector() as selector:
@@ -159,22 +162,22 @@ def _converse(child: subprocess.Popen[bytes], request: bytes, answers: int, end:
 
 
 def _outcome(answer: bytes, status: int, path: Path, memory: int) -> Any:
-    """Return the value in ``answer``, or raise what it stands for."""
+    """Return the value in ``answer``, or raise the error in it."""
     try:
         outcome = json.loads(answer)
         kind, value = outcome["kind"], outcome["value"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise BundleError(
             f"{path} can't be used: the process that tried it {_ending(status)}. The file is "
-            f"damaged or made to do harm, or takes more than the {memory >> 20:,} MiB of memory "
-            "that it may (model.check_memory_mb)."
+            f"damaged or hostile, or exceeds the limit of {memory >> 20:,} MiB of memory "
+            "(model.check_memory_mb)."
         ) from None
     if kind == "returned":
         return value
     if kind == "memory":
         raise BundleError(
-            f"{path} takes more than the {memory >> 20:,} MiB of memory that it may; it may be "
-            "made to do harm. If you trust it, raise model.check_memory_mb."
+            f"{path} exceeds the limit of {memory >> 20:,} MiB of memory; it may be hostile. If "
+            "you trust it, raise model.check_memory_mb."
         )
     sentence = str(value)[:_LONGEST_SENTENCE]
     if kind == "refused":
@@ -194,8 +197,8 @@ def _ending(status: int) -> str:
 
 
 def main() -> None:
-    """Execute one request, as the child. The arguments are the pipe for the answer, the process
-    that asks, and the bytes of memory that it may take.
+    """Execute one request, as the child. The arguments are the pipe for the answer, the parent's
+    pid, and the limit of memory in bytes.
     """
     pipe, parent, memory = map(int, sys.argv[1:])
     _bind(parent, memory)
@@ -203,16 +206,16 @@ def main() -> None:
     answer = _answer(function, arguments)
     with os.fdopen(pipe, "wb") as file:
         file.write(json.dumps(answer).encode())
-    os._exit(0)  # the libraries' threads and exit handlers have nothing to add
+    os._exit(0)  # skip the libraries' threads and exit handlers
 
 
 def _bind(parent: int, memory: int) -> None:
-    """Make this process end with its parent, and take no more memory than it may."""
+    """Make this process end with its parent, and limit its memory."""
     end_with_parent = 1  # PR_SET_PDEATHSIG
     ctypes.CDLL(None).prctl(end_with_parent, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before it could be followed
+    if os.getppid() != parent:  # the parent has already ended
         os._exit(1)
-    # Of data, and not of addresses: libraries reserve many more than they ever use.
+    # The data, not the address space: libraries reserve far more of that than they use.
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
@@ -220,12 +223,14 @@ def _bind(parent: int, memory: int) -> None:
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what ``function`` comes to. Libraries word a lack of memory each in its own way."""
+    """Return the outcome of ``function``. Each library reports a lack of memory in its own
+    words.
+    """
     try:
         return {"kind": "returned", "value": function(*arguments)}
     except BundleError as error:
         kind, said = "refused", str(error)
-    except BaseException as error:  # a file can have libraries raise anything
+    except BaseException as error:  # a file can make libraries raise anything
         kind, said = "failed", f"{type(error).__name__}: {first_line(error)}"
     return {"kind": "memory" if _NO_MEMORY.search(said) else kind, "value": said}
 

@@ -1,6 +1,6 @@
-"""The manifest: what a bundle says of itself, read from and written to ``manifest.json``.
+"""The manifest: a bundle's description of itself, read from and written to ``manifest.json``.
 
-It holds facts and checks their form; whether the files are what it says is `bundle`'s concern.
+It holds facts and checks their form; `bundle` checks the files against it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .features import Feature, Name, Number
 from .file_kind import foreign_kind
 
 FORMAT = 1
-"""The format of ``manifest.json`` that this code writes, and the only one that it reads."""
+"""The format of ``manifest.json`` that this code writes, and the only one it reads."""
 
 FILE_NAME = "manifest.json"
 LARGEST_FILE = 16 << 20
-"""Bytes of a manifest at most; ``/model/info`` repeats most of them."""
+"""The largest manifest, in bytes; ``/model/info`` repeats most of it."""
 LONGEST_NAME = 256
-"""Characters of the name of a feature or class at most: answers, logs and metrics repeat it."""
+"""The longest name of a feature or class: responses, logs and metrics repeat it."""
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
-"""What a version may be called: it stands in answers, logs, metrics and names of directories."""
+"""The form of a version: it appears in responses, logs, metrics and names of directories."""
 VERSION_FORM = "at most 64 letters, digits and . _ + -, the first of them a letter or digit"
 Version = Annotated[
     str, Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a string of {VERSION_FORM}")
@@ -63,7 +63,7 @@ class FileRecord(Struct, frozen=True):
 
 
 class Golden(Struct, frozen=True):
-    """Inputs with the outputs that the model gave for them when it was packed.
+    """Inputs with the model's outputs for them when it was packed.
 
     ``samples`` is float32 ``(n, features)`` with NaN for null; ``probabilities`` is float32
     ``(n, classes)``.
@@ -74,10 +74,10 @@ class Golden(Struct, frozen=True):
 
 
 class Manifest(Struct, frozen=True):
-    """Everything a bundle says of one version of a model, and how it stands in the file.
+    """Everything that a bundle says about one version of a model, as in its file.
 
-    ``preprocessing`` describes the steps inside the network for people; ``training`` holds the
-    figures of its training; ``golden`` is None only for a bare checkpoint.
+    ``preprocessing`` describes the steps inside the network for people; ``training`` has the
+    training metrics; ``golden`` is None only for a bare checkpoint.
     """
 
     name: Name
@@ -93,7 +93,7 @@ class Manifest(Struct, frozen=True):
 
 
 class _Named(Struct):
-    """As much of a manifest as says what the model is called."""
+    """The part of a manifest that names the model."""
 
     name: Name
 
@@ -118,7 +118,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def read_name(path: Path) -> str:
-    """Read no more of ``manifest.json`` than what it calls the model. Raises `BundleError`."""
+    """Read only the model's name from ``manifest.json``. Raises `BundleError`."""
     document = _read_document(path)
     try:
         return read_as(_Named, document).name
@@ -133,11 +133,11 @@ def _read_document(path: Path) -> Any:
         size = path.stat().st_size
         if size > LARGEST_FILE:
             raise BundleError(
-                f"{path} has {size:,} bytes, and at most {LARGEST_FILE:,} are read: record fewer "
-                "golden samples, and shorter descriptions."
+                f"{path} has {size:,} bytes, which exceeds the limit of {LARGEST_FILE:,}: record "
+                "fewer golden samples, or shorter descriptions."
             )
-        # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits,
-        # none of which an answer that repeats it could hold.
+        # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits;
+        # a response that repeats them couldn't be encoded.
         return orjson.loads(decode(path.read_bytes()))
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
@@ -158,7 +158,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:
-    """Return ``manifest`` as the JSON object that stands in its file."""
+    """Return ``manifest`` as the JSON object in its file."""
     return {"format": FORMAT, **msgspec.to_builtins(manifest, enc_hook=_matrix_document)}
 
 
@@ -185,9 +185,9 @@ def _parse(document: Any) -> Manifest:
 
 
 def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest without its members, and those of its features, that are null.
+    """Return a manifest without null members, in itself and in its features.
 
-    Null says the same as nothing there: people and other programs write either.
+    Null means the same as a missing member: people and other programs write either.
     """
 
     def given(value: Any) -> Any:
@@ -205,7 +205,7 @@ def _golden(rows: _GoldenRows, features: int, classes: int) -> Golden:
     probabilities = _matrix(rows.probabilities, classes, "golden.probabilities")
     if len(samples) != len(probabilities):
         raise BundleError(
-            f"golden.probabilities must be as many rows as golden.samples ({len(samples)})."
+            f"golden.probabilities must have as many rows as golden.samples ({len(samples)})."
         )
     if np.isnan(probabilities).any():
         raise BundleError("golden.probabilities must be an array of numbers without null.")
@@ -220,12 +220,12 @@ def _matrix(rows: list[list[float | None]], width: int, place: str) -> NDArray[n
 
 
 def check_names(place: str, names: Sequence[str]) -> None:
-    """Raise `BundleError` for names of features or classes that are too long, or not unique."""
+    """Raise `BundleError` for names of features or classes that are too long or not unique."""
     for index, name in enumerate(names):
         if len(name) > LONGEST_NAME:
             raise BundleError(
-                f"{place}[{index}] is a name of {len(name):,} characters, and at most "
-                f"{LONGEST_NAME} are accepted: every answer repeats it."
+                f"{place}[{index}] is a name of {len(name):,} characters, which exceeds the limit "
+                f"of {LONGEST_NAME}: responses repeat it."
             )
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:

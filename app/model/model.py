@@ -1,7 +1,7 @@
 """A loaded model: one version, ready to answer, and immutable.
 
-Whoever holds a `Model` holds its features, its classes and its weights together: a request that
-took one reference is served by one version from start to end.
+A `Model` holds its features, classes and weights together: a request that took one reference is
+served by one version from start to end.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .runtime import Runtime
 from .signature import classifier_signature
 
 GOLDEN_TOLERANCE = 1e-5
-"""How far a probability may lie from the one that was packed, absolutely."""
+"""The largest absolute difference allowed from a packed probability."""
 DEVICE_GOLDEN_TOLERANCE = 1e-4
-"""The same on a device beside the CPU, which sums in other orders."""
+"""The same on a device other than the CPU, which sums in another order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one sample; ``probabilities`` has one value a class, in their order.
+    """The prediction for one sample; ``probabilities`` has one value per class, in their order.
 
-    ``was_cached`` tells whether it was remembered; None where nothing is.
+    ``was_cached`` is True if it came from the cache; None without a cache.
     """
 
     class_index: int
@@ -52,7 +52,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class BatchPrediction:
-    """The answers for ``n`` samples; iterating gives a `Prediction` a row.
+    """The predictions for ``n`` samples; iterating yields a `Prediction` per row.
 
     ``class_indices`` is int ``(n,)``, ``probabilities`` float32 ``(n, classes)``.
     """
@@ -74,7 +74,7 @@ class BatchPrediction:
             )
 
     def class_counts(self) -> dict[str, int]:
-        """Count the predictions of each class that has any."""
+        """Count the predictions of each class that occurs."""
         counts = np.bincount(self.class_indices)
         return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
 
@@ -82,8 +82,8 @@ class BatchPrediction:
 class Model:
     """One version of a classifier, loaded into a runtime.
 
-    ``cache`` remembers what `predict` answered, if ``cache_size`` is not 0. ``check_seconds``
-    is how long the self-test may take.
+    ``cache`` stores the answers of `predict`, unless ``cache_size`` is 0. ``check_seconds`` limits
+    the self-test.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Model:
     def predict(self, row: NDArray[np.float32]) -> Prediction:
         """Classify one row: raw features, float32, shape ``(1, width)``, NaN for null.
 
-        Raises `NonFiniteOutput` when the network overflows on these values.
+        Raises `NonFiniteOutput` if the network overflows on these values.
         """
         cache = self.cache
         was_cached: bool | None = None
@@ -142,7 +142,7 @@ class Model:
         """
         if len(matrix):
             probabilities = self.runtime.run(matrix)
-        else:  # not every exported graph takes an empty batch
+        else:  # not every exported graph accepts an empty batch
             probabilities = np.empty((0, len(self.classes)), dtype=np.float32)
         finite = np.isfinite(probabilities).all(axis=1)
         if not finite.all():
@@ -156,10 +156,10 @@ class Model:
         )
 
     def self_test(self) -> None:
-        """Answer the golden samples, one by one and together: warm-up and self-test in one.
+        """Predict the golden samples, one by one and together: warm-up and self-test in one.
 
-        A bare checkpoint has none; it must then answer a row of zeros with probabilities.
-        Raises `BundleError` when an answer is not what was packed, or does not come in time.
+        A bare checkpoint has none; it must return probabilities for a row of zeros. Raises
+        `BundleError` if an answer differs from what was packed, or takes too long.
         """
         with self.runtime.time_limit(self._check_seconds):
             self._test()
@@ -173,12 +173,13 @@ class Model:
             error = float(np.abs(answers - golden.probabilities).max())
             if not error <= allowed:
                 raise BundleError(
-                    f"The golden samples are answered differently than when the model was packed "
-                    f"(by up to {error:.2g}, {allowed:g} is allowed), so this model can't serve."
+                    f"The answers to the golden samples differ from those when the model was "
+                    f"packed (by up to {error:.2g}; {allowed:g} is allowed), so this model can't "
+                    "be served."
                 )
 
     def info(self) -> dict[str, Any]:
-        """Describe the model: what it takes, what it answers, and how it was loaded."""
+        """Describe the model: its features, its classes, and how it was loaded."""
         manifest = self.manifest
         return {
             "name": self.name,
@@ -203,18 +204,18 @@ class Model:
         return Golden(zeros, self._answers(zeros))
 
     def _answers(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network on ``matrix`` and see that what it gives are probabilities."""
+        """Run the network on ``matrix`` and check that its outputs are probabilities."""
         answers = self.runtime.run(matrix)
         wanted = (len(matrix), len(self.classes))
         if answers.shape != wanted:
             raise BundleError(
-                f"The network answers {wanted[0]} rows in the shape {answers.shape}, not {wanted}: "
-                f"the manifest names {wanted[1]} classes."
+                f"The network returns outputs of shape {answers.shape} for {wanted[0]} rows, not "
+                f"{wanted}: the manifest names {wanted[1]} classes."
             )
         # Written so that NaN fails too.
         if not (answers >= 0).all() or not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
             raise BundleError(
-                "The network's answers are not probabilities: they must be finite, not negative, "
+                "The network's outputs are not probabilities: they must be finite, not negative, "
                 "and sum to 1 (is softmax in the graph?)."
             )
         return answers

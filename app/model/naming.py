@@ -1,7 +1,8 @@
-"""What a model is called: in URLs, metrics, logs and commands, everywhere the same.
+"""The name of a model: the same in URLs, metrics, logs and commands.
 
-The settings say it, or else the model's own files; the name of a directory, or where a link points,
-never does. It is decided once for all processes of a service, so that no release changes it.
+It comes from the settings, or else from the model's own files; never from the name of a directory,
+or the target of a link. It is decided once for all processes of a service, so that no release
+changes it.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from . import bundle as bundles
 from . import manifest as manifests
 
 NAME = manifests.VERSION
-"""The form of a name: one segment of a path, as it stands."""
+"""The form of a name: one segment of a path, without escapes."""
 NAME_FORM = manifests.VERSION_FORM
 _LONGEST = 64
 _FALLBACK = "model"
 
 
 def name_in(bundle: Path) -> str:
-    """Return what the files of a bundle, or of a bare checkpoint, call their model.
+    """Return the name of the model in the files of a bundle, or of a bare checkpoint.
 
-    A manifest has its name; a checkpoint without one is called like its file. Raises `BundleError`
-    for a manifest that can't be read.
+    A manifest has a name; a checkpoint without a manifest has that of its file. Raises
+    `BundleError` for a manifest that can't be read.
     """
     if bundles.is_bare(bundle):
         return as_name(bundles.checkpoint_path(bundle).stem)
@@ -36,16 +37,16 @@ def name_in(bundle: Path) -> str:
 
 
 def as_name(text: str) -> str:
-    """Return ``text`` as a name: what can't stand in a URL as it is becomes ``-``."""
+    """Return ``text`` as a name: characters that a URL can't have become ``-``."""
     plain = re.sub(r"[^A-Za-z0-9._+-]", "-", readable(text)).lstrip("-._+")
     return plain[:_LONGEST] or _FALLBACK
 
 
 class ModelName:
-    """A name that is known from the start, or that the first process which learns it decides.
+    """A name that is known from the start, or decided by the first process that learns it.
 
-    The processes that are forked from this one share it, in memory that has no name in any file
-    system; the system takes the lock back from a process that dies.
+    The processes that are forked from this one share it, in memory without a name in any file
+    system; the system releases the lock of a process that dies.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -56,15 +57,15 @@ class ModelName:
 
     @property
     def value(self) -> str:
-        """The name; empty while no process knows it."""
+        """The name; empty until a process knows it."""
         if not self._name:
             self._name = os.pread(self._shared, _LONGEST, 0).decode()
         return self._name
 
     def decide(self, learn: Callable[[], str]) -> str:
-        """Return the name, which is what ``learn`` returns where none was decided before.
+        """Return the name; if none was decided before, it is what ``learn`` returns.
 
-        Raises what ``learn`` raises; it is then still to be decided.
+        Raises what ``learn`` raises; the name is then still undecided.
         """
         if self.value:
             return self._name

@@ -1,8 +1,8 @@
 """The network: preprocessing and classifier as torch modules, and how a checkpoint becomes one.
 
-Preprocessing is part of the network, as modules with buffers of one value a feature: it is
-vectorised, saved and exported with the weights, and can't drift from training.
-This module imports torch; whoever serves with ONNX Runtime never imports it.
+Preprocessing is part of the network, as modules with buffers of one value per feature: it is
+vectorised, saved and exported with the weights, and can't drift from training. This module imports
+torch; serving with ONNX Runtime never imports it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .manifest import VERSION, VERSION_FORM
 DROPOUT = 0.3
 CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")
 LARGEST_DIM = 1_000_000
-"""More inputs, units or outputs than any classifier of rows has: a number that is a mistake."""
+"""More inputs, units or outputs than this are taken for a mistake."""
 _LARGEST_READ = 4 << 20
-"""Bytes of a checkpoint of which every worker may have a copy."""
+"""The most bytes of a checkpoint of which every worker has its own copy."""
 STANDARD_SCORE_LIMIT = 10.0
-"""Standard scores are held within this many deviations: no input, however extreme, can drive
-the network beyond what float32 holds, or make it extrapolate without end."""
+"""Standard scores are clipped to this many deviations: no input, however extreme, can overflow
+float32 in the network, or make it extrapolate without limit."""
 
 
 class Impute(nn.Module):
-    """Put each feature's median of training where the input is NaN."""
+    """Replace NaN by the feature's median in training."""
 
     median: Tensor
 
@@ -45,7 +45,7 @@ class Impute(nn.Module):
 
 
 class Clip(nn.Module):
-    """Hold each feature within ``minimum`` and ``maximum`` (infinite where it has none)."""
+    """Clip each feature to ``minimum`` and ``maximum`` (infinite if it has none)."""
 
     minimum: Tensor
     maximum: Tensor
@@ -60,9 +60,9 @@ class Clip(nn.Module):
 
 
 class Log1p(nn.Module):
-    """Replace by ``log(1 + max(x, 0))`` the features that ``selected`` names; keep the others.
+    """Replace the features marked in ``selected`` by ``log(1 + max(x, 0))``; keep the others.
 
-    The logarithm has no value at -1 and below, so what is negative counts as zero.
+    The logarithm is undefined at -1 and below, so negative values count as zero.
     """
 
     selected: Tensor
@@ -76,7 +76,7 @@ class Log1p(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Return standard scores ``(x - mean) / scale``, held within ±``STANDARD_SCORE_LIMIT``."""
+    """Return standard scores ``(x - mean) / scale``, clipped to ±``STANDARD_SCORE_LIMIT``."""
 
     mean: Tensor
     scale: Tensor
@@ -134,7 +134,7 @@ class Network(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """A network that answers softmax probabilities: what is exported to ONNX."""
+    """A network that returns softmax probabilities: this is what is exported to ONNX."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -163,12 +163,12 @@ def save_checkpoint(network: Network, version: str, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and check a checkpoint, large weights mapped from the file so that workers share them.
+    """Read and check a checkpoint; large weights are mapped from the file, so workers share them.
 
-    They do if they are float32; others are converted, a copy a worker. What is written into a file
-    that is mapped reaches the answers, so small ones are read instead. Only tensors and plain
-    values are read (``weights_only=True``), once `scan_checkpoint` has seen that they lie within
-    the file. Raises `BundleError`, which names the file and what is wrong with it.
+    Only float32 weights are shared; others are converted, with a copy per worker. Writes to a
+    mapped file would change the answers, so small files are read instead. Only tensors and plain
+    values are read (``weights_only=True``), after `scan_checkpoint` has checked that they lie
+    within the file. Raises `BundleError`, which names the file and what is wrong with it.
     """
     if not path.is_file():
         raise BundleError(f"{path} does not exist, or is not a regular file.")
@@ -180,30 +180,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
             weights_only=True,
             mmap=path.stat().st_size > _LARGEST_READ,
         )
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises various exceptions for a damaged file
         raise BundleError(f"{path} can't be read as a checkpoint: {first_line(error)}.") from error
     return _checked(content, path)
 
 
 def build_network(checkpoint: Checkpoint) -> Network:
-    """Build the network of a checkpoint, its parameters being the checkpoint's own tensors.
+    """Build the network of a checkpoint, with the checkpoint's own tensors as parameters.
 
-    A state dictionary of ours (with preprocessing) fits by name. Any other fits when its tensors
-    are exactly three linear layers, in order, whatever their names: a classifier trained
-    elsewhere, without preprocessing. Raises `BundleError` for everything else.
+    A state dictionary of ours (with preprocessing) fits by name. Any other fits if its tensors are
+    exactly three linear layers, in order, under any names: a classifier trained elsewhere, without
+    preprocessing. Raises `BundleError` for everything else.
     """
     dims = (checkpoint.input_dim, checkpoint.hidden_dim, checkpoint.output_dim)
     ours = any(name.startswith("preprocessing.") for name in checkpoint.state_dict)
     state = checkpoint.state_dict if ours else _linear_layers(checkpoint)
     try:
-        with torch.device("meta"):  # no memory is taken for weights about to be replaced
+        with torch.device("meta"):  # no memory for weights that are replaced at once
             network = Network(*dims, preprocess=ours)
         network.load_state_dict(state, assign=True)
         network.eval().requires_grad_(False)
     except (RuntimeError, TypeError) as error:
         raise BundleError(
             f"The checkpoint's tensors don't fit a network of {dims} inputs, hidden units and "
-            f"outputs: {_misfit(error)}. Is it of another network than Lantern's? {STATE_ALONE}"
+            f"outputs: {_misfit(error)}. Is it from another network than Lantern's? {STATE_ALONE}"
         ) from error
     for name, tensor in network.state_dict().items():
         wanted = torch.bool if name.endswith(".selected") else torch.float32
@@ -213,7 +213,7 @@ def build_network(checkpoint: Checkpoint) -> Network:
 
 
 def _misfit(error: Exception) -> str:
-    """Return what torch says of the first tensor that doesn't fit; its first line says nothing."""
+    """Return torch's message on the first tensor that doesn't fit; its first line says nothing."""
     lines = str(error)[:2_000].strip().splitlines()
     return " ".join(lines[1:2] or lines)[:300].strip().rstrip(".")
 
@@ -227,8 +227,8 @@ def _checked(content: Any, path: Path) -> Checkpoint:
     missing = [key for key in CHECKPOINT_KEYS if key not in content]
     if missing:
         raise BundleError(
-            f"{path} lacks the checkpoint key(s) {', '.join(missing)}, which a checkpoint of "
-            f"Lantern's own network has. It holds: {listed(map(str, content))}. {STATE_ALONE}"
+            f"{path} lacks the key(s) {', '.join(missing)} of a checkpoint of Lantern's own "
+            f"network. It has: {listed(map(str, content))}. {STATE_ALONE}"
         )
     dims: dict[str, int] = {}
     for key, least in (("input_dim", 1), ("hidden_dim", 1), ("output_dim", 2)):
@@ -272,7 +272,7 @@ def _linear_layers(checkpoint: Checkpoint) -> dict[str, Tensor]:
     if kinds != ["weight", "bias"] * len(layers):
         raise BundleError(
             "A checkpoint without preprocessing must hold three linear layers (weight and bias of "
-            f"each, in order) and nothing else; this one holds: {listed(given)}. It is of another "
-            f"network than Lantern's. {STATE_ALONE}"
+            f"each, in order) and nothing else; this one holds: {listed(given)}. It is from "
+            f"another network than Lantern's. {STATE_ALONE}"
         )
     return dict(zip(wanted, checkpoint.state_dict.values(), strict=True))

@@ -1,6 +1,6 @@
-"""Runtimes: what executes a network. Both take and give the same matrices.
+"""Runtimes: what executes a network. Both take and return the same matrices.
 
-A runtime imports its library when it is made, so a process pays only for the one it uses.
+A runtime imports its library when it is created, so a process only pays for the one it uses.
 Threads are bounded here: a worker is one of several on its machine.
 """
 
@@ -24,15 +24,15 @@ from .errors import BundleError, first_line
 if TYPE_CHECKING:
     from .network import Network
 
-# ONNX Runtime reports to its makers' collector, from threads that it starts when it is imported and
-# that don't survive a fork: a worker then hangs or aborts when it exits. This must be set before.
+# ONNX Runtime sends telemetry to its vendor, from threads that it starts on import and that don't
+# survive a fork: a worker then hangs or aborts on exit. This must be set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 
 
 class Runtime(Protocol):
-    """Executes one network; safe to call from several threads."""
+    """Executes one network; thread-safe."""
 
     name: str
     device: str
@@ -42,9 +42,9 @@ class Runtime(Protocol):
         ...
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
-        """Return a context in which runs must end in time: the network may be without an end.
+        """Return a context in which runs must end in time: the network may loop forever.
 
-        Raises `BundleError` when they don't.
+        Raises `BundleError` if they don't.
         """
         ...
 
@@ -52,9 +52,9 @@ class Runtime(Protocol):
 class TorchRuntime:
     """Runs a network in PyTorch, in inference mode, on ``device``: "cpu", "cuda" or "cuda:N".
 
-    The network is moved there once, here: make it after the fork, which CUDA doesn't survive.
-    Products of matrices are computed in float32 and not in TF32, so that a GPU answers as a CPU
-    does. Raises `BundleError` when torch can't use the device, or the network doesn't fit there.
+    The network is moved there once, here: create it after the fork, which CUDA doesn't survive.
+    Matrix products are computed in float32, not in TF32, so that a GPU answers as a CPU does.
+    Raises `BundleError` if torch can't use the device, or the network doesn't fit on it.
     """
 
     name = "torch"
@@ -86,9 +86,9 @@ class TorchRuntime:
 class OnnxRuntime:
     """Runs an ONNX graph, softmax included, in ONNX Runtime on the CPU.
 
-    The graph takes one float32 matrix ``(rows, width)`` and gives one ``(rows, classes)``. It is
-    read from ``path`` whole, weights and all: a file beside it, which nobody verified, is not.
-    Raises `BundleError` for any other graph.
+    The graph takes one float32 matrix ``(rows, width)`` and returns one ``(rows, classes)``. It is
+    read from ``path`` alone, weights included: a file beside it, which is not verified, is never
+    read. Raises `BundleError` for any other graph.
     """
 
     name = "onnx"
@@ -128,10 +128,10 @@ class OnnxRuntime:
 
     @contextmanager
     def time_limit(self, seconds: float) -> Iterator[None]:
-        """End runs after ``seconds``, between two operations of the graph.
+        """Stop runs after ``seconds``, between two operations of the graph.
 
-        One operation is not interrupted, nor is reading the graph: a process of its own ends
-        those, too (`app.model.isolation`).
+        A single operation is not interrupted, nor is reading the graph: `app.model.isolation`
+        limits those, too.
         """
         from onnxruntime import RunOptions
 
@@ -145,8 +145,8 @@ class OnnxRuntime:
         except Exception as error:
             if options.terminate:
                 raise BundleError(
-                    f"The network was still running after {seconds:g} seconds: it may "
-                    "never end. If it is only slow, raise model.check_seconds."
+                    f"The network was still running after {seconds:g} seconds: it may never end. "
+                    "If it is only slow, raise model.check_seconds."
                 ) from error
             raise
         finally:
@@ -155,43 +155,43 @@ class OnnxRuntime:
 
 
 def open_session(content: bytes, threads: int) -> Any:
-    """Return a session of ONNX Runtime for a graph, weights and all; it reads no file.
+    """Return a session of ONNX Runtime for a graph, weights included; it reads no file.
 
-    Raises what ONNX Runtime raises, of no public base.
+    Raises what ONNX Runtime raises; its exceptions have no public base.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Its arena keeps the most that any run has needed, for good: 660 MiB after one batch of 10,000
-    # rows of a wide network. malloc is as fast, and gives back (`app.worker.malloc`).
+    # Its arena permanently keeps the most that any run has needed: 660 MiB after one batch of
+    # 10,000 rows of a wide network. malloc is as fast, and returns it (`app.worker.malloc`).
     options.enable_cpu_mem_arena = False
-    # Between two runs the threads of a pool would look for work without a pause.
+    # Otherwise the threads of a pool spin between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # From bytes, a graph's external weights would be looked for in the working directory, where
-    # anything lies that callers could then read out of the answers. Nothing lies below a file.
+    # For a graph in bytes, external weights would be read from the working directory, whose files
+    # callers could then infer from the answers. No file lies below a file.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", os.devnull
     )
-    options.log_severity_level = 4  # what it says is in its exceptions
+    options.log_severity_level = 4  # its messages are in its exceptions
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def choose_runtime(
     choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool, device: str = "cpu"
 ) -> str:
-    """Return the name of the runtime to use: ONNX Runtime where it can, unless told otherwise.
+    """Return the name of the runtime to use: by default ONNX Runtime, if possible.
 
-    It can on a CPU. Raises `BundleError` when the bundle lacks what the wanted runtime executes,
-    the runtime can't use ``device``, or it isn't installed here.
+    That is the case on a CPU. Raises `BundleError` if the bundle lacks what the runtime executes,
+    or if the runtime can't use ``device`` or isn't installed.
     """
     on_cpu = device == "cpu"
     name = choice if choice != "auto" else "onnx" if has_onnx and on_cpu else "torch"
     if name == "onnx" and not on_cpu:
         raise BundleError(
-            f"model.runtime is 'onnx', which runs on the CPU, but model.device is {device!r}; set "
-            "model.runtime to 'auto' or 'torch', or model.device to 'cpu'."
+            f"model.runtime is 'onnx', which runs only on the CPU, but model.device is {device!r}; "
+            "set model.runtime to 'auto' or 'torch', or model.device to 'cpu'."
         )
     if name == "onnx" and not has_onnx:
         raise BundleError(
@@ -201,9 +201,9 @@ def choose_runtime(
         raise BundleError(
             "model.runtime is 'torch', but this model has no model.pt; use 'auto' or 'onnx'."
             if on_cpu
-            else f"model.device is {device!r}, which takes torch, but this model has no model.pt: "
-            "only checkpoints of Lantern's own network are packed with one. Set model.device to "
-            "'cpu'."
+            else f"model.device is {device!r}, which requires torch, but this model has no "
+            "model.pt: only checkpoints of Lantern's own network are packed with one. Set "
+            "model.device to 'cpu'."
         )
     if name == "torch" and not is_installed(name):
         if choice == "torch":
@@ -211,31 +211,33 @@ def choose_runtime(
         else:
             reason = "This model has no model.onnx" if on_cpu else f"model.device is {device!r}"
         raise BundleError(
-            f"{reason}, and torch isn't installed here: install it (`pip install {FOR_TORCH}`; in "
-            "an image: build it without --target onnx), or have ONNX Runtime serve a model.onnx "
-            "on the CPU."
+            f"{reason}, but torch isn't installed: install it (`pip install {FOR_TORCH}`; in an "
+            "image: build it without --target onnx), or serve a model.onnx by ONNX Runtime on the "
+            "CPU."
         )
     return name
 
 
 def is_installed(runtime: str) -> bool:
-    """Return whether the library of ``runtime`` is here, without importing it."""
+    """Return True if the library of ``runtime`` is installed, without importing it."""
     return find_spec({"torch": "torch", "onnx": "onnxruntime"}[runtime]) is not None
 
 
 def import_library(runtime: str) -> None:
-    """Import what ``runtime`` needs, starting no thread: safe before a fork, and then shared."""
+    """Import what ``runtime`` needs; no thread is started, so it is safe before a fork, and then
+    shared.
+    """
     importlib.import_module({"torch": ".network", "onnx": "onnxruntime"}[runtime], __package__)
 
 
 def _moved(network: Network, device: str) -> Network:
-    """Move ``network`` to ``device`` and run it there once: what the device can't do shows then."""
+    """Move ``network`` to ``device`` and run it there once, so that failures show now."""
     import torch
 
     try:
         network = network.to(device)
         network(torch.zeros(1, network.dims[0], device=device))
-    # An AssertionError is how a torch without CUDA says so.
+    # torch without CUDA raises AssertionError.
     except (RuntimeError, AssertionError) as error:
         raise BundleError(
             f"model.device is {device!r}, and torch {torch.__version__} says: "
@@ -245,7 +247,7 @@ def _moved(network: Network, device: str) -> Network:
 
 
 def _remedy(device: str, error: BaseException) -> str:
-    """Return what to do about ``error``, with which torch refused ``device``."""
+    """Return what to do about ``error``, which torch raised for ``device``."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
@@ -254,7 +256,7 @@ def _remedy(device: str, error: BaseException) -> str:
             "memory of the device"
         )
     if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        return "This is a build of torch without CUDA: install one with it"
+        return "This build of torch lacks CUDA: install one that has it"
     devices = torch.cuda.device_count()
     if not devices:
         return (
@@ -263,5 +265,5 @@ def _remedy(device: str, error: BaseException) -> str:
         )
     if int(device.partition(":")[2] or 0) >= devices:
         there = ", ".join(f"'cuda:{index}'" for index in range(devices))
-        return f"Set it to one that torch sees here ({there})"
+        return f"Set it to one that torch finds here ({there})"
     return "Install a build of torch that supports this device and its driver"

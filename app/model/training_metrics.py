@@ -1,4 +1,4 @@
-"""The figures of a model's training, which every manifest nests in its own way."""
+"""The metrics of a model's training, which every manifest nests in its own way."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HEADLINE = (
     "log_loss",
     "brier",
 )
-"""What people choose a version by, in the order in which it is shown."""
+"""The metrics by which people choose a version, in the order in which they are shown."""
 _SPREAD = ("std", "folds")
 _OTHERS = "baselines"
 
 
 def flatten(training: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Return the single values in ``training`` by dotted names; arrays, which are detail, are left.
+    """Return the single values in ``training`` by dotted names, without arrays.
 
     ``{"cv": {"roc_auc": {"mean": 0.8}}}`` becomes ``{"cv.roc_auc.mean": 0.8}``.
     """
@@ -37,7 +37,7 @@ def flatten(training: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 def headline(training: Mapping[str, Any], most: int = 3) -> dict[str, float]:
     """Return the few metrics that tell versions apart, at most ``most``; empty without any.
 
-    A figure counts wherever it stands, but not among baselines, which are other models'.
+    A metric counts at any depth, except among baselines, which are other models'.
     """
     found: dict[str, float] = {}
     for name, value in flatten(training).items():

@@ -1,8 +1,8 @@
 """The archive of an exported program: take a ``.pt2`` file apart, and keep what is safe.
 
 ``torch.export.load`` must not see a stranger's file: it unpickles weights, constants and example
-inputs with ``weights_only=False``, and loads compiled libraries. Here a new archive is made of what
-`document` has checked and of raw tensors alone: no pickle, no code, no library.
+inputs with ``weights_only=False``, and loads compiled libraries. Here a new archive is made only of
+what `document` has checked and of raw tensors: no pickle, no code, no library.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _MAX_MEMBERS = 100_000
 
 
 def safe_archive(path: Path) -> tuple[io.BytesIO, str]:
-    """Return an archive that ``torch.export.load`` can be trusted with, and who wrote the file.
+    """Return an archive that is safe for ``torch.export.load``, and which torch wrote the file.
 
     The first is a copy of the program in ``path`` without anything that could run code; the second
-    is a version of torch, for people. Raises `BundleError`, which says what else is in the file.
+    is a version of torch, for messages. Raises `BundleError`, which says what is wrong with the
+    file.
     """
     try:
         records = _records(path)
@@ -51,7 +52,9 @@ def _version(document: Mapping[str, Any]) -> str:
 
 
 def _records(path: Path) -> dict[str, bytes]:
-    """Return the archive's files without the name of its root, as large in all as the file."""
+    """Return the archive's files, without the name of its root; in total no larger than the
+    file.
+    """
     if not path.is_file():
         raise BundleError("does not exist, or is not a regular file.")
     try:
@@ -78,24 +81,24 @@ def _records(path: Path) -> dict[str, bytes]:
 
 
 def _check_entries(archive: zipfile.ZipFile, names: list[str], size: int) -> None:
-    """Refuse an archive that is larger inside than outside, or not of torch."""
+    """Refuse an archive that is compressed, or not written by torch."""
     entries = archive.infolist()
     packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
     if packed or sum(entry.file_size for entry in entries) > size:
         raise BundleError("is a compressed zip; write it with torch.export.save.")
     if len(set(names)) != len(names):
-        raise BundleError("has two files of one name; write it with torch.export.save.")
+        raise BundleError("has two files with the same name; write it with torch.export.save.")
     if len(names) > _MAX_MEMBERS:
         raise BundleError(f"holds {len(names):,} files; at most {_MAX_MEMBERS:,} are read.")
 
 
 def _document(records: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the program in the archive, once it is sure to be one of tensor operators alone."""
+    """Return the program in the archive, checked to consist of tensor operators only."""
     programs = [name for name in records if name.startswith("models/")]
     if programs != [_PROGRAM]:
         raise BundleError(
-            f"holds {len(programs)} programs where one, called 'model', is needed; write it with "
-            "torch.export.save."
+            f"holds {len(programs)} programs, but exactly one, called 'model', is required; write "
+            "it with torch.export.save."
         )
     return check_document(_json(records, _PROGRAM))
 
@@ -123,7 +126,7 @@ def _archive(records: Mapping[str, bytes], document: dict[str, Any]) -> io.Bytes
 def _tensor_records(
     config: dict[str, Any], form: re.Pattern[str], records: Mapping[str, bytes], directory: str
 ) -> set[str]:
-    """Return the names of the records that a list of tensors refers to, all of them raw numbers."""
+    """Return the names of the records that a list of tensors refers to; all must be raw numbers."""
     names = set()
     try:
         for tensor, entry in config["config"].items():
@@ -132,7 +135,7 @@ def _tensor_records(
             if entry["use_pickle"] is not False or not form.fullmatch(name):
                 raise BundleError(
                     f"is refused: {shown(tensor)} in it is a Python object and not a plain tensor, "
-                    "and loading that could run code that it hides."
+                    "and loading it could run hidden code."
                 )
             for part in objects(entry):
                 check_values(part)
@@ -147,7 +150,7 @@ def _tensor_records(
 
 
 def _check_size(tensor: str, meta: Mapping[str, Any], size: int) -> None:
-    """Refuse a tensor that lies outside of its record, or would be larger than it as a whole."""
+    """Refuse a tensor that lies outside its record, or would be larger than it."""
     sizes = [part["as_int"] for part in meta["sizes"]]
     strides = [part["as_int"] for part in meta["strides"]]
     offset = meta["storage_offset"]["as_int"]
@@ -157,9 +160,9 @@ def _check_size(tensor: str, meta: Mapping[str, Any], size: int) -> None:
     last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
     if numbers > size or (numbers and last >= size):
         raise BundleError(
-            f"is refused: {shown(tensor)} in it is a tensor of {shown(numbers)} numbers, and the "
-            f"file has {size:,} bytes of them. It was cut short, or it is expanded: then let the "
-            "model hold tensor.contiguous() instead."
+            f"is refused: {shown(tensor)} in it is a tensor of {shown(numbers)} numbers, but the "
+            f"file has only {size:,} bytes for it. The file was cut short, or the tensor is "
+            "expanded: if so, let the model hold tensor.contiguous() instead."
         )
 
 

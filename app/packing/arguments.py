@@ -1,6 +1,6 @@
-"""Arguments of operators that torch itself doesn't check: it would read beyond its tensors.
+"""Arguments of operators that torch itself doesn't check, and so would read beyond its tensors.
 
-Found by trying; each has a test. Everything else that is on the list checks its own.
+Found by experiment; each has a test. All other listed operators check their own arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LARGEST_SCALE = 1_000.0
 
 
 def check_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise `BundleError` for a call that torch would execute beyond the bounds of a tensor.
+    """Raise `BundleError` for a call in which torch would exceed the bounds of a tensor.
 
     ``name`` is an overload, as in ``aten.lstm.input``; tensors need have no values.
     """
@@ -35,7 +35,7 @@ def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> bool:
 
 
 def _lstm(given: Any, state: Any, weights: Any, *options: Any) -> bool:
-    """Return True if the weights of each layer have the sizes that the state asks for."""
+    """Return True if the weights of each layer have the sizes that the state requires."""
     biases, layers, _, _, both_ways, _ = options
     hidden, directions = state[0].shape[-1], 1 + bool(both_ways)
     wanted = []
@@ -53,17 +53,17 @@ def _lstm(given: Any, state: Any, weights: Any, *options: Any) -> bool:
 
 
 def _padded(given: Any, sizes: Sequence[Any], mode: str = "constant", value: Any = None) -> bool:
-    """Return True for a border of one value, and for one that repeats or mirrors what is there."""
+    """Return True for padding with one value, and for valid padding that repeats or mirrors."""
     return mode == "constant" or _bordered(given, sizes)
 
 
 def _bordered(_: Any, sizes: Sequence[Any]) -> bool:
-    """Return True if no border is cut off: that is done by a slice."""
+    """Return True if no size of the padding is negative: a slice crops."""
     return all(type(size) is int and size >= 0 for size in sizes)
 
 
 def _resized(*args: Any, **kwargs: Any) -> bool:
-    """Return True if every factor is one by which images are scaled."""
+    """Return True if every scale factor is within ``_LARGEST_SCALE``."""
     values = [*args[1:], *kwargs.values()]
     flat = [v for value in values for v in (value if isinstance(value, list | tuple) else [value])]
     return all(1 / _LARGEST_SCALE <= v <= _LARGEST_SCALE for v in flat if isinstance(v, float))

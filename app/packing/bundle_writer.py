@@ -1,4 +1,4 @@
-"""Writing bundles: a directory is put in its place whole, or not at all.
+"""Writing bundles: a directory is put into place completely, or not at all.
 
 Nothing here knows what a network is, and nothing imports torch.
 """
@@ -24,10 +24,10 @@ from ..version import FOR_PACKING
 
 
 def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
-    """Write a bundle to the directory ``out``, all of it or nothing; return its manifest.
+    """Write a bundle to the directory ``out``, completely or not at all; return its manifest.
 
-    ``fill`` writes the files into the directory that it is given, or raises; their checksums are
-    added to ``manifest``. A bundle that is at ``out`` is replaced.
+    ``fill`` writes the files into the directory that is passed to it, or raises; their checksums
+    are added to ``manifest``. An existing bundle at ``out`` is replaced.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -45,11 +45,11 @@ def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) ->
 
 
 def place_bundle(directory: Path, out: Path, *, replaces: bool) -> None:
-    """Move the bundle in ``directory``, which lies on the same disk, to ``out``.
+    """Move the bundle in ``directory``, which is on the same disk, to ``out``.
 
-    Raises `BundleError` when it can't be read, or is to replace nothing and ``out`` is there.
+    Raises `BundleError` if it can't be read, or if ``out`` exists and must not be replaced.
     """
-    bundles.open_bundle(directory)  # what was written can be read
+    bundles.open_bundle(directory)  # check that what was written can be read
     if replaces and out.exists():
         _exchange(directory, out)
         return
@@ -59,12 +59,12 @@ def place_bundle(directory: Path, out: Path, *, replaces: bool) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise BundleError(
-            f"{out} was created by another process meanwhile, and is kept."
+            f"{out} was created by another process in the meantime, and is kept."
         ) from error
 
 
 def _exchange(new: Path, out: Path) -> None:
-    """Exchange ``new`` and ``out``, in one step where there is one (renameat2(2))."""
+    """Exchange ``new`` and ``out``, in one step if the system can (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     with suppress(AttributeError):
@@ -81,15 +81,15 @@ def _exchange(new: Path, out: Path) -> None:
 
 
 def check_replaceable(out: Path) -> None:
-    """Raise `BundleError` when `pack` to ``out`` would destroy what was never a bundle."""
+    """Raise `BundleError` if packing to ``out`` would destroy something that is not a bundle."""
     if out.is_dir() and (not any(out.iterdir()) or (out / manifests.FILE_NAME).is_file()):
         return
     if out.exists():
-        raise BundleError(f"{out} exists and is not a bundle; it is not replaced.")
+        raise BundleError(f"{out} exists and is not a bundle, so it is not replaced.")
 
 
 def require_packages() -> None:
-    """Raise `BundleError` where a package that packing needs beside those of serving is missing."""
+    """Raise `BundleError` if a package is missing that packing needs in addition to serving's."""
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise BundleError(f"Packing needs {' and '.join(missing)}: pip install {FOR_PACKING}")

@@ -1,4 +1,4 @@
-"""What a user's model must pass before it becomes a bundle: form, answers, nulls, parity.
+"""The checks that a user's model must pass to become a bundle: form, answers, nulls, parity.
 
 Every check compares answers on the user's own samples and around them; none looks at the file.
 """
@@ -20,44 +20,44 @@ from .source import DYNAMIC_BATCH, Answers, Matrix, Outputs, Source
 _DYNAMIC_INTEGERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 _SUM_TOLERANCE = 1e-4
 _ONE_SCORE = (
-    "one column for each class is needed. Let the model end in torch.cat([1 - p, p], dim=1), where "
-    "p (rows, 1) is the probability of the second class, or of logits z in "
+    "one column per class is required. Let the model end in torch.cat([1 - p, p], dim=1), where p "
+    "(rows, 1) is the probability of the second class, or of logits z in "
     "torch.cat([torch.zeros_like(z), z], dim=1)"
 )
 
 
 def filled(matrix: Matrix, stand_in: Matrix) -> Matrix:
-    """Return ``matrix`` with ``stand_in``, one value a column, in place of NaN."""
+    """Return ``matrix`` with NaN replaced by ``stand_in``, one value per column."""
     return np.where(np.isnan(matrix), stand_in, matrix)
 
 
 def check_form(raw: Answers, classes: int, path: Path) -> None:
-    """Refuse answers that are not one column a class."""
+    """Refuse outputs that don't have one column per class."""
     if raw.ndim == 1 or (raw.ndim == 2 and raw.shape[1] == 1):
-        raise BundleError(f"{path} gives one score a row; {_ONE_SCORE}.")
+        raise BundleError(f"{path} returns one score per row; {_ONE_SCORE}.")
     if raw.ndim != 2 or raw.shape[1] != classes:
         raise BundleError(
-            f"{path} answers {len(raw)} rows in the shape {raw.shape}; (rows, {classes}) is "
-            f"needed: the features file names {classes} classes."
+            f"{path} returns outputs of shape {raw.shape} for {len(raw)} rows; (rows, {classes}) "
+            f"is required: the features file names {classes} classes."
         )
 
 
 def check_finite(answers: Answers, samples: Samples, path: Path) -> None:
-    """Refuse a model that has no answer to one of its own samples."""
+    """Refuse a model whose output for one of its own samples is not finite."""
     strange = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if not len(strange):
         return
     row = int(strange[0])
     why = " (there is a null in it)" if np.isnan(samples.matrix[row]).any() else ""
     raise BundleError(
-        f"{path} answers {len(strange)} of {len(answers)} samples with NaN or infinity, the first "
+        f"{path} returns NaN or infinity for {len(strange)} of {len(answers)} samples, the first "
         f"on line {samples.lines[row]} of the CSV{why}."
-        + (" Give each feature that may be null a median in the features file." if why else "")
+        + (" Set a median for each nullable feature in the features file." if why else "")
     )
 
 
 def are_probabilities(raw: Answers, outputs: Outputs, path: Path) -> bool:
-    """Return whether what the model gives are probabilities, or logits that want a softmax."""
+    """Return True if the model's outputs are probabilities, False if they are logits."""
     if outputs == "logits":
         return False
     off = float(np.abs(raw.sum(axis=1) - 1).max())
@@ -65,14 +65,14 @@ def are_probabilities(raw: Answers, outputs: Outputs, path: Path) -> bool:
         return True
     if outputs == "probabilities":
         raise BundleError(
-            f"{path} does not give probabilities: its answers must not be negative, and each row "
-            f"must sum to 1 (off by up to {off:.2g}). Are they logits?"
+            f"{path} does not return probabilities: they must not be negative, and each row must "
+            f"sum to 1 (off by up to {off:.2g}). Are they logits?"
         )
     if ((raw >= 0) & (raw <= 1)).all():
         raise BundleError(
-            f"{path} answers every sample with numbers between 0 and 1 that don't sum to 1. Are "
-            "they independent sigmoids? Lantern's classes exclude each other: end in a softmax. If "
-            "they are logits, say that the outputs are logits."
+            f"{path} returns numbers between 0 and 1 for every sample, but they don't sum to 1. "
+            "Are they independent sigmoids? Lantern's classes are mutually exclusive: end in a "
+            "softmax. If they are logits, use --outputs logits."
         )
     return False
 
@@ -80,7 +80,7 @@ def are_probabilities(raw: Answers, outputs: Outputs, path: Path) -> bool:
 def check_nulls(
     runtime: Runtime, features: Sequence[Feature], samples: Samples, path: Path
 ) -> None:
-    """Refuse a model that turns the null of a feature that may be null into no answer."""
+    """Refuse a model whose output is not finite if a nullable feature is null."""
     nullable = [index for index, feature in enumerate(features) if feature.nullable]
     each = [[index] for index in nullable]
     for columns in [*each, nullable] if nullable else []:
@@ -89,14 +89,13 @@ def check_nulls(
         if not np.isfinite(runtime.run(matrix)).all():
             which = " and ".join(repr(features[index].name) for index in columns[:3])
             raise BundleError(
-                f"{path} gives no finite probabilities where {which} is null (NaN). Give it a "
-                "median in the features file, let the model itself replace NaN, or don't call it "
-                "nullable."
+                f"{path} returns no finite probabilities if {which} is null (NaN). Set its median "
+                "in the features file, let the model replace NaN, or don't declare it nullable."
             )
 
 
 def trying_inputs(samples: Samples, features: Sequence[Feature]) -> Matrix:
-    """Return inputs that try a graph: samples, noise around them, and nulls where allowed."""
+    """Return inputs to test a graph: samples, noise around them, and nulls where allowed."""
     random = np.random.default_rng(0)
     drawn = samples.matrix[random.integers(len(samples.lines), size=600)]
     noisy = (drawn * random.normal(1.0, 0.5, size=drawn.shape)).astype(np.float32)
@@ -108,9 +107,9 @@ def trying_inputs(samples: Samples, features: Sequence[Feature]) -> Matrix:
 def check_parity(
     runtime: OnnxRuntime, source: Source, matrix: Matrix, stand_in: Matrix, *, softmax: bool
 ) -> None:
-    """Refuse a graph that answers otherwise than the original.
+    """Refuse a graph whose answers differ from the original's.
 
-    Logits far from zero are less exact in float32, and so are their probabilities: what is allowed
+    Logits far from zero are less exact in float32, and so are their probabilities: the tolerance
     grows with them.
     """
     raw = np.asarray(source.ask(filled(matrix, stand_in)), dtype=np.float64)
@@ -125,8 +124,9 @@ def check_parity(
     if not same.all():
         by = float(np.max(difference[~same]))
         raise BundleError(
-            f"{source.path} as it would be served answers {np.count_nonzero(~same)} of {len(same)} "
-            f"inputs differently than the original (by up to {by:.2g})." + about_rows(source)
+            f"{source.path}, as it would be served, answers {np.count_nonzero(~same)} of "
+            f"{len(same)} inputs differently from the original (by up to {by:.2g})."
+            + about_rows(source)
         )
 
 
@@ -141,7 +141,7 @@ def _run(runtime: OnnxRuntime, matrix: Matrix, source: Source) -> Answers:
 
 
 def about_precision(source: Source) -> str:
-    """Return what to do about a model that may have failed because it computes in float64."""
+    """Return advice for a model that may have failed because it computes in float64."""
     if not source.double:
         return ""
     return (
@@ -151,7 +151,7 @@ def about_precision(source: Source) -> str:
 
 
 def about_rows(source: Source) -> str:
-    """Return what to do about a model that may have failed because its number of rows is fixed."""
+    """Return advice for a model that may have failed because its number of rows is fixed."""
     if source.fixed_rows is None:
         return ""
     return f" It was exported for exactly {source.fixed_rows} row(s). {DYNAMIC_BATCH}."
@@ -165,20 +165,21 @@ def check_rows_alone(runtime: OnnxRuntime, source: Source, samples: Samples) -> 
     off = float(np.where(no_answer, 0.0, np.abs(together - alone)).max())
     if not off <= PARITY_TOLERANCE:
         raise BundleError(
-            f"{source.path} answers a row differently alone and among others (by up to {off:.2g}). "
-            + _about_other_rows(source)
+            f"{source.path} answers a row differently alone and together with others (by up to "
+            f"{off:.2g}). " + _about_other_rows(source)
         )
 
 
 def _about_other_rows(source: Source) -> str:
-    """Return what to do about a model whose answers depend on the rows beside."""
+    """Return advice for a model whose answers depend on the other rows."""
     operators = {node.op_type for node in source.graph.graph.node}
     if operators & _DYNAMIC_INTEGERS:
         return (
-            "It is quantised dynamically: its scale is taken from all rows of a call. Quantise it "
-            "statically (onnxruntime.quantization.quantize_static), or pack the model in float32."
+            "It is quantised dynamically: its scale is computed from all rows of a call. Quantise "
+            "it statically (onnxruntime.quantization.quantize_static), or pack the model in "
+            "float32."
         )
     return (
-        "It computes with all rows of a call together: a mean over rows, or batch normalisation "
-        "that trains. Call model.eval() before exporting, and let the model treat rows one by one."
+        "It computes over all rows of a call: a mean over rows, or batch normalisation in training "
+        "mode. Call model.eval() before exporting, and let the model treat rows one by one."
     )

@@ -1,6 +1,6 @@
-"""Conversion: from a user's file to a bundle, which was seen to answer as the original does.
+"""Conversion: from a user's file to a bundle that is checked to answer as the original does.
 
-It runs in a child process (`app.model.isolation`): the file may mean harm.
+It runs in a child process (`app.model.isolation`): the file may be hostile.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .samples import Samples, read_samples, with_ranges
 from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, Matrix, Outputs, Source
 
 _TRIED_ROWS = 1000
-"""How many rows of the samples are tried on the original and on the bundle, at most."""
+"""The most rows of the samples that are tried on the original and on the bundle."""
 
 
 def make_bundle(
@@ -48,9 +48,9 @@ def make_bundle(
     samples: Path,
     outputs: Outputs = "auto",
 ) -> None:
-    """Write the bundle ``out``, whose path gives name and version, of the model in ``source``.
+    """Write the bundle ``out``, whose path has name and version, from the model in ``source``.
 
-    Raises `BundleError`, in words for the user, and OSError.
+    Raises `BundleError`, with a message for the user, and OSError.
     """
     rows = read_samples(samples, description.features)
     try:
@@ -75,7 +75,7 @@ def make_bundle(
 
 
 def _read(path: Path) -> Source:
-    # Both import much that the other doesn't need.
+    # Each imports much that the other doesn't need.
     if path.suffix == GRAPH_SUFFIX:
         from .graph import read_graph
 
@@ -99,7 +99,7 @@ def _pack_checkpoint(
     from ..model.network import build_network, read_checkpoint
 
     if outputs == "probabilities":
-        raise BundleError(f"{path} is a checkpoint: its network gives logits, not probabilities.")
+        raise BundleError(f"{path} is a checkpoint: its network returns logits, not probabilities.")
     if medians:
         raise BundleError(
             f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "
@@ -110,7 +110,7 @@ def _pack_checkpoint(
     wanted = (len(manifest.features), len(manifest.classes))
     if told != wanted:
         raise BundleError(
-            f"{path} has {told[0]} inputs and {told[1]} outputs, and the features file describes "
+            f"{path} has {told[0]} inputs and {told[1]} outputs, but the features file describes "
             f"{wanted[0]} features and {wanted[1]} classes."
         )
     network = build_network(checkpoint)
@@ -178,14 +178,14 @@ def _pack_graph(
 
 
 def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:
-    """Return the values that stand in for null: float32 ``(features,)``, NaN where null stays."""
+    """Return the values that replace null: float32 ``(features,)``, NaN where null is kept."""
     return np.array([medians.get(f.name, np.nan) for f in features], dtype=np.float32)
 
 
 def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRuntime:
-    """Return the runtime by which a worker would serve the graph in ``file``."""
+    """Return the runtime with which a worker would serve the graph in ``file``."""
     try:
         return OnnxRuntime(file, threads=1, width=width, classes=classes)
     except BundleError as error:
-        why = str(error).replace(str(file), f"{source.path} as it would be served")
+        why = str(error).replace(str(file), f"{source.path}, as it would be served,")
         raise BundleError(f"{why}{about_rows(source)}{about_precision(source)}") from error

@@ -1,4 +1,4 @@
-"""The features file: what a user says of a model that is packed, in TOML.
+"""The features file: the user's description of a model to pack, in TOML.
 
 ::
 
@@ -8,20 +8,20 @@
     [training]             # figures to show beside the model
     roc_auc = 0.93
 
-    [[features]]           # one table a feature, in the order of the model's columns
+    [[features]]           # one table per feature, in the order of the model's columns
     name = "age"
     description = "Age of the customer."
     unit = "years"
-    minimum = 18           # the range seen in training; from the samples where it isn't given
+    minimum = 18           # the range seen in training; by default, that of the samples
     maximum = 90
-    example = 44           # the samples' median where it isn't given
+    example = 44           # by default, the median of the samples
 
     [[features]]
     name = "spend"
     nullable = true        # the service takes null here...
-    median = 12.5          # ...and the model gets this; without it, NaN, which it must understand
+    median = 12.5          # ...and replaced by this; without it, the model receives NaN
 
-It knows nothing of the model itself; that both fit together is `file`'s concern.
+It knows nothing of the model itself; `conversion` checks that both fit together.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _MAX_BYTES = 16_000_000
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """What people say of a model: its features in the order of its columns, and its classes.
+    """A user's description of a model: its features in the order of its columns, and its classes.
 
-    ``medians`` (feature name -> value) are put in place of null, in front of the model. ``name``
-    is empty where the directory of the bundle alone gives it. ``training`` holds plain values.
+    ``medians`` (feature name -> value) replace null, in front of the model. ``name`` is empty if
+    only the bundle's directory names the model. ``training`` holds plain values.
     """
 
     features: tuple[Feature, ...]
@@ -81,7 +81,7 @@ _Classes = Annotated[
     ),
 ]
 _Training = Annotated[
-    dict[str, Any], Meta(description="a table: [training], then one figure a line")
+    dict[str, Any], Meta(description="a table: [training], then one metric per line")
 ]
 
 
@@ -92,11 +92,11 @@ class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
     median: Number | None = None
 
     def feature(self) -> Feature:
-        """Return what it says of the feature itself, or raise `BundleError`."""
+        """Return the feature, or raise `BundleError`."""
         if not self.has_range:
             raise BundleError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}.")
         if self.median is not None and not self.nullable:
-            raise BundleError("median stands in for null, which needs nullable = true beside it.")
+            raise BundleError("median replaces null, so it requires nullable = true.")
         return Feature(*(getattr(self, name) for name in Feature.__struct_fields__))
 
 
@@ -109,7 +109,7 @@ class _Document(Struct, forbid_unknown_fields=True):
 
 
 def parse_description(document: Mapping[str, Any]) -> ModelDescription:
-    """Check the values of a features file. Raises `BundleError`, which names the key."""
+    """Parse the values of a features file. Raises `BundleError`, which names the key."""
     try:
         read = read_as(_Document, document)
     except SchemaError as error:
@@ -133,7 +133,7 @@ def parse_description(document: Mapping[str, Any]) -> ModelDescription:
 
 
 def _fault(error: SchemaError, document: Mapping[str, Any]) -> str:
-    """Return a sentence on the fault in ``document`` in the words of TOML."""
+    """Return a sentence on the fault in ``document``, in TOML's terms."""
     where, path = "", error.path
     match path:
         case ["features"]:

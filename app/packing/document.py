@@ -1,7 +1,8 @@
-"""The document of an exported program: see that it is one of tensor operators, and no more.
+"""The document of an exported program: check that it has only tensor operators.
 
-Torch writes names into code that it executes, gives expressions to sympy, and takes any function
-below ``torch`` as an operator; so each value of the document is held against what a network needs.
+Torch writes names into code that it executes, gives expressions to sympy, and accepts any function
+below ``torch`` as an operator; so each value of the document is checked against what a network
+needs.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _ONE_TENSOR = [1, _LEAF]
 
 
 def check_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the program in ``document`` without what it doesn't need, once it is sure to be safe.
+    """Return the program in ``document``, without what it doesn't need, checked to be safe.
 
     Raises `BundleError`.
     """
@@ -65,7 +66,7 @@ def check_document(document: dict[str, Any]) -> dict[str, Any]:
         module = document["graph_module"]
         for node in module["graph"]["nodes"]:
             _check_operator(node)
-            node["metadata"] = {}  # for people, and with the paths of their machine
+            node["metadata"] = {}  # for people, and has paths of their machine
         for part in objects(document):
             check_values(part)
         _check_signature(module["signature"])
@@ -82,7 +83,7 @@ def check_document(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_json(content: bytes, name: str) -> dict[str, Any]:
-    """Return the JSON object that is ``content`` of the file ``name``. Raises `BundleError`."""
+    """Return the JSON object in ``content``, that of the file ``name``. Raises `BundleError`."""
     if len(content) > _LARGEST_JSON:
         raise BundleError(
             f"holds a {name} of {len(content):,} bytes; at most {_LARGEST_JSON:,} are read."
@@ -115,12 +116,12 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_values(part: Mapping[str, Any]) -> None:
-    """Refuse values that are more than tensors, numbers, text and sizes."""
+    """Refuse values that are not tensors, numbers, text or sizes."""
     for key, value in part.items():
         if key.startswith("as_") and key not in _VALUES:
             raise BundleError(
-                f"holds a value of kind {shown(key[3:])}, which is not for a network of tensor "
-                "operators. If you can export the model to ONNX yourself, pack that file."
+                f"holds a value of kind {shown(key[3:])}, which a network of tensor operators "
+                "doesn't have. If you can export the model to ONNX yourself, pack that file."
             )
         if key == "expr_str":
             check_expression(value)
@@ -137,15 +138,16 @@ def check_values(part: Mapping[str, Any]) -> None:
 
 
 def _check_operator(node: Mapping[str, Any]) -> None:
-    """Refuse what is not an operator on tensors, or on their sizes, of those that are known."""
+    """Refuse what is not one of the known operators on tensors, or on their sizes."""
     target = node["target"]
     found = _TENSOR_OPERATOR.fullmatch(target) if isinstance(target, str) else None
     name = found[1] if found else ""
     if name not in _ALLOWED and target not in _SIZE_OPERATORS:
         if name.split(".")[1:2] and name.split(".")[1] in operators.RANDOM:
             raise BundleError(
-                f"uses {shown(target)}, which draws lots: the same rows would be answered "
-                "differently each time. Export a model without random numbers, after model.eval()."
+                f"uses {shown(target)}, which is random: the same rows would be answered "
+                "differently each time. Call model.eval(), and export a model without random "
+                "numbers."
             )
         raise BundleError(
             f"uses {shown(target)}, which is not an operator on tensors that can be served. "
@@ -157,8 +159,8 @@ def _check_operator(node: Mapping[str, Any]) -> None:
             raise BundleError("was exported while training; call model.eval() before exporting.")
         if name == "dropout_p" and value.get("as_float"):
             raise BundleError(
-                "leaves out values at random (dropout_p of scaled_dot_product_attention is not 0); "
-                "pass dropout_p=0.0 where the model doesn't train, and export it again."
+                "drops values at random (dropout_p of scaled_dot_product_attention is not 0); pass "
+                "dropout_p=0.0 when the model is not training, and export it again."
             )
 
 
@@ -167,11 +169,11 @@ def _check_signature(signature: Mapping[str, Any]) -> None:
     strange = set(kinds) - {"parameter", "buffer", "tensor_constant", "user_input"}
     if strange:
         raise BundleError(
-            f"takes an input of kind {shown(min(strange))}; one matrix of features is needed."
+            f"takes an input of kind {shown(min(strange))}; one matrix of features is expected."
         )
     if kinds.count("user_input") != 1:
         raise BundleError(
-            f"takes {kinds.count('user_input')} inputs; one matrix of features is needed."
+            f"takes {kinds.count('user_input')} inputs; one matrix of features is expected."
         )
     outputs = [kind for spec in signature["output_specs"] for kind in spec]
     if set(outputs) - {"user_output"}:
@@ -179,11 +181,13 @@ def _check_signature(signature: Mapping[str, Any]) -> None:
             "changes its own buffers when it runs; call model.eval() before exporting."
         )
     if len(outputs) != 1:
-        raise BundleError(f"gives {len(outputs)} outputs; one tensor (rows, classes) is needed.")
+        raise BundleError(
+            f"returns {len(outputs)} outputs; one tensor (rows, classes) is expected."
+        )
 
 
 def _check_call(signature: Mapping[str, Any]) -> None:
-    """Refuse a program that is not called with one positional tensor and answers with one."""
+    """Refuse a program unless it is called with one positional tensor and returns one."""
     for name in signature["forward_arg_names"] or ():
         check_values({"name": name})
     if json.loads(signature["in_spec"]) != _ONE_ARGUMENT:
@@ -193,6 +197,6 @@ def _check_call(signature: Mapping[str, Any]) -> None:
         )
     if json.loads(signature["out_spec"]) != _ONE_TENSOR:
         raise BundleError(
-            "does not answer with a tensor alone but with a collection; let the model return the "
-            "tensor (rows, classes)."
+            "returns a collection instead of a tensor; let the model return the tensor (rows, "
+            "classes)."
         )

@@ -1,7 +1,7 @@
-"""Expressions of sizes in an exported program: see that one is plain arithmetic, and small.
+"""Expressions of sizes in an exported program: check that they are plain arithmetic, and small.
 
-Torch gives them to sympy, which evaluates them as Python, and simplifies what they come to. So the
-text is parsed here, never evaluated, and held within bounds that sympy is quick with.
+Torch passes them to sympy, which evaluates them as Python and simplifies the result. So the text is
+parsed here, never evaluated, and kept within bounds in which sympy is fast.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SYMBOL = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 def check_expression(text: object) -> None:
-    """Raise `BundleError` for what is not a small arithmetic expression of sizes.
+    """Raise `BundleError` unless ``text`` is a small arithmetic expression of sizes.
 
-    A power has a small whole number as its exponent, and none in its base: a few letters could
-    keep a computer busy for ever.
+    A power must have a small whole exponent, and no power in its base: otherwise a few characters
+    could keep a computer busy forever.
     """
     try:
         if not isinstance(text, str) or len(text) > _LONGEST:
@@ -45,7 +45,7 @@ def check_expression(text: object) -> None:
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise BundleError(
             f"is refused: it holds the expression {shown(text)} where a size is expected; only "
-            "small ones of plain arithmetic are read, because loading any other could run code or "
+            "small arithmetic expressions are read, because loading any other could run code or "
             "take forever."
         ) from None
 
@@ -100,7 +100,7 @@ def _is_small(node: ast.expr) -> bool:
 
 
 def _number(node: ast.expr) -> int | None:
-    """Return a whole number of 64 bits that is written out; None for anything else."""
+    """Return the value of a literal 64-bit integer; None for anything else."""
     sign = 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         sign, node = -1, node.operand

@@ -1,8 +1,8 @@
-"""External data of ONNX graphs: weights in files beside a graph, wherever in it they are named.
+"""External data of ONNX graphs: weights in files beside the graph, wherever it names them.
 
 A graph may name a file in any tensor: an initialiser, the attribute of a node, a sparse tensor, a
-function. Those of dense tensors are read, from files that lie beside the graph; afterwards none
-names a file any more, so that nothing reads another one.
+function. Those of dense tensors are read, from files beside the graph; afterwards no tensor names a
+file, so that nothing reads another one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _NUMBERS = ("offset", "length")
 
 
 def take_in_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Put into ``model``, which was read from ``path``, the numbers of its external tensors.
+    """Load the external tensors of ``model``, which was read from ``path``.
 
-    Raises `BundleError` for a sparse one, and for a file that isn't a regular one beside ``path``.
+    Raises `BundleError` for a sparse tensor, and unless the file is a regular one beside ``path``.
     """
     places = (path.parent.resolve(), path.resolve().parent)
     for tensor, is_sparse in _tensors(model, is_sparse=False):
@@ -30,23 +30,23 @@ def take_in_external_data(model: onnx.ModelProto, path: Path) -> None:
             continue
         if is_sparse:
             raise BundleError(
-                f"{path} has a sparse tensor whose numbers lie in another file, which is not "
-                "read. Export it with dense weights, or with all numbers in the graph itself."
+                f"{path} has a sparse tensor whose values are in another file, which is not read. "
+                "Export it with dense weights, or with all values in the graph itself."
             )
         try:
             tensor.raw_data = _read(tensor, path.parent, places)
         except (OSError, ValueError) as error:
             raise BundleError(
-                f"{path} can't be read as ONNX: its tensor {shown(tensor.name)} is in a file that "
-                f"is none beside it ({first_line(error)}). Copy the graph together with its "
-                "weights, into one directory."
+                f"{path} can't be read as ONNX: its tensor {shown(tensor.name)} is not in a file "
+                f"beside it ({first_line(error)}). Copy the graph together with its weights, into "
+                "one directory."
             ) from error
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
 
 
 def _tensors(message: Any, *, is_sparse: bool) -> Iterator[tuple[TensorProto, bool]]:
-    """Yield every tensor in ``message``, at whatever place, and whether it is of a sparse one."""
+    """Yield every tensor in ``message``, at any depth, and True if it is part of a sparse one."""
     waiting = [(message, is_sparse)]
     while waiting:
         message, is_sparse = waiting.pop()
@@ -61,7 +61,7 @@ def _tensors(message: Any, *, is_sparse: bool) -> Iterator[tuple[TensorProto, bo
 
 
 def _read(tensor: TensorProto, directory: Path, places: Sequence[Path]) -> bytes:
-    """Return the bytes of ``tensor``, whose file is found from ``directory`` and lies in one of
+    """Return the bytes of ``tensor``, whose file is relative to ``directory`` and lies in one of
     ``places``. Raises OSError and ValueError.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -73,7 +73,7 @@ def _read(tensor: TensorProto, directory: Path, places: Sequence[Path]) -> bytes
     offset, length = (_number(entries.get(key)) for key in _NUMBERS)
     size = file.stat().st_size
     if (offset or 0) + (length or 0) > size:
-        raise ValueError(f"{location[:80]!r} has {size:,} bytes, and more are asked for")
+        raise ValueError(f"{location[:80]!r} has {size:,} bytes, fewer than the tensor needs")
     with file.open("rb") as stream:
         stream.seek(offset or 0)
         content: bytes = stream.read() if length is None else stream.read(length)
@@ -84,5 +84,5 @@ def _number(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise ValueError(f"{text[:20]!r} is no number of bytes")
+        raise ValueError(f"{text[:20]!r} is not a number of bytes")
     return int(text)

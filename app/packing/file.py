@@ -1,8 +1,8 @@
-"""Make a bundle of a user's own model: a checkpoint, an exported program or an ONNX graph.
+"""Make a bundle from a user's model: a checkpoint, an exported program or an ONNX graph.
 
-Whatever it was, what is served needs none of its Python code: a graph in ONNX (and of our own
-network the checkpoint too), which was seen to answer as the original does. The file is read in a
-process of its own, bounded in memory and time; here the place of the bundle is seen to.
+Serving the result needs none of the model's Python code: it is an ONNX graph (and the checkpoint of
+our own network), checked to answer as the original does. The file is read in a separate process,
+bounded in memory and time; this module takes care of the bundle's place.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ def pack_file(
     replace: bool = False,
     limits: ProcessLimits = DEFAULT_LIMITS,
 ) -> Manifest:
-    """Write the bundle ``out`` (``models/NAME/VERSION``) of the model in the file ``source``.
+    """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in the file ``source``.
 
-    The file's suffix tells what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
+    The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature. A bundle that is there is kept unless ``replace``. ``limits`` are those of
-    the child process. Raises `BundleError`, in words for the user; ``out`` is then as it was.
+    each feature. An existing bundle is kept unless ``replace``. ``limits`` are those of the child
+    process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
     """
     name, version = _place(out, description)
     check_replaceable(out)
     if not replace and out.is_dir() and any(out.iterdir()):
         raise BundleError(
-            f"{out} already exists. Pack the model as another version, or replace it on purpose "
-            "(--replace)."
+            f"{out} already exists. Pack the model as another version, or replace it (--replace)."
         )
     _refuse_released(out)
     if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
@@ -73,7 +72,7 @@ def pack_file(
 
 
 def _kind_of(source: Path) -> str:
-    """Return what a file of another name is, by its first bytes; "" where they don't tell."""
+    """Return what a file of another name is, by its first bytes; "" if they don't show it."""
     try:
         return foreign_kind(source)
     except OSError:
@@ -83,7 +82,7 @@ def _kind_of(source: Path) -> str:
 def _make(
     source: Path, out: Path, description: ModelDescription, samples: Path, outputs: Outputs
 ) -> None:
-    """Convert the model, in the process that may import torch and what its file has it do."""
+    """Convert the model, in the process that may import torch and open the file."""
     from .conversion import make_bundle
 
     try:
@@ -93,7 +92,7 @@ def _make(
 
 
 def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
-    """Return the name and the version that the path of a bundle promises."""
+    """Return the name and the version in the path of a bundle."""
     name, version = out.absolute().parts[-2:] if len(out.absolute().parts) > 2 else ("", "")
     for what, text in (("name", name), ("version", version)):
         if not VERSION.fullmatch(text):
@@ -110,13 +109,13 @@ def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
 
 
 def _refuse_released(out: Path) -> None:
-    """Raise `BundleError` for a version that serves: to replace it would be a release that nobody
-    verified, compared, or wrote into the history.
+    """Raise `BundleError` for a version that is served: replacing it would be a release that was
+    not verified, compared, or recorded in the history.
     """
     if not (out / manifests.FILE_NAME).is_file():
         return
     release = None
-    with suppress(BundleError):  # what is not to be read releases nothing
+    with suppress(BundleError):  # an unreadable file releases nothing
         release = read_release(out.parent)
     if release is not None and out.name in release.versions:
         raise BundleError(

@@ -1,9 +1,9 @@
-"""Functional form: make of a program one that writes into no tensor, before any of it is run.
+"""Functional form: rewrite a program so that it writes into no tensor, before any of it is run.
 
 An operator that writes into a view of a tensor is only as safe as the view. Torch's own
 functionalisation turns each into one that computes a new tensor, with the effect on every other
-view of the same memory. It can't know of operators that give back their input itself without saying
-so: those are looked for first.
+view of the same memory. It can't know of operators that return their input itself without declaring
+it: those are found first.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
 def functional(program: torch.export.ExportedProgram, path: Path) -> torch.export.ExportedProgram:
-    """Return ``program`` in a form that only computes. Raises `BundleError` where there is none.
+    """Return ``program`` in functional form. Raises `BundleError` if there is none.
 
-    ``path`` is for people to read.
+    ``path`` is for messages.
     """
     _check_constants(program, path)
     _check_operators(program, path, _ALLOWED | operators.IN_PLACE)
@@ -46,9 +46,9 @@ def functional(program: torch.export.ExportedProgram, path: Path) -> torch.expor
         return program
     if given_back:
         raise BundleError(
-            f"{path} writes into tensors in place, and uses {given_back[0]!r}, which gave back its "
-            "input as it was: what is written where can't be known. Let the model write nothing in "
-            "place (inplace=False, x = x + 1 for x += 1), and export it again."
+            f"{path} writes into tensors in place, and uses {given_back[0]!r}, which returned its "
+            "input itself: the effect of a write can't be determined. Let the model write nothing "
+            "in place (inplace=False, x = x + 1 for x += 1), and export it again."
         )
     program = program.run_decompositions({})
     _check_operators(program, path, _ALLOWED | operators.MADE_BY_TORCH)
@@ -67,7 +67,7 @@ def _name(node: torch.fx.Node) -> str:
 def _check_operators(
     program: torch.export.ExportedProgram, path: Path, allowed: frozenset[str]
 ) -> None:
-    """Refuse a graph with anything in it but operators that are ``allowed``, and those on sizes."""
+    """Refuse a graph with anything but ``allowed`` operators and operators on sizes."""
     for node in program.graph.nodes:
         if node.op in ("placeholder", "output") or node.target in _ON_SIZES:
             continue
@@ -80,7 +80,7 @@ def _check_operators(
 
 
 def _check_constants(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Refuse weights that are not what the graph was made for: it counts on shape and strides."""
+    """Refuse weights that don't match the graph, which relies on their shape and strides."""
     placeholders = {node.name: node for node in program.graph.find_nodes(op="placeholder")}
     for spec in program.graph_signature.input_specs:
         said: Any = placeholders[spec.arg.name].meta.get("val")
@@ -89,8 +89,8 @@ def _check_constants(program: torch.export.ExportedProgram, path: Path) -> None:
             form = (said.dtype, tuple(said.shape), said.stride())
             if not isinstance(given, torch.Tensor) or form != _form(given):
                 raise BundleError(
-                    f"{path} is malformed: its graph was made for another "
-                    f"{str(spec.target)[:80]!r} than it holds. Export the model again."
+                    f"{path} is malformed: its graph doesn't match its {str(spec.target)[:80]!r}. "
+                    "Export the model again."
                 )
         elif isinstance(said, torch.Tensor) and not said.is_contiguous():
             raise BundleError(
@@ -104,7 +104,7 @@ def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _bypass_identities(program: torch.export.ExportedProgram) -> None:
-    """Replace the answer of an operator that returns its input by that input, where it is used."""
+    """Replace uses of an operator that returns its input by that input."""
     for node in list(program.graph.nodes):
         trains = len(node.args) > 2 and node.args[2] is not False  # (x, p, train)
         if _name(node) not in operators.IDENTITIES or trains:
@@ -120,7 +120,7 @@ def _bypass_identities(program: torch.export.ExportedProgram) -> None:
 
 class _Tracer(torch.fx.Interpreter):
     """Runs a graph on tensors without values: torch checks the sizes, and `check_arguments` the
-    rest. Notes who gave back memory that it was given.
+    rest. Records which operators returned memory that was passed to them.
     """
 
     def __init__(self, module: torch.fx.GraphModule) -> None:
@@ -149,10 +149,12 @@ def _memory(values: Any) -> set[int]:
 
 
 def _traced(program: torch.export.ExportedProgram, path: Path) -> list[str]:
-    """Return the operators that give back their input without saying so, once all sizes fit."""
+    """Return the operators that return their input without declaring it, after checking all
+    sizes.
+    """
     values = [node.meta["val"] for node in program.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(values)
-    assert mode is not None  # what a program holds beside its weights has no values
+    assert mode is not None  # constants of a program other than its weights have no values
     tracer = _Tracer(program.graph_module)
     sizes = mode.shape_env
     unknown = sizes.ignore_fresh_unbacked_symbols() if sizes else nullcontext()

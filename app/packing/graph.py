@@ -1,7 +1,7 @@
-"""ONNX graphs: read one of a user, and make of it one that is served.
+"""ONNX graphs: read a user's, and make the one that is served.
 
-What is served takes float32 ``(rows, width)`` and gives float32 probabilities ``(rows, classes)``;
-what that takes beside the user's graph is put in front of it and behind it, as ONNX.
+The served graph takes float32 ``(rows, width)`` and returns float32 probabilities ``(rows,
+classes)``; nodes for that are added before and after the user's graph.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .source import Answers, Matrix, Source, asking
 
 _ROWS = 256
 _IR_VERSION = 8
-"""The least version of the format that is written: from 4 on, weights need not be inputs too."""
+"""The lowest version of the format that is written: from 4 on, weights need not be inputs, too."""
 _NULLS_OPSET = 9
-"""The version of the operators that first has IsNaN and Where on floats."""
+"""The first opset that has IsNaN and Where on floats."""
 _RANDOM = frozenset(
     {
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
@@ -37,8 +37,8 @@ _DTYPES: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np
 def read_graph(path: Path) -> Source:
     """Read an ``.onnx`` file of one float matrix to one float matrix.
 
-    Weights that lie in files beside it are read too. Other outputs are left out where only one is
-    a matrix of floats: a class predicted beside its probabilities. Raises `BundleError`.
+    Weights in files beside it are read, too. If only one output is a matrix of floats, others, such
+    as a predicted class beside the probabilities, are dropped. Raises `BundleError`.
     """
     if not path.is_file():
         raise BundleError(f"{path} does not exist, or is not a regular file.")
@@ -74,8 +74,8 @@ def served_graph(
 ) -> bytes:
     """Return the graph that is served, of any number of rows.
 
-    ``medians``, float32 ``(width,)``, stand in for NaN; where they are NaN themselves, NaN stays.
-    Raises `BundleError` when the graph can't be written.
+    ``medians``, float32 ``(width,)``, replace NaN; where they are NaN themselves, NaN is kept.
+    Raises `BundleError` if the graph can't be written.
     """
     model = onnx.ModelProto()
     model.CopyFrom(source.graph)
@@ -86,7 +86,7 @@ def served_graph(
     probabilities, behind = _behind(output, softmax, names)
     nodes = [*before, *graph.node, *behind]
     del graph.node[:], graph.input[:], graph.output[:]
-    del graph.value_info[:]  # they may speak of one number of rows
+    del graph.value_info[:]  # they may have a fixed number of rows
     graph.node.extend(nodes)
     graph.input.append(_matrix_info(features, width))
     graph.output.append(_matrix_info(probabilities, classes))
@@ -102,7 +102,7 @@ def _in_front(
     names: _Names,
     path: Path,
 ) -> tuple[str, list[onnx.NodeProto]]:
-    """Return the name of the new input, and the nodes from it to that of the user's graph."""
+    """Return the name of the new input, and the nodes from it to the input of the user's graph."""
     double = given.type.tensor_type.elem_type == TensorProto.DOUBLE
     if medians is None and not double:
         return given.name, []
@@ -112,7 +112,7 @@ def _in_front(
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         if opset < _NULLS_OPSET:
             raise BundleError(
-                f"{path} is of opset {opset}, and a median takes {_NULLS_OPSET}; export it with a "
+                f"{path} has opset {opset}, but a median requires {_NULLS_OPSET}; export it with a "
                 "newer one."
             )
         constant, null, last = (names.new(n) for n in ("medians", "is_null", "without_null"))
@@ -127,7 +127,9 @@ def _in_front(
 def _behind(
     output: onnx.ValueInfoProto, softmax: bool, names: _Names
 ) -> tuple[str, list[onnx.NodeProto]]:
-    """Return the name of the new output, and the nodes to it from the one of the user's graph."""
+    """Return the name of the new output, and the nodes to it from the output of the user's
+    graph.
+    """
     answer, nodes = output.name, []
     if softmax:
         answer = names.new("probabilities")
@@ -139,7 +141,7 @@ def _behind(
 
 
 class _Names:
-    """The names of the values in a graph and those within it, to find new ones."""
+    """The names of the values in a graph and its subgraphs, to find new ones."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken: set[str] = set()
@@ -167,19 +169,19 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def _refuse_random(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse a graph that draws lots: no golden sample could be answered twice."""
+    """Refuse a random graph: it would answer no golden sample the same way twice."""
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
     nodes += [node for function in model.functions for node in function.node]
     found = next((node.op_type for node in nodes if node.op_type in _RANDOM), None)
     if found:
         raise BundleError(
-            f"{path} uses {found}, which draws lots: the same rows would be answered differently "
-            "each time. Export a model without random numbers, after model.eval()."
+            f"{path} uses {found}, which is random: the same rows would be answered differently "
+            "each time. Call model.eval(), and export a model without random numbers."
         )
 
 
 def _remove_traces(model: onnx.ModelProto) -> None:
-    """Remove what exporters note for people: stack traces, with the paths of their machine."""
+    """Remove what exporters add for people: stack traces, with the paths of their machine."""
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
     for part in (model, *_graphs(model.graph), *model.functions, *nodes):
         part.doc_string = ""
@@ -192,12 +194,12 @@ def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     if len(inputs) != 1:
         raise BundleError(
             f"{path} takes {len(inputs)} inputs ({_listed(inputs)}); one matrix of features is "
-            "needed."
+            "expected."
         )
     if not _is_float_matrix(inputs[0]):
         raise BundleError(
-            f"{path} takes {_form(inputs[0])}; a matrix of float32 or float64, one row a sample, "
-            "is needed."
+            f"{path} takes {_form(inputs[0])}; a matrix of float32 or float64, one row per sample, "
+            "is expected."
         )
     given: onnx.ValueInfoProto = inputs[0]
     return given
@@ -208,14 +210,14 @@ def _output(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     matrices = outputs if len(outputs) == 1 else [v for v in outputs if _is_float_matrix(v)]
     if len(matrices) != 1:
         raise BundleError(
-            f"{path} gives {len(outputs)} outputs ({_listed(outputs)}), of which {len(matrices)} "
-            "are matrices of floats; one, of logits or probabilities (rows, classes), is needed. "
+            f"{path} returns {len(outputs)} outputs ({_listed(outputs)}), of which {len(matrices)} "
+            "are matrices of floats; one, of logits or probabilities (rows, classes), is expected. "
             "(skl2onnx: options={'zipmap': False}.)"
         )
     if matrices[0].type.tensor_type.elem_type not in _DTYPES:
         raise BundleError(
-            f"{path} gives {_form(matrices[0])}; logits or probabilities as float32 or float64 "
-            "(rows, classes) are needed."
+            f"{path} returns {_form(matrices[0])}; logits or probabilities as float32 or float64 "
+            "(rows, classes) are expected."
         )
     output: onnx.ValueInfoProto = matrices[0]
     return output
@@ -249,7 +251,7 @@ def _matrix_info(name: str, columns: int) -> onnx.ValueInfoProto:
 
 
 def _session(model: onnx.ModelProto, path: Path) -> Any:
-    """Return a session of ONNX Runtime on the original."""
+    """Return a session of ONNX Runtime for the original."""
     content = _serialised(model, path)
     try:
         return open_session(content, threads=1)
@@ -262,6 +264,6 @@ def _session(model: onnx.ModelProto, path: Path) -> Any:
 def _serialised(model: onnx.ModelProto, path: Path) -> bytes:
     try:
         content: bytes = model.SerializeToString()
-    except Exception as error:  # protobuf's own kind; it holds 2 GiB
+    except Exception as error:  # protobuf's own class; it is limited to 2 GiB
         raise BundleError(f"{path} is too large for one ONNX file of 2 GiB.") from error
     return content

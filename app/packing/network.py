@@ -1,7 +1,7 @@
 """Packing: make a bundle of a trained network.
 
-The network is exported to ONNX, checked against torch, asked for its golden answers, and written
-with a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
+The network is exported to ONNX, checked against torch, run on the golden samples, and written with
+a manifest. It needs ``onnx`` and ``onnxscript``, which serving does not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..model.runtime import OnnxRuntime, TorchRuntime
 from .bundle_writer import check_replaceable, require_packages, write_bundle
 
 PARITY_TOLERANCE = 1e-5
-"""How far ONNX Runtime's probabilities may lie from torch's, absolutely."""
+"""The largest absolute difference allowed between ONNX Runtime's probabilities and torch's."""
 
 OPSET = 18
 """The version of ONNX's operators that exports use: torch's exporter writes it natively."""
@@ -47,15 +47,15 @@ def pack(
     training: Mapping[str, Any] | None = None,
     documents: Mapping[str, bytes] | None = None,
 ) -> Manifest:
-    """Write the bundle of ``network`` to the directory ``out``, all of it or nothing.
+    """Write the bundle of ``network`` to the directory ``out``, completely or not at all.
 
     ``golden_samples`` are raw features, float32 ``(n, features)``; their answers are recorded.
-    ``documents`` (file name -> content) lie beside the model: its card, pictures. A bundle that
-    is at ``out`` is replaced. Raises `BundleError` when the exported network answers differently,
-    or ``out`` holds something that is no bundle.
+    ``documents`` (file name -> content) are stored beside the model: its card, pictures. An
+    existing bundle at ``out`` is replaced. Raises `BundleError` if the exported network answers
+    differently, or if ``out`` is something other than a bundle.
     """
     check_replaceable(out)
-    network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's stays as it is
+    network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's is not changed
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
     golden = Golden(golden_samples, torch_runtime.run(golden_samples))
     manifest = Manifest(
@@ -96,7 +96,7 @@ def export_onnx(network: Network, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # dynamo=True always gives a program
+    assert program is not None  # dynamo=True always returns a program
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the packing machine
     program.save(str(path), external_data=False)
@@ -104,9 +104,9 @@ def export_onnx(network: Network, path: Path) -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence torch's warnings of its own deprecations and of packages nobody asked for.
+    """Silence torch's warnings about its own deprecations and about optional packages.
 
-    What goes wrong is in its exceptions.
+    Failures are in its exceptions.
     """
     loggers = [logging.getLogger(f"torch.{name}") for name in ("onnx", "export", "_subclasses")]
     levels = [logger.level for logger in loggers]
@@ -122,7 +122,7 @@ def quiet_exporter() -> Iterator[None]:
 
 
 def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return inputs that try the export: ``samples``, noise around them, nulls and extremes."""
+    """Return inputs to test the export: ``samples``, noise around them, nulls and extremes."""
     random = np.random.default_rng(0)
     centres = np.nan_to_num(samples, nan=0.0)[random.integers(len(samples), size=500)]
     noisy = centres * random.normal(1.0, 2.0, size=centres.shape)
@@ -133,9 +133,9 @@ def parity_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float32]) -> float:
-    """Return the largest difference of ``path``'s probabilities from ``reference``'s.
+    """Return the largest difference between ``path``'s probabilities and ``reference``'s.
 
-    Raises `BundleError` when it is above ``PARITY_TOLERANCE``, or not a number.
+    Raises `BundleError` if it exceeds ``PARITY_TOLERANCE``, or is not a number.
     """
     expected = reference.run(samples)
     width, classes = samples.shape[1], expected.shape[1]
@@ -145,8 +145,8 @@ def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float3
     error = float(np.where(both_overflow, 0.0, np.abs(answers - expected)).max())
     if not error <= PARITY_TOLERANCE:
         raise BundleError(
-            f"The ONNX export answers differently than torch: by up to {error:.2g}, "
-            f"{PARITY_TOLERANCE:g} is allowed."
+            f"The ONNX export differs from torch by up to {error:.2g}; {PARITY_TOLERANCE:g} is "
+            "allowed."
         )
     return error
 

@@ -1,18 +1,18 @@
 """The operators of torch that a program may use, each by the exact name of its overload.
 
-What is here computes a new tensor and checks the bounds of what it reads (`TENSOR`), looks at one
+An operator here computes a new tensor and checks the bounds of what it reads (`TENSOR`), views one
 in another shape (`VIEW`), checks or measures one (`CHECK`), or writes into one (`IN_PLACE`). The
-last are made functional before anything runs; see `functional`. Left out is all that takes strides,
-offsets or storage as an argument, skips checks, or gives memory as it was found: ``as_strided``,
-``_reshape_alias``, ``set_``, ``resize_``, ``empty``, ``_unsafe_*``; so are ``out=`` variants,
-``copy_``, files, and libraries of others.
+last are made functional before anything runs; see `functional`. Left out are those that take
+strides, offsets or storage as an argument, skip checks, or return uninitialised memory:
+``as_strided``, ``_reshape_alias``, ``set_``, ``resize_``, ``empty``, ``_unsafe_*``; so are ``out=``
+variants, ``copy_``, operators on files, and those of other libraries.
 """
 
 from __future__ import annotations
 
 
 def _overloads(table: str) -> frozenset[str]:
-    """Return the names in ``table``: an operator a line, then its overloads; most have one."""
+    """Return the names in ``table``: an operator per line, then its overloads; most have one."""
     names: set[str] = set()
     for line in table.strip().splitlines():
         operator, *overloads = line.split()
@@ -172,14 +172,14 @@ VIEW = (
         unflatten int
     """)
 )
-"""Operators whose answer may be their input, seen in another way."""
+"""Operators whose result may be a view of their input."""
 
 CHECK = _each("sym_size", "int") | _each(
     "_assert_scalar _assert_tensor_metadata sym_constrain_range sym_constrain_range_for_size "
     "sym_numel",
     "default",
 )
-"""Operators that measure a tensor, or see that it is as it was when the model was exported."""
+"""Operators that measure a tensor, or check that it is as it was when the model was exported."""
 
 IN_PLACE = (
     _each(
@@ -201,7 +201,7 @@ IN_PLACE = (
         scatter_ src value
     """)
 )
-"""Operators that write into their first argument, which has the size that it had."""
+"""Operators that write into their first argument, without changing its size."""
 
 MADE_BY_TORCH = _each(
     "_native_batch_norm_legit_no_training _unsafe_view copy native_group_norm unfold_backward zero",
@@ -209,10 +209,10 @@ MADE_BY_TORCH = _each(
 ) | _overloads("""
     fill Scalar Tensor
 """)
-"""What `functional` may make of the others. A file may not name them."""
+"""Operators into which `functional` may turn the others. A file may not name them."""
 
 IDENTITIES = _each("dropout alpha_dropout feature_dropout lift_fresh detach_ dropout_", "default")
-"""Operators that give back their first argument itself, when they don't train."""
+"""Operators that return their first argument itself when not training."""
 
 RANDOM = frozenset(
     {
@@ -222,4 +222,4 @@ RANDOM = frozenset(
         *("randperm", "rrelu", "rrelu_", "rrelu_with_noise", "uniform_"),
     }
 )
-"""Operators (without overload) that draw lots: refused with a sentence of their own."""
+"""Random operators (without overload): refused with a message of their own."""

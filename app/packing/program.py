@@ -1,6 +1,6 @@
 """Exported programs: load a ``.pt2`` file, run it, and export it to ONNX.
 
-Torch gets the file as `archive` has made it safe, and runs it as `functional` has made it.
+Torch loads the safe copy made by `archive`, and runs the form made by `functional`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .network import OPSET, quiet_exporter
 from .source import DYNAMIC_BATCH, Answers, Matrix, Source, asking
 
 _ROWS = 256
-"""How many rows the original is asked at once, where it takes any number."""
+"""The most rows that are passed to the original at once, if it takes any number."""
 _MAX_ROWS = 10_000
 
 
@@ -32,7 +32,7 @@ def read_program(path: Path) -> Source:
     with quiet_exporter():
         try:
             program = torch.export.load(archive)
-        except Exception as error:  # torch raises many kinds for what it can't rebuild
+        except Exception as error:  # torch raises various exceptions for what it can't rebuild
             raise BundleError(
                 f"{path} was written by torch {version} and can't be loaded by torch "
                 f"{torch.__version__}: {first_line(error)}."
@@ -41,7 +41,7 @@ def read_program(path: Path) -> Source:
             program = functional(program, path)
         except BundleError:
             raise
-        except Exception as error:  # of sizes that don't fit each other, above all
+        except Exception as error:  # mostly for sizes that don't fit each other
             raise BundleError(
                 f"{path} can't be traced by torch {torch.__version__}: {first_line(error)}."
             ) from error
@@ -51,11 +51,11 @@ def read_program(path: Path) -> Source:
 def _source(path: Path, program: torch.export.ExportedProgram) -> Source:
     value = _input(program)
     if value is None:
-        raise BundleError(f"{path} takes no tensor; one matrix of features is needed.")
+        raise BundleError(f"{path} takes no tensor; one matrix of features is expected.")
     if value.dtype not in (torch.float32, torch.float64) or value.ndim != 2:
         raise BundleError(
             f"{path} takes {value.dtype} of {value.ndim} dimension(s); a matrix of float32 or "
-            "float64, one row a sample, is needed (model.float() converts a model)."
+            "float64, one row per sample, is expected (model.float() converts a model)."
         )
     rows, width = value.shape
     fixed = rows if isinstance(rows, int) else None
@@ -74,12 +74,12 @@ def _source(path: Path, program: torch.export.ExportedProgram) -> Source:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # any operator may have no counterpart
+    except Exception as error:  # an operator may have no counterpart
         raise BundleError(
             f"{path} can't be exported to ONNX: {first_line(error)}. If you can export the model "
             "to ONNX yourself, pack that file."
         ) from error
-    assert exported is not None  # dynamo=True always gives a program
+    assert exported is not None  # dynamo=True always returns a program
 
     def run(matrix: Matrix) -> Answers:
         with torch.inference_mode():
@@ -92,7 +92,7 @@ def _source(path: Path, program: torch.export.ExportedProgram) -> Source:
 
 
 def _input(program: torch.export.ExportedProgram) -> torch.Tensor | None:
-    """Return the shape and type of what the program takes, as a tensor without values."""
+    """Return the shape and type of the program's input, as a tensor without values."""
     given = program.graph_signature.user_inputs
     for node in program.graph.find_nodes(op="placeholder"):
         if node.name in given and isinstance(node.meta.get("val"), torch.Tensor):
@@ -102,7 +102,7 @@ def _input(program: torch.export.ExportedProgram) -> torch.Tensor | None:
 
 
 def _rows_allowed(program: torch.export.ExportedProgram, rows: Any) -> int:
-    """Return a number of rows within what the program was exported for."""
+    """Return a number of rows that the program accepts."""
     allowed = program.range_constraints.get(rows.node.expr)
     if allowed is None:
         return _ROWS

@@ -1,6 +1,6 @@
 """Samples for packing: rows of a CSV file, by the names of the features.
 
-They become the golden samples of a bundle, and say which values the features take.
+They become the golden samples of a bundle, and show the ranges of the features.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from ..model.errors import BundleError
 from ..model.features import FLOAT32_OVERFLOW, Feature
 
 GOLDEN_ROWS = 20
-"""How many rows of the file become golden samples, at most."""
+"""The most rows of the file that become golden samples."""
 
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What spreadsheets write into a CSV instead of commas, for instance where those are in numbers."""
+"""What spreadsheets write into a CSV instead of commas, for example if numbers have decimal
+commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class Samples:
 
 
 def read_samples(path: Path, features: Sequence[Feature]) -> Samples:
-    """Read the columns of ``features`` from a CSV file with a header; others are ignored.
+    """Read the columns of ``features`` from a CSV file with a header; ignore others.
 
-    A blank cell is null. Raises `BundleError`, which names the line and the column.
+    An empty cell is null. Raises `BundleError`, which names the line and the column.
     """
     try:
         with path.open("rb") as file:
@@ -70,10 +71,10 @@ def read_samples(path: Path, features: Sequence[Feature]) -> Samples:
 
 
 def with_ranges(features: Sequence[Feature], samples: Samples) -> tuple[Feature, ...]:
-    """Return ``features`` with what they lack, as the samples show it: range and example.
+    """Return ``features`` with missing ranges and examples taken from the samples.
 
-    The example is the median. Raises `BundleError` where a bound that is given and one that is seen
-    leave no range.
+    The example is the median. Raises `BundleError` if a given bound and one from the samples leave
+    no range.
     """
     return tuple(
         _with_range(feature, samples.matrix[:, index]) for index, feature in enumerate(features)
@@ -114,13 +115,13 @@ def _read(reader: Iterator[list[str]], features: Sequence[Feature]) -> Samples:
             continue  # a blank line
         if len(row) != len(header):
             raise BundleError(
-                f"line {line} has {len(row)} cells, and the header names {len(header)} columns."
+                f"line {line} has {len(row)} cells, but the header has {len(header)} columns."
             )
         for column, feature in plan:
             values.append(_value(row[column], feature, line))
         lines.append(line)
     if not lines:
-        raise BundleError("there is no row below the header; at least one sample is needed.")
+        raise BundleError("there is no row below the header; at least one sample is required.")
     matrix = np.frombuffer(values, dtype=np.float64).reshape(len(lines), len(features))
     return Samples(matrix.astype(np.float32), tuple(lines))
 
@@ -133,8 +134,8 @@ def _column(header: Sequence[str], name: str) -> int:
         for separator, called in _OTHER_SEPARATORS.items():
             if len(header) == 1 and separator in header[0]:
                 raise BundleError(
-                    f"its columns are separated by {called}; save it with commas, and with points "
-                    "in its numbers."
+                    f"its columns are separated by {called}; save it with commas as separators and "
+                    "points in its numbers."
                 )
         close = closest(name, header)
         hint = f" (is it {close!r}{difference(name, close)}?)" if close else ""
@@ -154,7 +155,7 @@ def _value(cell: str, feature: Feature, line: int) -> float:
             )
         return float("nan")
     try:
-        if "_" in text:  # Python's digits may be grouped by it, a CSV's not
+        if "_" in text:  # Python allows it between digits, a CSV doesn't
             raise ValueError
         value = float(text)
     except ValueError:

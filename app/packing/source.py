@@ -1,4 +1,4 @@
-"""What a user's model is to packing, whatever its file: a graph, and a way to ask the original."""
+"""A user's model as packing sees it, whatever its file: a graph, and a way to run the original."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM_SUFFIX = ".pt2"
 GRAPH_SUFFIX = ".onnx"
 
 Outputs = Literal["auto", "logits", "probabilities"]
-"""What the last layer of a user's model gives; "auto" looks at its answers."""
+"""What the last layer of a user's model returns; "auto" detects it from its answers."""
 
 Matrix = NDArray[np.float32]
 Answers = NDArray[np.floating[Any]]
@@ -33,11 +33,11 @@ DYNAMIC_BATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A classifier in a file of its user: ``graph`` is it as ONNX, as it was given or exported.
+    """A classifier in a user's file: ``graph`` is its ONNX form, as given or exported.
 
-    ``ask`` runs the original: float32 ``(n, width)`` of any ``n`` to what it answers, which may be
-    logits or probabilities. ``fixed_rows`` is the one number of rows that it was exported for, or
-    None; ``double`` tells that it takes float64. ``path`` is for people to read.
+    ``ask`` runs the original on float32 ``(n, width)`` of any ``n``, and returns logits or
+    probabilities. ``fixed_rows`` is the one number of rows that it was exported for, or None;
+    ``double`` is True if it takes float64. ``path`` is for messages.
     """
 
     path: Path
@@ -50,32 +50,34 @@ class Source:
 def asking(
     run: Callable[[Matrix], Answers], path: Path, *, width: int | None, rows: int
 ) -> Callable[[Matrix], Answers]:
-    """Return a function that asks ``run``, which takes ``rows`` rows, for any number of them.
+    """Return a function that calls ``run``, which takes ``rows`` rows, for any number of rows.
 
-    ``width`` is the number of columns that it takes, None for any. What the function raises is
-    `BundleError` alone.
+    ``width`` is the number of columns that it takes, None for any. The function raises only
+    `BundleError`.
     """
 
     def ask(matrix: Matrix) -> Answers:
         if width not in (None, matrix.shape[1]):
             raise BundleError(
-                f"{path} takes {width} columns, and the features file describes {matrix.shape[1]} "
+                f"{path} takes {width} columns, but the features file describes {matrix.shape[1]} "
                 "features."
             )
         try:
             return _in_parts(run, matrix, rows)
         except BundleError as error:
             raise BundleError(f"{path} {error}") from None
-        except Exception as error:  # of torch, or of ONNX Runtime, which has no public base
+        except (
+            Exception
+        ) as error:  # of torch, or of ONNX Runtime, whose exceptions have no public base
             raise BundleError(f"{path} can't be run: {first_line(error)}.") from error
 
     return ask
 
 
 def _in_parts(run: Callable[[Matrix], Answers], matrix: Matrix, rows: int) -> Answers:
-    """Run ``matrix`` in parts of exactly ``rows`` rows, the last one filled up with its last row.
+    """Run ``matrix`` in parts of exactly ``rows`` rows, padding the last one with its last row.
 
-    Raises `BundleError` when there aren't as many answers as rows.
+    Raises `BundleError` unless there are as many outputs as rows.
     """
     answers = []
     for start in range(0, len(matrix), rows):
@@ -84,7 +86,8 @@ def _in_parts(run: Callable[[Matrix], Answers], matrix: Matrix, rows: int) -> An
         answered = np.asarray(run(np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])))
         if answered.ndim == 0 or len(answered) != rows:
             raise BundleError(
-                f"answers {rows} rows in the shape {answered.shape}; one answer a row is needed."
+                f"returns outputs of shape {answered.shape} for {rows} rows; one output per row is "
+                "expected."
             )
         answers.append(answered[: len(part)])
     return np.concatenate(answers)

@@ -42,10 +42,10 @@ class NotJson(ValueError):
 
 
 class NotAllObjects(ValueError):
-    """An element of an array, at ``index``, is no object."""
+    """An element of an array, at ``index``, is not an object."""
 
     def __init__(self, index: int) -> None:
-        super().__init__(f"element {index} is no object")
+        super().__init__(f"element {index} is not an object")
         self.index = index
 
 

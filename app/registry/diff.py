@@ -1,4 +1,4 @@
-"""The differences of two versions of a model: schema, training metrics, answers to one sample."""
+"""The differences between two versions of a model: schema, training metrics, answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Agreement:
     """How two versions answered the same ``samples``.
 
     ``same_class`` is the share (0 to 1) on which both predict the same class; the differences are
-    of probabilities, absolutely, over all samples and classes.
+    absolute differences of probabilities, over all samples and classes.
     """
 
     samples: int
@@ -36,11 +36,11 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff:
-    """What sets ``new`` apart from ``old``.
+    """The differences between ``new`` and ``old``.
 
-    ``breaking`` and ``harmless`` are sentences; ``training_metrics`` has the values of both that
-    differ, by dotted name, None where one has no such metric. ``agreement`` is None where the
-    answers can't be compared; ``incomparable`` then says why.
+    ``breaking`` and ``harmless`` are sentences; ``training_metrics`` has the pairs of values that
+    differ, by dotted name, None where one lacks the metric. ``agreement`` is None if the answers
+    can't be compared; ``incomparable`` then says why.
     """
 
     old: Manifest
@@ -55,10 +55,11 @@ class VersionDiff:
 def diff_versions(
     directory: Path, old_version: str, new_version: str, limits: ProcessLimits = DEFAULT_LIMITS
 ) -> VersionDiff:
-    """Compare two versions of the model in ``directory``, their answers on both's golden samples.
+    """Compare two versions of the model in ``directory``, and their answers to the golden samples
+    of both.
 
-    They answer in a process of its own, within ``limits``. Raises `BundleError` when a manifest
-    can't be read.
+    They answer in a separate process, within ``limits``. Raises `BundleError` if a manifest can't
+    be read.
     """
     old, new = (
         manifests.read_manifest(directory / version / manifests.FILE_NAME)
@@ -92,9 +93,9 @@ def diff_versions(
 
 
 def _obstacle(old: Manifest, new: Manifest) -> str:
-    """Return why the two can't be asked the same, or their answers compared; empty if they can."""
+    """Return why the two can't be compared; empty if they can."""
     if {f.name for f in old.features} != {f.name for f in new.features}:
-        return "The versions take different features."
+        return "The versions have different features."
     if set(old.classes) != set(new.classes):
         return "The versions have different classes."
     return ""
@@ -106,7 +107,7 @@ def _answers_of(old: Path, new: Path) -> dict[str, Any]:
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Return how both answer, their columns and classes matched by name."""
+    """Return how both answer, with columns and classes matched by name."""
     columns = [new.encoder.names.index(name) for name in old.encoder.names]
     classes = [new.manifest.classes.index(name) for name in old.manifest.classes]
     samples = _common_samples(old, new, columns)
@@ -124,9 +125,9 @@ def _agreement(old: Model, new: Model) -> Agreement:
 
 
 def _common_samples(old: Model, new: Model, columns: list[int]) -> NDArray[np.float32]:
-    """Return the golden samples of both that both accept, in the columns of ``old``.
+    """Return the golden samples of both versions that both accept, in the columns of ``old``.
 
-    A null of the one is an error to the other where only one is nullable.
+    A null is an error to the version whose feature isn't nullable.
     """
     assert old.manifest.golden is not None
     assert new.manifest.golden is not None

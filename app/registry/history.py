@@ -1,9 +1,9 @@
 """The history of a model's releases: one JSON object a line in ``models/NAME/history.jsonl``.
 
-A change is written down, and on the disk, *before* the release file is replaced. So no release is
-ever in force that the history doesn't know of, whenever the process is killed; what may be left is
-a last line for a change that did not come about. It is told by what followed: the release that was
-found afterwards is the one from before it.
+A change is appended, and flushed to the disk, *before* the release file is replaced. So no release
+is ever in force that the history lacks, whenever the process is killed; at most, the last line is a
+change that did not happen. What followed shows that: the release found afterwards is the one from
+before it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ FILE_NAME = "history.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of the release: ``who`` did it ``when`` (UTC, ISO 8601), and ``why``.
+    """One change of the release: ``who`` made it, ``when`` (UTC, ISO 8601), and ``why``.
 
-    ``before`` is None where the release file of then could not be read. ``made`` is False for one
-    that was cut off before it took effect.
+    ``before`` is None if the release file could not be read at the time. ``made`` is False for a
+    change that was interrupted before it took effect.
     """
 
     when: str
@@ -45,14 +45,14 @@ class Change:
 
 
 def new_change(action: str, before: Release | None, after: Release, why: str) -> Change:
-    """Return the change that this process's user makes now."""
+    """Return a change made now by this process's user."""
     when = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Change(when, login_name(), action, before, after, why)
 
 
 def login_name() -> str:
-    """Return the login name of the process's user; the number where there is no name."""
-    user = os.getuid()  # not $USER, which anybody can set and containers lack
+    """Return the login name of the process's user; the number if there is no name."""
+    user = os.getuid()  # not $USER, which anyone can set and containers lack
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
@@ -60,9 +60,9 @@ def login_name() -> str:
 
 
 def read_history(directory: Path) -> list[Change]:
-    """Return the changes of the model in ``directory``, the oldest first; a line cut short is none.
+    """Return the changes of the model in ``directory``, oldest first; a truncated line is ignored.
 
-    Raises `BundleError` when the file can't be read, with the line that is no change.
+    Raises `BundleError`, which names the line that is not a change, or if the file can't be read.
     """
     path = directory / FILE_NAME
     try:
@@ -87,11 +87,10 @@ def read_history(directory: Path) -> list[Change]:
 
 
 def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str) -> list[str]:
-    """Return the stable versions that lead to ``now``, which is the last of them.
+    """Return the stable versions that led to ``now``, which is the last of them.
 
-    ``earlier`` are those before the first change. A rollback takes back what it left, wherever that
-    stands, so that the next one goes further back and not forth again. What was changed by hand
-    counts as promoted.
+    ``earlier`` are those before the first change. A rollback removes the version that it left, so
+    that the next one goes further back and not forward. A change by hand counts as a promotion.
     """
     stables = list(earlier)
     left: set[str] = set()
@@ -117,7 +116,7 @@ def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str)
 
 
 def change_document(change: Change) -> dict[str, Any]:
-    """Return ``change`` as the JSON object that stands in the file."""
+    """Return ``change`` as the JSON object in the file."""
     return {
         "when": change.when,
         "who": change.who,
@@ -130,18 +129,18 @@ def change_document(change: Change) -> dict[str, Any]:
 
 @contextmanager
 def recorded(directory: Path, change: Change) -> Iterator[None]:
-    """Write ``change`` down, then let it be made; it is taken back if making it raises
-    `BundleError`, which says that nothing was changed.
+    """Append ``change`` and let the caller make it; the line is removed if that raises
+    `BundleError`, which means that nothing was changed.
 
-    Only who holds the lock may. Raises `BundleError` when the disk is full or the file can't be
-    written to.
+    The caller must hold the lock. Raises `BundleError` if the disk is full or the file can't be
+    written.
     """
     path = directory / FILE_NAME
     length = _append(path, json.dumps(change_document(change)).encode() + b"\n")
     try:
         yield
     except BundleError:
-        with suppress(OSError):  # a line that stays is told by what followed
+        with suppress(OSError):  # a line that remains is recognised by what follows
             os.truncate(path, length)
         raise
 
@@ -149,7 +148,7 @@ def recorded(directory: Path, change: Change) -> Iterator[None]:
 def _append(path: Path, line: bytes) -> int:
     """Append ``line``, flushed to the disk; return the length of the file without it.
 
-    What a killed process left of a line is cut off first.
+    A partial line of a killed process is removed first.
     """
     try:
         is_new = not path.exists()
@@ -158,7 +157,7 @@ def _append(path: Path, line: bytes) -> int:
             content = file.read()
             length = content.rfind(b"\n") + 1
             tail = content[length:]
-            if _parse(tail) is not None:  # whole, but for the end of its line
+            if _parse(tail) is not None:  # complete, except for its newline
                 file.write(b"\n")
                 length = len(content) + 1
             elif tail:
@@ -181,7 +180,7 @@ def _append(path: Path, line: bytes) -> int:
 
 
 def _parse(line: str | bytes) -> Change | None:
-    """Return the change on a line; None where it is none."""
+    """Return the change on a line; None if it is not one."""
     try:
         document = json.loads(line)
         before = document["from"]
@@ -198,7 +197,7 @@ def _parse(line: str | bytes) -> Change | None:
 
 
 def _told_by_what_followed(changes: Sequence[Change], directory: Path) -> list[Change]:
-    """Mark the changes that did not come about, by the release that was found after each."""
+    """Mark the changes that did not happen, by the release that was found after each."""
     if not changes:
         return []
     made = [_was_made(change, following.before) for change, following in pairwise(changes)]
@@ -212,8 +211,8 @@ def _told_by_what_followed(changes: Sequence[Change], directory: Path) -> list[C
 
 
 def _was_made(change: Change, found: Release | None) -> bool:
-    """Return whether ``change`` came about, where ``found`` was in force afterwards.
+    """Return True if ``change`` happened, given that ``found`` was in force afterwards.
 
-    Another release than either was written by hand, on top of it.
+    A release that is neither was written by hand, after the change.
     """
     return found is None or found == change.after or found != change.before

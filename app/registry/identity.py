@@ -1,4 +1,6 @@
-"""Identities: what tells a file, or all files of a bundle, from those that replaced them."""
+"""Identities: what distinguishes a file, or the files of a bundle, from those that replaced
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: from where a model is, and how it is to run, to a `Model` that passed its self-test."""
+"""Loading: from the place of a model, and how to run it, to a `Model` that passed its self-test."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, c
 class ModelSource:
     """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
 
-    ``name`` is what the settings call it; empty where its files do (see `app.model.naming`).
-    ``feature_names`` and ``class_names`` describe a checkpoint that has no manifest. With
-    ``batch_rows`` the rows of several threads run together, at most so many (`BatchingRuntime`).
-    ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` bounds
-    the values of one answer; 0 doesn't. ``limits`` bound the check of what nobody verified.
+    ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
+    ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. With
+    ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
+    ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
+    the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files.
     """
 
     path: Path
@@ -43,11 +43,11 @@ class ModelSource:
 
 
 def load_model(source: ModelSource) -> Model:
-    """Load, verify and self-test the model that ``source`` stands for.
+    """Load, verify and self-test the model of ``source``.
 
-    The files of a bundle are those that were packed, which its manifest vouches for: they are
-    loaded at once. A checkpoint without a manifest is tried in a process of its own first. Raises
-    `BundleError` when the model can't be served.
+    The manifest vouches for the files of a bundle, so they are loaded directly. A checkpoint
+    without a manifest is first tried in a separate process. Raises `BundleError` if the model can't
+    be served.
     """
     found = bundles.find_bundle(source.path, source.version)
     if not bundles.is_bare(found):
@@ -56,13 +56,13 @@ def load_model(source: ModelSource) -> Model:
     try:
         _check_bare(source)
     except BundleError:
-        # What else the file is says more than that torch, which it would not be for, isn't here.
+        # What the file really is says more than that torch, which might not read it, is missing.
         isolation.run(scan_checkpoint, file, path=file, limits=source.limits)
         raise
     tried = isolation.run(_try_bare, source, found, path=file, limits=source.limits)
     model = _load(source, found, _load_bare)
     if model.checksum != tried:
-        raise BundleError(f"{file} was replaced while it was loaded; load it again.")
+        raise BundleError(f"{file} was replaced while it was being loaded; load it again.")
     return model
 
 
@@ -72,8 +72,8 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
     if 0 < source.max_answer_values < classes:
         raise BundleError(
             f"Version {bundle.manifest.version} answers {classes:,} values for a row, and "
-            f"limits.max_answer_values is {source.max_answer_values:,}: it could answer no "
-            "request. Set it higher."
+            f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
+            "request. Raise the limit."
         )
     if source.batch_rows:
         runtime = BatchingRuntime(runtime, source.batch_rows)
@@ -132,15 +132,15 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
 
 
 def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "cpu") -> Runtime:
-    """Make the runtime ``name`` ("onnx" or "torch") of a bundle that holds what it executes.
+    """Create the runtime ``name`` ("onnx" or "torch") for a bundle that has its network.
 
-    Raises `BundleError` when the network can't be read, or isn't the manifest's.
+    Raises `BundleError` if the network can't be read, or doesn't match the manifest.
     """
     manifest = bundle.manifest
     width, classes = len(manifest.features), len(manifest.classes)
     if name == "onnx" and bundle.onnx is not None:
         return OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
-    assert bundle.checkpoint is not None  # choose_runtime saw to it
+    assert bundle.checkpoint is not None  # choose_runtime checked it
     from ..model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)
@@ -154,7 +154,7 @@ def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "
 
 
 def _check_bare(source: ModelSource) -> str:
-    """Return the runtime of a bare checkpoint. Raises `BundleError` when it isn't to be had."""
+    """Return the runtime of a bare checkpoint. Raises `BundleError` if there is none."""
     return choose_runtime(source.runtime, has_onnx=False, has_checkpoint=True, device=source.device)
 
 
@@ -168,7 +168,7 @@ def _load_bare(source: ModelSource, path: Path) -> _Loaded:
             f"{file} is version {checkpoint.version!r}, and its directory says {path.name!r}: "
             "rename one of them."
         )
-    network = build_network(checkpoint)  # before anything is made as large as it claims to be
+    network = build_network(checkpoint)  # before anything of the size that it claims is allocated
     bundle = bundles.open_bare_checkpoint(
         file,
         input_dim=checkpoint.input_dim,

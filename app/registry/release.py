@@ -1,6 +1,6 @@
 """The release of a model: which of its versions serve, in ``models/NAME/release.toml``.
 
-The file is replaced atomically, so whoever reads it finds the old release or the new one.
+The file is replaced atomically, so a reader finds the old release or the new one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .succession import read_succession
 
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
-_MODE_FORM = '"canary" or "shadow" where there is a candidate'
+_MODE_FORM = '"canary" or "shadow" if there is a candidate'
 _Traffic = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _MAX_BYTES = 65536
 
 
 class Release(Struct, frozen=True, forbid_unknown_fields=True):
-    """What serves, as it stands in the file: ``stable``, and beside it, maybe, ``candidate``.
+    """What is served, as written in the file: ``stable``, and optionally a ``candidate``.
 
     In ``mode`` "canary" the candidate answers ``traffic`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.
@@ -48,10 +48,10 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The release that is in force, written or not, and the versions that are ``held_back``.
+    """The release in force, written or not, and the versions that are ``held_back``.
 
-    These are above the stable version and don't take over by themselves; each comes with the reason
-    and what to do. Where a release is written, there is none.
+    These are above the stable version and don't take over by themselves; each has the reason and
+    what to do. If a release is written, there are none.
     """
 
     release: Release
@@ -59,11 +59,11 @@ class InForce:
 
 
 def read_in_force(directory: Path, *, name: str = "") -> InForce:
-    """Return what is in force for the model in ``directory``: the release of its file, or where
-    there is none, the version that took over last (see `app.registry.succession`), alone.
+    """Return what is in force for the model in ``directory``: the release in its file, or without
+    one, the version that took over last (see `app.registry.succession`), alone.
 
-    ``name`` is what the settings call the model. Raises `BundleError` when the file can't be
-    used, or nobody can know which version serves.
+    ``name`` is the model's name in the settings. Raises `BundleError` if the file is invalid, or if
+    it can't be known which version is served.
     """
     release = read_release(directory)
     if release is not None:
@@ -78,13 +78,13 @@ def release_in_force(directory: Path, *, name: str = "") -> Release:
 
 
 def read_release(directory: Path) -> Release | None:
-    """Read ``release.toml`` in ``directory``; None where there is none.
+    """Read ``release.toml`` in ``directory``; return None if there is none.
 
     Raises `BundleError`, which names the key that is wrong.
     """
     path = directory / FILE_NAME
     try:
-        if path.exists() and not path.is_file():  # a pipe would be read for ever
+        if path.exists() and not path.is_file():  # a pipe would block
             raise BundleError(f"{path} is not a regular file.")
         document = read_toml(path, _MAX_BYTES)
     except FileNotFoundError:
@@ -102,11 +102,11 @@ def read_release(directory: Path) -> Release | None:
 def write_release(directory: Path, release: Release) -> None:
     """Replace ``release.toml`` in ``directory`` in one step that outlives a crash.
 
-    Raises `BundleError` when the disk is full or the directory can't be written to; the old file is
+    Raises `BundleError` if the disk is full or the directory can't be written to; the old file is
     then untouched.
     """
     path = directory / FILE_NAME
-    parse_release(release_document(release))  # nothing is written that can't be read
+    parse_release(release_document(release))  # never write what can't be read
     try:
         replace_file(path, _text(release).encode(), mode=0o644)
     except OSError as error:
@@ -116,7 +116,7 @@ def write_release(directory: Path, release: Release) -> None:
 
 
 def release_document(release: Release) -> dict[str, Any]:
-    """Return ``release`` as the keys and values that stand in its file."""
+    """Return ``release`` as the keys and values of its file."""
     document: dict[str, Any] = {"stable": release.stable}
     if release.candidate is not None:
         document |= {"candidate": release.candidate, "mode": release.mode}
@@ -126,12 +126,12 @@ def release_document(release: Release) -> dict[str, Any]:
 
 
 def _text(release: Release) -> str:
-    """Return the file's text, what is required last: cut short anywhere, it is no release."""
+    """Return the file's text, with the required key last: a truncated file is not a release."""
     lines = (
         f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}"
         for key, value in reversed(release_document(release).items())
     )
-    return "\n".join([f"# Which versions serve. Written by `{COMMAND} model`.", *lines, ""])
+    return "\n".join([f"# Which versions are served. Written by `{COMMAND} model`.", *lines, ""])
 
 
 def parse_release(document: dict[str, Any]) -> Release:
@@ -146,15 +146,17 @@ def parse_release(document: dict[str, Any]) -> Release:
     if release.candidate is None:
         beside = [key for key in ("mode", "traffic") if key in document]
         if beside:
-            raise BundleError(f"{beside[0]} is set without a candidate.")
+            raise BundleError(f"{beside[0]} is set, but there is no candidate.")
     elif release.candidate == release.stable:
         raise BundleError("candidate and stable are the same version.")
     elif release.mode is None:
         raise BundleError(f"mode must be {_MODE_FORM}.")
     elif release.mode == "shadow" and "traffic" in document:
-        raise BundleError("traffic is for a canary; a shadow sees every request.")
+        raise BundleError("traffic is only for a canary; a shadow receives every request.")
     elif release.mode == "canary" and "traffic" not in document:
-        raise BundleError("traffic is missing: the part of the requests that the canary answers.")
+        raise BundleError(
+            "traffic is missing: the fraction of the requests that the canary answers."
+        )
     return release
 
 
@@ -162,4 +164,4 @@ def _fault(error: SchemaError) -> str:
     if error.known:
         hint = did_you_mean(str(error.path[-1]), error.known) or "."
         return f"{error.path[-1]!r} is not a key of a release{hint}"
-    return "stable is missing: the version that serves." if error.missing else str(error)
+    return "stable is missing: the version to serve." if error.missing else str(error)

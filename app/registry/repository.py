@@ -1,7 +1,7 @@
 """The repository of one model: ``models/NAME`` with its versions, its release and its history.
 
-This is the only writer of the release. Each change is made under a lock, after the version was
-verified and compared, as a line of the history and one atomic replacement of the release file.
+Only this module writes the release. Each change is made under a lock, after the version is verified
+and compared, as a line of the history and one atomic replacement of the release file.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ State = Literal["stable", "canary", "shadow", ""]
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """A version at a glance; ``traffic`` is a canary's, and ``bytes`` counts the files.
+    """A summary of a version; ``traffic`` is that of a canary, and ``bytes`` the size of its files.
 
     ``held_back`` says why a version above the stable one doesn't take over by itself. ``problem``
-    says why the rest is unknown, where its manifest can't be read; whether the version is fit to
-    serve is for `verify` to say.
+    says why the rest is unknown if its manifest can't be read; `verify` says whether the version is
+    fit to serve.
     """
 
     version: str
@@ -50,11 +50,11 @@ class VersionSummary:
 
 
 class Repository:
-    """The model in ``directory``: ask for what is there, and change which version serves.
+    """The model in ``directory``: its versions, and changes of the one that is served.
 
-    Everything raises `BundleError` when the directory, the release file or the history can't be
-    used. A change raises `NothingToChange`, `ChangeUnderWay` when another process holds the lock,
-    and `ReleaseRejected` when it would do harm; the release is then what it was.
+    Every method raises `BundleError` if the directory, the release file or the history can't be
+    used. A change raises `NothingToChange`, `ChangeUnderWay` if another process holds the lock, and
+    `ReleaseRejected` if it would do harm; the release is then unchanged.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Repository:
         limits: ProcessLimits = DEFAULT_LIMITS,
         read_only: bool = False,
     ) -> None:
-        """``runtime`` and ``device`` are those of the service, which a version must suit; it is
-        tried within ``limits``. ``name`` is what its settings call the model, empty where the
-        manifests do. With ``read_only``, as for the example in a package, a change is refused.
+        """``runtime`` and ``device`` are those of the service, which a version must support; it is
+        tried within ``limits``. ``name`` is the model's name in the settings, empty if the
+        manifests name it. With ``read_only``, as for the example in a package, a change is refused.
         """
         self.read_only = read_only
         self.limits = limits
@@ -103,7 +103,7 @@ class Repository:
         return manifests.read_manifest(self.directory / version / manifests.FILE_NAME)
 
     def require(self, version: str) -> None:
-        """Raise `BundleError` when there is no such version, with those that there are."""
+        """Raise `BundleError`, which lists the versions, if ``version`` is not one of them."""
         versions = self.versions()
         if version not in versions:
             raise BundleError(
@@ -111,7 +111,7 @@ class Repository:
             )
 
     def summaries(self, release: Release | None) -> list[VersionSummary]:
-        """Return every version at a glance, and those of ``release`` that are gone."""
+        """Return a summary of every version, and of those in ``release`` that are gone."""
         versions = self.versions()
         gone = [v for v in release.versions if v not in versions] if release else []
         held_back = self.held_back() if release else {}
@@ -121,7 +121,7 @@ class Repository:
         ]
 
     def history(self) -> list[Change]:
-        """Return the changes of the release, the oldest first."""
+        """Return the changes of the release, oldest first."""
         self.versions()
         return read_history(self.directory)
 
@@ -131,7 +131,7 @@ class Repository:
         """Make ``version`` the stable one, alone: a canary or shadow ends.
 
         It must verify, and its schema must not break callers of the stable one, unless
-        ``allow_schema_change``. A release file that can't be read is replaced too, if that is said:
+        ``allow_schema_change``. With that, a release file that can't be read is replaced, too:
         there is then nothing to compare with.
         """
         with self._changing():
@@ -155,12 +155,12 @@ class Repository:
             return self._replace("promote", before, Release(version), message)
 
     def rollback(self, message: str = "") -> Change:
-        """Go back to what answered before: without a canary, or to the stable version before.
+        """Return to what was served before: without a canary, or to the previous stable version.
 
-        A canary is ended first, for it was the last to come to callers. Otherwise the stable
-        version before this one becomes stable; once more, and the one before that does. It must
-        verify, though only on its fastest runtime, for whoever goes back is in a hurry; that its
-        schema differs doesn't matter, for it has served.
+        A canary is ended first, because it was the last change that callers saw. Otherwise the
+        previous stable version becomes stable; another rollback goes one further back. It must
+        verify, but only on its fastest runtime, because a rollback is urgent; its schema is not
+        compared, because it has been served before.
         """
         with self._changing():
             before = self.release()
@@ -176,15 +176,17 @@ class Repository:
         return self._accompany(version, "canary", traffic, message)
 
     def shadow(self, version: str, message: str = "") -> Change:
-        """Let ``version`` predict what the stable one answers, to be compared with it."""
+        """Let ``version`` predict the same rows as the stable one, to be compared with it."""
         return self._accompany(version, "shadow", 0.0, message)
 
     def clear(self, message: str = "") -> Change:
-        """End the canary or shadow: the stable version serves alone."""
+        """End the canary or shadow: only the stable version is served."""
         with self._changing():
             before = self.release()
             if before.candidate is None:
-                raise NothingToChange(f"There is no candidate beside version {before.stable}.")
+                raise NothingToChange(
+                    f"There is no candidate: version {before.stable} is served alone."
+                )
             return self._replace("clear", before, Release(before.stable), message)
 
     def _accompany(self, version: str, mode: Mode, traffic: float, message: str) -> Change:
@@ -195,8 +197,8 @@ class Repository:
                 raise ReleaseRejected(
                     f"Version {version} is the stable one, and can't be its own {mode}."
                     if self._is_written()
-                    else f"Version {version} already serves, though no release names it; "
-                    "first promote the version that is to stay stable."
+                    else f"Version {version} is already served, though no release names it; "
+                    "first promote the version that should be stable."
                 )
             after = Release(before.stable, version, mode, traffic)
             if after == before:
@@ -208,7 +210,7 @@ class Repository:
             if reasons:
                 raise ReleaseRejected(
                     f"Version {version} can't be the {mode} of {before.stable}, because callers "
-                    "can't know which of them answers:",
+                    "can't tell which of them answers:",
                     reasons,
                 )
             return self._replace(mode, before, after, message)
@@ -227,7 +229,7 @@ class Repository:
         return (self.directory / releases.FILE_NAME).exists()
 
     def _release_or_fault(self) -> tuple[Release | None, list[str]]:
-        """Return the release in force; or None, and why nobody can know what callers rely on."""
+        """Return the release in force; or None, and why it is unknown."""
         try:
             return self.release(), []
         except BundleError as error:
@@ -235,7 +237,9 @@ class Repository:
             return None, unknown if self._is_written() or self._has_numbered() else []
 
     def _has_numbered(self) -> bool:
-        """Return whether a version can serve without a release; if not, there are no callers."""
+        """Return True if a version can be served without a release; if not, there are no
+        callers.
+        """
         try:
             return bool(bundles.numbered_versions(self.directory))
         except BundleError:
@@ -258,7 +262,7 @@ class Repository:
         return report.manifest
 
     def _obstacles(self, stable: str, manifest: Manifest, *, keeps_name: bool = False) -> list[str]:
-        """Return what keeps ``manifest`` from taking over from ``stable``, or that nobody knows."""
+        """Return why ``manifest`` can't take over from ``stable``, or why that is unknown."""
         try:
             before = manifests.read_manifest(self.directory / stable / manifests.FILE_NAME)
         except BundleError as error:
@@ -307,16 +311,14 @@ class Repository:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock of the model, which the system takes back from a process that dies."""
+        """Hold the lock of the model; the system releases it if the process dies."""
         self.versions()
         if self.read_only:
             raise ReleaseRejected(
-                "The example that comes with Lantern is read-only. Choose a model of your own by "
+                "The example that comes with Lantern is read-only. Select your own model with "
                 f"LANTERN_MODEL__PATH=models/NAME; `{COMMAND} model pack` makes one."
             )
-        busy = ChangeUnderWay(
-            f"Another change of {self.directory} is under way; nothing was changed."
-        )
+        busy = ChangeUnderWay(f"Another process is changing {self.directory}; nothing was changed.")
         with locked(self.directory / LOCK_NAME, BundleError, busy=busy, mode=0o664):
             remove_scratch(self.directory / releases.FILE_NAME)
             yield

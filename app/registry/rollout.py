@@ -1,4 +1,4 @@
-"""What serves of one model at one moment: a stable version, and maybe a candidate beside it."""
+"""What is served of one model at a moment: a stable version, and optionally a candidate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .release import Mode
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Rollout:
-    """The versions that are loaded and how they share the work; it is replaced as a whole.
+    """The loaded versions and how they share the traffic; it is replaced as a whole.
 
-    Whoever took one reference is served by it from start to end, whatever is promoted meanwhile.
+    A request that took a reference uses it to the end, whatever is promoted meanwhile.
     """
 
     stable: Model
@@ -32,7 +32,7 @@ class Rollout:
             object.__setattr__(self, "_bound", self.traffic * 2**32)
 
     def is_as(self, other: Rollout | None) -> bool:
-        """Return whether ``other`` has the same models sharing the work in the same way."""
+        """Return True if ``other`` has the same models sharing the traffic in the same way."""
         return other is not None and (self.models, self.mode, self.traffic) == (
             other.models,
             other.mode,
@@ -45,15 +45,15 @@ class Rollout:
         return (self.stable,) if self.candidate is None else (self.stable, self.candidate)
 
     def choose(self, key: str) -> Model:
-        """Return the model that answers a caller: for the same ``key`` the same, in every process.
+        """Return the model that answers a caller: the same for the same ``key``, in every process.
 
-        As a canary, the candidate gets ``traffic`` of all keys. Which keys differs from candidate
-        to candidate, so that it isn't always the same callers who try what is new.
+        As a canary, the candidate gets the share ``traffic`` of all keys. Each candidate gets
+        different keys, so that it isn't always the same callers who try a new version.
         """
         candidate = self.candidate
         if candidate is None or self.mode != "canary":
             return self.stable
-        # No cryptographic digest, and nothing computed twice: each request is chosen for.
+        # No cryptographic digest, and nothing computed twice: this runs for each request.
         spread = crc32(key.encode()) * self._multiplier & 0xFFFFFFFF
         return candidate if spread < self._bound else self.stable
 

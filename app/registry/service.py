@@ -1,7 +1,7 @@
-"""`ModelService`: the one owner of what serves of a model in a process.
+"""`ModelService`: the one owner of what a process serves of a model.
 
-It loads what the release names, replaces it when the release changes, and tells how it stands. A
-load that fails is remembered, not raised: what served goes on to serve, and where nothing did, the
+It loads what the release names, replaces it when the release changes, and reports its state. A load
+that fails is recorded, not raised: the loaded version stays in service, and if there is none, the
 process stays up and says why it can't predict.
 """
 
@@ -31,36 +31,36 @@ log = logging.getLogger("lantern.model")
 
 T = TypeVar("T")
 RETRY_SECONDS = 30.0
-"""After how long what failed is tried again, though no file of it has changed."""
+"""How soon a failed load is retried, even if no file has changed."""
 
 
 class ModelObserver:
-    """Who wants to know what a service does; each method may be left as it is, none may raise."""
+    """Receives the events of a service; each method may be left as it is, none may raise."""
 
     def loaded(self, model: Model, seconds: float) -> None:
-        """Note a model that was loaded, and how long that took."""
+        """Record that a model was loaded, and how long that took."""
 
     def served(self, rollout: Rollout) -> None:
-        """Note what serves from now on."""
+        """Record what is served from now on."""
 
     def rejected(self, name: str, fault: str) -> None:
-        """Note why the release can't be served as it stands; empty when it can."""
+        """Record why the release can't be served; empty if it can."""
 
 
 class VersionStore(Protocol):
-    """What processes that are gone, or beside this one, could serve; no method may raise."""
+    """Stores the versions that this and other processes could serve last; no method may raise."""
 
     def remember(self, model: str, version: str) -> None:
         """Remember that ``version`` of ``model`` can be served."""
 
     def recall(self, model: str) -> str | None:
-        """Return the version of ``model`` that was remembered last, if one was."""
+        """Return the version of ``model`` that was remembered last, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a service stands: what serves, if anything does, and why the release is not served as it
-    stands (empty when it is).
+    """The state of a service: what is served, if anything, and why the release is not (empty if it
+    is).
     """
 
     rollout: Rollout | None = None
@@ -69,7 +69,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A model that is loaded, and the identities of the files that it was loaded from."""
+    """A loaded model, and the identities of the files that it was loaded from."""
 
     model: Model
     files: object
@@ -102,37 +102,37 @@ class ModelService:
 
     @property
     def name(self) -> str:
-        """What the model is called, by every process for as long as the service runs.
+        """The name of the model, the same in every process for as long as the service runs.
 
-        The name in its source, or else what its files called it when they could first be read;
-        empty until then.
+        The name in its source, or else the name in its files when they could first be read; empty
+        until then.
         """
         return self._name.value
 
     def learn_name(self) -> None:
-        """Read the name from the model's files, where nothing else says it. Never raises.
+        """Read the name from the model's files, if the settings don't have it. Never raises.
 
-        Done before a fork, it doesn't hang on which worker is the first to load.
+        Called before a fork, so that it doesn't depend on which worker loads first.
         """
-        with suppress(Exception):  # why they can't be read is told by `load`
+        with suppress(Exception):  # `load` reports why they can't be read
             found = bundles.find_bundle(self.source.path, self._in_force().release.stable)
             self._name.decide(lambda: name_in(found))
 
     def import_libraries(self) -> None:
-        """Import what the runtime needs: done before a fork, every worker shares it.
+        """Import what the runtime needs; called before a fork, so that workers share it.
 
-        Never raises: what is wrong with the model is told by `load`.
+        Never raises: `load` reports what is wrong with the model.
         """
         try:
             import_library(runtime_for(self._source_of(self._in_force().release.stable)))
         except Exception as error:
-            log.debug("no library imported ahead: %s", error)
+            log.debug("no library was imported before the fork: %s", error)
 
     def load(self) -> bool:
-        """Load what the release names, once; return whether anything serves. Never raises.
+        """Load what the release names, once; return True if a model is loaded. Never raises.
 
-        Call it after the fork: the runtimes' threads don't survive one. In a process where nobody
-        called it, the first question about the model does; no later one waits for a load.
+        Call it after the fork: the runtimes' threads don't survive one. If it was not called, the
+        first use of the model does it; no later use waits for a load.
         """
         if not self._tried:
             with self._lock:
@@ -144,22 +144,22 @@ class ModelService:
     def refresh(self) -> None:
         """Load and swap if the release or a bundle in it was replaced. Never raises.
 
-        What is new is loaded beside what serves, and proves itself, before it takes over.
+        A new version is loaded and self-tested beside the old one before it takes over.
         """
         with self._lock:
             self._follow()
 
     @property
     def state(self) -> State:
-        """How the service stands; take it once where both halves matter."""
+        """The current state; take it once if both parts matter."""
         self.load()
         return self._state
 
     @property
     def rollout(self) -> Rollout:
-        """What serves now; take it once a request, so that no swap comes between.
+        """What is served now; take it once per request, so that no swap comes between.
 
-        Raises `ModelUnavailable` with the reason when there is nothing.
+        Raises `ModelUnavailable` with the reason if nothing is loaded.
         """
         rollout = self._state.rollout
         if rollout is None:
@@ -170,24 +170,24 @@ class ModelService:
         return rollout
 
     def current(self) -> Model:
-        """Return the stable model. Raises `ModelUnavailable` with the reason when there is none."""
+        """Return the stable model. Raises `ModelUnavailable` with the reason if there is none."""
         return self.rollout.stable
 
     @property
     def loaded(self) -> Model | None:
-        """The stable model, or None where it can't be loaded."""
+        """The stable model, or None if it can't be loaded."""
         rollout = self.state.rollout
         return None if rollout is None else rollout.stable
 
     @property
     def fault(self) -> str:
-        """Why the release is not served as it stands; empty when it is."""
+        """Why the release is not served; empty if it is."""
         return self.state.fault
 
     # Following the release, under the lock
 
     def _follow(self) -> None:
-        # Looked at before anything is read: what changes meanwhile is seen the next time.
+        # Taken before anything is read: a change in the meantime is noticed the next time.
         seen = self._identity()
         if seen == self._seen and monotonic() < self._try_again_at:
             return
@@ -202,7 +202,7 @@ class ModelService:
         self._notify_fault(before)
 
     def _serve_release(self, faults: list[str]) -> Rollout | None:
-        """Load what the release names; return None, and note why, when its stable version fails.
+        """Load what the release names; return None, and record why, if its stable version fails.
 
         A candidate that fails is only left out.
         """
@@ -227,11 +227,11 @@ class ModelService:
         self._held = held
         if not faults and release.stable and self._version_store:
             self._version_store.remember(self._remembered_as, release.stable)
-        faults += [*in_force.held_back.values()][-1:]  # the highest is the one that is waited for
+        faults += [*in_force.held_back.values()][-1:]  # the highest would be next
         return rollout
 
     def _serve_remembered(self, faults: list[str]) -> Rollout | None:
-        """Load what a process beside or before this one could serve."""
+        """Load the version that another or an earlier process could serve."""
         version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
@@ -243,9 +243,10 @@ class ModelService:
         return Rollout(stable.model)
 
     def _version(self, version: str, faults: list[str]) -> _Held | None:
-        """Return a version: the model that is held, unless its bundle was replaced, or a new one.
+        """Return a version: the loaded model, unless its bundle was replaced, or a new one.
 
-        What is held stays good whatever becomes of its files; why it is not loaded anew is noted.
+        A loaded model stays valid whatever happens to its files; why it is not reloaded is
+        recorded.
         """
         held = self._held.get(version)
         source = _attempt(faults, lambda: self._source_of(version))
@@ -282,7 +283,7 @@ class ModelService:
         if written != name and not self.source.name:
             log.warning(
                 "the manifest has another name; this service keeps its own until it is restarted: "
-                "set model.name to keep it for good",
+                "set model.name to keep it permanently",
                 extra={"model": name, "manifest": written, "model_version": model.version},
             )
         return model
@@ -305,7 +306,7 @@ class ModelService:
 
     def _notify_fault(self, before: State) -> None:
         state, name = self._state, self.name
-        if name and self._told_name == "":  # what was told of it without a name is no longer so
+        if name and self._told_name == "":  # what was reported without a name is out of date
             _notify(lambda: self._observer.rejected("", ""))
         self._told_name = name
         _notify(lambda: self._observer.rejected(name, state.fault))
@@ -315,7 +316,9 @@ class ModelService:
 
     @property
     def _remembered_as(self) -> str:
-        """What is known before any file can be read, as long as the settings are the same."""
+        """Return the key of the version store: known before any file is read, and fixed by the
+        settings.
+        """
         return self.source.name or readable(str(self.source.path))
 
     def _source_of(self, version: str) -> ModelSource:
@@ -323,16 +326,16 @@ class ModelService:
 
     @property
     def _is_directory(self) -> bool:
-        """Whether there are versions of which a release may choose."""
+        """True if there are versions among which a release can choose."""
         return not self.source.version and bundles.holds_versions(self.source.path)
 
     def _in_force(self) -> InForce:
         if self._is_directory:
             return read_in_force(self.source.path, name=self.source.name)
-        return InForce(Release(self.source.version))  # empty for what has no versions
+        return InForce(Release(self.source.version))  # empty if there are no versions
 
     def _identity(self) -> object:
-        """Return what changes when there is something new to serve, or to try again."""
+        """Return a value that changes when there is something new to serve, or to try again."""
         path = self.source.path
         file = file_identity(path / FILE_NAME)
         try:
@@ -346,17 +349,17 @@ class ModelService:
 
 
 def _misfits(stable: Model, candidate: Model) -> str:
-    """Return why ``candidate`` can't answer callers of ``stable``; empty when it can."""
+    """Return why ``candidate`` can't answer callers of ``stable``; empty if it can."""
     broken = breaking_changes(stable.manifest, candidate.manifest)
     if not broken:
         return ""
-    return f"The candidate {candidate.version} is left out: {' '.join(broken)}"
+    return f"The candidate {candidate.version} is ignored: {' '.join(broken)}"
 
 
 def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
-    """Return what ``act`` returns; where it fails, note why and return None.
+    """Return what ``act`` returns; if it fails, record why and return None.
 
-    Whatever it is: a worker that dies here would be forked again at once, and die again.
+    Every exception is caught: a worker that dies here would be forked again at once, and die again.
     """
     try:
         return act()
@@ -371,5 +374,5 @@ def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
 def _notify(notification: Callable[[], None]) -> None:
     try:
         notification()
-    except Exception:  # whoever wanted to know can't keep a model from serving
+    except Exception:  # an observer must not keep a model from being served
         log.exception("observer failed")

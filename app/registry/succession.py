@@ -1,8 +1,8 @@
-"""The succession of versions: which one serves where no release was written.
+"""The succession of versions: which one is served if there is no release file.
 
-Beginning with the lowest version, each higher one takes over in turn if `obstacles` finds nothing
-that would break callers of the one before; one that would is held back until it is promoted. This
-follows from the directory alone, so every worker decides alike, before and after a restart.
+Beginning with the lowest version, each higher one takes over in turn, unless `obstacles` finds that
+it would break callers of the one before; then it is held back until it is promoted. This follows
+from the directory alone, so every worker decides alike, before and after a restart.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .identity import Identity, file_identity
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """The versions that took over one from the other, the lowest first: the last of them serves.
+    """The versions that took over from one another, lowest first: the last of them is served.
 
-    ``held_back`` has the versions above that one, each with a sentence on why it doesn't take over
+    ``held_back`` has the versions above it, each with a sentence that says why it doesn't take over
     and what to do.
     """
 
@@ -37,21 +37,22 @@ class Succession:
 
     @property
     def stable(self) -> str:
-        """The version that serves."""
+        """The version that is served."""
         return self.versions[-1]
 
 
 def obstacles(old: Manifest, new: Manifest, *, keeps_name: bool) -> list[str]:
-    """Return why ``new`` may not take over from ``old`` unasked, a sentence each; empty if it may.
+    """Return why ``new`` may not take over from ``old`` by itself, a sentence each; empty if it
+    may.
 
-    With ``keeps_name`` the settings name the model, whatever its manifests do.
+    With ``keeps_name``, the settings name the model, whatever its manifests say.
     """
     reasons = breaking_changes(old, new)
     before, after = as_name(old.name), as_name(new.name)
     if before != after and not keeps_name:
         reasons.append(
-            f"The model is called {after!r}, and was {before!r}: so are its URLs and metrics from "
-            f'the next start of the service, unless model.name = "{before}" is set.'
+            f"The model's name changes from {before!r} to {after!r}, and so do its URLs and "
+            f'metrics at the next start of the service, unless model.name = "{before}" is set.'
         )
     return reasons
 
@@ -59,9 +60,9 @@ def obstacles(old: Manifest, new: Manifest, *, keeps_name: bool) -> list[str]:
 def read_succession(directory: Path, *, name: str = "") -> Succession:
     """Return the succession of the versions in ``directory`` whose names are numbers and dots.
 
-    ``name`` is what the settings call the model, empty where its manifests do.
-    Raises `BundleError` when there is none, or when nobody can know which one serves because the
-    manifest of one above it can't be read.
+    ``name`` is the model's name in the settings, empty if its manifests name it. Raises
+    `BundleError` if there is none, or if it can't be known which one is served because the manifest
+    of a higher one can't be read.
     """
     taken: list[str] = []
     held_back: dict[str, str] = {}
@@ -98,9 +99,9 @@ def _reasons(old: Manifest | None, new: Manifest | None, *, keeps_name: bool) ->
 def _fixes(
     version: str, new: Manifest | None, stable: str, old: Manifest | None, name: str
 ) -> list[str]:
-    """Return the commands that settle it; `promote` takes no version without a manifest.
+    """Return the commands that settle it; `promote` accepts no version without a manifest.
 
-    They name the model if the settings do: without a name a command is for the first of several.
+    They name the model if the settings do: without a name, a command acts on the first of several.
     """
     promote = f"`{COMMAND} model promote"
     chosen = f" --model {name}" if name else ""
@@ -110,7 +111,7 @@ def _fixes(
 
 
 def _schema(bundle: Path) -> Manifest | None:
-    """Return the manifest of a bundle; None for a bare checkpoint. Raises `BundleError`."""
+    """Return the manifest of a bundle, None for a bare checkpoint. Raises `BundleError`."""
     path = bundle / manifests.FILE_NAME
     try:
         if is_bare(bundle):
@@ -122,5 +123,5 @@ def _schema(bundle: Path) -> Manifest | None:
 
 @lru_cache(maxsize=1024)
 def _read_schema(path: Path, identity: Identity) -> Manifest:
-    """Read a manifest, once for each ``identity`` of its file: workers look every two seconds."""
+    """Read a manifest, once for each ``identity`` of its file: workers check every two seconds."""
     return replace(manifests.read_manifest(path), golden=None, training={}, preprocessing=())

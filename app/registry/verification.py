@@ -1,7 +1,7 @@
-"""Verification: is a version fit to serve? Everything that is wrong with it, not the first thing.
+"""Verification: is a version fit to serve? Every fault is reported, not only the first.
 
-What a worker checks when it loads a version is checked here on each runtime that the version can
-run on and that is installed, and how long a prediction takes is measured.
+What a worker checks when it loads a version is checked here on each runtime that the version
+supports and that is installed, and the latency of a prediction is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROWS = 1000
 _WARM_UP = 10
 _SINGLE_RUNS, _BATCH_RUNS = 300, 20
 _SECONDS = 2.0
-"""How long one measurement may take: a slow network is measured on fewer runs."""
+"""The most seconds that one measurement may take: a slow network is measured on fewer runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeReport:
-    """How one runtime did: ``problem`` is a sentence, empty where all is well.
+    """The result of one runtime: ``problem`` is a sentence, empty if all is well.
 
-    The differences are the largest, absolutely, from the golden samples' probabilities: each row
-    alone and all together. They are None where they could not be taken.
+    The differences are the largest absolute ones from the golden samples' probabilities: each row
+    alone and all together. They are None if they could not be measured.
     """
 
     name: str
@@ -61,9 +61,9 @@ class RuntimeReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is known of a version: ``problems`` are all that is wrong, a sentence each.
+    """The result for a version: ``problems`` are all its faults, a sentence each.
 
-    ``manifest`` is None where it can't be read.
+    ``manifest`` is None if it can't be read.
     """
 
     version: str
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether the version is fit to serve."""
+        """True if the version is fit to serve."""
         return not self.problems
 
 
@@ -91,10 +91,10 @@ def verify(
     """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
     runtime, and, if ``measure``, the latency.
 
-    Unless ``each_runtime``, only the one that starts fastest is tried, of those that the version
-    has: torch alone takes a second to be imported. It must have what ``runtime`` executes on
-    ``device``, as the settings of the service will ask of it. Each runtime is tried in a process of
-    its own, within ``limits``. Never raises for what is wrong with the version: the report says it.
+    Unless ``each_runtime``, only the version's runtime that starts fastest is tried: importing
+    torch alone takes a second. The version must have what ``runtime`` executes on ``device``, as
+    the service's settings require. Each runtime is tried in a separate process, within ``limits``.
+    Never raises for a faulty version: the report says what is wrong.
     """
     path = directory / version
     try:
@@ -113,7 +113,7 @@ def verify(
     ]
     reports: list[RuntimeReport] = []
     for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
-        # What isn't the file that was packed is not opened: its fault is told, and it may be worse.
+        # A file that isn't the one that was packed is reported, and not opened: it may be hostile.
         fit = file in manifest.files and file not in damaged and is_installed(name)
         if fit and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
@@ -123,7 +123,7 @@ def verify(
 
 
 def _problems(check: Callable[..., object], *arguments: Any, **options: Any) -> list[str]:
-    """Return what a check raises, as a list of one sentence; empty where all is well."""
+    """Return what a check raises, as a list of one sentence; empty if all is well."""
     try:
         check(*arguments, **options)
     except BundleError as error:
@@ -132,7 +132,9 @@ def _problems(check: Callable[..., object], *arguments: Any, **options: Any) -> 
 
 
 def _damaged_files(path: Path, manifest: Manifest) -> dict[str, str]:
-    """Return the names of the files that are not the ones that were packed, each with the fault."""
+    """Return the names of the files that differ from those that were packed, each with its
+    fault.
+    """
     return {
         name: problem
         for name, record in manifest.files.items()
@@ -143,7 +145,7 @@ def _damaged_files(path: Path, manifest: Manifest) -> dict[str, str]:
 def _tried(
     bundle: Bundle, name: str, file: Path, how: tuple[int, bool], limits: ProcessLimits
 ) -> RuntimeReport:
-    """Examine a runtime in a process of its own, and return what that reports."""
+    """Examine a runtime in a separate process, and return its report."""
     try:
         report = isolation.run(_examine, bundle, name, *how, path=file, limits=limits)
     except BundleError as error:
@@ -159,25 +161,25 @@ def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str
 
 def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
     golden = bundle.manifest.golden
-    assert golden is not None  # a manifest that was read has them
+    assert golden is not None  # a manifest that could be read has them
     try:
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
         single, batch = _differences(runtime, golden)
         try:
-            Model(bundle, runtime, "").self_test()  # the judge is the one that workers have
+            Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
         latency = measure_latency(runtime, golden.samples) if measure and not problem else None
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
-    except Exception as error:  # a graph that loads can fail to run, in its library's own ways
+    except Exception as error:  # of the library: a graph that loads can fail to run
         return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
     return RuntimeReport(name, single, batch, latency, problem)
 
 
 def _differences(runtime: Runtime, golden: Golden) -> tuple[float | None, float | None]:
-    """Return the largest differences, alone and together; None where the shape is another."""
+    """Return the largest differences, alone and together; None if the shape differs."""
     single = np.concatenate([runtime.run(row[np.newaxis]) for row in golden.samples])
     batch = runtime.run(golden.samples)
     return _largest(single, golden.probabilities), _largest(batch, golden.probabilities)
@@ -200,7 +202,7 @@ def measure_latency(runtime: Runtime, samples: NDArray[np.float32]) -> Latency:
 
 
 def _timed(runtime: Runtime, matrices: list[NDArray[np.float32]], runs: int) -> list[float]:
-    """Return the milliseconds of up to ``runs`` runs, after some to warm up."""
+    """Return the milliseconds of up to ``runs`` runs, after a warm-up."""
     milliseconds: list[float] = []
     end = time.perf_counter() + _SECONDS
     for run in range(-_WARM_UP, runs):

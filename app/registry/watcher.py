@@ -1,4 +1,4 @@
-"""The watcher: checks now and then whether a model's release has changed, in every worker."""
+"""The watcher: periodically checks, in every worker, whether a model's release has changed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Watcher:
         self._thread = threading.Thread(target=self._watch, name="lantern-release", daemon=True)
 
     def start(self) -> None:
-        """Start watching; after the fork, which no thread survives."""
+        """Start watching; call it after the fork, because threads don't survive one."""
         self._thread.start()
 
     def stop(self, seconds: float) -> bool:
-        """Stop, and wait for a load that is under way; return whether it ended in time."""
+        """Stop, and wait for a load that is in progress; return True if it ended in time."""
         self._stopped.set()
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -35,5 +35,5 @@ class Watcher:
             for service in self._services:
                 try:
                     service.refresh()
-                except Exception:  # the next look may go better
-                    log.exception("the release can't be checked")
+                except Exception:  # the next check may succeed
+                    log.exception("checking the release failed")

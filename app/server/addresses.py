@@ -1,6 +1,7 @@
-"""The addresses to listen on, tried before Gunicorn listens there.
+"""The addresses to listen on, checked before Gunicorn listens on them.
 
-Gunicorn tries an address that is taken five times in five seconds, and logs three lines each time.
+Gunicorn retries an address that is in use five times in five seconds, and logs three lines each
+time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Address = tuple[str, int] | str | int
 
 
 def find_unusable(addresses: Iterable[Address], *, reuse_port: bool = False) -> str:
-    """Return the first of ``addresses`` that can't be listened on, and why; empty where all can."""
+    """Return the first of ``addresses`` that can't be listened on, and why; empty if all can."""
     tried: set[Address] = set()
     for address in addresses:
         try:
@@ -57,11 +58,11 @@ def _try_descriptor(descriptor: int) -> None:
 
 def _try_path(path: str) -> None:
     if path.startswith("\0"):
-        return  # of the abstract namespace
+        return  # in the abstract namespace
     try:
-        # One that is there is replaced by Gunicorn, as a server that was killed leaves it.
+        # Gunicorn replaces an existing socket, which a killed server leaves behind.
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            raise OSError("there is a file that is not a socket")
+            raise OSError("a file exists there that is not a socket")
     except FileNotFoundError:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
             tried.bind(path)

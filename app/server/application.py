@@ -1,4 +1,4 @@
-"""The server of ``lantern serve``: Gunicorn in this process, without a file of configuration."""
+"""The server of ``lantern serve``: Gunicorn in this process, without a configuration file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("gunicorn.error")
 class LanternServer(Application):  # type: ignore[misc]  # gunicorn has no types
     """Gunicorn with Lantern's configuration, serving what ``create_app`` returns.
 
-    ``GUNICORN_CMD_ARGS``, and a file of configuration named there by ``--config``, win over it.
+    ``GUNICORN_CMD_ARGS``, and a configuration file named there by ``--config``, override it.
     """
 
     def __init__(self, create_app: Callable[[], Flask]) -> None:

@@ -1,7 +1,7 @@
 """Gunicorn's configuration: for ``lantern serve``, and for the ``gunicorn.conf.py`` of a checkout.
 
-It takes its values from Lantern's settings; Gunicorn's own command-line flags win over both. The
-hooks load the model once in each worker, after the fork, and give it a place to count.
+It takes its values from Lantern's settings; Gunicorn's own command-line flags override both. The
+hooks load the model once in each worker, after the fork, and give each worker memory for metrics.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if _settings.models_fault:
 
 
 def _web_concurrency() -> int:
-    """Return the variable by which platforms tell Gunicorn how many workers to start."""
+    """Return the variable with which platforms set Gunicorn's number of workers."""
     text = os.environ.get("WEB_CONCURRENCY", "")
     if text and not text.isdecimal():
         sys.exit(f"Lantern can't start. WEB_CONCURRENCY must be a whole number, not {text!r}.")
@@ -49,9 +49,9 @@ def _web_concurrency() -> int:
 
 
 def worker_count() -> int:
-    """Return how many workers to start: by the settings, the platform, or the cores as of now.
+    """Return how many workers to start: from the settings, the platform, or the current cores.
 
-    Called at each reload, too: the quota of a container may have changed since the start.
+    Also called at each reload: the quota of a container may have changed since the start.
     """
     return _server.workers or _web_concurrency() or usable_cores()
 
@@ -73,7 +73,7 @@ keepalive = _server.keepalive_seconds
 limit_request_line = _settings.limits.max_request_line_bytes
 limit_request_fields = _settings.limits.max_header_fields
 limit_request_field_size = _settings.limits.max_header_field_bytes
-# A gthread worker ends when it can't open a file for one more, or for a thread that waits.
+# A gthread worker exits if it can't open a descriptor for a connection or a waiting thread.
 worker_connections = connections_that_fit(_settings.limits.max_connections, threads)
 KeepAliveWorker.delegates_rejections = True
 KeepAliveWorker.max_body_bytes = _settings.limits.max_body_bytes
@@ -92,9 +92,9 @@ KeepAliveWorker.setting_names = {
 }
 use_memory_for_heartbeats()
 proc_name = "lantern"
-# A proxy says its prefix in X-Forwarded-Prefix, which the application checks.
+# Proxies send a prefix in X-Forwarded-Prefix, which the application checks.
 forwarder_headers = ""
-control_socket_disable = True  # nothing here uses it, and it would be left in the home directory
+control_socket_disable = True  # unused, and it would be left in the home directory
 
 # The application is imported once and shared by all workers; the model is loaded after the fork,
 # because neither the runtimes' threads nor CUDA survive one.
@@ -105,7 +105,7 @@ logger_class = GunicornLogger
 
 
 def on_starting(server: Any) -> None:
-    """Create the memory in which the workers count, or take that of the master before this one."""
+    """Create the memory in which the workers count, or take over that of the previous master."""
     if not (server.master_pid or listen_fds(unset_environment=False)):
         unusable = find_unusable(server.cfg.address, reuse_port=server.cfg.reuse_port)
         if unusable:
@@ -117,21 +117,21 @@ def on_starting(server: Any) -> None:
         Heartbeat(server.cfg).close()
     except (OSError, RuntimeError) as error:
         sys.exit(
-            f"Lantern can't start. The workers' heartbeat files can't be created: {error}. Leave "
-            "--worker-tmp-dir out: heartbeats are then kept in memory."
+            f"Lantern can't start. The workers' heartbeat files can't be created: {error}. Remove "
+            "--worker-tmp-dir: heartbeats are then kept in memory."
         )
     try:
         memory = SlabMemory.inherited(os.environ) or SlabMemory.shared()
     except OSError as error:
         sys.exit(
-            f"Lantern can't start. Its workers need memory that they share: {error.strerror}. "
-            "Allow the system call memfd_create, and files (ulimit -f) and an address space "
-            f"(ulimit -v) of {(SLOTS * SLAB_BYTES >> 20) + 1:,} MiB."
+            f"Lantern can't start. Its workers need shared memory: {error.strerror}. Allow the "
+            "system call memfd_create, and files (ulimit -f) and an address space (ulimit -v) of "
+            f"{(SLOTS * SLAB_BYTES >> 20) + 1:,} MiB."
         )
     _lantern(server.app).metrics.registry.share(memory)
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         server.log.warning(
-            "PROMETHEUS_MULTIPROC_DIR is not used: the workers count in memory. Leave it out."
+            "PROMETHEUS_MULTIPROC_DIR is not used: the workers count in memory. Remove it."
         )
 
 
@@ -141,23 +141,24 @@ def _lantern(application: Any) -> Lantern:
 
 
 def when_ready(server: Any) -> None:
-    """Log which models are served, and warn of settings that don't go together."""
+    """Log which models are served, and warn about settings that don't go together."""
     for name, path in _settings.models.items():
         server.log.info("Serving %s (%s)", path, _settings.origin_of_model(name))
     for warning in _settings.warnings:
         server.log.warning(warning)
-    # What is in force, not what the settings say: Gunicorn's own flags win over them.
+    # The values in force, not the settings: Gunicorn's own flags override them.
     several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
     if _settings.model.batch_rows and not several_threads:
         server.log.warning(
-            "model.batch_rows does nothing here: a worker with one thread has one request at a "
-            "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or more."
+            "model.batch_rows has no effect here: a worker with one thread serves one request at a "
+            "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or "
+            "more."
         )
     threads_set = _settings.origins["server.threads"] != "default" and _server.threads > 1
     if threads_set and server.cfg.threads == 1:
         server.log.warning(
-            "server.threads = %d does nothing here: a worker of the class %s has one thread. Set "
-            "server.worker_class to 'gthread', or leave server.threads out.",
+            "server.threads = %d has no effect here: a worker of the class %s has one thread. Set "
+            "server.worker_class to 'gthread', or remove server.threads.",
             _server.threads,
             server.cfg.worker_class_str,
         )
@@ -168,14 +169,14 @@ def when_ready(server: Any) -> None:
 
 
 def _names(listeners: Iterable[Any]) -> list[Any]:
-    """Return the names of the sockets that are really listened on."""
+    """Return the names of the sockets that the server listens on."""
     return [listener.getsockname() for listener in listeners]
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Load the model in the worker that was just forked."""
-    # Until the worker sets its own, it has the master's handlers, which would do nothing here: a
-    # signal to stop during a long load must end it, and a child that checks a file is no worker.
+    # Until the worker sets its own handlers, it has the master's, which have no effect here: a
+    # signal to stop must end a long load, and a child that checks a file is not a worker.
     for inherited in (*_STOPPING, signal.SIGCHLD):
         signal.signal(inherited, signal.SIG_DFL)
     if _was_told_to_stop(server):
@@ -193,10 +194,10 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def _was_told_to_stop(server: Any) -> bool:
-    """Return whether a signal to stop came while the master's handlers were in force here.
+    """Return True if a signal to stop came while the master's handlers were in force here.
 
-    They put it into the worker's copy of the master's queue, which nobody reads. A master that is
-    stopped while it forks sends its one signal then, and would wait in vain for the worker to end.
+    They put it into the worker's copy of the master's queue, which nothing reads. A master that is
+    stopped while it forks sends its only signal then, and would wait in vain for the worker to end.
     """
     with suppress(Empty):
         while server.SIG_QUEUE.get_nowait() not in _STOPPING:
@@ -208,14 +209,14 @@ def _was_told_to_stop(server: Any) -> bool:
 def post_worker_init(worker: Any) -> None:
     """Leave the prefix to the application, which has it as ``server.prefix``.
 
-    Gunicorn would answer 500 for any other path, and take /lanternhealth for /health. Not in
-    `post_fork`: what ``--env`` says is set after it.
+    Gunicorn would answer 500 for any other path, and treat /lanternhealth as /health. Not in
+    `post_fork`: ``--env`` is applied after it.
     """
     os.environ.pop("SCRIPT_NAME", None)
 
 
 def _hand_over(worker: Any, lantern: Lantern) -> None:
-    """Set on a keep-alive worker what it asks of the application."""
+    """Set on a keep-alive worker the hooks that the application provides."""
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
     worker.report_in_flight = lantern.metrics.in_flight
@@ -226,7 +227,7 @@ def _follow_requests(worker: Any, metrics: Metrics) -> None:
     """Count the requests of one of Gunicorn's own workers as each begins and ends."""
 
     def begin(worker: Any, request: Any) -> None:
-        begin_request(request)  # its body is still to be read, and has a deadline
+        begin_request(request)  # its body has not been read yet, and has a deadline
         metrics.in_flight_changed(1)
 
     def end(worker: Any, request: Any, environ: Any, response: Any) -> None:
@@ -237,12 +238,12 @@ def _follow_requests(worker: Any, metrics: Metrics) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """End the threads of a worker before its process ends."""
+    """Stop the threads of a worker before its process ends."""
     if not _lantern(worker.app).stop(_THREAD_SECONDS):
         logging.shutdown()
-        os._exit(0)  # with one in the midst of a load, the usual way could abort
+        os._exit(0)  # a normal exit during a load could abort
 
 
 def pre_exec(server: Any) -> None:
-    """Leave the memory to the new master (SIGUSR2): what both count is one sum."""
+    """Pass the memory on to the new master (SIGUSR2), so that both count into one sum."""
     _lantern(server.app).metrics.registry.pass_on(server.cfg.env_orig)

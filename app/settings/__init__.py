@@ -1,7 +1,7 @@
-"""The settings: declared once, loaded and checked at the start.
+"""The settings: declared once, loaded and checked at startup.
 
-A value comes from the declaration, from the file in ``LANTERN_CONFIG`` or from a variable; the last
-of them wins. The rest of the application reads typed values.
+A value comes from the declaration, the file in ``LANTERN_CONFIG``, or a variable; the last of these
+wins. The rest of the application reads typed values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings that don't go with each other."""
+"""Checks of settings that depend on each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .found import ORIGIN as FOUND
 
 
 def check_together(settings: Settings) -> None:
-    """Raise `SettingsError` for settings that don't go with each other."""
+    """Raise `SettingsError` for settings that contradict each other."""
     server, limits, origins = settings.server, settings.limits, settings.origins
     if server.drain_seconds >= server.graceful_timeout_seconds:
         raise SettingsError(
@@ -21,8 +21,8 @@ def check_together(settings: Settings) -> None:
     if limits.max_held_bytes < limits.max_body_bytes:
         raise SettingsError(
             f"Setting limits.max_held_bytes ({origins['limits.max_held_bytes']}) is "
-            f"{limits.max_held_bytes}, and a body may have limits.max_body_bytes, "
-            f"{limits.max_body_bytes}: set it to at least that, and better to several of them."
+            f"{limits.max_held_bytes}, which is less than limits.max_body_bytes, "
+            f"{limits.max_body_bytes}: set it to at least that, better to several times as much."
         )
     names = [
         name.removeprefix("models.")
@@ -32,15 +32,15 @@ def check_together(settings: Settings) -> None:
     for key in ("model.path", "model.name", "model.version"):
         if names and origins[key] != "default":
             raise SettingsError(
-                f"Setting {key} ({origins[key]}) is of a single model, and [models] names "
-                "those to serve: leave one of the two out."
+                f"Setting {key} ({origins[key]}) is for a single model, but [models] lists the "
+                "models to serve: remove one of the two."
             )
     _refuse_two_spellings(names, origins)
 
 
 def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> None:
-    """Raise `SettingsError` for names that differ in case alone: variables, which have none, can't
-    replace the entry of a file that they are meant for.
+    """Raise `SettingsError` for names that differ only in case: variables, which have no case,
+    could not override the right entry of a file.
     """
     seen: dict[str, str] = {}
     for name in models:
@@ -48,6 +48,6 @@ def _refuse_two_spellings(models: Iterable[str], origins: Mapping[str, str]) -> 
         if other != name:
             raise SettingsError(
                 f"Settings models.{other} ({origins[f'models.{other}']}) and models.{name} "
-                f"({origins[f'models.{name}']}) differ in case alone: write the name in small "
-                "letters in both."
+                f"({origins[f'models.{name}']}) differ only in case: write the name in lower case "
+                "in both."
             )

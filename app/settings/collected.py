@@ -1,4 +1,4 @@
-"""Values as their sources have them, before anything is known of what they mean."""
+"""Values as found in their sources, before they are interpreted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .errors import SettingsError
 class Collected:
     """Values by section and key, as they were found.
 
-    ``origins`` maps ``section.key`` to where its value came from, and ``bases`` an origin to the
-    directory at which its relative paths begin, where that is not the current one.
-    ``models_fault`` says why the models in ``./models`` can't be served, and ``warnings`` are for
-    the start of a service; what needs no model goes on without a word of them.
+    ``origins`` maps ``section.key`` to where its value came from, and ``bases`` maps an origin to
+    the directory for its relative paths, if that is not the current one. ``models_fault`` says why
+    the models in ``./models`` can't be served, and ``warnings`` are logged when a service starts;
+    commands that need no model ignore both.
     """
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Collected:
     warnings: list[str] = field(default_factory=list)
 
     def set(self, section: str, key: str, value: object, origin: str) -> None:
-        """Set one value in place of what sources before had."""
+        """Set one value, overriding earlier sources."""
         self.values.setdefault(section, {})[key] = value
         self.origins[f"{section}.{key}"] = origin
 
@@ -35,11 +35,11 @@ class Collected:
         """Set all values of a document."""
         for section, content in document.items():
             if not isinstance(content, Mapping):
-                raise SettingsError(f"{origin}: {section!r} must stand in a section like [server].")
+                raise SettingsError(f"{origin}: {section!r} must be in a section such as [server].")
             self.values.setdefault(section, {})
             for key, value in content.items():
                 self.set(section, key, value, origin)
 
     def is_default(self, name: str) -> bool:
-        """Return whether no source set the setting ``name``."""
+        """Return True if no source set the setting ``name``."""
         return self.origins[name] == "default"

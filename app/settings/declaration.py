@@ -1,6 +1,6 @@
 """The settings: each declared once, with its type, bounds and default.
 
-``config/default.toml`` says what each means; a test holds it to this declaration.
+``config/default.toml`` documents them; a test compares it with this declaration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .places import EXAMPLE
 
 
 def parsed_by(parse: Callable[[str], str]) -> Meta:
-    """Return the note that ``parse`` reads a text; its `ValueError` goes on from the name."""
+    """Return the annotation of a text that ``parse`` reads; errors continue from the name."""
     return Meta(extra={"parse": parse})
 
 
@@ -67,7 +67,7 @@ class ModelSettings(Struct, frozen=True):
 
     @property
     def process_limits(self) -> ProcessLimits:
-        """What the process that checks a file nobody vouches for may take."""
+        """The limits of the process that checks an unverified file."""
         return ProcessLimits(self.check_seconds, self.check_memory_mb)
 
 
@@ -113,10 +113,10 @@ class LoggingSettings(Struct, frozen=True):
 class Settings:
     """The settings in force; ``origins`` maps ``section.key`` to where its value came from.
 
-    ``models`` has the paths of the models by the names that the settings give them; the name is
-    empty for the one that its own files name, and the first answers calls without a name.
-    ``models_fault`` says why they can't be served; it is for what needs a model. ``values`` are for
-    people: passwords are left out of them. ``warnings`` are for the start of a service.
+    ``models`` maps the names of the models in the settings to their paths; the name is empty for a
+    model that its own files name, and the first model answers calls without a name.
+    ``models_fault`` says why they can't be served, for commands that need a model. ``values`` are
+    for display, without passwords. ``warnings`` are logged when a service starts.
     """
 
     server: ServerSettings
@@ -133,7 +133,7 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     def origin_of_model(self, name: str) -> str:
-        """Return where it was said that the model called ``name`` in `models` is served."""
+        """Return which source set the model called ``name`` in `models`."""
         return self.origins.get(f"models.{name}", self.origins["model.path"])
 
     @property

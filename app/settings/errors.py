@@ -1,4 +1,4 @@
-"""What is raised for settings that can't be used."""
+"""The error for invalid settings."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import click
 
 
 class SettingsError(click.ClickException):
-    """Settings that can't be used; the message names each key, where it was set, and the fault."""
+    """The settings are invalid; the message names each key, where it was set, and the fault."""

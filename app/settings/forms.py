@@ -1,7 +1,7 @@
-"""The forms of texts in settings: prefix, origin, rate, URL of a Redis, header, name.
+"""The formats of texts in settings: prefix, origin, rate, URL of a Redis, header, name.
 
-Each is parsed by one function, which raises `ValueError`; its message goes on from the setting's
-name. `access` and `http` take from here what they need of these forms.
+Each is parsed by one function, which raises `ValueError`; its message continues from the setting's
+name. `access` and `http` use these functions, too.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from ..model.naming import NAME, NAME_FORM
 
 IN_MEMORY = "memory://"
-"""``limits.rate_storage`` where each worker counts for itself."""
+"""``limits.rate_storage`` if each worker counts for itself."""
 RATE_FORM = 'a number and a unit, such as "100/second"; units: second, minute, hour, day'
 MICROSECONDS = 1_000_000
 _RATE = re.compile(r"([1-9][0-9]{0,5})/(second|minute|hour|day)")
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?")
-# Nothing that a browser, a shell or HTML reads in another way, and no dot segments: it is written
-# into pages and redirects. Percent-encoded characters could become any of that.
+# Nothing that is special to a browser, a shell or HTML, and no dot segments: it is written into
+# pages and redirects. Percent-encoded characters could become any of these.
 _PATH_PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._~@:+=-]+)*")
 _MAX_PATH_PREFIX = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A number of requests in a time; ``interval`` is that of each, ``burst`` of all but one.
+    """A number of requests per time; ``interval`` is the time of one, ``burst`` of all but one.
 
     Both are in microseconds.
     """
@@ -47,22 +47,24 @@ class Rate:
 
 
 def parse_host(text: str) -> str:
-    """Return an address to listen on; one of IPv6 without the brackets that it has in URLs."""
+    """Return an address to listen on; an IPv6 address without the brackets that it has in URLs."""
     return text.removeprefix("[").removesuffix("]")
 
 
 def parse_prefix(text: str) -> str:
-    """Return ``text`` as a path prefix: empty for none, else without a slash at its end.
+    """Return ``text`` as a path prefix: empty for none, else without a trailing slash.
 
-    Raises `ValueError`, whose message goes on from the name of what holds the prefix.
+    Raises `ValueError`, whose message continues from the name of the setting or header.
     """
     if len(text) > _MAX_PATH_PREFIX:
-        raise ValueError(f"has {len(text)} characters, at most {_MAX_PATH_PREFIX} are accepted")
+        raise ValueError(
+            f"has {len(text)} characters, which exceeds the limit of {_MAX_PATH_PREFIX}"
+        )
     prefix = text.removesuffix("/")
     if not _PATH_PREFIX.fullmatch(prefix):
         raise ValueError(
             f"{text!a} is not an absolute path such as '/lantern': segments of letters, digits and "
-            "._~@:+=- behind one slash each, none of them '.' or '..'"
+            "._~@:+=-, each after one slash, and none of them '.' or '..'"
         )
     return prefix
 
@@ -77,14 +79,14 @@ def parse_device(text: str) -> str:
 def parse_header(text: str) -> str:
     """Return the name of a header that callers may set."""
     if not re.fullmatch(r"(?!(?i:content-(type|length))\Z)[A-Za-z0-9-]{1,64}", text):
-        raise ValueError("must be the name of a header that callers are free to set")
+        raise ValueError("must be the name of a header that callers can set")
     return text
 
 
 def parse_model_name(text: str) -> str:
     """Return the name of a model, or an empty text for none."""
     if text and not NAME.fullmatch(text):
-        raise ValueError(f"must be {NAME_FORM}: it stands in URLs")
+        raise ValueError(f"must be {NAME_FORM}: it is used in URLs")
     return text
 
 
@@ -103,19 +105,19 @@ def parse_rate_storage(text: str) -> str:
 
 
 def check_redis_url(url: str) -> None:
-    """Raise `ValueError` unless ``url`` is one that the client of Redis takes."""
+    """Raise `ValueError` unless the client of Redis accepts ``url``."""
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError(f'must be "{IN_MEMORY}", or the URL of a Redis (redis://host:6379/0)')
     from redis.connection import parse_url  # imported here: most services have no Redis
 
     try:
         parse_url(url)
-    except ValueError:  # whose own words may hold the password
+    except ValueError:  # whose message may contain the password
         raise ValueError("is not the URL of a Redis (redis://host:6379/0)") from None
 
 
 def is_origin(text: str) -> bool:
-    """Return whether ``text`` is an origin as browsers write it: without path, in lower case."""
+    """Return True if ``text`` is an origin as browsers write it: without path, in lower case."""
     default = {"http://": ":80", "https://": ":443"}
     is_default = any(text.startswith(s) and text.endswith(port) for s, port in default.items())
     return _ORIGIN.fullmatch(text) is not None and not is_default

@@ -1,8 +1,8 @@
-"""The models in ``./models``: served where the settings name none.
+"""The models in ``./models``: served if the settings name none.
 
-One is served as if `model.path` named it, several as if [models] named each by its directory, and
-where there is none, the example that comes with Lantern. The example may be among them, as in a
-checkout and in the image: by its name it comes last, so that a model of the user's own answers
+A single model is served as if `model.path` named it, several as if [models] named each by its
+directory, and if there is none, the example that comes with Lantern. The example may be among them,
+as in a checkout and in the image: by its name it comes last, so that a user's own model answers
 calls without a name.
 """
 
@@ -37,7 +37,7 @@ def find_models(collected: Collected) -> None:
         collected.set("model", "path", _text(found[0]), ORIGIN)
     unreadable = unreadable_below(Path(MODELS))
     collected.warnings += [
-        f"{_text(path)} can't be read: if it holds a model, that isn't served."
+        f"{_text(path)} can't be read: if it has a model, that is not served."
         for path in unreadable
         if path not in found
     ]
@@ -53,8 +53,8 @@ def _models() -> list[Path]:
     directory = Path(MODELS)
     found = models_below(directory)
     if not found:
-        # A directory of versions, or a bundle, itself; or nothing that can be read, which the load
-        # of it will tell: the example in its place would be a surprise.
+        # It is a directory of versions, or a bundle, itself; or unreadable, which loading it
+        # reports: serving the example instead would be a surprise.
         found = [directory] if _is_model(directory) else unreadable_below(directory)[:1]
     return sorted(found, key=lambda path: path.name == EXAMPLE.name)
 
@@ -93,8 +93,8 @@ def _fault(collected: Collected, found: list[Path]) -> str:
         if not collected.is_default(key):
             names = ", ".join(_text(path) for path in found[:_MOST_NAMED])
             return (
-                f"Setting {key} ({collected.origins[key]}) is of a single model, and {ORIGIN} has "
-                f"several: {names}. Leave it out, or set model.path to one of them."
+                f"Setting {key} ({collected.origins[key]}) is for a single model, but {ORIGIN} has "
+                f"several: {names}. Remove it, or set model.path to one of them."
             )
     return ""
 

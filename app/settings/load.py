@@ -1,4 +1,4 @@
-"""The settings in force: collected from all sources, read as they are declared, and checked."""
+"""The settings in force: collected from all sources, read as declared, and checked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .values import DECLARED, MODEL_KEY, PATH, SECTIONS, shown, without_password
 
 @cache
 def settings_at_start() -> Settings:
-    """Return the settings that this process began with, whatever their file says by now.
+    """Return the settings with which this process started, whatever their file says by now.
 
     A reload of Gunicorn (SIGHUP) reads its configuration again, in a process whose application was
-    made once: with other settings the two would not fit, and with ones that can't be used the
-    master would end. Raises `SettingsError`.
+    created once: changed settings would not match it, and invalid ones would end the master. Raises
+    `SettingsError`.
     """
     return load_settings(arguments=_arguments)
 
@@ -34,18 +34,18 @@ _arguments: dict[str, Any] = {}
 
 
 def use_arguments(arguments: Mapping[str, Any]) -> None:
-    """Set what the command line says, before `settings_at_start` is first called."""
+    """Set the values of the command line; call it before `settings_at_start`."""
     _arguments.update(arguments)
 
 
 def load_settings(
     environ: Mapping[str, str] | None = None, arguments: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Load the settings in force, ``environ`` being the process's own unless one is given.
+    """Load the settings in force from ``environ``, by default the process's own.
 
-    ``arguments`` are those of the command line, which win: values by ``section.key``. Raises
-    `SettingsError` for an unknown key, a wrong type, a value out of range or a file that can't be
-    read.
+    ``arguments`` are values of the command line by ``section.key``; they override all others.
+    Raises `SettingsError` for an unknown key, a wrong type, a value out of range or a file that
+    can't be read.
     """
     settings = _read(collect(os.environ if environ is None else environ, arguments or {}))
     check_together(settings)
@@ -53,7 +53,7 @@ def load_settings(
 
 
 def _read(collected: Collected) -> Settings:
-    """Return the settings that ``collected`` says. Raises `SettingsError`, which has each fault."""
+    """Return the settings in ``collected``. Raises `SettingsError`, which lists every fault."""
     read: dict[str, dict[str, Any]] = {section: {} for section in DECLARED}
     values: dict[str, Any] = {}
     faults = []
@@ -85,7 +85,7 @@ def _read(collected: Collected) -> Settings:
 
 
 def _read_one(collected: Collected, section: str, key: str, value: object) -> Any:
-    """Return a value as its setting has it. Raises `ValueError` with a sentence."""
+    """Return a value converted to its setting's type. Raises `ValueError` with a sentence."""
     name = f"{section}.{key}"
     origin = collected.origins[name]
     declared = PATH if section == "models" else DECLARED[section].get(key)

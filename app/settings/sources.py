@@ -1,6 +1,7 @@
-"""Where settings come from, each over those before it: defaults, file, variables, command line.
+"""The sources of settings, each overriding those before it: defaults, file, variables, command
+line.
 
-What a value means is no concern of this module: it notes the values and where each came from.
+This module doesn't interpret values: it records them, and where each came from.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from .values import DECLARED, DEFAULTS
 PREFIX = "LANTERN_"
 FILE_VARIABLE = "LANTERN_CONFIG"
 KEY_VARIABLE = "LANTERN_API_KEY"
-"""No setting: the key that the client and commands send to a service."""
+"""Not a setting: the key that the client and commands send to a service."""
 PORT_VARIABLE = "PORT"
-"""By which Heroku, Cloud Run and others say where they lead requests to."""
+"""The variable by which Heroku, Cloud Run and others set the port."""
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 -- where such a platform looks for the service
 _SCRIPT_NAME = "SCRIPT_NAME"
-"""The variable by which Gunicorn is told the prefix."""
+"""The variable from which Gunicorn reads the prefix."""
 ARGUMENTS = {
     "model.path": "MODEL",
     "server.host": "--host",
     "server.port": "--port",
     "server.workers": "--workers",
 }
-"""The settings that `lantern serve` takes on its command line, and what they are called there."""
+"""The settings that `lantern serve` takes on its command line, and their names there."""
 _MAX_FILE_BYTES = 1 << 20
 
 # Kubernetes adds these to every pod beside a Service called "lantern", or "lantern-something".
@@ -48,7 +49,7 @@ _WITH_ONE_UNDERSCORE = {
 
 
 def collect(environ: Mapping[str, str], arguments: Mapping[str, Any]) -> Collected:
-    """Return what all sources say; of ``arguments`` see `ARGUMENTS`. Raises `SettingsError`."""
+    """Return the values of all sources; see `ARGUMENTS`. Raises `SettingsError`."""
     collected = Collected()
     collected.merge(DEFAULTS, "default")
     if file := environ.get(FILE_VARIABLE):
@@ -73,8 +74,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise SettingsError(
-                f"The settings file {name} is not a regular file, and is read more than once: a "
-                "pipe would be empty by then. Write the settings to a file."
+                f"The settings file {name} is not a regular file. It is read more than once, so it "
+                "can't be a pipe: write the settings to a file."
             )
         return read_toml(path, _MAX_FILE_BYTES)
     except OSError as error:
@@ -84,7 +85,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _text_in(environ: Mapping[str, str], variable: str) -> str:
-    """Return the text of a variable, in whatever locale; empty where it isn't set."""
+    """Return the text of a variable, in any locale; empty if it isn't set."""
     try:
         return environ.get(variable, "").encode("utf-8", "surrogateescape").decode()
     except UnicodeError:
@@ -118,7 +119,7 @@ def _not_a_setting(variable: str) -> str:
 
 
 def _merge_arguments(collected: Collected, arguments: Mapping[str, Any]) -> None:
-    """Set what the command line says; a model there takes the place of all that settings name."""
+    """Set the values of the command line; a model there replaces all that the settings name."""
     if "model.path" in arguments:
         for name in collected.values["models"]:
             del collected.origins[f"models.{name}"]
@@ -131,10 +132,10 @@ def _merge_arguments(collected: Collected, arguments: Mapping[str, Any]) -> None
 
 
 def _merge_port(collected: Collected, text: str) -> None:
-    """Listen at the port of a platform, and where it looks for it, unless the user says otherwise.
+    """Listen on the port of a platform, and on all interfaces, unless the user says otherwise.
 
-    A variable, it wins over the file; but Lantern's own variable, which is the more exact one, wins
-    over it, and then it says nothing of the host either.
+    As a variable, PORT overrides the file; but Lantern's own variable, which is more specific,
+    overrides PORT, which then doesn't affect the host either.
     """
     value = DECLARED["server"]["port"].from_variable(text)
     collected.set("server", "port", value, PORT_VARIABLE)

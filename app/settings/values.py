@@ -18,14 +18,14 @@ from .declaration import ModelName, Settings, Text
 from .errors import SettingsError
 
 _PASSWORD = re.compile(r"(://[^/:]*:).*@|([?&]password=)[^&#]*", re.IGNORECASE)
-"""In front of a host, and, as Redis has it too, in the query."""
+"""In front of a host, or, as Redis also allows, in the query."""
 _LONGEST_SHOWN = 200
 _PathText = Annotated[str, Meta(min_length=1, description="a path")]
 
 
 @dataclass(frozen=True, slots=True)
 class SettingType:
-    """What a setting takes, as its type says it: read by msgspec, and by the type's own parser."""
+    """The type of a setting: read by msgspec, and by the type's own parser."""
 
     type: Any
     form: inspect.Type
@@ -39,9 +39,10 @@ class SettingType:
         return cls(kind, form)
 
     def read(self, value: object, base: Path) -> Any:
-        """Return a value as the setting has it, a relative path beginning at ``base``.
+        """Return a value converted to the setting's type, with relative paths resolved from
+        ``base``.
 
-        Raises `ValueError`, whose message goes on from the setting's name.
+        Raises `ValueError`, whose message continues from the setting's name.
         """
         if isinstance(self.form, inspect.VarTupleType) and isinstance(value, list):
             return self._read_items(value, base)
@@ -71,7 +72,7 @@ class SettingType:
         return tuple(read)
 
     def from_variable(self, text: str) -> Any:
-        """Return a variable's text as TOML would have it, leaving what doesn't fit to `read`."""
+        """Return a variable's text as a TOML value; `read` reports what doesn't fit."""
         if isinstance(self.form, inspect.StrType | inspect.LiteralType | inspect.CustomType):
             return text
         if isinstance(self.form, inspect.VarTupleType) and not text.lstrip().startswith("["):
@@ -79,13 +80,13 @@ class SettingType:
         is_boolean = isinstance(self.form, inspect.BoolType)
         try:
             document = tomllib.loads(f"value = {text.lower() if is_boolean else text}")
-        except (ValueError, RecursionError):  # as `read_toml` has it
+        except (ValueError, RecursionError):  # as in `read_toml`
             return text
         return document["value"] if len(document) == 1 else text
 
 
 def _located(base: Path, text: str) -> Path:
-    """Return a path that begins at ``base``, unless it is absolute."""
+    """Return a path relative to ``base``, unless it is absolute."""
     path = base / to_path(text)
     return path if path.is_absolute() else _current_directory() / path
 
@@ -118,14 +119,14 @@ PATH = SettingType.of(Path)
 
 
 def shown(value: object) -> str:
-    """Return a value as it may stand in a message."""
+    """Return a value as text for a message."""
     try:
         text = repr(without_password(value) if isinstance(value, str) else value)
         return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-    except ValueError:  # Python writes no integer of thousands of digits; in base 16 it reads them
+    except ValueError:  # for integers of thousands of digits, which base 16 can have
         return "a number of too many digits"
 
 
 def without_password(text: str) -> str:
-    """Return a value as it may be shown: a URL may hold a password."""
+    """Return a value for display: a URL may contain a password."""
     return _PASSWORD.sub(lambda m: f"{m[1]}***@" if m[1] else f"{m[2]}***", text)

@@ -1,5 +1,5 @@
 // The form of the start page: sends its values to the API, shows the answer or what is wrong.
-// Whatever comes from the model or the server is written as text, never as HTML.
+// Everything from the model or the server is inserted as text, never as HTML.
 "use strict";
 
 const form = document.getElementById("form");
@@ -57,7 +57,7 @@ form.addEventListener("reset", () => {
   result.replaceChildren(...nothingYet);
 });
 
-// The browser's own checks (a required value, a number) are said like the server's.
+// The browser's own checks (a required value, a number) are shown like the server's.
 form.addEventListener(
   "invalid",
   (event) => {
@@ -75,14 +75,14 @@ function values() {
   );
 }
 
-/** Give the positions of the features that the header names; its names are percent-encoded. */
+/** Return the positions of the features in the header, whose names are percent-encoded. */
 function outside(header) {
   const names = (header ?? "").split(",").map((name) => decodeURIComponent(name).trim());
   return inputs.map((_, i) => i).filter((i) => names.includes(model.features[i].trim()));
 }
 
 function showPrediction(answer, warned) {
-  // After a change of the model, this page's names of classes may no longer be its.
+  // After a change of the model, this page's class names may be out of date.
   const names = answer.model_version === model.version ? model.classes : [];
   const rows = Object.entries(answer.probabilities).map(([key, probability], i) => ({
     name: names[i] ?? key,
@@ -128,7 +128,7 @@ function bar({ name, probability, predicted }) {
   return element("li", predicted ? "predicted" : "", element("span", "", name), value, track);
 }
 
-/** Round to a tenth of a per cent, without turning the improbable into the impossible. */
+/** Round to a tenth of a per cent, but never to 0 % or 100 %. */
 function percentage(probability) {
   if (probability > 0 && probability < 0.0005) return "< 0.1 %";
   if (probability < 1 && probability >= 0.9995) return "> 99.9 %";
@@ -150,7 +150,7 @@ function showProblem({ detail, errors = [], request_id: id }, status) {
   all.find((input) => input.getAttribute("aria-invalid"))?.focus();
 }
 
-/** Write the JSON pointer (RFC 6901) of a feature as the server does: long names are cut. */
+/** Return the JSON pointer (RFC 6901) of a feature as the server does: long names are cut. */
 function pointerTo(name) {
   const part = [...name].slice(0, 200).join("").replaceAll("~", "~0").replaceAll("/", "~1");
   return `/features/${part}`;
@@ -160,7 +160,7 @@ function sentence(text) {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
-/** Say something at an input: an error, a warning, or (without a kind) nothing any more. */
+/** Show a message at an input: an error, a warning, or (without a kind) none. */
 function say(input, kind, text = "") {
   const message = input.closest(".field").querySelector(".message");
   message.className = `message ${kind ?? ""}`;

@@ -131,7 +131,7 @@ class Metrics(ModelObserver, ShadowObserver):
     def _declare_releases(self) -> None:
         self._load_seconds = self._gauge(
             "lantern_model_load_seconds",
-            "Seconds that it took to load the model, by worker and model version.",
+            "Seconds taken to load the model, by worker and model version.",
             ["model", "version"],
             multiprocess_mode="liveall",
         )

@@ -93,15 +93,15 @@ def test_both_sides_of_a_canary_are_told(make: Callable[[Release], Flask]) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "No version of example serves there"),
-        ("<html>", "are no metrics of Prometheus"),
+        ("", "No version of example is being served there"),
+        ("<html>", "are not metrics in Prometheus"),
         (
             'lantern_model_info{model="example",version="1",role="stable"} 1\n',
-            "Version 1 of example serves there alone",
+            "Version 1 of example is served alone there",
         ),
         (
             'lantern_model_info{model="other",version="1",role="stable"} 1\n',
-            "No version of example serves there",
+            "No version of example is being served there",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_where_no_service_runs_the_option_for_another_place_is_named(
 
 @pytest.mark.parametrize("labels", ['model="example"', 'model="example",role="stable"'])
 def test_metrics_of_something_else_are_refused(labels: str) -> None:
-    with pytest.raises(NothingToCompare, match="no metrics of this service"):
+    with pytest.raises(NothingToCompare, match="not Lantern's metrics"):
         compare(f"lantern_model_info{{{labels}}} 1\n", "example")
 
 

@@ -38,7 +38,7 @@ def test_only_the_key_goes_to_standard_output(key: Callable[..., Result], path: 
     found = KeyFile(path).find(result.stdout.removesuffix("\n"))
     assert found is not None
     assert found.scopes == ("predict", "metrics")
-    assert f"Made the key billing ({found.id}) with the scope predict, metrics" in result.stderr
+    assert f"Created the key billing ({found.id}) with the scope predict, metrics" in result.stderr
     assert result.stdout.strip() not in result.stderr
 
 

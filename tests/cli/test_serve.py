@@ -64,11 +64,11 @@ def no_number(path: Path) -> None:
         (no_number, "name the directory of one as the model, such as "),
         (without_network, "/1/model.onnx is missing"),
         (os.mkfifo, "is neither a regular file nor a directory."),
-        (Path.mkdir, "holds no model: neither manifest.json nor model.pt is in it"),
+        (Path.mkdir, "neither it nor a directory in it has a manifest.json or model.pt"),
         (lambda path: path.write_text("hello"), "can't be read as a checkpoint: it doesn't begin"),
-        (lambda path: path.write_text("<html>"), "is a web page and not a model"),
-        (lambda path: path.symlink_to(EXAMPLE.parent), "name one of them: "),
-        (other_version, "should be version '2', and its manifest says '1'"),
+        (lambda path: path.write_text("<html>"), "is a web page, not a model"),
+        (lambda path: path.symlink_to(EXAMPLE.parent), "choose one of them: "),
+        (other_version, "should be version '2', but its manifest says '1'"),
         (release_of_none, "has no version '7'; it has: 1."),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_model_on_the_command_line_wins_over_all_that_settings_name(
     ran = lantern("serve", str(EXAMPLE), **variables)
     assert (ran.returncode, "It can't listen on fd://999: Bad file" in ran.stderr) == (1, True)
     ran = lantern("serve", **variables)
-    assert "model.name (LANTERN_MODEL__NAME) is of a single model" in ran.stderr
+    assert "model.name (LANTERN_MODEL__NAME) is for a single model" in ran.stderr
 
 
 def test_the_version_that_is_released_is_checked_and_not_the_highest(

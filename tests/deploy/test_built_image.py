@@ -300,7 +300,7 @@ def test_torch_serves_where_it_is_and_is_missed_in_a_sentence_where_it_is_not(
             assert 'runtime="torch"' in running.get("/metrics").text
         else:
             running.wait_until(503)
-            assert "torch isn't installed here: install" in running.get("/health").text
+            assert "torch isn't installed: install" in running.get("/health").text
         assert running.stop() == 0
 
 

@@ -72,7 +72,7 @@ def test_a_model_that_only_torch_runs_is_refused_in_a_sentence(
     url = start(MODEL__PATH=str(without_onnx))
     health = requests.get(f"{url}/health", timeout=120)
     assert health.status_code == 503
-    assert "has no model.onnx, and torch isn't installed here: install" in health.text
+    assert "has no model.onnx, but torch isn't installed: install" in health.text
     answer = requests.post(f"{url}/predict", json={"features": sample}, timeout=120)
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:lantern:problem:model-unavailable"
@@ -81,7 +81,11 @@ def test_a_model_that_only_torch_runs_is_refused_in_a_sentence(
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("model.onnx", b"\x08\x07", "is an ONNX graph by its name, which is served from a bundle"),
+        (
+            "model.onnx",
+            b"\x08\x07",
+            "is an ONNX graph by its name, and must be packed into a bundle",
+        ),
         ("model.pt", b"\x80\x04K\x01.", "is a pickle, and is refused"),
     ],
 )
@@ -122,7 +126,7 @@ def test_a_setting_that_takes_torch_is_named(
 ) -> None:
     refused = model("promote", "1", **setting)
     assert refused.returncode == 1
-    assert f"is {reason}, and torch isn't installed here" in refused.stderr
+    assert f"is {reason}, but torch isn't installed" in refused.stderr
 
 
 def test_versions_are_verified_and_promoted_on_the_runtime_that_is_there(

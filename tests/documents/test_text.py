@@ -97,9 +97,9 @@ def test_a_byte_order_mark_is_passed_over(reader: Reader, tmp_path: Path) -> Non
     ("spoil", "said"),
     [
         (lambda text: b"\n" + text.encode() + b"\xfc\n", "is not UTF-8 on line {last}; save it in"),
-        (lambda text: text.encode("utf-16"), "is not UTF-8 but UTF-16; save it in UTF-8."),
-        (lambda text: text.encode("utf-16-be"), "is not UTF-8 but UTF-16; save it in UTF-8."),
-        (lambda text: text.encode("utf-32"), "is not UTF-8 but UTF-32; save it in UTF-8."),
+        (lambda text: text.encode("utf-16"), "is UTF-16, not UTF-8; save it in UTF-8."),
+        (lambda text: text.encode("utf-16-be"), "is UTF-16, not UTF-8; save it in UTF-8."),
+        (lambda text: text.encode("utf-32"), "is UTF-32, not UTF-8; save it in UTF-8."),
     ],
     ids=["a Latin byte", "UTF-16", "UTF-16 without a mark", "UTF-32"],
 )
@@ -119,7 +119,7 @@ def test_another_encoding_is_refused_with_the_file_and_the_line(
 def test_the_data_of_a_training_has_its_encoding_told(tmp_path: Path) -> None:
     file = tmp_path / "customers.csv"
     for content, said in (
-        ("age\n35\n".encode("utf-16"), "it is not UTF-8 but UTF-16; save it in UTF-8."),
+        ("age\n35\n".encode("utf-16"), "it is UTF-16, not UTF-8; save it in UTF-8."),
         (b"age\n35\n\xfc\n", "it is not UTF-8 on line 3; save it in UTF-8."),
     ):
         file.write_bytes(content)

@@ -229,7 +229,7 @@ def test_where_there_is_no_memory_to_share_the_start_says_what_to_allow(
     server = Server(["-w", "1"], {}, tmp_path / "log", without_coverage(), **options)
     assert server.process.wait(60) != 0
     said = server.log.read_text()
-    assert "Lantern can't start. Its workers need memory that they share" in said
+    assert "Lantern can't start. Its workers need shared memory" in said
     assert "memfd_create" in said
     assert "Traceback" not in said
 
@@ -242,5 +242,5 @@ def test_a_directory_for_signs_of_life_that_is_not_there_is_told_at_the_start(
     assert server.process.wait(60) != 0
     said = server.log.read_text()
     assert "nowhere doesn't exist" in said
-    assert "Leave --worker-tmp-dir out" in said
+    assert "Remove --worker-tmp-dir" in said
     assert "Traceback" not in said

@@ -175,7 +175,7 @@ def test_a_model_that_can_not_be_loaded_leaves_workers_up_and_unhealthy(
     for path in ("/health", "/health/ready", "/model/info"):
         response = requests.get(server.url + path, timeout=120)
         assert response.status_code == 503
-        assert "model.onnx has 0 bytes, and the manifest says" in response.text
+        assert "model.onnx has 0 bytes, but the manifest says" in response.text
     assert requests.get(f"{server.url}/health/live", timeout=120).status_code == 200
     assert requests.get(f"{server.url}/docs", timeout=120).status_code == 200
     assert sorted(server.workers()) == workers, "a worker was replaced"
@@ -391,7 +391,7 @@ def test_batching_that_can_not_happen_is_warned_of_once(
     """Whatever the settings say: Gunicorn's flags decide how many threads there are."""
     server = start("-w", "2", "--threads", threads, MODEL__BATCH_ROWS="8")
     wait_for(lambda: len(server.lines("model loaded")) == 2)
-    said = [line for line in server.lines() if "model.batch_rows does nothing" in line["message"]]
+    said = [line for line in server.lines() if "model.batch_rows has no effect" in line["message"]]
     assert len(said) == (warned or worker_class == "keepalive")
     assert all(line["level"] == "WARNING" for line in said)
 

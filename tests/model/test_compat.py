@@ -24,7 +24,7 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
         (new(AGE), ["The feature 'income' is removed."]),
         (
             new(AGE, INCOME, Feature("visits")),
-            ["The feature 'visits' is new, and no caller sends it yet."],
+            ["The feature 'visits' is new, so callers don't send it yet."],
         ),
         (new(AGE, replace(INCOME, name="wage")), ["The feature 'income' is now called 'wage'."]),
         (
@@ -35,7 +35,7 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
             new(AGE, Feature("visits")),
             [
                 "The feature 'income' is removed.",
-                "The feature 'visits' is new, and no caller sends it yet.",
+                "The feature 'visits' is new, so callers don't send it yet.",
             ],
         ),
         (
@@ -44,7 +44,7 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
         ),
         (
             new(replace(AGE, unit="months"), INCOME),
-            ["The feature 'age' is in 'months', and was in 'years'."],
+            ["The unit of 'age' changes from 'years' to 'months'."],
         ),
         (
             new(classes=("yes", "no")),
@@ -55,14 +55,14 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
         ),
         (
             new(classes=("no", "yes", "maybe")),
-            ["The classes are 'no', 'yes', 'maybe', and were 'no', 'yes'."],
+            ["The classes change from 'no', 'yes' to 'no', 'yes', 'maybe'."],
         ),
-        (new(classes=("no", "Yes")), ["The classes are 'no', 'Yes', and were 'no', 'yes'."]),
+        (new(classes=("no", "Yes")), ["The classes change from 'no', 'yes' to 'no', 'Yes'."]),
         (
             new(AGE, classes=("no", "Yes")),
             [
                 "The feature 'income' is removed.",
-                "The classes are 'no', 'Yes', and were 'no', 'yes'.",
+                "The classes change from 'no', 'yes' to 'no', 'Yes'.",
             ],
         ),
     ],
@@ -79,7 +79,7 @@ def test_what_breaks_callers_is_told_in_sentences(changed: Manifest, said: list[
         (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' now accepts null."]),
         (
             new(replace(AGE, minimum=None, maximum=120), INCOME),
-            ["The range of 'age' is … to 120, and was 18 to 90."],
+            ["The range of 'age' is now … to 120; it was 18 to 90."],
         ),
         (
             new(replace(AGE, description="Years"), INCOME),

@@ -131,7 +131,7 @@ def test_an_end_without_an_answer_is_one_sentence() -> None:
 @pytest.mark.parametrize("exhaust", [exhaust_python, exhaust_numpy, exhaust_torch])
 def test_memory_is_bounded_and_the_setting_is_named(exhaust: Callable[[], int]) -> None:
     said = refusal(exhaust)
-    assert "takes more than the 512 MiB of memory that it may" in said
+    assert "exceeds the limit of 512 MiB of memory" in said
     assert "model.check_memory_mb" in said
 
 

@@ -252,7 +252,7 @@ def test_a_promotion_that_will_rename_a_model_is_made_on_purpose_alone(
 
     status, said = promote("2")
     assert status == 1
-    assert "The model is called 'leavers', and was 'churn'" in said
+    assert "The model's name changes from 'churn' to 'leavers'" in said
     [advice] = re.findall(r'model\.name = "(.*?)"', said)
     assert read_release(tmp_path) == Release("1")
     assert promote("3")[0] == 0

@@ -73,7 +73,7 @@ def test_dates_among_the_figures_become_text(tmp_path: Path) -> None:
         (TWO.replace("leaves", ""), "classes[1] must be a string that is not empty"),
         ("feature = 1", "'feature' is not a key here; did you mean 'features'?"),
         (TWO + "unit = 3", "feature 2 ('spend'): unit must be a string"),
-        (TWO + "median = 3", "median stands in for null, which needs nullable = true"),
+        (TWO + "median = 3", "median replaces null, so it requires nullable = true"),
         ("training = 3\n" + TWO, "training must be a table"),
         (TWO + "[training]\nauc = inf", "training.auc must be a finite number"),
         ("x = ", "is not TOML"),
@@ -96,5 +96,5 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="can't be read: No such file"):
         read_description(tmp_path / "none.toml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(BundleError, match="is not UTF-8"):
+    with pytest.raises(BundleError, match="not UTF-8"):
         read_description(tmp_path / "binary")

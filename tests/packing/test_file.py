@@ -136,7 +136,7 @@ def test_double_precision_that_onnx_runtime_lacks_is_refused_with_what_to_do(
 ) -> None:
     source = save_program(Residual().double().eval(), tmp_path / "m.pt2", dtype=torch.float64)
     said = refusal(source, out, samples)
-    assert f"{source} as it would be served can't be loaded by ONNX Runtime" in said
+    assert f"{source}, as it would be served, can't be loaded by ONNX Runtime" in said
     assert "convert the model with model.float()" in said
 
 
@@ -187,14 +187,18 @@ class Ending(nn.Module):
     [
         (torch.sigmoid, "auto", "independent sigmoids"),
         (torch.sigmoid, "probabilities", "each row must sum to 1"),
-        (torch.exp, "probabilities", "does not give probabilities"),
+        (torch.exp, "probabilities", "does not return probabilities"),
         (lambda z: torch.sigmoid(z[:, :1]), "auto", "torch.cat([1 - p, p], dim=1)"),
-        (lambda z: z[:, 0], "auto", "gives one score a row; one column for each class"),
-        (lambda z: z[:, :2], "auto", "the shape (200, 2); (rows, 3) is needed"),
-        (lambda z: z.unsqueeze(1), "auto", "the shape (200, 1, 3); (rows, 3) is needed"),
-        (lambda z: z.sum(), "auto", "one answer a row is needed"),
-        (lambda z: z / 0, "auto", "200 of 200 samples with NaN or infinity, the first on line 2"),
-        (lambda z: z - z.mean(dim=0), "auto", "answers a row differently alone and among others"),
+        (lambda z: z[:, 0], "auto", "returns one score per row; one column per class"),
+        (lambda z: z[:, :2], "auto", "shape (200, 2) for 200 rows; (rows, 3) is required"),
+        (lambda z: z.unsqueeze(1), "auto", "shape (200, 1, 3) for 200 rows; (rows, 3) is required"),
+        (lambda z: z.sum(), "auto", "one output per row is expected"),
+        (lambda z: z / 0, "auto", "NaN or infinity for 200 of 200 samples, the first on line 2"),
+        (
+            lambda z: z - z.mean(dim=0),
+            "auto",
+            "answers a row differently alone and together with others",
+        ),
     ],
 )
 def test_answers_of_another_form_are_refused(
@@ -258,7 +262,7 @@ def test_a_null_that_a_model_does_not_understand_is_refused_with_what_to_do(
     program: Path, out: Path, samples: Path
 ) -> None:
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
-    assert "no finite probabilities where 'a' is null (NaN). Give it a median" in said
+    assert "no finite probabilities if 'a' is null (NaN). Set its median" in said
     samples.write_text("a,b,c,d\n1,2,3,4\n,2,3,4\n")
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
     assert "the first on line 3 of the CSV (there is a null in it)" in said
@@ -270,7 +274,7 @@ def test_a_graph_that_answers_otherwise_than_the_original_is_not_packed(
 ) -> None:
     run = OnnxRuntime.run
     monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + wrong)
-    assert "of 800 inputs differently than the original" in refusal(program, out, samples)
+    assert "of 800 inputs differently from the original" in refusal(program, out, samples)
 
 
 # ONNX files that were not written by torch
@@ -355,11 +359,11 @@ def test_a_graph_for_other_classes_or_features_than_described_is_refused(
 ) -> None:
     source = graph(tmp_path / "model.onnx")
     two = ModelDescription(describe().features, ("x", "y"))
-    assert "(rows, 2) is needed: the features file names 2 classes" in refusal(
+    assert "(rows, 2) is required: the features file names 2 classes" in refusal(
         source, out, samples, description=two
     )
     three = ModelDescription(describe().features[:3], ("x", "y", "z"))
-    assert "takes 4 columns, and the features file describes 3 features" in refusal(
+    assert "takes 4 columns, but the features file describes 3 features" in refusal(
         source, out, samples, description=three
     )
 
@@ -369,7 +373,7 @@ def test_an_old_graph_that_knows_no_null_gets_no_median(
 ) -> None:
     source = graph(tmp_path / "model.onnx", opset=8)
     description = describe(a=NULLABLE, medians={"a": 0.0})
-    assert "is of opset 8, and a median takes 9" in refusal(
+    assert "has opset 8, but a median requires 9" in refusal(
         source, out, samples, description=description
     )
 
@@ -454,9 +458,9 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
 @pytest.mark.parametrize(
     ("network", "options", "said"),
     [
-        (Network(5, 8, 3), {}, "has 5 inputs and 3 outputs, and the features file describes 4"),
-        (Network(4, 8, 2), {}, "has 4 inputs and 2 outputs, and the features file describes 4"),
-        (Network(4, 8, 3), {"outputs": "probabilities"}, "its network gives logits"),
+        (Network(5, 8, 3), {}, "has 5 inputs and 3 outputs, but the features file describes 4"),
+        (Network(4, 8, 2), {}, "has 4 inputs and 2 outputs, but the features file describes 4"),
+        (Network(4, 8, 3), {"outputs": "probabilities"}, "its network returns logits"),
         (
             Network(4, 8, 3),
             {"description": describe(a=NULLABLE, medians={"a": 1.0})},
@@ -465,7 +469,7 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
         (
             Network(4, 8, 3, preprocess=False),
             {"description": describe(a=NULLABLE)},
-            "no finite probabilities where 'a' is null",
+            "no finite probabilities if 'a' is null",
         ),
     ],
 )
@@ -484,7 +488,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
 
 def test_a_checkpoint_that_hides_code_is_refused(tmp_path: Path, out: Path, samples: Path) -> None:
     torch.save(nn.Linear(4, 3), tmp_path / "model.pt")  # a whole module: a pickle of classes
-    assert "could run code that it hides" in refusal(tmp_path / "model.pt", out, samples)
+    assert "could run hidden code" in refusal(tmp_path / "model.pt", out, samples)
 
 
 # Places

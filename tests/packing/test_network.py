@@ -40,7 +40,7 @@ def test_a_bundle_is_replaced_by_the_next_one(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="is not a bundle; it is not replaced"):
+    with pytest.raises(BundleError, match="is not a bundle, so it is not replaced"):
         pack(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -50,7 +50,7 @@ def test_an_export_that_answers_differently_is_not_packed(
 ) -> None:
     run = OnnxRuntime.run
     monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + 2e-5)
-    with pytest.raises(BundleError, match="answers differently than torch: by up to 2e-05"):
+    with pytest.raises(BundleError, match="differs from torch by up to 2e-05"):
         pack(tmp_path / "2")
     assert list(tmp_path.iterdir()) == []
 

@@ -177,8 +177,8 @@ class Wrapped(nn.Module):
     ("model", "said"),
     [
         (Residual(), "was exported while training; call model.eval() before exporting"),
-        (Wrapped("tuple").eval(), "does not answer with a tensor alone"),
-        (Wrapped("two outputs").eval(), "gives 2 outputs; one tensor (rows, classes)"),
+        (Wrapped("tuple").eval(), "returns a collection instead of a tensor"),
+        (Wrapped("two outputs").eval(), "returns 2 outputs; one tensor (rows, classes)"),
         (Wrapped("no_grad").eval(), "wrap_with_set_grad_enabled', which is not an operator"),
     ],
 )
@@ -203,7 +203,7 @@ class Two(nn.Module):
 def test_two_inputs_or_one_by_name_are_refused(tmp_path: Path) -> None:
     zeros = torch.zeros(2, 4)
     torch.export.save(torch.export.export(Two(), (zeros, zeros)), tmp_path / "two.pt2")
-    assert "takes 2 inputs; one matrix of features is needed" in refusal(tmp_path / "two.pt2")
+    assert "takes 2 inputs; one matrix of features is expected" in refusal(tmp_path / "two.pt2")
     by_name = torch.export.export(Residual().eval(), (), {"x": zeros})
     torch.export.save(by_name, tmp_path / "name.pt2")
     assert "export it with one positional argument" in refusal(tmp_path / "name.pt2")
@@ -261,12 +261,15 @@ def put(name: str, content: bytes) -> Callable[[dict[str, bytes]], None]:
     [
         (remove("data/weights/weight_0"), "lacks data/weights/weight_0: it was cut short"),
         (remove(WEIGHTS), "written by another version of torch than"),
-        (put("models/second.json", b"{}"), "holds 2 programs where one"),
+        (put("models/second.json", b"{}"), "holds 2 programs, but exactly one"),
         (put(PROGRAM, b"{"), "that is not JSON"),
         (put(PROGRAM, b"[" * 100_000), "that is not JSON"),
         (put(PROGRAM, b"[]"), "that is not a JSON object"),
         (put(PROGRAM, b"{}"), "is malformed: KeyError at 'graph_module'"),
-        (put("data/weights/weight_0", b"abc"), "the file has 3 bytes of them. It was cut short"),
+        (
+            put("data/weights/weight_0", b"abc"),
+            "the file has only 3 bytes for it. The file was cut short",
+        ),
         (put("archive_version", b"99"), "can't be loaded by torch"),
         (
             editing(PROGRAM, lambda d: d["schema_version"].update(major=99)),

@@ -77,7 +77,7 @@ def test_ranges_and_examples_come_from_the_samples_where_they_are_not_given(tmp_
         ("age,spend\n1,nan\n", "line 2, column 'spend': must be finite"),
         ("age,spend\n1e39,1\n", "line 2, column 'age': must be finite as a 32-bit float"),
         ("age,spend\n,1\n", "line 2, column 'age': is blank; only a feature with nullable = true"),
-        ("age,spend\n1,2\n1\n", "line 3 has 1 cells, and the header names 2"),
+        ("age,spend\n1,2\n1\n", "line 3 has 1 cells, but the header has 2"),
         ('age,spend,note\n1,2,"a\nb"\nx,1,\n', "line 4, column 'age'"),
         (b"age,spend\n\xff,1\n", "is not UTF-8"),
         ("age,spend\n" + "1" * 200_000 + ",1\n", "is not CSV: field larger than"),

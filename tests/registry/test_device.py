@@ -67,7 +67,7 @@ def test_golden_samples_may_differ_a_little_more_on_a_device(
         manifest["golden"]["probabilities"][1][0] += off
 
     change(bundle, alter)
-    assert "are answered differently" in refusal(bundle, runtime="torch")
+    assert "answers to the golden samples differ" in refusal(bundle, runtime="torch")
     if serves:
         load(bundle, device="cpu:0")
     else:
@@ -89,7 +89,7 @@ def test_onnx_runtime_does_not_take_a_device(packed: Path) -> None:
 def test_a_bundle_of_onnx_alone_does_not_run_on_a_device(bundle: Path) -> None:
     change(bundle, lambda m: m["files"].pop("model.pt"))
     (bundle / "model.pt").unlink()
-    assert "which takes torch, but this model has no model.pt" in refusal(bundle, device="cuda")
+    assert "which requires torch, but this model has no model.pt" in refusal(bundle, device="cuda")
 
 
 @without_cuda
@@ -97,7 +97,7 @@ def test_a_bundle_of_onnx_alone_does_not_run_on_a_device(bundle: Path) -> None:
 def test_a_torch_without_cuda_says_so_and_the_service_stays_up(packed: Path, device: str) -> None:
     reason = refusal(packed, device=device)
     assert f"model.device is '{device}', and torch {torch.__version__} says: Torch not" in reason
-    assert "a build of torch without CUDA: install one with it, or set model.device to" in reason
+    assert "build of torch lacks CUDA: install one that has it, or set model.device to" in reason
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_torch_without_cuda_says_so_and_the_service_stays_up(packed: Path, dev
             2,
             "cuda:2",
             RuntimeError("CUDA error: invalid device ordinal\nCompile with `TORCH_USE_CUDA_DSA`"),
-            "ordinal. Set it to one that torch sees here ('cuda:0', 'cuda:1'), or set model.device",
+            "Set it to one that torch finds here ('cuda:0', 'cuda:1'), or set model.device",
         ),
         (
             1,

@@ -83,7 +83,7 @@ def test_a_null_is_not_sent_to_a_version_that_does_not_accept_it(versions: Path)
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda m: m["features"][0].update(name="years"), "take different features"),
+        (lambda m: m["features"][0].update(name="years"), "have different features"),
         (lambda m: m["classes"].__setitem__(0, "never"), "have different classes"),
     ],
 )

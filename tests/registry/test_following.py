@@ -174,7 +174,7 @@ def half_a_release(bundle: Path) -> None:
 FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (corrupt, "does not match the SHA-256"),
     (truncate, "was altered or cut short"),
-    (other_answers, "golden samples are answered differently"),
+    (other_answers, "answers to the golden samples differ"),
     (other_format, "format must be 1"),
     (wrong_checksum, "does not match the SHA-256"),
     (removed, "has no version '2'"),
@@ -440,7 +440,7 @@ def test_a_candidate_that_callers_would_break_on_is_left_out(
     write_release(versions, Release("1", "2", "canary", 1.0))
     service = ModelService(ModelSource(versions))
     assert service.rollout.candidate is None
-    assert service.fault.startswith("The candidate 2 is left out: ")
+    assert service.fault.startswith("The candidate 2 is ignored: ")
 
 
 def test_a_checkpoint_that_is_another_version_than_its_directory_says_is_refused(

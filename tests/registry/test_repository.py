@@ -188,7 +188,7 @@ class TestCandidates:
             repository.shadow("2")
         assert repository.canary("2", 0).after == Release("1", "2", "canary", 0.0)
         assert repository.clear("done").after == Release("1")
-        with pytest.raises(NothingToChange, match="no candidate beside version 1"):
+        with pytest.raises(NothingToChange, match="no candidate: version 1 is served alone"):
             repository.clear()
 
     def test_the_stable_version_is_no_candidate(self, repository: Repository) -> None:
@@ -198,7 +198,8 @@ class TestCandidates:
             repository.shadow("1")
         (repository.directory / "release.toml").unlink()
         with pytest.raises(
-            ReleaseRejected, match="already serves, though no release names it; first promote the"
+            ReleaseRejected,
+            match="is already served, though no release names it; first promote the",
         ):
             repository.canary("3", 0.1)
 
@@ -355,7 +356,7 @@ class TestLock:
                 repository.clear,
                 repository.rollback,
             ):
-                with pytest.raises(ChangeUnderWay, match="Another change of .* is under way"):
+                with pytest.raises(ChangeUnderWay, match="Another process is changing .*;"):
                     way()
         assert state(repository) == before
         repository.promote("2")

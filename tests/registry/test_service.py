@@ -165,7 +165,7 @@ def test_a_model_that_answers_its_golden_samples_differently_never_serves(
         manifest["golden"]["probabilities"][1][0] += off
 
     change(bundle, alter)
-    assert "golden samples are answered differently" in refusal(bundle, runtime=runtime)
+    assert "answers to the golden samples differ" in refusal(bundle, runtime=runtime)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -180,7 +180,7 @@ def test_golden_samples_are_tried_alone_and_together(
         return answers[:, ::-1] if len(matrix) == rows else answers
 
     monkeypatch.setattr(OnnxRuntime, "run", errs)
-    assert "golden samples are answered differently" in refusal(packed)
+    assert "answers to the golden samples differ" in refusal(packed)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_golden_samples_are_tried_alone_and_together(
         (lambda n: np.full((n, 3), np.nan), "are not probabilities"),
         (lambda n: np.full((n, 3), 0.5), "are not probabilities"),
         (lambda n: np.tile([2.0, -1.0, 0.0], (n, 1)), "are not probabilities"),
-        (lambda n: np.full((n, 2), 0.5), r"in the shape \(3, 2\), not \(3, 3\)"),
+        (lambda n: np.full((n, 2), 0.5), r"of shape \(3, 2\) for 3 rows, not \(3, 3\)"),
     ],
 )
 def test_a_network_whose_answers_are_no_probabilities_never_serves(
@@ -359,7 +359,7 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_refused(bundle: Path, pa
 
 def test_a_version_that_is_not_its_directorys_is_refused(bundle: Path) -> None:
     bundle.rename(bundle.with_name("10"))
-    assert "should be version '10', and its manifest says '1'" in refusal(bundle.parent)
+    assert "should be version '10', but its manifest says '1'" in refusal(bundle.parent)
     load(bundle.with_name("10"))  # named itself, not picked by its version
     assert "should be version '7'" in refusal(bundle.with_name("10"), version="7")
 

@@ -27,9 +27,9 @@ Edit = Callable[[dict[str, Any]], object]
 BREAKING: list[tuple[Edit, str]] = [
     (lambda m: m["features"][0].update(name="years"), "The feature 'age' "),
     (lambda m: m["features"][1].update(nullable=False), "'income' no longer accepts null"),
-    (lambda m: m["features"][2].update(unit="a week"), "'visits' is in 'a week'"),
+    (lambda m: m["features"][2].update(unit="a week"), "The unit of 'visits' changes from"),
     (lambda m: m["classes"].reverse(), "The classes are in another order"),
-    (lambda m: m.update(name="churn"), "The model is called 'churn', and was 'example'"),
+    (lambda m: m.update(name="churn"), "The model's name changes from 'example' to 'churn'"),
 ]
 
 

@@ -71,7 +71,7 @@ def test_everything_that_is_wrong_is_said_at_once(versions: Path) -> None:
     edit_manifest(version, lambda m: m["files"].update({"extra.txt": record}))
     problems = verify(versions, "2").problems
     assert len(problems) == 4
-    for said in ("says '7'", "model.pt has", "extra.txt does not match", "onnx: The golden"):
+    for said in ("says '7'", "model.pt has", "extra.txt does not match", "onnx: The answers"):
         assert any(said in problem for problem in problems), said
 
 

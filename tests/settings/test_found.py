@@ -151,7 +151,7 @@ def test_a_directory_that_can_not_be_read_hides_no_model(
     settings = load_settings({})
     assert dict(settings.models) == {"": here / "models" / "churn"}
     assert settings.warnings == (
-        "models/locked can't be read: if it holds a model, that isn't served.",
+        "models/locked can't be read: if it has a model, that is not served.",
     )
     # Alone it isn't passed over: the example in its place would be a surprise.
     shutil.rmtree("models/churn")
@@ -162,7 +162,7 @@ def test_a_directory_that_can_not_be_read_hides_no_model(
     ("names", "variables", "said"),
     [
         (("one", "a b"), {}, "'models/a b' can't stand in a URL: a model's name must be at most"),
-        (("one", "two"), {"MODEL__VERSION": "1"}, "model.version (LANTERN_MODEL__VERSION) is of a"),
+        (("one", "two"), {"MODEL__VERSION": "1"}, "model.version (LANTERN_MODEL__VERSION) is for"),
         (("one", "two"), {"MODEL__NAME": "x"}, "./models has several: models/one, models/two."),
     ],
 )

@@ -152,7 +152,7 @@ def test_what_can_not_be_used_is_refused_by_name_and_place(
         ("[model]\nfeature_names = [1]\n", "Item 1: must be a string that is not empty."),
         ("[extra]\nx = 1\n", "Unknown setting section 'extra', used by extra.x ("),
         ("[extra]\n", "Unknown setting section 'extra'."),
-        ("port = 1\n", "must stand in a section"),
+        ("port = 1\n", "must be in a section"),
         ("[server\n", "is not TOML"),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_file_that_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
     """Gunicorn's half of the settings would come from it, and the application's from nowhere."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(SettingsError, match="pipe is not a regular file, and is read more than on"):
+    with pytest.raises(SettingsError, match="pipe is not a regular file. It is read more than on"):
         load_settings({"LANTERN_CONFIG": str(pipe)})
 
 
@@ -426,14 +426,14 @@ def test_a_single_model_has_the_name_of_the_settings_or_one_that_its_files_say()
     [
         ({"MODELS__A%B": "x"}, "models.a%b"),
         ({"MODELS__A": ""}, "models.a"),
-        ({"MODELS__A": "x", "MODEL__PATH": "y"}, "leave one of the two out"),
-        ({"MODELS__A": "x", "MODEL__VERSION": "2"}, "leave one of the two out"),
-        ({"MODELS__A": "x", "MODEL__NAME": "b"}, "leave one of the two out"),
+        ({"MODELS__A": "x", "MODEL__PATH": "y"}, "remove one of the two"),
+        ({"MODELS__A": "x", "MODEL__VERSION": "2"}, "remove one of the two"),
+        ({"MODELS__A": "x", "MODEL__NAME": "b"}, "remove one of the two"),
         ({"MODELS__A/B": "x"}, "models.a/b"),
         ({"MODELS__.": "x"}, "the model's name must be at most 64 letters, digits and . _ + -"),
         ({"MODEL__NAME": "a/b"}, "model.name = 'a/b'"),
         ({"MODEL__NAME": ".."}, "model.name = '..'"),
-        ({"MODEL__NAME": "x" * 65}, "it stands in URLs"),
+        ({"MODEL__NAME": "x" * 65}, "it is used in URLs"),
         ({"RELEASE__POLL_SECONDS": "1e11"}, "release.poll_seconds"),
         ({"RELEASE__ROUTING_HEADER": "Content-Type"}, "release.routing_header"),
         ({"RELEASE__ROUTING_HEADER": "a b"}, "release.routing_header"),
@@ -448,7 +448,7 @@ def test_what_can_not_be_released_by_is_refused(variables: dict[str, str], said:
 def test_what_a_worker_may_hold_is_at_least_one_body() -> None:
     variables = {"LANTERN_LIMITS__MAX_HELD_BYTES": "1000"}
     with pytest.raises(
-        SettingsError, match=r"MAX_HELD_BYTES\) is 1000, and a body may have .+ 83886"
+        SettingsError, match=r"MAX_HELD_BYTES\) is 1000, which is less than .+ 83886"
     ):
         load_settings(variables)
     load_settings(variables | {"LANTERN_LIMITS__MAX_BODY_BYTES": "1000"})
@@ -461,7 +461,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     file.write_text('[models]\nChurn = "x"\n')
     message = refused(CONFIG=str(file), MODELS__CHURN="y")
     assert f"models.Churn ({file}) and models.churn (LANTERN_MODELS__CHURN)" in message
-    assert "differ in case alone" in message
+    assert "differ only in case" in message
     file.write_text('[models]\n"" = "x"\n')
     assert "the model's name must be a string that is not empty" in refused(CONFIG=str(file))
     # A variable replaces the entry of the file that has its name.
@@ -495,4 +495,4 @@ def test_a_variable_that_is_no_text_is_refused_by_name(variable: str) -> None:
 
 def test_a_header_is_named_in_ascii() -> None:
     """A sign that a Kelvin is written by is a "k" to an expression that ignores case."""
-    assert "free to set" in refused(RELEASE__ROUTING_HEADER="X-\u212aey")
+    assert "callers can set" in refused(RELEASE__ROUTING_HEADER="X-\u212aey")

@@ -65,7 +65,7 @@ class FastDecoder:
             packed = bytearray(struct.pack(f"={len(values)}f", *values))
         except OverflowError:
             return None
-        except struct.error:  # None is no number to it
+        except struct.error:  # None is not a number to it
             wide = np.array(values, dtype=np.float64)
             if (np.abs(wide) >= FLOAT32_OVERFLOW).any():  # no NaN was sent: JSON has none
                 return None

@@ -131,7 +131,7 @@ class SampleReader:
         return faults
 
     def _by_name(self, sample: Raw) -> object:
-        """Return a sample as a dictionary; of values that are no numbers only their kind.
+        """Return a sample as a dictionary; of values that are not numbers, only their kind.
 
         Unknown names are limited to the number of faults that are reported.
         """
@@ -168,8 +168,8 @@ def _at(indices: list[int], fault: Fault) -> Fault:
 def _split(samples: Raw, max_rows: int) -> list[Raw]:
     """Return the elements of an array, at most ``max_rows``.
 
-    Raises `BatchTooLarge`, and `InvalidFeatures` for the first element that is no object if there
-    may be very many.
+    Raises `BatchTooLarge`, and `InvalidFeatures` for the first element that is not an object if
+    there may be very many.
     """
     if raw_json.commas(samples) >= _MAX_ELEMENTS:
         try:

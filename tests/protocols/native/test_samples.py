@@ -218,7 +218,7 @@ def test_two_names_that_look_the_same_and_were_both_sent_are_told_apart() -> Non
     with pytest.raises(FeatureMismatch) as refusal:
         FeatureEncoder([Feature("café")]).encode({"café": 1, "cafe\u0301": 1})
     (unknown,) = refusal.value.faults
-    assert ", and was sent beside 'café' (which has U+00E9 where this has U+0065" in unknown.detail
+    assert "sent together with 'café' (which has U+00E9 where this has U+0065" in unknown.detail
 
 
 def test_a_sentence_does_not_tell_of_two_names_that_look_the_same() -> None:
