@@ -120,7 +120,7 @@ def test_a_shadow_answers_nobody_and_is_compared(make: Make) -> None:
 def test_more_than_a_shadow_keeps_up_with_is_dropped_and_counted(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.shadow.MAX_BYTES", 10)
+    monkeypatch.setattr("app.inference.sample.MAX_BYTES", 10)
     app = make(Release("1", "2", "shadow"))
     client = app.test_client()
     client.post("/predict/batch", json={"samples": [SAMPLE] * 11})

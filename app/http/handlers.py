@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..inference.shadow import Probabilities
+from ..inference.sample import Probabilities
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
 from ..protocols.native.answers import EncodedRows

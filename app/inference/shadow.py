@@ -12,21 +12,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from math import log1p
-from typing import Self
-from weakref import ref
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.model import Model
-
-MAX_BYTES = 16 << 20
-"""The most bytes of rows and answers that wait."""
+from .comparison import Incomparable, ShadowResult, Timing, compare, time_both
+from .sample import Matrix, Pair, Probabilities, Sample
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -49,64 +41,6 @@ _TIMED_SECONDS = 1.0
 
 log = logging.getLogger("lantern.shadow")
 
-Matrix = NDArray[np.float32]
-Probabilities = Matrix | Sequence[Sequence[float]]
-"""Those of one row are cheaper as they are than as an array."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """A stable version and a candidate: their names, and the models while something else holds
-    them.
-    """
-
-    model: str
-    stable: str
-    candidate: str
-    _stable: ref[Model]
-    _candidate: ref[Model]
-
-    @classmethod
-    def of(cls, stable: Model, candidate: Model) -> Self:
-        return cls(stable.name, stable.version, candidate.version, ref(stable), ref(candidate))
-
-    def is_of(self, stable: Model, candidate: Model) -> bool:
-        """Return True if these are the models."""
-        return self._stable() is stable and self._candidate() is candidate
-
-    def models(self) -> tuple[Model, Model] | None:
-        """Return the models; None if one of them was replaced."""
-        stable, candidate = self._stable(), self._candidate()
-        return None if stable is None or candidate is None else (stable, candidate)
-
-
-@dataclass(frozen=True, slots=True)
-class ShadowResult:
-    """A candidate's answers beside those of the stable version.
-
-    ``agreed`` rows have the same class; ``difference`` is the sum over the compared rows of the
-    mean absolute difference of their probabilities. ``dropped`` rows were not compared, and
-    ``failed`` ones could not be.
-    """
-
-    agreed: int = 0
-    compared: int = 0
-    difference: float = 0.0
-    dropped: int = 0
-    failed: int = 0
-
-    def __add__(self, other: ShadowResult) -> ShadowResult:
-        names = [field.name for field in fields(self)]
-        return ShadowResult(*(getattr(self, name) + getattr(other, name) for name in names))
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The seconds that both versions took for the same single row; see `time_both`."""
-
-    stable: float
-    candidate: float
-
 
 class ShadowObserver:
     """Receives the results of a shadow; no method may raise."""
@@ -116,128 +50,6 @@ class ShadowObserver:
 
     def timed(self, stable: Model, candidate: Model, timing: Timing) -> None:
         """Record how long both take for one row."""
-
-
-class _Block:
-    """Rows ``(n, width)`` with the stable version's probabilities ``(n, classes)``.
-
-    Their bytes are appended to a buffer: an object for each request would cost callers more than
-    the prediction of its row, and so would numpy's assignment to a slice.
-    """
-
-    def __init__(self, pair: Pair, width: int, classes: int) -> None:
-        self.pair = pair
-        self._width, self._classes = width, classes
-        self._rows: array[float] = array("f")
-        self._probabilities: array[float] = array("f")
-
-    def __len__(self) -> int:
-        return len(self._rows) // self._width
-
-    @property
-    def row_bytes(self) -> int:
-        return 4 * (self._width + self._classes)
-
-    @property
-    def rows(self) -> Matrix:
-        return np.frombuffer(self._rows, np.float32).reshape(-1, self._width)
-
-    @property
-    def probabilities(self) -> Matrix:
-        return np.frombuffer(self._probabilities, np.float32).reshape(-1, self._classes)
-
-    def add(self, rows: Matrix, probabilities: Probabilities) -> None:
-        self._rows.frombytes(rows.tobytes())
-        if isinstance(probabilities, np.ndarray):
-            self._probabilities.frombytes(probabilities.tobytes())
-        else:
-            for each in probabilities:
-                self._probabilities.extend(each)
-
-
-class _Sample:
-    """A sample of the rows that are added, of ``max_rows`` and `MAX_BYTES` at most.
-
-    Each row is in it with the same probability, at first ``share``, whenever it came and however
-    large its batch. If there are too many, each row is removed with a probability of one half, and
-    later rows are admitted at half the rate (adaptive Bernoulli sampling).
-    """
-
-    def __init__(self, max_rows: int, random: np.random.Generator, share: float = 1.0) -> None:
-        self._max_rows = max_rows
-        self._random = random
-        self._bytes = 0
-        self.rows = 0
-        self.is_empty = True
-        self._blocks: dict[Pair, _Block] = {}
-        self.dropped: Counter[Pair] = Counter()
-        self._gap = 0
-        self._set_share(share)
-
-    @property
-    def blocks(self) -> Iterable[_Block]:
-        return self._blocks.values()
-
-    @property
-    def offered(self) -> int:
-        """How many rows were added, the dropped ones included."""
-        return self.rows + self.dropped.total()
-
-    def skip(self, pair: Pair) -> bool:
-        """Drop one row if it is not in the sample; return whether it was dropped.
-
-        The number of rows until the next one to keep is drawn at once: a draw for each row would
-        cost callers more.
-        """
-        self.is_empty = False
-        if not self._gap:
-            return False
-        self._gap -= 1
-        self.dropped[pair] += 1
-        return True
-
-    def add(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
-        """Add one row that `skip` did not drop, or those of several that are in the sample."""
-        self.is_empty = False
-        if len(rows) > 1:
-            self._thin(pair, rows, np.asarray(probabilities, np.float32), self._share)
-        else:
-            self._gap = self._new_gap()
-            self._keep(pair, rows, probabilities)
-        while self.rows > self._max_rows or self._bytes > MAX_BYTES:
-            before, self._blocks, self.rows, self._bytes = self._blocks, {}, 0, 0
-            self._set_share(self._share / 2)
-            for block in before.values():
-                self._thin(block.pair, block.rows, block.probabilities, 0.5)
-
-    def _set_share(self, share: float) -> None:
-        self._share = share
-        # The whole part of an exponential variable of this mean is a geometric variable.
-        self._mean_gap = 0.0 if share == 1 else -1 / log1p(-share)
-        self._gap = self._new_gap()
-
-    def _new_gap(self) -> int:
-        return int(self._random.standard_exponential() * self._mean_gap) if self._mean_gap else 0
-
-    def _thin(self, pair: Pair, rows: Matrix, probabilities: Matrix, share: float) -> None:
-        """Keep each row with a probability of ``share``."""
-        if share == 1:
-            self._keep(pair, rows, probabilities)
-            return
-        chosen = self._random.random(len(rows)) < share
-        kept = int(np.count_nonzero(chosen))
-        if kept:
-            self._keep(pair, rows[chosen], probabilities[chosen])
-        if kept < len(rows):
-            self.dropped[pair] += len(rows) - kept
-
-    def _keep(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
-        block = self._blocks.get(pair)
-        if block is None:
-            block = self._blocks[pair] = _Block(pair, rows.shape[1], len(probabilities[0]))
-        block.add(rows, probabilities)
-        self.rows += len(rows)
-        self._bytes += len(rows) * block.row_bytes
 
 
 class Shadow:
@@ -292,7 +104,7 @@ class Shadow:
         return pair
 
     def _hand_over(
-        self, sample: _Sample, pair: Pair, rows: Matrix, probabilities: Probabilities
+        self, sample: Sample, pair: Pair, rows: Matrix, probabilities: Probabilities
     ) -> None:
         started, rows_before = time.perf_counter(), sample.rows
         sample.add(pair, rows, probabilities)
@@ -329,7 +141,7 @@ class Shadow:
             self._thread = thread
         return not self._stopping
 
-    def _new_sample(self, offered_before: int = 0) -> _Sample:
+    def _new_sample(self, offered_before: int = 0) -> Sample:
         """Return an empty sample for the rows of the next round.
 
         ``offered_before``, the rows of the last round, determines the share to admit.
@@ -337,7 +149,7 @@ class Shadow:
         seconds = self._seconds_a_row + self._seconds_to_hand_over
         affordable = int(self._allowed_share() * _ROUND_SECONDS / seconds)
         max_rows = max(affordable, _LEAST_ROWS)
-        return _Sample(max_rows, self._random, min(1.0, max_rows / max(1, offered_before)))
+        return Sample(max_rows, self._random, min(1.0, max_rows / max(1, offered_before)))
 
     def _allowed_share(self) -> float:
         return max(_LEAST_SHARE, _MAX_SHARE - self._in_flight())
@@ -367,7 +179,7 @@ class Shadow:
         with self._changed:
             return not self._changed.wait_for(lambda: self._stopping, seconds)
 
-    def _compare_all(self, sample: _Sample) -> None:
+    def _compare_all(self, sample: Sample) -> None:
         """Compare the rows of ``sample``, in passes short enough not to delay callers.
 
         No model is held during the pauses, which are long if it is slow.
@@ -439,57 +251,3 @@ def _smoothed(mean: float, value: float) -> float:
     if mean in (0.0, _FIRST_GUESS):
         return value
     return mean + 0.2 * (min(value, 4 * mean) - mean)
-
-
-class Incomparable(ValueError):
-    """The candidate has other features or classes than the stable version."""
-
-
-def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> ShadowResult:
-    """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
-    features) and compare with its ``probabilities`` ``(n, classes)``.
-
-    Features and classes are matched by name. Raises `Incomparable` if the candidate has others, and
-    what its runtime raises.
-    """
-    rows = _columns_for(stable, candidate, matrix)
-    order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
-    if not len(order) == len(candidate.classes) == len(stable.classes):
-        raise Incomparable("the candidate has other classes")
-    answers = candidate.runtime.run(rows)[:, order]
-    finite = np.isfinite(answers).all(axis=1)
-    answers, probabilities = answers[finite], probabilities[finite]
-    return ShadowResult(
-        agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
-        compared=len(answers),
-        difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),
-        failed=int((~finite).sum()),
-    )
-
-
-def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
-    """Return how long both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
-
-    They take turns, and the shortest run counts: the first has cold caches, and other work of the
-    machine may delay any of them.
-    """
-    runs = [
-        (_seconds(stable, row), _seconds(candidate, _columns_for(stable, candidate, row)))
-        for _ in range(3)
-    ]
-    return Timing(*map(min, zip(*runs, strict=True)))
-
-
-def _seconds(model: Model, row: Matrix) -> float:
-    started = time.perf_counter()
-    model.runtime.run(row)
-    return time.perf_counter() - started
-
-
-def _columns_for(stable: Model, candidate: Model, matrix: Matrix) -> Matrix:
-    """Return the columns of ``matrix`` in the order of the candidate's features."""
-    names = stable.encoder.names
-    columns = [names.index(name) for name in candidate.encoder.names if name in names]
-    if not len(columns) == len(candidate.encoder.names) == matrix.shape[1]:
-        raise Incomparable("the candidate has other features")
-    return np.ascontiguousarray(matrix[:, columns])

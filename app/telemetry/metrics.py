@@ -9,7 +9,9 @@ from typing import ParamSpec
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ..inference.shadow import Pair, ShadowObserver, ShadowResult, Timing
+from ..inference.comparison import ShadowResult, Timing
+from ..inference.sample import Pair
+from ..inference.shadow import ShadowObserver
 from ..model.batching import BatchingRuntime
 from ..model.model import Model
 from ..registry.rollout import Rollout

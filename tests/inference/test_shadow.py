@@ -13,15 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.inference.shadow import (
-    Pair,
-    Shadow,
-    ShadowObserver,
-    ShadowResult,
-    Timing,
-    _Sample,
-    compare,
-)
+from app.inference.comparison import ShadowResult, Timing, compare
+from app.inference.sample import Pair, Sample
+from app.inference.shadow import Shadow, ShadowObserver
 from app.model.model import Model
 from app.registry.loading import ModelSource, load_model
 
@@ -212,7 +206,7 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
     versions = Pair.of(*pair)
     kept: list[float] = []
     for seed in range(40):
-        sample = _Sample(100, np.random.default_rng(seed))
+        sample = Sample(100, np.random.default_rng(seed))
         number = 0
         for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
             numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
@@ -231,7 +225,7 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
 def test_rows_of_a_version_that_is_gone_can_still_be_dropped(three_versions: Path) -> None:
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
     pair = Pair.of(stable, candidate)
-    sample = _Sample(10, np.random.default_rng(1))
+    sample = Sample(10, np.random.default_rng(1))
     answers = np.zeros((3, 3), np.float32)
     sample.add(pair, ROWS, answers)
     gone = weakref.ref(candidate)
@@ -248,7 +242,7 @@ def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
 ) -> None:
     """Also where requests for several models come in turn."""
     pairs = Pair.of(*pair), Pair.of(*reversed(pair))
-    sample = _Sample(10**9, np.random.default_rng(1))
+    sample = Sample(10**9, np.random.default_rng(1))
     for number in range(1000):
         sample.add(pairs[number % 2], ROWS[:1], np.full((1, 3), number, np.float32))
     assert [len(block) for block in sample.blocks] == [500, 500]
@@ -259,8 +253,8 @@ def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
 def test_the_memory_of_what_waits_is_bounded(
     pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.inference.shadow.MAX_BYTES", 200_000)
-    sample = _Sample(10**9, np.random.default_rng(1))
+    monkeypatch.setattr("app.inference.sample.MAX_BYTES", 200_000)
+    sample = Sample(10**9, np.random.default_rng(1))
     versions = Pair.of(*pair)
     rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
     for _ in range(30):
@@ -294,7 +288,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         pauses: list[float] = []
         shadow = Shadow(ShadowObserver(), lambda: in_flight)  # noqa: B023
         monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
-        sample = _Sample(100, np.random.default_rng(1))
+        sample = Sample(100, np.random.default_rng(1))
         for _ in range(20):
             sample.add(Pair.of(stable, candidate), ROWS[:1], answers[:1])
         before = now
