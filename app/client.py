@@ -1,4 +1,4 @@
-"""The Python client of a Lantern service; run as a program, it shows the answers of a service.
+"""The Python client of a Lantern service; run as a program, it shows the responses of a service.
 
 It needs only `requests`: nothing of the rest of the package is imported.
 """
@@ -111,7 +111,7 @@ class ClientError(Exception):
 
 
 class ServiceUnreachable(ClientError):
-    """``url`` did not answer: no connection, a broken one, or no answer in time."""
+    """``url`` did not answer: no connection, a broken one, or no response in time."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -119,11 +119,11 @@ class ServiceUnreachable(ClientError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"No answer from {self.url}: {self.reason}."
+        return f"No response from {self.url}: {self.reason}."
 
 
-class UnexpectedAnswer(ClientError):
-    """The answer from ``url`` is not that of a Lantern service."""
+class UnexpectedResponse(ClientError):
+    """The response from ``url`` is not that of a Lantern service."""
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(url, reason)
@@ -131,13 +131,13 @@ class UnexpectedAnswer(ClientError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"The answer from {self.url} is not Lantern's: {self.reason}."
+        return f"The response from {self.url} is not Lantern's: {self.reason}."
 
 
-class RequestRefused(ClientError):
+class RequestRejected(ClientError):
     """The service, or something in front of it, answered with a status other than success.
 
-    ``problem`` is the problem document (RFC 9457) of the answer; for an answer without one it is
+    ``problem`` is the problem document (RFC 9457) of the response; for a response without one it is
     made from the status, with the type ``about:blank``.
     """
 
@@ -159,7 +159,7 @@ class RequestRefused(ClientError):
 
     @property
     def request_id(self) -> str:
-        """The id under which the service logged the request; empty if the answer has none."""
+        """The id under which the service logged the request; empty if the response has none."""
         return str(self.problem.get("request_id", ""))
 
     def __str__(self) -> str:
@@ -168,18 +168,18 @@ class RequestRefused(ClientError):
         return f"{self.status} {title}: {self.detail}{quote}"
 
 
-class KeyRefused(RequestRefused):
+class KeyRejected(RequestRejected):
     """401: the service requires a key, and got none, or one that is not valid."""
 
 
-class NotAllowed(RequestRefused):
+class NotAllowed(RequestRejected):
     """403: the key is valid, but not for this call."""
 
 
-class RateExceeded(RequestRefused):
+class RateExceeded(RequestRejected):
     """429: the caller exceeded its rate, and did so again after each wait.
 
-    ``retry_after`` is the number of seconds to wait, None if the answer doesn't say.
+    ``retry_after`` is the number of seconds to wait, None if the response doesn't say.
     """
 
     def __init__(
@@ -194,15 +194,15 @@ class ModelClient:
 
     ``base_url`` is the URL of the service, with the path prefix of a proxy if there is one.
     ``api_key`` is sent with every request, and to no other host: redirects are not followed.
-    ``timeout`` is in seconds: one number, or one to connect and one to wait for each answer.
+    ``timeout`` is in seconds: one number, or one to connect and one to wait for each response.
     ``retries`` is how often a call is repeated at most, after 429, 503 or a connection that failed
     or broke. It waits for ``Retry-After`` (at most 30 s), or else longer each time. Predictions
     change nothing, so repeating them is safe. A request that timed out is not repeated: that would
     add to the load that delayed it.
 
     Connections are kept open and reused, from any thread; `close` them, or use the client as a
-    context manager. Every method raises `ServiceUnreachable`, `RequestRefused` or
-    `UnexpectedAnswer`, all of them `ClientError`. Raises `ValueError` for invalid arguments.
+    context manager. Every method raises `ServiceUnreachable`, `RequestRejected` or
+    `UnexpectedResponse`, all of them `ClientError`. Raises `ValueError` for invalid arguments.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class ModelClient:
                 total=retries,
                 status_forcelist=_PoliteRetry.RETRY_AFTER_STATUS_CODES,
                 allowed_methods=None,  # a POST too: a prediction changes nothing
-                raise_on_status=False,  # the last answer says more than "too many retries"
+                raise_on_status=False,  # the last response says more than "too many retries"
             )
         )
         self._session.mount("http://", adapter)
@@ -265,11 +265,11 @@ class ModelClient:
             document = _json_object(response)
             if document is not None and "model_loaded" in document:
                 return cast(Health, document)
-        return cast(Health, _answer(response))
+        return cast(Health, _read_response(response))
 
     def get_model_info(self) -> ModelInfo:
         """Return the description of the model that is served."""
-        return cast(ModelInfo, _answer(self._send("GET", "/model/info")))
+        return cast(ModelInfo, _read_response(self._send("GET", "/model/info")))
 
     def predict(self, features: Mapping[str, float | None]) -> Prediction:
         """Classify one sample: a number for each feature, or None if it is unknown.
@@ -278,12 +278,12 @@ class ModelClient:
         is neither a number nor None.
         """
         body = _encode({"features": dict(features)})
-        return cast(Prediction, _answer(self._send("POST", "/predict", body)))
+        return cast(Prediction, _read_response(self._send("POST", "/predict", body)))
 
     def predict_batch(self, samples: Sequence[Mapping[str, float | None]]) -> BatchPrediction:
         """Classify many samples, all or none of them; raises what `predict` raises."""
         body = _encode({"samples": [dict(sample) for sample in samples]})
-        return cast(BatchPrediction, _answer(self._send("POST", "/predict/batch", body)))
+        return cast(BatchPrediction, _read_response(self._send("POST", "/predict/batch", body)))
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
         url = self.base_url + path
@@ -340,7 +340,7 @@ class _PoliteRetry(Retry):
         if isinstance(error, ReadTimeoutError):
             raise error
         if error is None and url is not None and urlsplit(url).path.endswith(_HEALTH):
-            raise MaxRetryError(_pool, url, ResponseError("its status is the answer"))
+            raise MaxRetryError(_pool, url, ResponseError("its status is the response"))
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: Any) -> float | None:
@@ -415,28 +415,28 @@ def _plain_number(value: object) -> float:
     raise TypeError(f"A feature must be a number or None, not {value!r}.")
 
 
-def _answer(response: requests.Response) -> dict[str, Any]:
+def _read_response(response: requests.Response) -> dict[str, Any]:
     document = _json_object(response)
     if not 200 <= response.status_code < 300:
         if document is None or not _is_problem(response):
             document = _made_up_problem(response)
-        raise _refusal(response, document)
+        raise _rejection(response, document)
     if document is None:
         shown = response.text[:_LONGEST_BODY_SHOWN]
-        raise UnexpectedAnswer(response.url, f"it is not a JSON object but {shown!r}")
+        raise UnexpectedResponse(response.url, f"it is not a JSON object but {shown!r}")
     return document
 
 
-def _refusal(response: requests.Response, problem: dict[str, Any]) -> RequestRefused:
+def _rejection(response: requests.Response, problem: dict[str, Any]) -> RequestRejected:
     status = response.status_code
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         seconds = _PoliteRetry().get_retry_after(response.raw)
         return RateExceeded(status, problem, seconds)
-    known: dict[int, type[RequestRefused]] = {
-        HTTPStatus.UNAUTHORIZED: KeyRefused,
+    known: dict[int, type[RequestRejected]] = {
+        HTTPStatus.UNAUTHORIZED: KeyRejected,
         HTTPStatus.FORBIDDEN: NotAllowed,
     }
-    return known.get(status, RequestRefused)(status, problem)
+    return known.get(status, RequestRejected)(status, problem)
 
 
 def _json_object(response: requests.Response) -> dict[str, Any] | None:
@@ -475,11 +475,11 @@ def _phrase(status: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show the answers of a service, and return the exit status."""
+    """Show the responses of a service, and return the exit status."""
     parser = argparse.ArgumentParser(
         # A copy of this file has no package; it is called by its name, as argparse does.
         prog=f"python -m {__spec__.name}" if __spec__ else None,
-        description="Show the answers of a Lantern service.",
+        description="Show the responses of a Lantern service.",
     )
     parser.add_argument(
         "--url", default=DEFAULT_URL, help="the URL of the service (default: %(default)s)"

@@ -20,13 +20,13 @@ import pytest
 
 from app.client import (
     ClientError,
-    KeyRefused,
+    KeyRejected,
     ModelClient,
     NotAllowed,
     RateExceeded,
-    RequestRefused,
+    RequestRejected,
     ServiceUnreachable,
-    UnexpectedAnswer,
+    UnexpectedResponse,
     main,
 )
 from tests.conftest import ROOT
@@ -198,7 +198,7 @@ def test_the_base_url_may_have_a_path_and_end_with_a_slash(
 def test_one_connection_serves_all_calls(server: ScriptedServer, client: ModelClient) -> None:
     server.script = [OK, Refusal(400), Answer(503, UNHEALTHY), OK]
     client.get_model_info()
-    with pytest.raises(RequestRefused):
+    with pytest.raises(RequestRejected):
         client.predict({})
     client.health_check()
     client.predict_batch([])
@@ -258,7 +258,7 @@ def test_it_gives_up_after_its_retries_and_tells_the_last_problem(
     server: ScriptedServer, retries: int
 ) -> None:
     server.script = [Refusal(503)]
-    with ModelClient(server.url, retries=retries) as client, pytest.raises(RequestRefused) as info:
+    with ModelClient(server.url, retries=retries) as client, pytest.raises(RequestRejected) as info:
         client.get_model_info()
     assert info.value.problem == {**PROBLEM, "status": 503}
     assert len(server.received) == retries + 1
@@ -269,7 +269,7 @@ def test_other_refusals_are_not_asked_again(
     server: ScriptedServer, client: ModelClient, status: int
 ) -> None:
     server.script = [Refusal(status, Retry_After="1")]
-    with pytest.raises(RequestRefused) as info:
+    with pytest.raises(RequestRejected) as info:
         client.predict({})
     assert info.value.status == status
     assert len(server.received) == 1
@@ -298,7 +298,7 @@ def test_an_answer_that_is_late_is_not_asked_for_again(server: ScriptedServer) -
     server.script = [SILENCE]
     with (
         ModelClient(server.url, timeout=(5, 0.2)) as client,
-        pytest.raises(ServiceUnreachable, match=r"silent for 0\.2 seconds"),
+        pytest.raises(ServiceUnreachable, match=r"no data for 0\.2 seconds"),
     ):
         client.predict({})
     assert len(server.received) == 1
@@ -327,7 +327,7 @@ def test_a_503_that_is_not_the_services_own_health_is_refused(
     server: ScriptedServer, client: ModelClient
 ) -> None:
     server.script = [Answer(503, "no backend", {"Content-Type": "text/plain"})]
-    with pytest.raises(RequestRefused, match="no backend"):
+    with pytest.raises(RequestRejected, match="no backend"):
         client.health_check()
     assert len(server.received) == 1
 
@@ -342,7 +342,7 @@ def test_a_refusal_carries_the_problem_and_says_it(
     with pytest.raises(ClientError) as info:
         client.predict({"age": 1})
     error = info.value
-    assert isinstance(error, RequestRefused)
+    assert isinstance(error, RequestRejected)
     assert error.problem == PROBLEM
     assert error.status == 422
     assert error.detail == PROBLEM["detail"]
@@ -358,7 +358,7 @@ def test_the_error_page_of_a_proxy_is_a_refusal_too(
 ) -> None:
     page = "<html><h1>Bad gateway</h1></html>" + " " * 10_000
     server.script = [Answer(502, page, {"Content-Type": "text/html", "X-Request-ID": "xyz"})]
-    with pytest.raises(RequestRefused) as info:
+    with pytest.raises(RequestRejected) as info:
         client.predict({})
     assert (info.value.status, info.value.problem["type"]) == (502, "about:blank")
     assert (info.value.errors, info.value.request_id) == ([], "xyz")
@@ -370,7 +370,7 @@ def test_a_redirect_is_refused_because_a_post_would_not_survive_it(
     server: ScriptedServer, client: ModelClient
 ) -> None:
     server.script = [Answer(301, "", {"Location": "https://example.com/predict"})]
-    with pytest.raises(RequestRefused, match=r"redirects to https://example\.com/predict"):
+    with pytest.raises(RequestRejected, match=r"redirects to https://example\.com/predict"):
         client.predict({})
     assert len(server.received) == 1
 
@@ -380,7 +380,7 @@ def test_success_without_a_json_object_is_not_lanterns(
     server: ScriptedServer, client: ModelClient, body: str
 ) -> None:
     server.script = [Answer(200, body)]
-    with pytest.raises(UnexpectedAnswer, match="not Lantern's"):
+    with pytest.raises(UnexpectedResponse, match="not Lantern's"):
         client.get_model_info()
 
 
@@ -391,7 +391,7 @@ def test_an_unreachable_service_is_named_with_the_reason() -> None:
             raise KeyError("something else that is being handled")
         except KeyError:
             client.predict({})
-    assert str(info.value) == f"No answer from {url}/predict: Connection refused."
+    assert str(info.value) == f"No response from {url}/predict: Connection refused."
 
 
 def test_a_host_whose_name_can_not_be_is_unreachable() -> None:
@@ -401,7 +401,8 @@ def test_a_host_whose_name_can_not_be_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RequestRefused(422, PROBLEM), ServiceUnreachable("u", "r"), UnexpectedAnswer("u", "")]
+    "error",
+    [RequestRejected(422, PROBLEM), ServiceUnreachable("u", "r"), UnexpectedResponse("u", "")],
 )
 def test_exceptions_travel_between_processes(error: ClientError) -> None:
     copy = pickle.loads(pickle.dumps(error))
@@ -445,7 +446,7 @@ def test_credentials_are_sent_and_never_shown(server: ScriptedServer) -> None:
     server.script = [Answer(200, "no")]
     with (
         ModelClient(server.url.replace("://", "://user:s%40cret@")) as client,
-        pytest.raises(UnexpectedAnswer) as info,
+        pytest.raises(UnexpectedResponse) as info,
     ):
         client.predict({})
     assert server.received[0].headers["Authorization"] == "Basic dXNlcjpzQGNyZXQ="
@@ -461,7 +462,7 @@ def test_a_key_is_sent_with_every_call_and_never_shown(
     server.script = [OK, Refusal(401)]
     with ModelClient(server.url, api_key="lantern_1_s3cret") as client:
         client.predict({})
-        with pytest.raises(KeyRefused) as refused:
+        with pytest.raises(KeyRejected) as refused:
             client.health_check()
     sent = [received.headers["Authorization"] for received in server.received]
     assert sent == ["Bearer lantern_1_s3cret"] * 2
@@ -472,7 +473,7 @@ def test_a_key_goes_to_no_other_host(server: ScriptedServer) -> None:
     other = ScriptedServer()
     server.script = [Answer(307, {}, {"Location": f"{other.url}/predict"})]
     with other, ModelClient(server.url, api_key="s3cret") as client:
-        with pytest.raises(RequestRefused, match="It redirects to"):
+        with pytest.raises(RequestRejected, match="It redirects to"):
             client.predict({})
         assert other.received == []
 
@@ -489,9 +490,9 @@ def test_a_password_and_a_key_can_not_both_be_sent() -> None:
         ModelClient("http://user:s3cret@127.0.0.1", api_key="key")
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, KeyRefused), (403, NotAllowed)])
+@pytest.mark.parametrize(("status", "kind"), [(401, KeyRejected), (403, NotAllowed)])
 def test_a_key_that_is_refused_is_not_tried_again(
-    server: ScriptedServer, client: ModelClient, status: int, kind: type[RequestRefused]
+    server: ScriptedServer, client: ModelClient, status: int, kind: type[RequestRejected]
 ) -> None:
     server.script = [Refusal(status)]
     with pytest.raises(kind) as refused:
@@ -551,7 +552,7 @@ def test_the_demonstration_says_in_a_sentence_that_the_service_is_unreachable(
     url = f"http://127.0.0.1:{free_port()}"
     assert main(["--url", url]) == 1
     out, err = capsys.readouterr()
-    assert (out, err) == ("", f"No answer from {url}/health: Connection refused.\n")
+    assert (out, err) == ("", f"No response from {url}/health: Connection refused.\n")
 
 
 def test_the_demonstration_says_in_a_sentence_that_the_service_refuses(

@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from app.access.keys import ADMIN, PREDICT, create_key, revoke_key
-from app.client import KeyRefused, ModelClient
+from app.client import KeyRejected, ModelClient
 from tests.access.redis import Redis
 from tests.conftest import ROOT
 from tests.integration.conftest import Server, free_port, wait_for
@@ -279,7 +279,7 @@ def test_a_prediction_over_tls_with_a_certificate_that_is_verified(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
     with ModelClient(server.url, api_key=key) as client:
         assert sum(client.predict(sample)["probabilities"].values()) == pytest.approx(1)
-    with ModelClient(server.url) as client, pytest.raises(KeyRefused):
+    with ModelClient(server.url) as client, pytest.raises(KeyRejected):
         client.predict(sample)
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
     with pytest.raises(requests.exceptions.SSLError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.client import ModelClient, RequestRefused
+from app.client import ModelClient, RequestRejected
 from tests.conftest import ROOT
 from tests.integration.conftest import Server, free_port
 
@@ -72,7 +72,7 @@ def test_an_empty_batch_has_no_predictions(client: ModelClient) -> None:
 def test_a_refused_batch_names_each_fault_by_its_pointer(
     client: ModelClient, sample: dict[str, float]
 ) -> None:
-    with pytest.raises(RequestRefused) as info:
+    with pytest.raises(RequestRejected) as info:
         client.predict_batch([sample, {**sample, "age": "35"}, {**sample, "income": True}])  # type: ignore[dict-item]
     assert info.value.status == 422
     pointers = [fault["pointer"] for fault in info.value.errors]
@@ -84,7 +84,7 @@ def test_a_missing_feature_is_a_mismatch_that_names_it(
     client: ModelClient, sample: dict[str, float]
 ) -> None:
     del sample["age"]
-    with pytest.raises(RequestRefused, match=r"Missing: \['age'\]") as info:
+    with pytest.raises(RequestRejected, match=r"Missing: \['age'\]") as info:
         client.predict(sample)
     assert info.value.status == 400
     assert info.value.errors[0]["pointer"] == "/features/age"
@@ -107,7 +107,7 @@ def test_a_service_without_a_model_is_unhealthy_and_refuses(
         health = client.health_check()
         assert (health["status"], health["model_loaded"]) == ("unhealthy", False)
         assert health["reason"]
-        with pytest.raises(RequestRefused, match="No model is loaded") as info:
+        with pytest.raises(RequestRejected, match="No model is loaded") as info:
             client.predict(sample)
     assert info.value.status == 503
     calls = [(line["path"], line["status"]) for line in server.lines("request")]
@@ -136,4 +136,4 @@ def test_the_demonstration_without_a_service_is_one_sentence() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     shown = demonstrate(url)
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == f"No answer from {url}/health: Connection refused.\n"
+    assert shown.stderr == f"No response from {url}/health: Connection refused.\n"
