@@ -26,7 +26,7 @@ class NothingToCompare(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class VersionCounts:
-    """The figures of one version, summed over the workers: rows by class, and the mean seconds per
+    """The counts of one version, summed over the workers: rows by class, and the mean seconds per
     prediction (None before the first).
     """
 

@@ -221,7 +221,7 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the figures of a candidate beside those of the stable version."""
+    """Print the counts of a candidate beside those of the stable version."""
     stable, candidate = comparison.stable, comparison.candidate
     both = (stable, candidate)
     rows = [["rows", *(number(side.rows) for side in both)]]

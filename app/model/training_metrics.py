@@ -44,7 +44,7 @@ def headline(training: Mapping[str, Any], most: int = 3) -> dict[str, float]:
         parts = name.split(".")
         if _OTHERS in parts or parts[-1] in _SPREAD or type(value) not in (int, float):
             continue
-        figure = next((part for part in reversed(parts) if part in HEADLINE), None)
-        if figure is not None:
-            found.setdefault(figure, float(value))
-    return {figure: found[figure] for figure in [f for f in HEADLINE if f in found][:most]}
+        metric = next((part for part in reversed(parts) if part in HEADLINE), None)
+        if metric is not None:
+            found.setdefault(metric, float(value))
+    return {name: found[name] for name in [metric for metric in HEADLINE if metric in found][:most]}

@@ -5,7 +5,7 @@
     classes = ["stays", "leaves"]
     description = "Who is about to leave?"  # optional, as is everything below but the names
 
-    [training]             # figures to show beside the model
+    [training]             # metrics to show beside the model
     roc_auc = 0.93
 
     [[features]]           # one table per feature, in the order of the model's columns
