@@ -579,7 +579,7 @@ def test_packing_warns_of_another_name_unless_the_settings_name_the_model(
         )
     )
     assert packed.exit_code == 0, packed.output
-    assert ("The model is called 'renamed'" in packed.output) is not named_by_settings
+    assert ("to 'renamed', and so do its URLs" in packed.output) is not named_by_settings
 
 
 def test_what_can_not_be_packed_is_refused_in_a_sentence(

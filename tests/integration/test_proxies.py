@@ -72,8 +72,8 @@ def test_documents_links_and_redirects_lead_where_they_say(
         assert base == front.url
         gets = [p for p, methods in document.json()["paths"].items() if "get" in methods]
         for path in gets:
-            name = path.replace("{name}", "campaign-response")
-            assert session.get(base + name, timeout=120).status_code == 200, path
+            concrete = path.replace("{name}", "campaign-response").replace("{version}", "1")
+            assert session.get(base + concrete, timeout=120).status_code == 200, path
         for path in ("", "/docs/", "/apidocs", "/apidocs/index.html"):
             landed = session.get(front.url + path, timeout=120)
             assert landed.status_code == 200
