@@ -65,6 +65,8 @@ def test_a_link_that_is_swapped_is_followed_and_names_nothing(
 ) -> None:
     link = tmp_path / "volume" / "current"
     server = start(link)
+    # Each worker, however slow its start, has found nothing before there is something to find.
+    wait_for(lambda: len({line["pid"] for line in server.lines("model not loaded")}) == 2)
     # Nothing is mounted yet: nobody can know the name, and no other is made up.
     assert by_all(server, lambda response: response.status_code) == {503}
     listed = requests.get(f"{server.url}/models", timeout=20).json()["models"]
