@@ -170,15 +170,14 @@ def test_what_is_wrong_with_an_argument_is_told_by_its_name(lantern: Run) -> Non
     assert "Setting server.host = '' (--host)" in ran.stderr
 
 
-def test_a_reload_in_a_directory_that_was_deleted_does_not_end_the_master(tmp_path: Path) -> None:
+def run_from_deleted(
+    tmp_path: Path, program: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in a directory that it deletes."""
     here = tmp_path / "here"
     here.mkdir()
-    program = (
-        "import os; from app.server.application import LanternServer; "
-        "server = LanternServer(None); os.rmdir(os.getcwd()); server.reload()"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
         cwd=here,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -186,23 +185,21 @@ def test_a_reload_in_a_directory_that_was_deleted_does_not_end_the_master(tmp_pa
         check=False,
         timeout=120,
     )
+
+
+def test_a_reload_in_a_directory_that_was_deleted_does_not_end_the_master(tmp_path: Path) -> None:
+    program = (
+        "import os; from app.server.application import LanternServer; "
+        "server = LanternServer(None); os.rmdir(os.getcwd()); server.reload()"
+    )
+    ran = run_from_deleted(tmp_path, program)
     assert ran.returncode == 0
     assert ran.stderr.startswith("The configuration isn't read again: the current directory can't")
 
 
 def test_a_directory_that_was_deleted_is_told_in_a_sentence(tmp_path: Path) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
     program = "import os, sys; os.rmdir(os.getcwd()); from app.__main__ import main; main()"
-    ran = subprocess.run(
-        [sys.executable, "-c", program, "config"],
-        cwd=here,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    ran = run_from_deleted(tmp_path, program, "config")
     assert ran.returncode == 1
     assert ran.stderr.startswith("Error: The current directory can't be used: No such file")
     assert ran.stderr.count("\n") == 1
