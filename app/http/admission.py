@@ -154,15 +154,7 @@ class RuleMatcher:
     def match(self, environ: dict[str, Any]) -> str:
         """Return the rule of a request, empty if none matches."""
         found = self._table.find(environ.get("PATH_INFO", ""))
-        if found is not None:
-            return found.rule
-        subdomain = self._map.default_subdomain or ""
-        try:
-            adapter = self._map.bind_to_environ(environ, subdomain=subdomain)
-            rule, _ = adapter.match(return_rule=True)
-        except HTTPException:  # not found, another method, or a redirect
-            return ""
-        return rule.rule
+        return self._match_in_flask(environ) if found is None else found.rule
 
     def takes_body(self, environ: dict[str, Any]) -> bool:
         """Return True if a view may read the body of a request, by its path and method."""
@@ -172,9 +164,18 @@ class RuleMatcher:
         found = self._table.find(environ.get("PATH_INFO", ""))
         if found is not None:
             return method in found.route.methods
-        rule = self.match(environ)
+        rule = self._match_in_flask(environ)
         # A declared rule is that of a model that is not there; any other is the application's own.
         return rule != "" and not self._table.declares(rule)
+
+    def _match_in_flask(self, environ: dict[str, Any]) -> str:
+        subdomain = self._map.default_subdomain or ""
+        try:
+            adapter = self._map.bind_to_environ(environ, subdomain=subdomain)
+            rule, _ = adapter.match(return_rule=True)
+        except HTTPException:  # not found, another method, or a redirect
+            return ""
+        return rule.rule
 
 
 def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
