@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of a model: the schema of its features, and real examples."""
+"""The part of the OpenAPI document about a model: the schema of its features, and examples."""
 
 from __future__ import annotations
 

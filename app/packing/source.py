@@ -20,7 +20,7 @@ PROGRAM_SUFFIX = ".pt2"
 GRAPH_SUFFIX = ".onnx"
 
 Outputs = Literal["auto", "logits", "probabilities"]
-"""What the last layer of a user's model returns; "auto" detects it from its answers."""
+"""The kind of output of the last layer of a user's model; "auto" detects it from its answers."""
 
 Matrix = NDArray[np.float32]
 Answers = NDArray[np.floating[Any]]

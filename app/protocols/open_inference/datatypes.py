@@ -17,7 +17,7 @@ Array = NDArray[Any]
 MAX_RANK = 32
 """Dimensions of a tensor at most."""
 _MAX_BYTES = 2**63 - 1
-"""What numpy can address, whatever memory there is."""
+"""The most bytes that numpy can address, whatever memory there is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is wrong with a request of the protocol."""
+"""The error for an invalid request of the protocol."""
 
 from __future__ import annotations
 

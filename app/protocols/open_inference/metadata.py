@@ -1,4 +1,4 @@
-"""What the protocol says of a model: its metadata, and its configuration in Triton's form."""
+"""A model's metadata in the protocol, and its configuration in Triton's form."""
 
 from __future__ import annotations
 
