@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.access.keys import METRICS, PREDICT, create_key
 from app.http.extension import Lantern
+from app.model.signature import Tensors
 from app.registry.release import Release, write_release
 from app.settings import load_settings
 from tests.conftest import ROOT
@@ -311,7 +312,11 @@ def test_values_without_a_finite_answer_are_refused(packed: Path, make_app: Make
     lantern: Lantern = app.extensions["lantern"]
     runtime = lantern.default_service.current().runtime
     original = runtime.run
-    runtime.run = lambda matrix: original(matrix) * np.nan  # type: ignore[method-assign]
+
+    def no_numbers(inputs: Tensors) -> Tensors:
+        return {name: array * np.nan for name, array in original(inputs).items()}
+
+    runtime.run = no_numbers  # type: ignore[method-assign]
     document = assert_error(infer(app.test_client(), {"inputs": [one_tensor()]}), 400)
     assert document["type"].endswith("non-finite-output")
 

@@ -68,7 +68,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 if line.startswith("lantern model"):
                     command = [sys.executable, "-m", "app", *shlex.split(line)[1:]]
                     subprocess.run(command, cwd=directory, env=environ, check=True)
-    assert programs == 3
+    assert programs == 4
     return directory
 
 
@@ -102,6 +102,19 @@ def test_a_model_of_ones_own_serves_after_following_the_readme(
     assert info["classes"] == classes
     row = np.ones((1, info["num_features"]), dtype=np.float32)
     assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_encoder_of_the_models_page_answers_any_number_of_words(
+    followed: Path, make_app: Callable[..., Flask]
+) -> None:
+    client = make_app(MODEL__PATH=str(followed / "models" / "encoder")).test_client()
+    inputs = [
+        {"name": "ids", "shape": [1, 5], "datatype": "INT64", "data": [1, 2, 3, 4, 5]},
+        {"name": "mask", "shape": [1, 5], "datatype": "FP32", "data": [1, 1, 1, 0, 0]},
+    ]
+    answer = client.post("/v2/models/encoder/infer", json={"inputs": inputs})
+    (output,) = answer.get_json()["outputs"]
+    assert (output["name"], output["shape"]) == ("vector", [1, 16])
 
 
 def test_the_tumours_of_the_readme_are_told_apart_over_http(

@@ -82,8 +82,12 @@ def index() -> Response:
 
 
 def _fits_a_form(model: Model) -> bool:
-    """Return True if the model has few enough features and classes for a form."""
-    return model.encoder.width <= _MAX_FIELDS and len(model.classes) <= _MAX_NAMES
+    """Return True if the model has features and classes, and few enough for a form."""
+    return (
+        model.takes_features
+        and model.encoder.width <= _MAX_FIELDS
+        and len(model.classes) <= _MAX_NAMES
+    )
 
 
 _described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()

@@ -22,8 +22,8 @@ from ..http.extension import current_lantern
 from ..model.errors import BundleError
 from ..model.manifest import VERSION, VERSION_FORM, manifest_document
 from ..model.runtime import is_installed
-from ..packing.description import read_description
-from ..packing.file import pack_file
+from ..packing.description import ModelDescription, read_description
+from ..packing.file import pack_file, pack_tensors
 from ..registry.diff import diff_versions
 from ..registry.history import Change, change_document
 from ..registry.release import Release
@@ -35,7 +35,7 @@ from ..version import FOR_PACKING
 from . import reports
 from .compare import compare, read_metrics
 from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
-from .printing import counted, plain, print_json
+from .printing import plain, print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -274,8 +274,13 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
 @model.command("pack", epilog=EXIT_CODES)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
+    "--task",
+    type=click.Choice(["classification", "tensors"]),
+    default="classification",
+    help="What the model is for; tensors are served as an ONNX graph has them.",
+)
+@click.option(
     "--features",
-    required=True,
     type=click.Path(path_type=Path),
     help="A TOML file with the classes, and the features in the order of the model's columns.",
 )
@@ -283,7 +288,8 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     "--samples",
     required=True,
     type=click.Path(path_type=Path),
-    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples.",
+    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples. "
+    "For tensors a .npz or .json with one array for each input.",
 )
 @click.option(
     "--out",
@@ -303,7 +309,8 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
 def pack(
     *,
     source: Path,
-    features: Path,
+    task: Literal["classification", "tensors"],
+    features: Path | None,
     samples: Path,
     out: Path,
     outputs: Literal["auto", "logits", "probabilities"],
@@ -318,17 +325,20 @@ def pack(
     on noise around them. Needs torch, onnx and onnxscript: the extra `pack`.
     """
     with failing_in_a_sentence():
-        if not is_installed("torch"):
-            raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
-        manifest = pack_file(
-            source,
-            out,
-            description=read_description(features),
-            samples=samples,
-            outputs=outputs,
-            replace=replace,
-            limits=current_lantern().settings.model.process_limits,
-        )
+        limits = current_lantern().settings.model.process_limits
+        if task == "tensors":
+            _refuse_options(features=features is not None, outputs=outputs != "auto")
+            manifest = pack_tensors(source, out, example=samples, replace=replace, limits=limits)
+        else:
+            manifest = pack_file(
+                source,
+                out,
+                description=_description(features),
+                samples=samples,
+                outputs=outputs,
+                replace=replace,
+                limits=limits,
+            )
         held_back = _held_back(out.absolute().parent, manifest.version)
     if held_back:
         click.echo(f"Warning: {plain(held_back)}", err=True)
@@ -337,9 +347,29 @@ def pack(
     else:
         click.echo(
             f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
-            f"{counted(len(manifest.features), 'feature')}, "
-            f"{counted(len(manifest.classes), 'class')}."
+            f"{reports.takes_and_answers(manifest)}."
         )
+
+
+def _refuse_options(**are_given: bool) -> None:
+    """Raise `BundleError` for options that say nothing where the task is ``tensors``."""
+    for name, is_given in are_given.items():
+        if is_given:
+            raise BundleError(
+                f"--{name} is for classifiers; with --task tensors a graph is served as it is."
+            )
+
+
+def _description(features: Path | None) -> ModelDescription:
+    """Read the features file of a classifier. Raises `BundleError`."""
+    if features is None:
+        raise BundleError(
+            "--features is missing: a TOML file with the classes and the features. To serve an "
+            "ONNX graph with the tensors that it has, give --task tensors."
+        )
+    if not is_installed("torch"):
+        raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
+    return read_description(features)
 
 
 @command("compare")

@@ -49,10 +49,28 @@ def print_manifest(manifest: Manifest) -> None:
             ("version", manifest.version),
             ("description", manifest.description or "-"),
             ("packed", manifest.created_at or "-"),
-            ("golden samples", str(len(manifest.golden.samples) if manifest.golden else 0)),
+            ("task", manifest.task),
+            ("golden samples", str(len(manifest.golden.samples)))
+            if manifest.golden
+            else ("golden data", manifest.golden_file or "-"),
         ]
     )
     click.echo()
+    if manifest.task == "tensors":
+        _print_tensors(manifest)
+    else:
+        _print_features(manifest)
+    click.echo()
+    metrics = [(name, number(value)) for name, value in flatten(manifest.training).items()]
+    print_table(metrics or [("-", "-")], ("TRAINING METRIC", "VALUE"))
+    click.echo()
+    print_table(
+        [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
+        ("FILE", "SIZE", "SHA-256"),
+    )
+
+
+def _print_features(manifest: Manifest) -> None:
     print_table(
         [_feature_row(feature) for feature in manifest.features],
         ("FEATURE", "RANGE", "UNIT", "NULL", "DESCRIPTION"),
@@ -62,14 +80,27 @@ def print_manifest(manifest: Manifest) -> None:
         [(f"class_{index}", name) for index, name in enumerate(manifest.classes)],
         ("CLASS", "NAME"),
     )
+
+
+def _print_tensors(manifest: Manifest) -> None:
+    inputs = [(spec.name, spec.datatype, str(list(spec.shape))) for spec in manifest.inputs]
+    print_table(inputs or [("-", "-", "-")], ("INPUT", "DATATYPE", "SHAPE"))
     click.echo()
-    metrics = [(name, number(value)) for name, value in flatten(manifest.training).items()]
-    print_table(metrics or [("-", "-")], ("TRAINING METRIC", "VALUE"))
-    click.echo()
-    print_table(
-        [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
-        ("FILE", "SIZE", "SHA-256"),
-    )
+    rows = []
+    for spec in manifest.outputs:
+        allowed = manifest.tolerances.get(spec.name)
+        tolerance = f"{allowed.absolute:g} + {allowed.relative:g} * value" if allowed else "equal"
+        rows.append((spec.name, spec.datatype, str(list(spec.shape)), spec.role, tolerance))
+    print_table(rows, ("OUTPUT", "DATATYPE", "SHAPE", "ROLE", "TOLERANCE"))
+
+
+def takes_and_answers(manifest: Manifest) -> str:
+    """Return how many features and classes, or inputs and outputs, a model has."""
+    if manifest.task == "tensors":
+        counts = (len(manifest.inputs), "input"), (len(manifest.outputs), "output")
+    else:
+        counts = (len(manifest.features), "feature"), (len(manifest.classes), "class")
+    return ", ".join(counted(*count) for count in counts)
 
 
 def print_diff(diff: VersionDiff) -> None:
@@ -131,9 +162,7 @@ def print_report(report: Report) -> None:
         manifest = report.manifest
         click.echo(
             f"Version {report.version} verifies: "
-            f"{counted(len(manifest.files), 'file')}, "
-            f"{counted(len(manifest.features), 'feature')}, "
-            f"{counted(len(manifest.classes), 'class')}."
+            f"{counted(len(manifest.files), 'file')}, {takes_and_answers(manifest)}."
         )
 
 
@@ -214,7 +243,7 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
             else (
                 f"{latency.one_row_p50:.3f} ms",
                 f"{latency.one_row_p99:.3f} ms",
-                f"{latency.thousand_rows:.2f} ms",
+                "-" if latency.thousand_rows is None else f"{latency.thousand_rows:.2f} ms",
             )
         ),
     )

@@ -21,8 +21,11 @@ from ..model.errors import (
     AnswerTooLarge,
     BatchTooLarge,
     Fault,
+    InputsRejected,
     ModelUnavailable,
     NonFiniteOutput,
+    OutputsTooLarge,
+    TakesNoFeatures,
     UnknownModel,
     VersionNotLoaded,
 )
@@ -51,6 +54,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
+    app.register_error_handler(OutputsTooLarge, _outputs_too_large)
+    app.register_error_handler(InputsRejected, _inputs_rejected)
+    app.register_error_handler(TakesNoFeatures, _takes_no_features)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -126,6 +132,18 @@ def _answer_too_large(error: AnswerTooLarge) -> Response:
     detail = f"has {error.rows:,} rows; send at most {error.largest:,} in one request"
     fault = Fault((_rows_member(),), detail)
     return problem(413, str(error), kind="answer-too-large", faults=[fault])
+
+
+def _outputs_too_large(error: OutputsTooLarge) -> Response:
+    return problem(413, str(error), kind="answer-too-large")
+
+
+def _inputs_rejected(error: InputsRejected) -> Response:
+    return problem(400, str(error), kind="invalid-request")
+
+
+def _takes_no_features(error: TakesNoFeatures) -> Response:
+    return problem(422, str(error), kind="takes-no-features")
 
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:

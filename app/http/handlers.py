@@ -40,9 +40,9 @@ def predict(
 ) -> Answer:
     """Classify the sample in the body.
 
-    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
-    marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions are logged
-    and counted.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
+    `NotJson`, marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions
+    are logged and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
@@ -92,7 +92,9 @@ def predict_batch(
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
-    """Return the largest number of rows that a batch for ``model`` may have."""
+    """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
+    if not model.takes_features:
+        return 0
     return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
 
 

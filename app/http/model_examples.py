@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import orjson
 
-from ..model.errors import NonFiniteOutput
+from ..model.errors import NonFiniteOutput, TakesNoFeatures
 from ..model.features import FLOAT32_OVERFLOW, Feature
 from ..model.model import Model
+from ..model.signature import TensorSpec
 from ..protocols.native.schemas import PREDICTION
 
 _MAX_SHOWN = 100
 """The most classes that are listed, or shown in an example."""
+_EMPTY: Mapping[str, Any] = {"BOOL": False, "BYTES": ""}
+"""By datatype, the value in an example of a tensor; 0 for numbers."""
 _MAX_DESCRIBED = 1000
 """The most features that are described one by one: the document is built for each request."""
 
 
-def features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """Return the schema of one sample; ``features`` is empty if no model is loaded."""
-    if not features:
+def features_schema(model: Model | None) -> dict[str, Any]:
+    """Return the schema of one sample for ``model``; None if none is loaded."""
+    if model is None:
         return {"type": "object", "description": "No model is loaded, so the features are unknown."}
+    if not model.takes_features:
+        return {"type": "object", "description": str(TakesNoFeatures(model.name))}
+    features = model.manifest.features
     if len(features) > _MAX_DESCRIBED:
         return {
             "type": "object",
@@ -84,11 +91,33 @@ def example_prediction(model: Model | None, sample: dict[str, float]) -> dict[st
     return answer
 
 
-def example_request(sample: Mapping[str, float]) -> dict[str, Any]:
-    """Return a request for inference about ``sample``, with one input for each feature."""
+def example_request(model: Model | None, sample: Mapping[str, float]) -> dict[str, Any] | None:
+    """Return a request for inference, with one input for each feature of ``sample``, or for each
+    small tensor of a model without features; None if there is no model, or none so small.
+    """
+    if model is None or (model.takes_features and not sample):
+        return None
+    if not model.takes_features:
+        return _example_tensors(model.signature.inputs)
     inputs = [
         {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
         for name, value in sample.items()
+    ]
+    return {"inputs": inputs}
+
+
+def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+    shapes = [[abs(size) for size in spec.shape] for spec in specs]
+    if sum(map(prod, shapes)) > _MAX_DESCRIBED:
+        return None
+    inputs = [
+        {
+            "name": spec.name,
+            "shape": shape,
+            "datatype": spec.datatype,
+            "data": [_EMPTY.get(spec.datatype, 0)] * prod(shape),
+        }
+        for spec, shape in zip(specs, shapes, strict=True)
     ]
     return {"inputs": inputs}
 
@@ -98,10 +127,13 @@ def describe_model(model: Model | None) -> str:
     if model is None:
         return "No model is loaded."
     manifest = model.manifest
+    serves = f"Serves the model **{model.name}**, version {manifest.version}. "
+    if not model.takes_features:
+        return f"{serves}{manifest.description}\n\n{TakesNoFeatures(model.name)}"
     shown = enumerate(manifest.classes[:_MAX_SHOWN])
     classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
     more = len(manifest.classes) - _MAX_SHOWN
     return (
-        f"Serves the model **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
+        f"{serves}{manifest.description}\n\n"
         f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
     )

@@ -5,16 +5,22 @@ Like `app.http.handlers`, it knows neither Flask's request nor its response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
 from ..model.errors import AnswerTooLarge, BatchTooLarge, Fault
 from ..model.model import Model
 from ..protocols.open_inference.classifier import tensors_of
 from ..protocols.open_inference.errors import InvalidRequest
+from ..protocols.open_inference.graph import graph_of
 from ..protocols.open_inference.request import decode_request
-from ..protocols.open_inference.response import InferenceResponse, encode_response
+from ..protocols.open_inference.response import (
+    InferenceResponse,
+    OutputTensor,
+    encode_response,
+)
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..telemetry import predictions
@@ -38,7 +44,7 @@ def infer(
 
     Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
     `InvalidRequest`, `BatchTooLarge`, `AnswerTooLarge` before the network runs, and
-    `NonFiniteOutput`.
+    `NonFiniteOutput`; for a model without features `InputsRejected` and `OutputsTooLarge`.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context, version)
@@ -51,13 +57,46 @@ def infer(
         raise
 
 
+class _Inference(NamedTuple):
+    """What a request came to: ``spent`` are the seconds of each phase, `DECODE` and `RUN`."""
+
+    id: str | None
+    outputs: Sequence[OutputTensor]
+    rows: int
+    spent: dict[str, float]
+    headers: list[tuple[str, str]]
+
+
 def _infer(
     lantern: Lantern, rollout: Rollout, model: Model, context: RequestContext, body: bytes
 ) -> Answer:
+    ask = _classify if model.takes_features else _run
+    inference = ask(lantern, rollout, model, body, _json_bytes(context))
+    begun = perf_counter()
+    answer, json_bytes = encode_response(
+        InferenceResponse(
+            model.name,
+            model.version,
+            context.request_id if inference.id is None else inference.id,
+            inference.outputs,
+        )
+    )
+    context.rows = inference.rows
+    spent = inference.spent | {ENCODE: perf_counter() - begun}
+    lantern.statistics.succeeded(model, inference.rows, spent)
+    form = [("Content-Type", JSON)]
+    if json_bytes is not None:
+        form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
+    return answer, form + inference.headers
+
+
+def _classify(
+    lantern: Lantern, rollout: Rollout, model: Model, body: bytes, json_bytes: int | None
+) -> _Inference:
+    """Classify the rows of a request, whether they are one tensor or one for each feature."""
     begun = perf_counter()
     tensors = tensors_of(model)
-    specs = model.signature.inputs
-    request = decode_request(body, _json_bytes(context), specs, tensors.max_inputs)
+    request = decode_request(body, json_bytes, model.signature.inputs, tensors.max_inputs)
     tensors.check_outputs(request.outputs)
     rows, limits = tensors.count_rows(request.inputs), lantern.settings.limits
     if rows > limits.max_batch_size:
@@ -68,24 +107,34 @@ def _infer(
     matrix = tensors.read(request.inputs)
     decoded = perf_counter()
     batch = model.predict_batch(matrix)
-    predicted = perf_counter()
-    answer, json_bytes = encode_response(
-        InferenceResponse(
-            model.name,
-            model.version,
-            context.request_id if request.id is None else request.id,
-            tensors.write(request, batch),
-        )
-    )
-    context.rows = rows
+    spent = {DECODE: decoded - begun, RUN: perf_counter() - decoded}
+    outputs = tensors.write(request, batch)
     headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
     offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
-    spent = {DECODE: decoded - begun, RUN: predicted - decoded, ENCODE: perf_counter() - predicted}
-    lantern.statistics.succeeded(model, rows, spent)
-    form = [("Content-Type", JSON)]
-    if json_bytes is not None:
-        form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
-    return answer, form + headers
+    return _Inference(request.id, outputs, rows, spent, headers)
+
+
+def _run(
+    lantern: Lantern, rollout: Rollout, model: Model, body: bytes, json_bytes: int | None
+) -> _Inference:
+    """Run a network on the tensors of a request, which count as one row.
+
+    How large its outputs are is known once it has run: what a caller may have of them is bounded,
+    and what it may send is by the limit of the body.
+    """
+    begun = perf_counter()
+    tensors = graph_of(model)
+    request = decode_request(body, json_bytes, model.signature.inputs, tensors.max_inputs)
+    tensors.check_outputs(request.outputs)
+    inputs = tensors.read(request.inputs)
+    decoded = perf_counter()
+    found = model.run(inputs)
+    seconds = perf_counter() - decoded
+    outputs = tensors.write(request, found, lantern.settings.limits.max_answer_values)
+    predictions.record_run(lantern.metrics, model)
+    if rollout.mode == "canary":
+        lantern.metrics.prediction_timed(model, seconds)
+    return _Inference(request.id, outputs, 1, {DECODE: decoded - begun, RUN: seconds}, [])
 
 
 def _json_bytes(context: RequestContext) -> int | None:

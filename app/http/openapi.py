@@ -127,8 +127,7 @@ def build_document(
     for name, schema in _schemas(route for _, route in described):
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
-        features = each.manifest.features if each else ()
-        spec.components.schema(_features_name(name), component=features_schema(features))
+        spec.components.schema(_features_name(name), component=features_schema(each))
     build = OperationBuilder(model, list(models), limits, routing_header)
     for endpoint, route in described:
         for rule in route.rules:
@@ -211,6 +210,7 @@ class OperationBuilder:
             "json_bytes": _JSON_BYTES,
         }
         self._sample = example_sample(model)
+        self._inference = example_request(model, self._sample)
         self._prediction = example_prediction(model, self._sample)
         self._version_example = {"example": model.version} if model else {}
 
@@ -252,8 +252,8 @@ class OperationBuilder:
         if isinstance(body, str):
             return self._body(body, is_by_name=is_by_name)
         content: dict[str, Any] = {JSON: {"schema": _reference(body)}}
-        if body is INFERENCE_REQUEST and self._sample:
-            content[JSON]["example"] = example_request(self._sample)
+        if body is INFERENCE_REQUEST and self._inference:
+            content[JSON]["example"] = self._inference
         for media_type in description.body_types:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
         return {"required": description.requires_body, "content": content}

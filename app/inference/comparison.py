@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..model.model import Model
+from ..model.tasks import probabilities_of
 from .sample import Matrix
 
 
@@ -54,7 +55,7 @@ def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matr
     order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
     if not len(order) == len(candidate.classes) == len(stable.classes):
         raise Incomparable("the candidate has other classes")
-    answers = candidate.runtime.run(rows)[:, order]
+    answers = probabilities_of(candidate.runtime, rows)[:, order]
     finite = np.isfinite(answers).all(axis=1)
     answers, probabilities = answers[finite], probabilities[finite]
     return ShadowResult(
@@ -80,7 +81,7 @@ def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
 
 def _seconds(model: Model, row: Matrix) -> float:
     started = time.perf_counter()
-    model.runtime.run(row)
+    probabilities_of(model.runtime, row)
     return time.perf_counter() - started
 
 

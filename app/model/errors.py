@@ -119,6 +119,33 @@ class AnswerTooLarge(ModelError):
         )
 
 
+class OutputsTooLarge(ModelError):
+    """Outputs of more values than the service gives, as is known once the network has run."""
+
+    def __init__(self, values: int, limit: int) -> None:
+        super().__init__(
+            f"The outputs have {values:,} values, which exceeds the limit of {limit:,} "
+            "(limits.max_answer_values). Request fewer outputs, or send smaller inputs."
+        )
+
+
+class InputsRejected(ModelError):
+    """Inputs on whose values the network can't be run, as a number beyond a vocabulary."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The model can't be run on these inputs: {reason}.")
+
+
+class TakesNoFeatures(ModelError):
+    """A request for a prediction from features, to a model that has none."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model {model!r} takes tensors and no features. Send them by the Open Inference "
+            f"Protocol: POST /v2/models/{model}/infer."
+        )
+
+
 class NonFiniteOutput(ModelError):
     """The network returned no finite probabilities for the sample, or for some of a batch.
 

@@ -1,6 +1,7 @@
 """The manifest: a bundle's description of itself, read from and written to ``manifest.json``.
 
 It holds facts and checks their form; `bundle` checks the files against it.
+Format 1 is that of classifiers of named numbers; format 2 states the tensors of any network.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -24,15 +25,28 @@ from ..documents.text import NotUtf8, decode
 from .errors import BundleError, listed, shown
 from .features import Feature, Name, Number
 from .file_kind import foreign_kind
+from .golden import Golden
+from .signature import (
+    MAX_TENSORS,
+    OutputSpec,
+    Signature,
+    TensorSpec,
+    classifier_graph,
+)
 
-FORMAT = 1
-"""The format of ``manifest.json`` that this code writes, and the only one it reads."""
+FORMATS = (1, 2)
+"""The formats of ``manifest.json`` that are read."""
+Task = Literal["classification", "tensors"]
+"""What a model is for, and so what its outputs mean; those of ``tensors`` are the caller's."""
 
 FILE_NAME = "manifest.json"
 LARGEST_FILE = 16 << 20
 """The largest manifest, in bytes; ``/model/info`` repeats most of it."""
 LONGEST_NAME = 256
 """The longest name of a feature or class: responses, logs and metrics repeat it."""
+
+_RESERVED = ("steps", "handler")
+"""Members of format 2 that will name code of the owner."""
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """The form of a version: it appears in responses, logs, metrics and names of directories."""
@@ -62,23 +76,48 @@ class FileRecord(Struct, frozen=True):
     size: _Bytes
 
 
-class Golden(Struct, frozen=True):
-    """Inputs with the model's outputs for them when it was packed.
+class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
+    """How far an output may lie from the golden one: ``absolute`` + ``relative`` * its size."""
 
-    ``samples`` is float32 ``(n, features)`` with NaN for null; ``probabilities`` is float32
-    ``(n, classes)``.
-    """
-
-    samples: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+    relative: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    absolute: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class Manifest(Struct, frozen=True):
-    """Everything that a bundle says about one version of a model, as in its file.
+    """Everything that a bundle says about one version of a model.
 
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
-    training metrics; ``golden`` is None only for a bare checkpoint.
+    training metrics. ``golden`` is None for a bare checkpoint, and where ``golden_file``
+    names the file of the bundle that has it. ``inputs`` and ``outputs`` are those of the network;
+    they follow from ``features`` and ``classes`` where there are such.
     """
+
+    name: str
+    version: str
+    features: tuple[Feature, ...] = ()
+    classes: tuple[str, ...] = ()
+    description: str = ""
+    created_at: str | None = None
+    preprocessing: tuple[Mapping[str, Any], ...] = ()
+    training: Mapping[str, Any] = {}
+    golden: Golden | None = None
+    files: Mapping[str, FileRecord] = {}
+    task: Task = "classification"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    tolerances: Mapping[str, Tolerance] = {}
+    golden_file: str = ""
+
+    @property
+    def signature(self) -> Signature:
+        """The tensors of the network."""
+        if self.task == "classification":
+            return classifier_graph(len(self.features), len(self.classes))
+        return Signature(self.inputs, self.outputs)
+
+
+class _ClassifierDocument(Struct):
+    """Format 1, but for its golden samples. Members that are not known are ignored."""
 
     name: Name
     version: Version
@@ -88,8 +127,32 @@ class Manifest(Struct, frozen=True):
     created_at: str | None = None
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    golden: Golden | None = None
     files: Mapping[_FileName, FileRecord] = {}
+
+
+_Tensors = Meta(max_length=MAX_TENSORS, description=f"an array of at most {MAX_TENSORS} tensors")
+_SomeTensors = Meta(
+    min_length=1,
+    max_length=MAX_TENSORS,
+    description=f"an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and shape",
+)
+
+
+class _TensorsDocument(Struct, forbid_unknown_fields=True):
+    """Format 2 of the task ``tensors``."""
+
+    format: Literal[2]
+    name: Name
+    version: Version
+    task: Literal["tensors"]
+    inputs: Annotated[tuple[TensorSpec, ...], _Tensors]
+    outputs: Annotated[tuple[OutputSpec, ...], _SomeTensors]
+    golden: _FileName
+    files: Mapping[_FileName, FileRecord]
+    tolerances: Mapping[str, Tolerance] = {}
+    description: str = ""
+    created_at: str | None = None
+    training: Mapping[str, Any] = {}
 
 
 class _Named(Struct):
@@ -159,7 +222,19 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:
     """Return ``manifest`` as the JSON object in its file."""
-    return {"format": FORMAT, **msgspec.to_builtins(manifest, enc_hook=_matrix_document)}
+    if manifest.task == "tensors":
+        members = (field.name for field in msgspec.structs.fields(_TensorsDocument))
+        found = {name: getattr(manifest, name) for name in members if hasattr(manifest, name)}
+        built = msgspec.to_builtins(found | {"golden": manifest.golden_file})
+        return {"format": 2, **built}
+    members = (field.name for field in msgspec.structs.fields(_ClassifierDocument))
+    built = msgspec.to_builtins({name: getattr(manifest, name) for name in members})
+    golden = manifest.golden and {
+        "samples": _matrix_document(manifest.golden.samples),
+        "probabilities": _matrix_document(manifest.golden.probabilities),
+    }
+    files = built.pop("files")
+    return {"format": 1, **built, "golden": golden, "files": files}
 
 
 def _matrix_document(matrix: NDArray[np.float32]) -> list[list[float | None]]:
@@ -169,19 +244,51 @@ def _matrix_document(matrix: NDArray[np.float32]) -> list[list[float | None]]:
 def _parse(document: Any) -> Manifest:
     root = _without_nulls(read_as(dict[str, Any], document))
     written = root.get("format")
-    if type(written) is not int or written != FORMAT:
+    if type(written) is not int or written not in FORMATS:
         raise BundleError(
-            f"format must be {FORMAT} (it is {shown(written)}); pack the bundle again."
+            f"format must be {' or '.join(map(str, FORMATS))} (it is {shown(written)}); pack the "
+            "bundle again."
         )
-    manifest = read_as(Manifest, {**root, "golden": None})
-    check_names("features", [feature.name for feature in manifest.features])
-    check_names("classes", manifest.classes)
-    for index, feature in enumerate(manifest.features):
+    return _parse_tensors(root) if written == 2 else _parse_classifier(root)
+
+
+def _parse_classifier(root: dict[str, Any]) -> Manifest:
+    read = read_as(_ClassifierDocument, root)
+    check_names("features", [feature.name for feature in read.features])
+    check_names("classes", read.classes)
+    for index, feature in enumerate(read.features):
         if not feature.has_range:
             raise BundleError(f"features[{index}].minimum must be at most the maximum.")
     rows = read_as(_GoldenRows, root.get("golden"), ("golden",))
-    golden = _golden(rows, len(manifest.features), len(manifest.classes))
-    return msgspec.structs.replace(manifest, golden=golden)
+    golden = _golden(rows, len(read.features), len(read.classes))
+    return Manifest(**msgspec.structs.asdict(read), golden=golden)
+
+
+def _parse_tensors(root: dict[str, Any]) -> Manifest:
+    for member in _RESERVED:
+        if member in root:
+            raise BundleError(
+                f"{member} is reserved for a later version, and not served by this one."
+            )
+    read = read_as(_TensorsDocument, root)
+    check_names("inputs", [spec.name for spec in read.inputs])
+    check_names("outputs", [spec.name for spec in read.outputs])
+    outputs = {spec.name: spec for spec in read.outputs}
+    unknown = next((name for name in read.tolerances if name not in outputs), None)
+    if unknown is not None:
+        raise BundleError(f"tolerances has {shown(unknown)}, which is not one of the outputs.")
+    misplaced = next((spec for spec in read.outputs if spec.role == "probabilities"), None)
+    if misplaced is not None:
+        raise BundleError(
+            f"outputs: the role of {shown(misplaced.name)} must be 'tensor' or 'state' where the "
+            "task is 'tensors'."
+        )
+    if read.golden not in read.files:
+        raise BundleError(f"golden names {shown(read.golden)}, which files doesn't list.")
+    members = msgspec.structs.asdict(read)
+    golden_file = members.pop("golden")
+    del members["format"]
+    return Manifest(**members, golden_file=golden_file)
 
 
 def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +316,7 @@ def _golden(rows: _GoldenRows, features: int, classes: int) -> Golden:
         )
     if np.isnan(probabilities).any():
         raise BundleError("golden.probabilities must be an array of numbers without null.")
-    return Golden(samples, probabilities)
+    return Golden.of_classifier(samples, probabilities)
 
 
 def _matrix(rows: list[list[float | None]], width: int, place: str) -> NDArray[np.float32]:
@@ -220,7 +327,9 @@ def _matrix(rows: list[list[float | None]], width: int, place: str) -> NDArray[n
 
 
 def check_names(place: str, names: Sequence[str]) -> None:
-    """Raise `BundleError` for names of features or classes that are too long or not unique."""
+    """Raise `BundleError` for names of features, classes or tensors that are too long, or not
+    unique.
+    """
     for index, name in enumerate(names):
         if len(name) > LONGEST_NAME:
             raise BundleError(

@@ -17,17 +17,12 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .cache import AnswerCache
-from .errors import MAX_FAULTS, BundleError, NonFiniteOutput
+from .errors import MAX_FAULTS, InputsRejected, NonFiniteOutput, first_line
 from .features import FeatureEncoder
 from .isolation import DEFAULT_LIMITS
-from .manifest import Golden
 from .runtime import Runtime
-from .signature import classifier_signature
-
-GOLDEN_TOLERANCE = 1e-5
-"""The largest absolute difference allowed from a packed probability."""
-DEVICE_GOLDEN_TOLERANCE = 1e-4
-"""The same on a device other than the CPU, which sums in another order."""
+from .signature import FEATURES, PROBABILITIES, Tensors
+from .tasks import Classification, probabilities_of, task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +75,11 @@ class BatchPrediction:
 
 
 class Model:
-    """One version of a classifier, loaded into a runtime.
+    """One version of a model, loaded into a runtime.
 
-    ``cache`` stores the answers of `predict`, unless ``cache_size`` is 0. ``check_seconds`` limits
-    the self-test.
+    ``task`` says what its outputs mean. One without features has no rows to `predict`: it takes
+    tensors, and `run` answers them. ``cache`` stores the answers of `predict`, unless
+    ``cache_size`` is 0. ``check_seconds`` limits the self-test.
     """
 
     def __init__(
@@ -105,8 +101,25 @@ class Model:
         self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
         self.classes = bundle.manifest.classes
-        self.signature = classifier_signature(self.encoder.width, len(self.classes))
-        self.cache = AnswerCache(cache_size) if cache_size else None
+        self.task = task_of(bundle.manifest)
+        self.signature = self.task.signature
+        self.cache = AnswerCache(cache_size) if cache_size and self.takes_features else None
+        self._bundle = bundle
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether the model takes named numbers, and not only the tensors of its network."""
+        return bool(self.encoder.names)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the network's outputs for ``inputs``, which are as the signature says.
+
+        Raises `InputsRejected` where the network can't be run on their values.
+        """
+        try:
+            return self.runtime.run(inputs)
+        except Exception as error:  # ONNX Runtime's have no public base
+            raise InputsRejected(first_line(error)) from error
 
     def predict(self, row: NDArray[np.float32]) -> Prediction:
         """Classify one row: raw features, float32, shape ``(1, width)``, NaN for null.
@@ -130,7 +143,7 @@ class Model:
         )
 
     def _run_one(self, row: NDArray[np.float32]) -> tuple[float, ...]:
-        probabilities = tuple(self.runtime.run(row)[0].tolist())
+        probabilities = tuple(self.runtime.run({FEATURES: row})[PROBABILITIES][0].tolist())
         if not math.isfinite(sum(probabilities)):  # any NaN makes the sum NaN
             raise NonFiniteOutput
         return probabilities
@@ -141,7 +154,7 @@ class Model:
         Raises `NonFiniteOutput` with the first rows on which the network overflows.
         """
         if len(matrix):
-            probabilities = self.runtime.run(matrix)
+            probabilities = probabilities_of(self.runtime, matrix)
         else:  # not every exported graph accepts an empty batch
             probabilities = np.empty((0, len(self.classes)), dtype=np.float32)
         finite = np.isfinite(probabilities).all(axis=1)
@@ -156,27 +169,22 @@ class Model:
         )
 
     def self_test(self) -> None:
-        """Predict the golden samples, one by one and together: warm-up and self-test in one.
+        """Run the golden data: warm-up and self-test in one.
 
         A bare checkpoint has none; it must return probabilities for a row of zeros. Raises
         `BundleError` if an answer differs from what was packed, or takes too long.
         """
         with self.runtime.time_limit(self._check_seconds):
-            self._test()
-
-    def _test(self) -> None:
-        golden = self.manifest.golden or self._without_golden()
-        allowed = GOLDEN_TOLERANCE if self.runtime.device == "cpu" else DEVICE_GOLDEN_TOLERANCE
-        batch = self._answers(golden.samples)
-        single = np.concatenate([self._answers(row[np.newaxis]) for row in golden.samples])
-        for answers in (batch, single):
-            error = float(np.abs(answers - golden.probabilities).max())
-            if not error <= allowed:
-                raise BundleError(
-                    f"The answers to the golden samples differ from those when the model was "
-                    f"packed (by up to {error:.2g}; {allowed:g} is allowed), so this model can't "
-                    "be served."
-                )
+            golden = self._bundle.read_golden()
+            if golden is None:
+                assert isinstance(self.task, Classification)  # all others have some
+                zeros = np.zeros((1, self.encoder.width), dtype=np.float32)
+                self.task.check_probabilities(probabilities_of(self.runtime, zeros), 1)
+                return
+            alone, together = self.task.runs_of(golden)
+            for each in [together, *alone] if together else alone:
+                answers = self.runtime.run(each.inputs)
+                self.task.check_answer(answers, each, self.runtime.device)
 
     def info(self) -> dict[str, Any]:
         """Describe the model: its features, its classes, and how it was loaded."""
@@ -187,6 +195,9 @@ class Model:
             "description": manifest.description,
             "created_at": manifest.created_at,
             "model_loaded": True,
+            "task": self.task.name,
+            "inputs": self.signature.inputs,
+            "outputs": self.signature.outputs,
             "num_features": self.encoder.width,
             "feature_names": list(self.encoder.names),
             "features": list(manifest.features),
@@ -198,24 +209,3 @@ class Model:
             "checksum": f"sha256:{self.checksum}",
             "loaded_at": self.loaded_at,
         }
-
-    def _without_golden(self) -> Golden:
-        zeros = np.zeros((1, self.encoder.width), dtype=np.float32)
-        return Golden(zeros, self._answers(zeros))
-
-    def _answers(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network on ``matrix`` and check that its outputs are probabilities."""
-        answers = self.runtime.run(matrix)
-        wanted = (len(matrix), len(self.classes))
-        if answers.shape != wanted:
-            raise BundleError(
-                f"The network returns outputs of shape {answers.shape} for {wanted[0]} rows, not "
-                f"{wanted}: the manifest names {wanted[1]} classes."
-            )
-        # Written so that NaN fails too.
-        if not (answers >= 0).all() or not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
-            raise BundleError(
-                "The network's outputs are not probabilities: they must be finite, not negative, "
-                "and sum to 1 (is softmax in the graph?)."
-            )
-        return answers

@@ -1,4 +1,5 @@
-"""Runtimes: what executes a network. Both take and return the same matrices.
+"""Runtimes: what executes a network. Each takes arrays by the names of the network's inputs, and
+returns arrays by those of its outputs.
 
 A runtime imports its library when it is created, so a process only pays for the one it uses.
 Threads are bounded here: a worker is one of several on its machine.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..version import FOR_TORCH
-from .errors import BundleError, first_line
+from .errors import BundleError, first_line, listed, shown
+from .signature import FEATURES, PROBABILITIES, Signature, Tensors, TensorSpec
 
 if TYPE_CHECKING:
     from .network import Network
@@ -37,8 +39,8 @@ class Runtime(Protocol):
     name: str
     device: str
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probabilities ``(n, classes)`` of features ``(n, width)``, both float32."""
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the outputs of the network for all its ``inputs``."""
         ...
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
@@ -50,7 +52,7 @@ class Runtime(Protocol):
 
 
 class TorchRuntime:
-    """Runs a network in PyTorch, in inference mode, on ``device``: "cpu", "cuda" or "cuda:N".
+    """Runs a classifier in PyTorch, in inference mode, on ``device``: "cpu", "cuda" or "cuda:N".
 
     The network is moved there once, here: create it after the fork, which CUDA doesn't survive.
     Matrix products are computed in float32, not in TF32, so that a GPU answers as a CPU does.
@@ -69,32 +71,45 @@ class TorchRuntime:
         self._network = network if device == "cpu" else _moved(network, device)
         self.device = device
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        torch = self._torch
+    def run(self, inputs: Tensors) -> Tensors:
+        torch, matrix = self._torch, inputs[FEATURES]
         if not matrix.flags.writeable:  # a view of a body, say; torch has no tensor of that kind
             matrix = matrix.copy()
         with torch.inference_mode():
             logits = self._network(torch.from_numpy(matrix).to(self.device))
             probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
-        return probabilities
+        return {PROBABILITIES: probabilities}
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
         """Return a context without a limit: our own network has no loop."""
         return nullcontext()
 
 
+DATATYPES = {
+    "tensor(bool)": "BOOL",
+    **{f"tensor(uint{bits})": f"UINT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"tensor(int{bits})": f"INT{bits}" for bits in (8, 16, 32, 64)},
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+"""By what ONNX Runtime calls them."""
+_MATRIX_TYPES = {"FP32": "float32", "FP64": "float64"}
+
+
 class OnnxRuntime:
     """Runs an ONNX graph, softmax included, in ONNX Runtime on the CPU.
 
-    The graph takes one float32 matrix ``(rows, width)`` and returns one ``(rows, classes)``. It is
-    read from ``path`` alone, weights included: a file beside it, which is not verified, is never
-    read. Raises `BundleError` for any other graph.
+    Its tensors must be those of ``signature``, by name; one input and one output may have names of
+    their own. It is read from ``path`` whole, weights and all: a file beside it, which nobody
+    verified, is not. Raises `BundleError` for any other graph.
     """
 
     name = "onnx"
     device = "cpu"
 
-    def __init__(self, path: Path, threads: int, *, width: int, classes: int) -> None:
+    def __init__(self, path: Path, threads: int, signature: Signature) -> None:
         try:
             session = open_session(path.read_bytes(), threads)
         except Exception as error:  # a pybind exception with no public base
@@ -102,29 +117,25 @@ class OnnxRuntime:
                 f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
             ) from error
         inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
+        is_pair = len(signature.inputs) == len(signature.outputs) == 1
+        if is_pair and not len(inputs) == len(outputs) == 1:
             raise BundleError(
                 f"{path} must have one input and one output; it has {len(inputs)} and "
                 f"{len(outputs)}."
             )
-        for role, tensor, columns in (("input", inputs[0], width), ("output", outputs[0], classes)):
-            rows, *rest = tensor.shape or [None]
-            fits = len(rest) == 1 and (rest[0] == columns or not isinstance(rest[0], int))
-            if tensor.type != "tensor(float)" or not fits or isinstance(rows, int):
-                raise BundleError(
-                    f"{path}: the {role} must be float32 of any number of rows and {columns} "
-                    f"columns; it is {tensor.type} of shape {tensor.shape}."
-                )
         self._session: Any = session
         self._options: Any = None
-        self._input = inputs[0].name
-        self._outputs = [outputs[0].name]
+        bound = _bind(path, "input", signature.inputs, inputs)
+        # Most graphs have our names, and then nothing is made for each prediction.
+        self._renamed = bound if any(ours != its for ours, its in bound.items()) else {}
+        bound = _bind(path, "output", signature.outputs, outputs)
+        self._outputs, self._graph_outputs = [*bound], [*bound.values()]
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = self._session.run(
-            self._outputs, {self._input: matrix}, self._options
-        )[0]
-        return probabilities
+    def run(self, inputs: Tensors) -> Tensors:
+        if self._renamed:
+            inputs = {named: inputs[name] for name, named in self._renamed.items()}
+        found = self._session.run(self._graph_outputs, inputs, self._options)
+        return dict(zip(self._outputs, found, strict=True))
 
     @contextmanager
     def time_limit(self, seconds: float) -> Iterator[None]:
@@ -152,6 +163,49 @@ class OnnxRuntime:
         finally:
             timer.cancel()
             self._options = before
+
+
+def _bind(
+    path: Path, role: str, specs: Sequence[TensorSpec], tensors: Sequence[Any]
+) -> dict[str, str]:
+    """Return what the graph calls the tensors of ``specs``, by their names.
+
+    Raises `BundleError` where the graph's ``tensors`` are others.
+    """
+    by_name = {tensor.name: tensor for tensor in tensors}
+    names = [spec.name for spec in specs]
+    if by_name.keys() != set(names):
+        if not len(specs) == len(tensors) == 1:
+            raise BundleError(
+                f"{path} has the {role}s {listed(by_name)}, and the manifest says {listed(names)}."
+            )
+        by_name = {names[0]: tensors[0]}
+    for spec in specs:
+        tensor = by_name[spec.name]
+        if DATATYPES.get(tensor.type) != spec.datatype or not _fits(spec, tensor.shape):
+            called = "" if len(specs) == 1 else f" {shown(spec.name)}"
+            raise BundleError(
+                f"{path}: the {role}{called} must be {_described(spec)}; it is {tensor.type} of "
+                f"shape {tensor.shape}."
+            )
+    return {name: by_name[name].name for name in names}
+
+
+def _fits(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
+    """Return True if ``shape`` of a graph, whose varying dimensions are no numbers, is the spec's.
+
+    What varies in the graph may be one number for us; what varies for us must vary in the graph.
+    """
+    return len(shape) == len(spec.shape) and all(
+        not isinstance(size, int) or size == wanted
+        for wanted, size in zip(spec.shape, shape, strict=True)
+    )
+
+
+def _described(spec: TensorSpec) -> str:
+    if len(spec.shape) == 2 and spec.shape[0] == -1 and spec.datatype in _MATRIX_TYPES:
+        return f"{_MATRIX_TYPES[spec.datatype]} of any number of rows and {spec.shape[1]} columns"
+    return f"{spec.datatype} of shape {list(spec.shape)}"
 
 
 def open_session(content: bytes, threads: int) -> Any:

@@ -1,42 +1,101 @@
 """A model's signature: its inputs and outputs as typed tensors.
 
 Datatypes have the names of the Open Inference Protocol (FP32, INT64, BOOL, BYTES, ...); a dimension
-of -1 varies.
+of -1 varies. An array of BYTES holds strings, as `str`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+"""Arrays by the names of the inputs, or outputs, that they are."""
 
 FEATURES = "features"
 """The input of a model of named numbers: a row for each sample, a column for each feature."""
 PROBABILITIES, PREDICTION, LABEL = "probabilities", "prediction", "label"
 """The outputs of a classifier: for each class, and the index and name of the most probable one."""
 
+MAX_RANK = 32
+"""Dimensions of a tensor at most."""
+MAX_TENSORS = 1000
+"""Inputs, or outputs, of a model at most."""
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    **{f"UINT{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    "BYTES": np.dtype(np.object_),
+}
+"""The datatypes that a runtime executes, with those of the arrays that hold their values."""
+
+_Datatype = Annotated[
+    str,
+    Meta(pattern=rf"\A(?:{'|'.join(DTYPES)})\Z", description=f"one of {', '.join(DTYPES)}"),
+]
+_TensorName = Annotated[
+    str, Meta(min_length=1, max_length=256, description="a string of 1 to 256 characters")
+]
+_Dimension = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+_Shape = Annotated[
+    tuple[_Dimension, ...],
+    Meta(max_length=MAX_RANK, description=f"an array of at most {MAX_RANK} integers, -1 for any"),
+]
+
+
+class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """The name, datatype and shape of a tensor."""
 
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
+    name: _TensorName
+    datatype: _Datatype
+    shape: _Shape
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Return True if an array of ``shape`` is one of this tensor."""
+        return len(shape) == len(self.shape) and all(
+            wanted in (-1, size) for wanted, size in zip(self.shape, shape, strict=True)
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class OutputSpec(TensorSpec, frozen=True, forbid_unknown_fields=True):
+    """An output, and what it means: a tensor of its own, or a ``state`` to send with the next
+    request.
+    """
+
+    role: Literal["tensor", "state", "probabilities"] = "tensor"
+
+
+class Signature(Struct, frozen=True):
     """The tensors that a model takes, and those that it returns."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
-def classifier_signature(features: int, classes: int) -> Signature:
-    """Return the signature of a classifier of as many named numbers and classes."""
+def classifier_graph(features: int, classes: int) -> Signature:
+    """Return the signature of the network of a classifier: named numbers to probabilities."""
     return Signature(
         inputs=(TensorSpec(FEATURES, "FP32", (-1, features)),),
+        outputs=(OutputSpec(PROBABILITIES, "FP32", (-1, classes), "probabilities"),),
+    )
+
+
+def classifier_signature(features: int, classes: int) -> Signature:
+    """Return the signature of a classifier of as many named numbers and classes: that of its
+    network, and the most probable class.
+    """
+    network = classifier_graph(features, classes)
+    return Signature(
+        inputs=network.inputs,
         outputs=(
-            TensorSpec(PROBABILITIES, "FP32", (-1, classes)),
+            *network.outputs,
             TensorSpec(PREDICTION, "INT64", (-1,)),
             TensorSpec(LABEL, "BYTES", (-1,)),
         ),

@@ -13,6 +13,7 @@ import numpy as np
 from ..model.errors import BundleError, first_line
 from ..model.features import Feature
 from ..model.runtime import OnnxRuntime, Runtime
+from ..model.tasks import probabilities_of
 from .network import PARITY_TOLERANCE
 from .samples import Samples
 from .source import DYNAMIC_BATCH, Answers, Matrix, Outputs, Source
@@ -86,7 +87,7 @@ def check_nulls(
     for columns in [*each, nullable] if nullable else []:
         matrix = samples.matrix.copy()
         matrix[:, columns] = np.nan
-        if not np.isfinite(runtime.run(matrix)).all():
+        if not np.isfinite(probabilities_of(runtime, matrix)).all():
             which = " and ".join(repr(features[index].name) for index in columns[:3])
             raise BundleError(
                 f"{path} returns no finite probabilities if {which} is null (NaN). Set its median "
@@ -132,7 +133,7 @@ def check_parity(
 
 def _run(runtime: OnnxRuntime, matrix: Matrix, source: Source) -> Answers:
     try:
-        return runtime.run(matrix)
+        return probabilities_of(runtime, matrix)
     except Exception as error:  # a pybind exception with no public base
         raise BundleError(
             f"{source.path} can't be run with {len(matrix)} rows: {first_line(error)}."

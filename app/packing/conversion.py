@@ -16,8 +16,11 @@ from msgspec.structs import replace
 from ..model import bundle as bundles
 from ..model.errors import BundleError
 from ..model.features import Feature
-from ..model.manifest import Golden, Manifest
+from ..model.golden import Golden
+from ..model.manifest import Manifest
 from ..model.runtime import OnnxRuntime, TorchRuntime
+from ..model.signature import classifier_graph
+from ..model.tasks import probabilities_of
 from .bundle_writer import write_bundle
 from .checks import (
     about_precision,
@@ -116,7 +119,7 @@ def _pack_checkpoint(
     network = build_network(checkpoint)
     tried, golden = rows.spread(_TRIED_ROWS), rows.spread()
     runtime = TorchRuntime(network, torch.get_num_threads())
-    check_finite(runtime.run(tried.matrix), tried, path)
+    check_finite(probabilities_of(runtime, tried.matrix), tried, path)
     check_nulls(runtime, manifest.features, golden, path)
     pack(
         network,
@@ -164,10 +167,10 @@ def _pack_graph(
         check_rows_alone(runtime, source, golden)
         check_parity(runtime, source, tries, stand_in, softmax=softmax)
         check_nulls(runtime, manifest.features, golden, path)
-        answers = runtime.run(golden.matrix)
+        answers = probabilities_of(runtime, golden.matrix)
     complete = replace(
         manifest,
-        golden=Golden(golden.matrix, answers),
+        golden=Golden.of_classifier(golden.matrix, answers),
         preprocessing=({"step": "impute", "median": dict(medians)},) if medians else (),
     )
 
@@ -185,7 +188,7 @@ def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matr
 def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRuntime:
     """Return the runtime with which a worker would serve the graph in ``file``."""
     try:
-        return OnnxRuntime(file, threads=1, width=width, classes=classes)
+        return OnnxRuntime(file, 1, classifier_graph(width, classes))
     except BundleError as error:
         why = str(error).replace(str(file), f"{source.path}, as it would be served,")
         raise BundleError(f"{why}{about_rows(source)}{about_precision(source)}") from error

@@ -8,6 +8,7 @@ bounded in memory and time; this module takes care of the bundle's place.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
+from .examples import SUFFIXES as EXAMPLE_SUFFIXES
 from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX, Outputs
 
 _OTHER_SUFFIXES = {".mar": TORCHSERVE, ".safetensors": SAFETENSORS}
@@ -35,14 +37,60 @@ def pack_file(
     replace: bool = False,
     limits: ProcessLimits = DEFAULT_LIMITS,
 ) -> Manifest:
-    """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in the file ``source``.
+    """Write the bundle ``out`` (``models/NAME/VERSION``) from the classifier in ``source``.
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
     each feature. An existing bundle is kept unless ``replace``. ``limits`` are those of the child
     process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
     """
-    name, version = _place(out, description)
+    name, _ = _place(out)
+    if description.name not in ("", name):
+        raise BundleError(
+            f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
+            "use one name, or leave it out of the file."
+        )
+    arguments = (description, samples, outputs)
+    return _pack(source, out, _make, arguments, replace=replace, limits=limits)
+
+
+def pack_tensors(
+    source: Path,
+    out: Path,
+    *,
+    example: Path,
+    replace: bool = False,
+    limits: ProcessLimits = DEFAULT_LIMITS,
+) -> Manifest:
+    """Write the bundle ``out`` of the graph in ``source`` with the tensors that it has.
+
+    ``example`` is a ``.npz`` or ``.json`` with an array for each input. The rest is as `pack_file`
+    has it.
+    """
+    if example.suffix not in EXAMPLE_SUFFIXES:
+        raise BundleError(
+            f"{example} must be a .npz or a .json with an array for each input of the model, by "
+            "its name: that is what samples are where the task is 'tensors'."
+        )
+    if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX):
+        raise BundleError(
+            f"{source} must be an .onnx where the task is 'tensors': export the model by "
+            'torch.onnx.export(model, (example, ...), "model.onnx", dynamo=True).'
+        )
+    return _pack(source, out, _make_tensors, (example,), replace=replace, limits=limits)
+
+
+def _pack(
+    source: Path,
+    out: Path,
+    make: Callable[..., None],
+    arguments: tuple[object, ...],
+    *,
+    replace: bool,
+    limits: ProcessLimits,
+) -> Manifest:
+    """Have ``make`` write a bundle in a process of its own, and move it to ``out``."""
+    name, version = _place(out)
     check_replaceable(out)
     if not replace and out.is_dir() and any(out.iterdir()):
         raise BundleError(
@@ -62,8 +110,8 @@ def pack_file(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             made = Path(scratch, name, version)
-            arguments = (source, made, description, samples, outputs)
-            isolation.run(_make, *arguments, path=source, limits=limits.for_packing())
+            child_limits = limits.for_packing()
+            isolation.run(make, source, made, *arguments, path=source, limits=child_limits)
             manifest = read_manifest(made / manifests.FILE_NAME)
             place_bundle(made, out, replaces=replace)
     except OSError as error:
@@ -91,7 +139,17 @@ def _make(
         raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
 
 
-def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
+def _make_tensors(source: Path, out: Path, example: Path) -> None:
+    """Pack a graph as it is, in the process that may do what the file has it do."""
+    from .tensors import make_tensor_bundle
+
+    try:
+        make_tensor_bundle(source, out, example)
+    except OSError as error:
+        raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
+
+
+def _place(out: Path) -> tuple[str, str]:
     """Return the name and the version in the path of a bundle."""
     name, version = out.absolute().parts[-2:] if len(out.absolute().parts) > 2 else ("", "")
     for what, text in (("name", name), ("version", version)):
@@ -100,11 +158,6 @@ def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
                 f"{out} must end in the name of the model and its version, as in models/churn/1; "
                 f"a {what} must be {VERSION_FORM}."
             )
-    if description.name not in ("", name):
-        raise BundleError(
-            f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
-            "use one name, or leave it out of the file."
-        )
     return name, version
 
 

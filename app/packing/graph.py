@@ -40,6 +40,23 @@ def read_graph(path: Path) -> Source:
     Weights in files beside it are read, too. If only one output is a matrix of floats, others, such
     as a predicted class beside the probabilities, are dropped. Raises `BundleError`.
     """
+    model = load_graph(path)
+    given = _input(model, path)
+    output = _output(model, path)
+    rows, width = (_size(dim) for dim in given.type.tensor_type.shape.dim)
+    dtype = _DTYPES[given.type.tensor_type.elem_type]
+    session = _session(model, path)
+
+    def run(matrix: Matrix) -> Answers:
+        answers: Answers = session.run([output.name], {given.name: matrix.astype(dtype)})[0]
+        return answers
+
+    ask = asking(run, path, width=width, rows=rows or _ROWS)
+    return Source(path, model, ask, rows, dtype is np.float64)
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Return the graph in ``path``, with the weights in files beside it. Raises `BundleError`."""
     if not path.is_file():
         raise BundleError(f"{path} does not exist, or is not a regular file.")
     try:
@@ -55,18 +72,7 @@ def read_graph(path: Path) -> Source:
     _refuse_random(model, path)
     if not model.graph.node:
         raise BundleError(f"{path} can't be read as ONNX: there is no graph in it.")
-    given = _input(model, path)
-    output = _output(model, path)
-    rows, width = (_size(dim) for dim in given.type.tensor_type.shape.dim)
-    dtype = _DTYPES[given.type.tensor_type.elem_type]
-    session = _session(model, path)
-
-    def run(matrix: Matrix) -> Answers:
-        answers: Answers = session.run([output.name], {given.name: matrix.astype(dtype)})[0]
-        return answers
-
-    ask = asking(run, path, width=width, rows=rows or _ROWS)
-    return Source(path, model, ask, rows, dtype is np.float64)
+    return model
 
 
 def served_graph(
@@ -90,9 +96,9 @@ def served_graph(
     graph.node.extend(nodes)
     graph.input.append(_matrix_info(features, width))
     graph.output.append(_matrix_info(probabilities, classes))
-    _remove_traces(model)
+    remove_traces(model)
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    return _serialised(model, source.path)
+    return serialised(model, source.path)
 
 
 def _in_front(
@@ -180,7 +186,7 @@ def _refuse_random(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _remove_traces(model: onnx.ModelProto) -> None:
+def remove_traces(model: onnx.ModelProto) -> None:
     """Remove what exporters add for people: stack traces, with the paths of their machine."""
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
     for part in (model, *_graphs(model.graph), *model.functions, *nodes):
@@ -252,7 +258,7 @@ def _matrix_info(name: str, columns: int) -> onnx.ValueInfoProto:
 
 def _session(model: onnx.ModelProto, path: Path) -> Any:
     """Return a session of ONNX Runtime for the original."""
-    content = _serialised(model, path)
+    content = serialised(model, path)
     try:
         return open_session(content, threads=1)
     except Exception as error:  # a pybind exception with no public base
@@ -261,7 +267,8 @@ def _session(model: onnx.ModelProto, path: Path) -> Any:
         ) from error
 
 
-def _serialised(model: onnx.ModelProto, path: Path) -> bytes:
+def serialised(model: onnx.ModelProto, path: Path) -> bytes:
+    """Return the bytes of a graph, weights and all. Raises `BundleError`."""
     try:
         content: bytes = model.SerializeToString()
     except Exception as error:  # protobuf's own class; it is limited to 2 GiB

@@ -22,9 +22,12 @@ from numpy.typing import NDArray
 from ..model import bundle as bundles
 from ..model.errors import BundleError
 from ..model.features import Feature
-from ..model.manifest import Golden, Manifest
+from ..model.golden import Golden
+from ..model.manifest import Manifest
 from ..model.network import Network, Preprocessing, Probabilities, save_checkpoint
 from ..model.runtime import OnnxRuntime, TorchRuntime
+from ..model.signature import classifier_graph
+from ..model.tasks import probabilities_of
 from .bundle_writer import check_replaceable, require_packages, write_bundle
 
 PARITY_TOLERANCE = 1e-5
@@ -57,7 +60,8 @@ def pack(
     check_replaceable(out)
     network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's is not changed
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
-    golden = Golden(golden_samples, torch_runtime.run(golden_samples))
+    probabilities = probabilities_of(torch_runtime, golden_samples)
+    golden = Golden.of_classifier(golden_samples, probabilities)
     manifest = Manifest(
         name=name,
         version=version,
@@ -137,9 +141,9 @@ def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float3
 
     Raises `BundleError` if it exceeds ``PARITY_TOLERANCE``, or is not a number.
     """
-    expected = reference.run(samples)
-    width, classes = samples.shape[1], expected.shape[1]
-    answers = OnnxRuntime(path, threads=1, width=width, classes=classes).run(samples)
+    expected = probabilities_of(reference, samples)
+    signature = classifier_graph(samples.shape[1], expected.shape[1])
+    answers = probabilities_of(OnnxRuntime(path, 1, signature), samples)
     # A network without preprocessing may overflow on extremes: then both must.
     both_overflow = np.isnan(answers) & np.isnan(expected)
     error = float(np.where(both_overflow, 0.0, np.abs(answers - expected)).max())

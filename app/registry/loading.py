@@ -15,6 +15,7 @@ from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.model import Model
 from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+from ..model.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
             f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
             "request. Raise the limit."
         )
-    if source.batch_rows:
+    if source.batch_rows and task_of(bundle.manifest).has_rows:
         runtime = BatchingRuntime(runtime, source.batch_rows)
     model = Model(
         bundle,
@@ -137,13 +138,18 @@ def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "
     Raises `BundleError` if the network can't be read, or doesn't match the manifest.
     """
     manifest = bundle.manifest
-    width, classes = len(manifest.features), len(manifest.classes)
     if name == "onnx" and bundle.onnx is not None:
-        return OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
+        return OnnxRuntime(bundle.onnx, threads, manifest.signature)
+    if manifest.task != "classification":
+        raise BundleError(
+            f"The task is {manifest.task!r}, and torch runs checkpoints of Lantern's own network, "
+            "which classify; set model.runtime to 'auto' or 'onnx'."
+        )
     assert bundle.checkpoint is not None  # choose_runtime checked it
     from ..model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)
+    width, classes = len(manifest.features), len(manifest.classes)
     told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
     if told != (width, classes, manifest.version):
         raise BundleError(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest as manifests
+from ..model.compat import shadow_obstacle
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
@@ -204,9 +205,11 @@ class Repository:
             if after == before:
                 raise NothingToChange(f"Version {version} is already the {mode}.")
             releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
-            reasons = self._obstacles(
-                before.stable, self._verified(version, f"made a {mode}"), keeps_name=True
-            )
+            manifest = self._verified(version, f"made a {mode}")
+            obstacle = shadow_obstacle(manifest) if mode == "shadow" else ""
+            if obstacle:
+                raise ReleaseRejected(f"Version {version} can't be a shadow. {obstacle}")
+            reasons = self._obstacles(before.stable, manifest, keeps_name=True)
             if reasons:
                 raise ReleaseRejected(
                     f"Version {version} can't be the {mode} of {before.stable}, because callers "

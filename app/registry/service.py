@@ -17,14 +17,14 @@ from typing import Protocol, TypeVar
 
 from ..documents.text import readable
 from ..model import bundle as bundles
-from ..model.compat import breaking_changes
+from ..model.compat import breaking_changes, shadow_obstacle
 from ..model.errors import ModelError, ModelUnavailable
 from ..model.model import Model
 from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
 from .identity import bundle_identity, file_identity
 from .loading import ModelSource, load_model, runtime_for
-from .release import FILE_NAME, InForce, Release, read_in_force
+from .release import FILE_NAME, InForce, Mode, Release, read_in_force
 from .rollout import Rollout
 
 log = logging.getLogger("lantern.model")
@@ -216,7 +216,9 @@ class ModelService:
         candidate = None
         if release.candidate is not None:
             candidate = self._version(release.candidate, faults)
-        if candidate is not None and (broken := _misfits(stable.model, candidate.model)):
+        if candidate is not None and (
+            broken := _misfits(stable.model, candidate.model, release.mode)
+        ):
             faults.append(broken)
             candidate = None
         held = {release.stable: stable}
@@ -348,9 +350,11 @@ class ModelService:
             return file, str(error)
 
 
-def _misfits(stable: Model, candidate: Model) -> str:
+def _misfits(stable: Model, candidate: Model, mode: Mode | None) -> str:
     """Return why ``candidate`` can't answer callers of ``stable``; empty if it can."""
     broken = breaking_changes(stable.manifest, candidate.manifest)
+    if mode == "shadow" and (obstacle := shadow_obstacle(candidate.manifest)):
+        broken.append(obstacle)
     if not broken:
         return ""
     return f"The candidate {candidate.version} is ignored: {' '.join(broken)}"

@@ -7,23 +7,25 @@ supports and that is installed, and the latency of a prediction is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model import bundle as bundles
 from ..model import isolation
 from ..model import manifest as manifests
 from ..model.bundle import Bundle
 from ..model.errors import BundleError, first_line
+from ..model.golden import Golden
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
-from ..model.manifest import Golden, Manifest
+from ..model.manifest import Manifest
 from ..model.model import Model
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from ..model.signature import Tensors
+from ..model.tasks import largest_difference, task_of
 from .loading import make_runtime
 
 _ROWS = 1000
@@ -37,19 +39,21 @@ _SECONDS = 2.0
 class Latency:
     """Milliseconds in the runtime alone: one row's median and 99th percentile, and the median of
     1,000 rows together.
+
+    Without rows the first two are those of a run, and the last is None.
     """
 
     one_row_p50: float
     one_row_p99: float
-    thousand_rows: float
+    thousand_rows: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeReport:
     """The result of one runtime: ``problem`` is a sentence, empty if all is well.
 
-    The differences are the largest absolute ones from the golden samples' probabilities: each row
-    alone and all together. They are None if they could not be measured.
+    The differences are the largest absolute ones from the golden outputs: each row alone and all
+    together. They are None if they could not be measured.
     """
 
     name: str
@@ -117,6 +121,8 @@ def verify(
         fit = file in manifest.files and file not in damaged and is_installed(name)
         if fit and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
+            if bundle.golden is not None and bundle.golden.name in damaged:
+                continue
             reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
@@ -160,17 +166,22 @@ def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str
 
 
 def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
-    golden = bundle.manifest.golden
-    assert golden is not None  # a manifest that could be read has them
     try:
+        golden = bundle.read_golden()
+        assert golden is not None  # a manifest that could be read has them
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        single, batch = _differences(runtime, golden)
+        alone, together = task_of(bundle.manifest).runs_of(golden)
+        single = _largest_difference(runtime, alone)
+        batch = _largest_difference(runtime, [together]) if together else None
         try:
             Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
-        latency = measure_latency(runtime, golden.samples) if measure and not problem else None
+        latency = None
+        if measure and not problem:
+            thousand = None if together is None else _thousand(together.inputs)
+            latency = measure_latency(runtime, [each.inputs for each in alone], thousand)
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # of the library: a graph that loads can fail to run
@@ -178,36 +189,44 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
     return RuntimeReport(name, single, batch, latency, problem)
 
 
-def _differences(runtime: Runtime, golden: Golden) -> tuple[float | None, float | None]:
-    """Return the largest differences, alone and together; None if the shape differs."""
-    single = np.concatenate([runtime.run(row[np.newaxis]) for row in golden.samples])
-    batch = runtime.run(golden.samples)
-    return _largest(single, golden.probabilities), _largest(batch, golden.probabilities)
+def _largest_difference(runtime: Runtime, runs: Sequence[Golden]) -> float | None:
+    """Return the largest difference of all outputs that are numbers; None where there is none."""
+    differences = []
+    for golden in runs:
+        outputs = runtime.run(golden.inputs)
+        for name, wanted in golden.outputs.items():
+            if wanted.dtype.kind == "O":
+                continue
+            difference = largest_difference(outputs[name], wanted)
+            if difference is None:
+                return None
+            differences.append(difference)
+    return max(differences, default=None)
 
 
-def _largest(answers: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
-    if answers.shape != wanted.shape or not np.isfinite(answers).all():
-        return None
-    return float(np.abs(answers - wanted).max())
+def _thousand(inputs: Tensors) -> Tensors:
+    """Return 1,000 rows, those of ``inputs`` over and over."""
+    return {name: np.resize(array, (_ROWS, *array.shape[1:])) for name, array in inputs.items()}
 
 
-def measure_latency(runtime: Runtime, samples: NDArray[np.float32]) -> Latency:
-    """Measure ``runtime`` on ``samples``, float32 ``(n, width)``, over and over; see `Latency`."""
-    rows = [samples[index : index + 1] for index in range(len(samples))]
-    single = _timed(runtime, rows, _SINGLE_RUNS)
-    thousand = np.resize(samples, (_ROWS, samples.shape[1]))
-    batch = _timed(runtime, [thousand], _BATCH_RUNS)
+def measure_latency(
+    runtime: Runtime, alone: Sequence[Tensors], together: Tensors | None
+) -> Latency:
+    """Measure ``runtime`` on inputs ``alone``, and on 1,000 rows ``together``; see `Latency`."""
+    single = _timed(runtime, alone, _SINGLE_RUNS)
     p50, p99 = np.percentile(single, [50, 99]).tolist()
-    return Latency(p50, p99, float(np.median(batch)))
+    if together is None:
+        return Latency(p50, p99, None)
+    return Latency(p50, p99, float(np.median(_timed(runtime, [together], _BATCH_RUNS))))
 
 
-def _timed(runtime: Runtime, matrices: list[NDArray[np.float32]], runs: int) -> list[float]:
+def _timed(runtime: Runtime, inputs: Sequence[Tensors], runs: int) -> list[float]:
     """Return the milliseconds of up to ``runs`` runs, after a warm-up."""
     milliseconds: list[float] = []
     end = time.perf_counter() + _SECONDS
     for run in range(-_WARM_UP, runs):
         started = time.perf_counter()
-        runtime.run(matrices[run % len(matrices)])
+        runtime.run(inputs[run % len(inputs)])
         finished = time.perf_counter()
         if run >= 0 or finished > end:
             milliseconds.append((finished - started) * 1000)

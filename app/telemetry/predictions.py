@@ -17,6 +17,8 @@ from .metrics import Metrics
 
 OTHERS = "(other)"
 """The label of all classes, or features, without a series of their own."""
+NO_CLASS = ""
+"""The label of what a model without classes answers: a row for each run."""
 MAX_SERIES = 100
 """The most classes of a model, and features, with a series of their own."""
 _LONGEST_HEADER = 1000
@@ -58,6 +60,11 @@ def record_batch(
 ) -> list[tuple[str, str]]:
     """Record the predictions of a batch in the metrics, and return its warnings as headers."""
     return _record(metrics, model, matrix, batch.class_counts())
+
+
+def record_run(metrics: Metrics, model: Model) -> None:
+    """Record in the metrics that a network without classes was run."""
+    metrics.predicted(model, {NO_CLASS: 1}, {})
 
 
 def _record(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
@@ -22,6 +23,7 @@ from app.registry.release import Release, read_release, write_release
 from tests.conftest import ROOT, without_coverage
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest
 from tests.small_model import CLASSES, FEATURES, make_network
+from tests.tensor_graphs import EVERY_KIND, every_kind
 
 COMMANDS = {
     "list": [],
@@ -687,3 +689,43 @@ def test_a_directory_that_can_not_be_looked_into_hides_no_other(
     monkeypatch.setattr(Path, "is_file", forbidden)
     assert model("promote", "2").exit_code == 0
     assert "lost+found" in model("list").output
+
+
+def test_a_graph_of_any_tensors_is_packed_shown_compared_and_released(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    np.savez(tmp_path / "example.npz", **EVERY_KIND)
+    graph = every_kind(tmp_path / "any.onnx")
+    model = tmp_path / "models" / "any"
+    runner = make_app(MODEL__PATH=str(model)).test_cli_runner()
+
+    def run(*arguments: str, exit_code: int = 0) -> str:
+        result = runner.invoke(args=["model", *arguments])
+        assert result.exit_code == exit_code, result.output
+        return result.output
+
+    def pack(version: str, *options: str, exit_code: int = 0) -> str:
+        example = ["--samples", str(tmp_path / "example.npz")]
+        out = ["--out", str(model / version)]
+        return run("pack", str(graph), *example, *out, *options, exit_code=exit_code)
+
+    said = pack("1", exit_code=1)
+    assert "--features is missing" in said
+    assert "--task tensors" in said
+    said = pack("1", "--task", "tensors", "--outputs", "logits", exit_code=1)
+    assert "--outputs is for classifiers" in said
+    assert "6 inputs, 7 outputs" in pack("1", "--task", "tensors")
+    pack("2", "--task", "tensors")
+    shown = run("show", "2")
+    assert re.search(r"numbers +INT64 +\[-1, 2\]", shown)
+    assert re.search(r"places +INT64 +\[2, -1\] +tensor +equal", shown)
+    assert json.loads(run("show", "2", "--json"))["format"] == 2
+    assert "6 inputs, 7 outputs" in run("verify", "2")
+    differences = run("diff", "1", "2")
+    assert "no breaking changes" in differences
+    assert "Answers: not compared." in differences
+    run("promote", "1")
+    assert "can't be a shadow" in run("shadow", "2", exit_code=1)
+    run("canary", "2", "--traffic", "0.5")
+    run("promote", "2")
+    assert read_release(model).stable == "2"

@@ -17,6 +17,8 @@ from app.inference.comparison import ShadowResult, Timing, compare
 from app.inference.sample import Pair, Sample
 from app.inference.shadow import Shadow, ShadowObserver
 from app.model.model import Model
+from app.model.signature import FEATURES, PROBABILITIES, Tensors
+from app.model.tasks import probabilities_of
 from app.registry.loading import ModelSource, load_model
 
 ROWS = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)
@@ -38,21 +40,21 @@ class Answering:
         self.answers = answers
         self.given: NDArray[np.float32] | None = None
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.given = matrix
-        return self.answers
+    def run(self, inputs: Tensors) -> Tensors:
+        self.given = inputs[FEATURES]
+        return {PROBABILITIES: self.answers}
 
 
 def test_a_version_agrees_with_itself(pair: tuple[Model, Model]) -> None:
     stable, _ = pair
-    told = compare(stable, stable, ROWS, stable.runtime.run(ROWS))
+    told = compare(stable, stable, ROWS, probabilities_of(stable.runtime, ROWS))
     assert (told.agreed, told.compared, told.failed) == (3, 3, 0)
     assert told.difference == pytest.approx(0, abs=1e-6)
 
 
 def test_features_and_classes_are_matched_by_name(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     backwards = Answering(np.ascontiguousarray(answers[:, ::-1]))
     candidate.runtime = backwards
     candidate.encoder.names = candidate.encoder.names[::-1]
@@ -66,7 +68,7 @@ def test_an_answer_that_is_no_number_is_a_failure_and_poisons_nothing(
     pair: tuple[Model, Model],
 ) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     broken = answers.copy()
     broken[1] = np.nan
     candidate.runtime = Answering(broken)
@@ -95,9 +97,10 @@ class Counting(Answering):
         super().__init__(answers[:1])
         self.passes: list[int] = []
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.passes.append(len(matrix))
-        return np.repeat(self.answers, len(matrix), axis=0)
+    def run(self, inputs: Tensors) -> Tensors:
+        rows = len(inputs[FEATURES])
+        self.passes.append(rows)
+        return {PROBABILITIES: np.repeat(self.answers, rows, axis=0)}
 
 
 class Waiting(Counting):
@@ -107,10 +110,10 @@ class Waiting(Counting):
         super().__init__(answers)
         self.is_asked, self.go_on = threading.Event(), threading.Event()
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs: Tensors) -> Tensors:
         self.is_asked.set()
         assert self.go_on.wait(60)
-        return super().run(matrix)
+        return super().run(inputs)
 
 
 def test_what_can_not_be_compared_is_counted_and_logged_once(
@@ -124,7 +127,7 @@ def test_what_can_not_be_compared_is_counted_and_logged_once(
     found = Recorder()
     shadow = Shadow(found)
     for _ in range(5):
-        shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+        shadow.offer(stable, candidate, ROWS, probabilities_of(stable.runtime, ROWS))
         assert shadow.wait(60)
     assert found.total == ShadowResult(failed=15)
     # Where an application was made before, its logger has caplog's handler, too.
@@ -133,7 +136,7 @@ def test_what_can_not_be_compared_is_counted_and_logged_once(
 
 def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     candidate.runtime = counting = Counting(answers)
     found = Recorder()
     shadow = Shadow(found)
@@ -147,13 +150,13 @@ def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model])
 
 def test_a_row_that_the_candidate_fails_on_fails_alone(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
 
     class Picky(Counting):
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-            if (matrix[:, 0] == 60).any():
+        def run(self, inputs: Tensors) -> Tensors:
+            if (inputs[FEATURES][:, 0] == 60).any():
                 raise ValueError("not this one")
-            return super().run(matrix)
+            return super().run(inputs)
 
     candidate.runtime = Picky(answers)
     found = Recorder()
@@ -168,7 +171,7 @@ def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> N
     found = Recorder()
     shadow = Shadow(found)
     # A single row, which is a single pass: another, a second later, would be timed again.
-    shadow.offer(stable, candidate, ROWS[:1], stable.runtime.run(ROWS[:1]))
+    shadow.offer(stable, candidate, ROWS[:1], probabilities_of(stable.runtime, ROWS[:1]))
     assert shadow.wait(60)
     (timing,) = found.timings
     assert timing.stable > 0
@@ -177,7 +180,7 @@ def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> N
 
 def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     candidate.runtime = waiting = Waiting(answers)
     found = Recorder()
     shadow = Shadow(found)
@@ -193,7 +196,7 @@ def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Mo
 def test_no_rows_are_nothing(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
     shadow = Shadow(ShadowObserver())
-    shadow.offer(stable, candidate, ROWS[:0], stable.runtime.run(ROWS)[:0])
+    shadow.offer(stable, candidate, ROWS[:0], probabilities_of(stable.runtime, ROWS)[:0])
     assert shadow.wait(0)
     assert shadow.stop(0)
 
@@ -270,16 +273,16 @@ def test_the_busier_the_worker_the_longer_the_pauses(
 ) -> None:
     """A busy worker gives up a two hundredth of its core; rows beyond that are dropped."""
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     now = 0.0
 
     class Slow(Counting):
         """Takes 10 ms a row, by a clock of its own."""
 
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(self, inputs: Tensors) -> Tensors:
             nonlocal now
-            now += 0.01 * len(matrix)
-            return super().run(matrix)
+            now += 0.01 * len(inputs[FEATURES])
+            return super().run(inputs)
 
     monkeypatch.setattr("app.inference.shadow.time", SimpleNamespace(perf_counter=lambda: now))
     candidate.runtime = Slow(answers)
@@ -311,9 +314,9 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_threads)
-        shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+        shadow.offer(stable, candidate, ROWS, probabilities_of(stable.runtime, ROWS))
     assert found.total == ShadowResult(dropped=3)
-    shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+    shadow.offer(stable, candidate, ROWS, probabilities_of(stable.runtime, ROWS))
     assert shadow.wait(60)
     assert (found.total.compared, found.total.dropped) == (3, 3)
 
@@ -321,7 +324,7 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
 def test_a_shadow_that_was_replaced_is_freed(three_versions: Path) -> None:
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
     shadow = Shadow(ShadowObserver())
-    shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+    shadow.offer(stable, candidate, ROWS, probabilities_of(stable.runtime, ROWS))
     assert shadow.wait(60)
     gone = weakref.ref(candidate)
     del candidate
@@ -334,7 +337,7 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
 ) -> None:
     """However slow it is: its rows wait through long pauses."""
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     candidate.runtime = Counting(answers)
     found = Recorder()
     shadow = Shadow(found)
@@ -361,7 +364,7 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
 
 def test_what_waits_at_the_end_is_counted(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    answers = probabilities_of(stable.runtime, ROWS)
     candidate.runtime = waiting = Waiting(answers)
     found = Recorder()
     shadow = Shadow(found)

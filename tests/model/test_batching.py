@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from app.model.batching import BatchingRuntime
 from app.model.model import Model
+from app.model.runtime import Runtime
+from app.model.signature import FEATURES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE
@@ -30,6 +32,11 @@ class Poison(Exception):
 
 class Stopped(BaseException):
     pass
+
+
+def answer_of(runtime: Runtime, matrix: Matrix) -> Matrix:
+    (answer,) = runtime.run({FEATURES: matrix}).values()
+    return answer
 
 
 class Doubling:
@@ -49,7 +56,8 @@ class Doubling:
         self._gate = threading.Semaphore(0)
         self._gated = gated
 
-    def run(self, matrix: Matrix) -> Matrix:
+    def run(self, inputs: Tensors) -> Tensors:
+        (matrix,) = inputs.values()
         values = matrix[:, 0].tolist()
         self.runs.append(values)
         self.threads.append(threading.get_ident())
@@ -59,7 +67,7 @@ class Doubling:
         for value, error in self.raising.items():
             if value in values:
                 raise error
-        return matrix * 2
+        return {"twice": matrix * 2}
 
     def await_pass(self) -> None:
         """Wait until one more pass has begun."""
@@ -82,7 +90,7 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.answer = self._runtime.run(self.matrix)
+            self.answer = answer_of(self._runtime, self.matrix)
         except BaseException as error:
             self.error = error
 
@@ -153,7 +161,7 @@ def test_a_call_that_finds_the_runtime_free_runs_at_once_in_its_own_thread() -> 
     runtime = BatchingRuntime(network, 10)
     for values in ([1], [2, 3]):
         matrix = np.array(values, dtype=np.float32)[:, np.newaxis]
-        assert np.array_equal(runtime.run(matrix), matrix * 2)
+        assert np.array_equal(answer_of(runtime, matrix), matrix * 2)
     assert network.runs == [[1], [2, 3]]
     assert set(network.threads) == {threading.get_ident()}
 
@@ -233,7 +241,7 @@ def test_a_call_that_fails_on_a_free_runtime_leaves_it_free(error: BaseException
     network.raising = {1: error}
     runtime = BatchingRuntime(network, 10)
     with pytest.raises(type(error)):
-        runtime.run(np.ones((1, 1), dtype=np.float32))
+        answer_of(runtime, np.ones((1, 1), dtype=np.float32))
     assert Caller(runtime, 2).answered()
 
 
@@ -319,7 +327,7 @@ def answers_of(runtime: Any, matrices: list[Matrix], threads: int) -> list[Matri
     def work(first: int) -> None:
         together.wait(WAIT)
         for index in range(first, len(matrices), threads):
-            answers[index] = runtime.run(matrices[index])
+            answers[index] = answer_of(runtime, matrices[index])
 
     workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(threads)]
     for worker in workers:
@@ -341,7 +349,7 @@ def test_the_bundled_model_answers_sixteen_threads_as_it_answers_one(runtime: An
     matrices = np.array_split(samples, len(samples) // 2)
     answers = answers_of(batching.runtime, matrices, threads=16)
     for matrix, answer in zip(matrices, answers, strict=True):
-        assert np.abs(answer - plain.runtime.run(matrix)).max() <= 1e-5
+        assert np.abs(answer - answer_of(plain.runtime, matrix)).max() <= 1e-5
     assert sum(passes) == len(samples)
 
 

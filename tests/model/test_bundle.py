@@ -70,7 +70,7 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda m: m.update(format=2), "format must be 1"),
+        (lambda m: m.update(format=3), "format must be 1 or 2"),
         (lambda m: m.pop("name"), "name must be a string that is not empty"),
         (lambda m: m.update(format=True), "format must be 1"),
         (lambda m: m.update(version=1), "version must be a string of at most 64 letters"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from app.model.cache import AnswerCache
 from app.model.errors import NonFiniteOutput
 from app.model.model import Model
+from app.model.signature import Tensors
 from app.registry.loading import ModelSource, load_model
 from tests.model.test_network import overflowing_checkpoint
 
@@ -27,9 +28,9 @@ class Counting:
         self.name, self.device = runtime.name, runtime.device
         self.runs = 0
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs: Tensors) -> Tensors:
         self.runs += 1
-        return self._runtime.run(matrix)
+        return self._runtime.run(inputs)
 
 
 def counted(path: Path, cache_size: int) -> tuple[Model, Counting]:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from app.model.compat import breaking_changes, harmless_changes
 from app.model.features import Feature
 from app.model.manifest import Manifest
+from app.model.signature import OutputSpec, TensorSpec
 
 AGE = Feature("age", "Age", "years", 18, 90, example=40)
 INCOME = Feature("income", "Income", "a year", 0, 9e4, nullable=True)
@@ -102,3 +103,56 @@ def test_a_feature_that_gets_a_unit_where_it_had_none_breaks_nobody() -> None:
     after = Manifest("m", "2", (Feature("age", unit="years"),), ("no", "yes"))
     assert breaking_changes(before, after) == []
     assert harmless_changes(before, after) == ["The feature 'age' now has a unit."]
+
+
+IDS, MASK = TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mask", "BOOL", (-1, 8))
+FOUND = OutputSpec("found", "FP32", (-1, 4))
+TENSORS = Manifest("m", "1", task="tensors", inputs=(IDS, MASK), outputs=(FOUND,))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (replace(TENSORS, inputs=(MASK, IDS)), []),
+        (replace(TENSORS, inputs=(IDS,)), ["The input 'mask' is removed."]),
+        (
+            replace(TENSORS, inputs=(IDS, MASK, TensorSpec("more", "FP32", ()))),
+            ["The input 'more' is new, and no caller sends it yet."],
+        ),
+        (
+            replace(TENSORS, inputs=(replace(IDS, shape=(-1, 16)), MASK)),
+            ["The input 'ids' is INT64 of shape [-1, 16], and was INT64 of shape [-1, -1]."],
+        ),
+        (
+            replace(TENSORS, inputs=(replace(IDS, datatype="INT32"), MASK)),
+            ["The input 'ids' is INT32 of shape [-1, -1], and was INT64 of shape [-1, -1]."],
+        ),
+        (
+            replace(TENSORS, outputs=(replace(FOUND, shape=(-1, -1)),)),
+            ["The output 'found' is FP32 of shape [-1, -1], and was FP32 of shape [-1, 4]."],
+        ),
+        (
+            replace(TENSORS, outputs=(replace(FOUND, role="state"),)),
+            ["The output 'found' has the role 'state', and had 'tensor'."],
+        ),
+        (replace(TENSORS, outputs=()), ["The output 'found' is removed."]),
+        (OLD, ["The task is 'classification', and was 'tensors'."]),
+    ],
+)
+def test_a_narrower_signature_breaks_callers(changed: Manifest, said: list[str]) -> None:
+    assert breaking_changes(TENSORS, changed) == said
+
+
+def test_a_wider_signature_breaks_no_caller() -> None:
+    more = OutputSpec("more", "FP32", ())
+    wider = replace(
+        TENSORS,
+        inputs=(IDS, replace(MASK, shape=(-1, -1))),
+        outputs=(replace(FOUND, shape=(1, 4)), more),
+    )
+    assert breaking_changes(TENSORS, wider) == []
+    assert harmless_changes(TENSORS, wider) == [
+        "The input 'mask' is BOOL of shape [-1, -1], and was BOOL of shape [-1, 8].",
+        "The output 'found' is FP32 of shape [1, 4], and was FP32 of shape [-1, 4].",
+        "The output 'more' is new.",
+    ]

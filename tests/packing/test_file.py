@@ -22,6 +22,7 @@ from app.model.features import Feature
 from app.model.model import Model
 from app.model.network import Network, save_checkpoint
 from app.model.runtime import OnnxRuntime
+from app.model.signature import Tensors
 from app.packing.description import ModelDescription, read_description
 from app.packing.file import pack_file
 from app.registry.loading import ModelSource, load_model
@@ -273,7 +274,11 @@ def test_a_graph_that_answers_otherwise_than_the_original_is_not_packed(
     program: Path, out: Path, samples: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     run = OnnxRuntime.run
-    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + wrong)
+
+    def off(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        return {name: array + wrong for name, array in run(self, inputs).items()}
+
+    monkeypatch.setattr(OnnxRuntime, "run", off)
     assert "of 800 inputs differently from the original" in refusal(program, out, samples)
 
 

@@ -23,6 +23,7 @@ from app.model.errors import BundleError
 from app.model.isolation import ProcessLimits
 from app.model.network import build_network, read_checkpoint
 from app.model.runtime import OnnxRuntime
+from app.model.signature import classifier_graph
 from app.packing.external import take_in_external_data
 from app.packing.file import pack_file
 from app.packing.graph import read_graph
@@ -338,7 +339,7 @@ def test_a_graph_reads_no_file_but_those_beside_it(
     said = "a sparse tensor whose" if where.startswith("sparse") else "is not in a file beside it"
     refused(lambda: read_graph(path), said)
     with pytest.raises(BundleError):  # and a worker doesn't either, whoever made its bundle
-        OnnxRuntime(path, threads=1, width=4, classes=3)
+        OnnxRuntime(path, 1, classifier_graph(4, 3))
 
 
 @pytest.mark.parametrize("where", ["initialiser", "constant", "branch", "function"])

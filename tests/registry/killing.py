@@ -23,7 +23,8 @@ import numpy as np
 
 from app.documents import files
 from app.model.features import Feature
-from app.model.manifest import FILE_NAME, Golden, Manifest, read_manifest, write_manifest
+from app.model.golden import Golden
+from app.model.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from app.registry import history, release, repository
 from app.registry.history import read_history
 from app.registry.release import Release, read_release, write_release
@@ -120,7 +121,7 @@ def restore(directory: Path) -> None:
 def pretend_version(path: Path) -> None:
     """Make a version of a manifest alone."""
     path.mkdir()
-    golden = Golden(np.zeros((1, 1), np.float32), np.full((1, 2), 0.5, np.float32))
+    golden = Golden.of_classifier(np.zeros((1, 1), np.float32), np.full((1, 2), 0.5, np.float32))
     manifest = Manifest("m", path.name, (Feature("x"),), ("a", "b"), golden=golden)
     write_manifest(manifest, path / FILE_NAME)
 

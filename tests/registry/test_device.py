@@ -16,6 +16,7 @@ import torch
 
 from app.model.errors import BundleError
 from app.model.runtime import TorchRuntime
+from app.model.tasks import probabilities_of
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT
@@ -44,10 +45,10 @@ def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: 
     assert there.info()["device"] == device
     assert cpu.manifest.golden is not None
     samples = parity_samples(cpu.manifest.golden.samples)
-    answers = there.runtime.run(samples)
+    answers = probabilities_of(there.runtime, samples)
     assert (type(answers), answers.dtype) == (np.ndarray, np.float32)
-    assert np.abs(answers - cpu.runtime.run(samples)).max() <= 1e-4
-    one = there.runtime.run(samples[:1])
+    assert np.abs(answers - probabilities_of(cpu.runtime, samples)).max() <= 1e-4
+    one = probabilities_of(there.runtime, samples[:1])
     assert np.abs(one - answers[:1]).max() <= 1e-5
 
 

@@ -19,12 +19,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
 from app.model.model import Model
 from app.model.runtime import OnnxRuntime
+from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource
 from app.registry.service import ModelObserver, ModelService
@@ -175,9 +175,10 @@ def test_golden_samples_are_tried_alone_and_together(
     """A runtime that errs with one row, or with many, is found out either way."""
     run = OnnxRuntime.run
 
-    def errs(self: OnnxRuntime, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        answers = run(self, matrix)
-        return answers[:, ::-1] if len(matrix) == rows else answers
+    def errs(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        answers = run(self, inputs)[PROBABILITIES]
+        is_wrong = len(inputs[FEATURES]) == rows
+        return {PROBABILITIES: answers[:, ::-1] if is_wrong else answers}
 
     monkeypatch.setattr(OnnxRuntime, "run", errs)
     assert "answers to the golden samples differ" in refusal(packed)
@@ -195,7 +196,10 @@ def test_golden_samples_are_tried_alone_and_together(
 def test_a_network_whose_answers_are_no_probabilities_never_serves(
     packed: Path, monkeypatch: pytest.MonkeyPatch, answers: Any, said: str
 ) -> None:
-    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: answers(len(matrix)))
+    def answering(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        return {PROBABILITIES: answers(len(inputs[FEATURES]))}
+
+    monkeypatch.setattr(OnnxRuntime, "run", answering)
     assert re.search(said, refusal(packed))
 
 
@@ -269,10 +273,10 @@ def used():  # what is allocated and not freed, mapped for itself or not
 keep_freed_memory()
 runtime = load_model(ModelSource(Path({bundle!r}), runtime={runtime!r})).runtime
 rows = np.ones((200_000, 3), dtype=np.float32)
-runtime.run(rows[:1])
+runtime.run({{"features": rows[:1]}})
 before = used()
 for _ in range(2):
-    runtime.run(rows)
+    runtime.run({{"features": rows}})
 print(used() - before)
 """
 

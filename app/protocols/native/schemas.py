@@ -19,7 +19,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
 from msgspec import Raw
 from numpy.typing import NDArray
 
-from ...model.errors import MAX_FAULTS, InvalidFeatures
+from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
 from ...model.features import FeatureEncoder
 from ...model.model import BatchPrediction, Model, Prediction
 from .. import raw_json
@@ -141,9 +141,14 @@ _bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
 
 
 def request_bodies(model: Model, max_rows: int) -> RequestBodies:
-    """Return the request bodies for ``model``, which are built once."""
+    """Return the request bodies for ``model``, which are built once.
+
+    Raises `TakesNoFeatures` where it takes other tensors.
+    """
     bodies = _bodies.get(model)
     if bodies is None:
+        if not model.takes_features:
+            raise TakesNoFeatures(model.name)
         bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)
     return bodies
 
@@ -283,6 +288,12 @@ class FeatureSchema(Schema):
     example = fields.Float(required=True, allow_none=True)
 
 
+class TensorSchema(Schema):
+    name = fields.String(required=True)
+    datatype = fields.String(required=True)
+    shape = fields.List(fields.Integer(), required=True)
+
+
 class ModelInfoSchema(Schema):
     name = fields.String(required=True)
     model_version = fields.String(required=True)
@@ -291,13 +302,23 @@ class ModelInfoSchema(Schema):
     model_loaded = fields.Boolean(required=True)
     num_features = fields.Integer(required=True)
     max_batch_size = fields.Integer(
-        required=True, **_doc("Largest number of samples in one batch.")
+        required=True,
+        **_doc("Largest number of samples in one batch; 0 if the model takes no features."),
     )
     feature_names = fields.List(fields.String(), required=True)
     features = fields.List(fields.Nested(FeatureSchema), required=True)
     classes = fields.List(fields.String(), required=True)
     preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
     training = fields.Dict(keys=fields.String(), required=True)
+    task = fields.String(required=True, metadata={"enum": ["classification", "tensors"]})
+    inputs = fields.List(
+        fields.Nested(TensorSchema),
+        required=True,
+        **_doc(
+            "What the model takes by the Open Inference Protocol; -1 is a dimension that varies."
+        ),
+    )
+    outputs = fields.List(fields.Nested(TensorSchema), required=True)
     runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
     device = fields.String(required=True)
     checksum = fields.String(

@@ -1,0 +1,165 @@
+"""Golden data: inputs of a model with the outputs that it gave for them when it was packed.
+
+They stand in the manifest of a classifier (format 1), or in a ``.npz`` beside it: an archive of
+numpy's arrays, uncompressed, which is read without pickle. Nothing in the file is believed: what
+it says of an array is compared with the signature and the bytes that there are.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from .errors import BundleError, first_line, listed, shown
+from .signature import DTYPES, FEATURES, PROBABILITIES, Array, Signature, Tensors, TensorSpec
+
+FILE_NAME = "golden.npz"
+LARGEST_ARRAYS = 256 << 20
+"""Bytes of the arrays in one file at most, once they are unpacked."""
+_LARGEST_HEADER = 10_000
+_KINDS = "biufU"
+"""numpy's kinds of booleans, integers, floats and strings; no objects, which would be pickles."""
+
+
+class Golden(Struct, frozen=True):
+    """The arrays of one run, by the names of the inputs and outputs."""
+
+    inputs: Tensors
+    outputs: Tensors
+
+    @classmethod
+    def of_classifier(
+        cls, samples: NDArray[np.float32], probabilities: NDArray[np.float32]
+    ) -> Golden:
+        """Return float32 samples ``(n, features)``, NaN for null, with their probabilities
+        ``(n, classes)``.
+        """
+        return cls({FEATURES: samples}, {PROBABILITIES: probabilities})
+
+    @property
+    def samples(self) -> Array:
+        """The rows of a classifier."""
+        return self.inputs[FEATURES]
+
+    @property
+    def probabilities(self) -> Array:
+        """The probabilities of these rows."""
+        return self.outputs[PROBABILITIES]
+
+
+def read_golden(path: Path, signature: Signature) -> Golden:
+    """Read the golden data of a model with ``signature``. Raises `BundleError`."""
+    arrays = read_arrays(path)
+    members = dict(_members(signature))
+    if arrays.keys() != members.keys():
+        raise BundleError(
+            f"{path} must hold {listed(members)}; it holds {listed(arrays)}. Pack the model again."
+        )
+    for member, spec in members.items():
+        _check(arrays[member], spec, f"{path}: {member}")
+    return Golden(
+        {spec.name: _in_memory(arrays[f"input_{i}"]) for i, spec in enumerate(signature.inputs)},
+        {spec.name: _in_memory(arrays[f"output_{i}"]) for i, spec in enumerate(signature.outputs)},
+    )
+
+
+def write_golden(golden: Golden, signature: Signature, path: Path) -> None:
+    """Write ``golden`` to ``path``; `read_golden` returns the same."""
+    arrays = {
+        member: (golden.inputs if member.startswith("input_") else golden.outputs)[spec.name]
+        for member, spec in _members(signature)
+    }
+    # Not under the names of the tensors, which need not be names of files.
+    written: dict[str, Any] = {member: _as_written(array) for member, array in arrays.items()}
+    np.savez(path, **written)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Return the arrays in a ``.npz`` by their names: booleans, numbers and strings.
+
+    No memory is taken for more than `LARGEST_ARRAYS`. Raises `BundleError`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if size > LARGEST_ARRAYS:
+                raise BundleError(
+                    f"{path} holds {size:,} bytes, and at most {LARGEST_ARRAYS:,} are read: use a "
+                    "smaller example."
+                )
+            arrays: dict[str, Array] = {}
+            for entry in entries:
+                name = entry.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise BundleError(f"{path} has two arrays called {shown(name)}.")
+                with archive.open(entry) as file:
+                    arrays[name] = _read_array(file, entry.file_size, f"{path}: {shown(name)}")
+            return arrays
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise BundleError(
+            f"{path} is not a .npz, as numpy.savez writes it: {first_line(error)}."
+        ) from error
+
+
+def _read_array(file: IO[bytes], size: int, place: str) -> Array:
+    """Return the array in ``file``, which has ``size`` bytes."""
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, in_columns, dtype = read_header(file, max_header_size=_LARGEST_HEADER)
+    if dtype.kind not in _KINDS or not dtype.itemsize:
+        raise BundleError(
+            f"{place} must be an array of booleans, numbers or strings "
+            f"(numpy's str), not {str(dtype)[:40]}."
+        )
+    if math.prod(shape) * dtype.itemsize > size:
+        raise BundleError(f"{place} says that it is larger than its file: it was cut short.")
+    flat = np.frombuffer(file.read(), dtype, count=math.prod(shape))
+    return flat.reshape(shape, order="F" if in_columns else "C").copy(order="C")  # aligned
+
+
+def _members(signature: Signature) -> Iterator[tuple[str, TensorSpec]]:
+    """Yield the name in the file of each tensor."""
+    kinds: Sequence[tuple[str, Sequence[TensorSpec]]] = (
+        ("input", signature.inputs),
+        ("output", signature.outputs),
+    )
+    for kind, specs in kinds:
+        for index, spec in enumerate(specs):
+            yield f"{kind}_{index}", spec
+
+
+def _check(array: Array, spec: TensorSpec, place: str) -> None:
+    wanted = DTYPES[spec.datatype]
+    fits = array.dtype.kind == "U" if wanted.kind == "O" else array.dtype == wanted
+    if not fits or not spec.accepts(array.shape):
+        raise BundleError(
+            f"{place} must be {spec.datatype} of shape {list(spec.shape)}, the tensor "
+            f"{shown(spec.name)}; it is {array.dtype} of shape {list(array.shape)}."
+        )
+
+
+def _in_memory(array: Array) -> Array:
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
+def _as_written(array: Array) -> Array:
+    return array.astype(np.str_) if array.dtype.kind == "O" else array
+
+
+def same_strings(array: Array) -> bool:
+    """Return True if an array of strings is the same once it is written and read again.
+
+    numpy's strings end where nothing but null characters follows.
+    """
+    return bool((array.astype(np.str_).astype(object) == array).all())
