@@ -21,7 +21,7 @@ from flask.testing import FlaskCliRunner
 from msgspec.structs import replace
 
 from app import create_app
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.model.network import Network, build_network, read_checkpoint
 from app.packing.network import pack
 from app.settings import load_settings

@@ -28,7 +28,7 @@ def pack_versions(directory: Path) -> Path:
     """Put three versions that answer differently into a model's directory, and give that."""
     import torch
 
-    from app.model.manifest import read_manifest
+    from app.model.manifest_file import read_manifest
     from app.model.network import build_network, read_checkpoint
     from app.packing.network import pack
 

@@ -20,7 +20,8 @@ from flask.cli import AppGroup
 from ..documents.text import print_anything, readable
 from ..http.extension import current_lantern
 from ..model.errors import BundleError
-from ..model.manifest import VERSION, VERSION_FORM, manifest_document
+from ..model.manifest import VERSION, VERSION_FORM
+from ..model.manifest_formats import manifest_document
 from ..model.runtime import is_installed
 from ..packing.description import ModelDescription, read_description
 from ..packing.file import pack_file, pack_tensors

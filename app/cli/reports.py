@@ -50,9 +50,7 @@ def print_manifest(manifest: Manifest) -> None:
             ("description", manifest.description or "-"),
             ("packed", manifest.created_at or "-"),
             ("task", manifest.task),
-            ("golden samples", str(len(manifest.golden.samples)))
-            if manifest.golden
-            else ("golden data", manifest.golden_file or "-"),
+            ("golden data", manifest.golden_file or "in the manifest"),
         ]
     )
     click.echo()

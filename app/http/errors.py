@@ -29,7 +29,7 @@ from ..model.errors import (
     UnknownModel,
     VersionNotLoaded,
 )
-from ..model.features import describe_mismatch
+from ..model.feature_faults import describe_mismatch
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
 from .body import LONGEST_ECHO

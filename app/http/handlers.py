@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..inference.sample import Probabilities
+from ..inference.sample import Answers
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
+from ..model.predictions import ClassBatch, ClassPrediction
+from ..model.signature import Tensors, row_count
 from ..protocols.native.answers import EncodedRows
 from ..protocols.native.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
 from ..registry.rollout import Rollout
@@ -50,6 +49,7 @@ def predict(
     row = bodies.predict.load(read_body())
     started = perf_counter()
     prediction = model.predict(row)
+    assert isinstance(prediction, ClassPrediction)
     seconds = perf_counter() - started
     body = _body(lantern, context, PREDICTION.in_parts(prediction))
     context.rows = 1
@@ -65,7 +65,7 @@ def predict(
         if not prediction.was_cached:
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
-        offer_to_shadow(lantern, rollout, model, row, [prediction.probabilities])
+        offer_to_shadow(lantern, rollout, model, row, [prediction.values])
     return body, [("Content-Type", JSON), *headers]
 
 
@@ -79,15 +79,16 @@ def predict_batch(
     rollout = service.rollout
     model = choose(lantern, rollout, context)
     bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
-    matrix = bodies.batch.load(read_body())
-    rows, limit = len(matrix), lantern.settings.limits.max_answer_values
-    if rows * len(model.classes) > limit:
-        raise AnswerTooLarge(rows, len(model.classes), limit)
-    batch = model.predict_batch(matrix)
+    rows = bodies.batch.load(read_body())
+    count, limit = row_count(rows), lantern.settings.limits.max_answer_values
+    if count * model.task.width > limit:
+        raise AnswerTooLarge(count, model.task.width, limit)
+    batch = model.predict_batch(rows)
+    assert isinstance(batch, ClassBatch)
     body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
-    context.rows = len(matrix)
-    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
-    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
+    context.rows = count
+    headers = predictions.record_batch(lantern.metrics, model, rows, batch)
+    offer_to_shadow(lantern, rollout, model, rows, batch.answers)
     return body, [("Content-Type", JSON), *headers]
 
 
@@ -95,7 +96,7 @@ def largest_batch(model: Model, limits: LimitSettings) -> int:
     """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
     if not model.takes_features:
         return 0
-    return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
+    return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 
 def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
@@ -111,12 +112,12 @@ def offer_to_shadow(
     lantern: Lantern,
     rollout: Rollout,
     model: Model,
-    matrix: NDArray[np.float32],
-    probabilities: Probabilities,
+    rows: Tensors,
+    answers: Answers,
 ) -> None:
-    """Offer the rows and the probabilities of the stable version to the shadow, if there is one."""
+    """Offer the rows and the answers of the stable version to the shadow, if there is one."""
     if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
-        lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
+        lantern.shadow.offer(model, rollout.candidate, rows, answers)
 
 
 def choose(

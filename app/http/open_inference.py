@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
 from ..model.errors import AnswerTooLarge, BatchTooLarge, Fault
 from ..model.model import Model
+from ..model.signature import FEATURES
 from ..protocols.open_inference.classifier import tensors_of
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.open_inference.graph import graph_of
@@ -104,13 +105,13 @@ def _classify(
     per_row = tensors.values_per_row(request.outputs)
     if rows * per_row > limits.max_answer_values:
         raise AnswerTooLarge(rows, per_row, limits.max_answer_values)
-    matrix = tensors.read(request.inputs)
+    read = {FEATURES: tensors.read(request.inputs)}
     decoded = perf_counter()
-    batch = model.predict_batch(matrix)
+    batch = model.predict_batch(read)
     spent = {DECODE: decoded - begun, RUN: perf_counter() - decoded}
     outputs = tensors.write(request, batch)
-    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
-    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
+    headers = predictions.record_batch(lantern.metrics, model, read, batch)
+    offer_to_shadow(lantern, rollout, model, read, batch.answers)
     return _Inference(request.id, outputs, rows, spent, headers)
 
 

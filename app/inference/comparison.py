@@ -7,18 +7,19 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..model.manifest import EXACT
 from ..model.model import Model
-from ..model.tasks import probabilities_of
-from .sample import Matrix
+from ..model.signature import Array, Tensors, row_count
+from ..model.tasks import THRESHOLD
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
     """A candidate's answers beside those of the stable version.
 
-    ``agreed`` rows have the same class; ``difference`` is the sum over the compared rows of the
-    mean absolute difference of their probabilities. ``dropped`` rows were not compared, and
-    ``failed`` ones could not be.
+    ``agreed`` rows have the same class, labels or values (see `agreement`); ``difference`` is the
+    sum over the compared rows of the mean absolute difference of the numbers in their answers.
+    ``dropped`` rows were not compared, and ``failed`` ones could not be.
     """
 
     agreed: int = 0
@@ -44,51 +45,94 @@ class Incomparable(ValueError):
     """The candidate has other features or classes than the stable version."""
 
 
-def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> ShadowResult:
-    """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
-    features) and compare with its ``probabilities`` ``(n, classes)``.
+def compare(stable: Model, candidate: Model, rows: Tensors, answers: Array) -> ShadowResult:
+    """Run ``candidate`` on ``rows`` of the stable version, and compare with its ``answers``.
 
-    Features and classes are matched by name. Raises `Incomparable` if the candidate has others, and
-    what its runtime raises.
+    Features, and classes, labels or targets, are matched by name. Raises `Incomparable` if the
+    candidate has others, and what its runtime raises.
     """
-    rows = _columns_for(stable, candidate, matrix)
-    order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
-    if not len(order) == len(candidate.classes) == len(stable.classes):
-        raise Incomparable("the candidate has other classes")
-    answers = probabilities_of(candidate.runtime, rows)[:, order]
-    finite = np.isfinite(answers).all(axis=1)
-    answers, probabilities = answers[finite], probabilities[finite]
+    order = _order(stable, candidate)
+    theirs = candidate.task.answers(candidate.runtime.run(rows_for(stable, candidate, rows)))
+    if order is not None:
+        theirs = theirs[:, order]
+    finite = np.isfinite(theirs.reshape(len(theirs), -1)).all(axis=1)
+    ours, theirs = answers[finite], theirs[finite]
     return ShadowResult(
-        agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
-        compared=len(answers),
-        difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),
+        agreed=int(np.count_nonzero(agreement(stable, ours, theirs))),
+        compared=len(theirs),
+        difference=float(differences(ours, theirs).sum()),
         failed=int((~finite).sum()),
     )
 
 
-def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
-    """Return how long both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
+def agreement(model: Model, ours: Array, theirs: Array) -> Array:
+    """Return, for each row, whether two answers of the task of ``model`` are the same: the class,
+    the labels that apply, or numbers within the tolerance of its manifest.
+    """
+    same: Array
+    if model.task.name == "classification":
+        same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    elif model.task.name == "multilabel":
+        same = ((ours >= THRESHOLD) == (theirs >= THRESHOLD)).all(axis=1)
+    else:
+        answer = model.manifest.output("values", "embedding")
+        allowed = model.manifest.tolerance(answer.name) if answer is not None else EXACT
+        near = np.abs(ours - theirs) <= allowed.absolute + allowed.relative * np.abs(ours)
+        same = near.reshape(len(ours), -1).all(axis=1)
+    return same
+
+
+def differences(ours: Array, theirs: Array) -> Array:
+    """Return, for each row, the mean absolute difference of the numbers in two answers."""
+    mean: Array = np.abs(ours - theirs).reshape(len(ours), -1).mean(axis=1, dtype=np.float64)
+    return mean
+
+
+def _order(stable: Model, candidate: Model) -> list[int] | None:
+    """Return the columns of the candidate's answers in the order of the stable version's.
+
+    None where they have no names. Raises `Incomparable` for other names.
+    """
+    if stable.task.name != candidate.task.name:
+        raise Incomparable("the candidate has another task")
+    ours, theirs = stable.task.columns, candidate.task.columns
+    if ours is None or theirs is None:
+        return None
+    if sorted(ours) != sorted(theirs):
+        raise Incomparable("the candidate has other classes")
+    return [theirs.index(name) for name in ours]
+
+
+def time_both(stable: Model, candidate: Model, row: Tensors) -> Timing:
+    """Return how long both versions take for ``row``, of one row; raises as `compare`.
 
     They take turns, and the shortest run counts: the first has cold caches, and other work of the
     machine may delay any of them.
     """
-    runs = [
-        (_seconds(stable, row), _seconds(candidate, _columns_for(stable, candidate, row)))
-        for _ in range(3)
-    ]
+    theirs = rows_for(stable, candidate, row)
+    runs = [(_seconds(stable, row), _seconds(candidate, theirs)) for _ in range(3)]
     return Timing(*map(min, zip(*runs, strict=True)))
 
 
-def _seconds(model: Model, row: Matrix) -> float:
+def _seconds(model: Model, row: Tensors) -> float:
     started = time.perf_counter()
-    probabilities_of(model.runtime, row)
+    model.runtime.run(row)
     return time.perf_counter() - started
 
 
-def _columns_for(stable: Model, candidate: Model, matrix: Matrix) -> Matrix:
-    """Return the columns of ``matrix`` in the order of the candidate's features."""
-    names = stable.encoder.names
-    columns = [names.index(name) for name in candidate.encoder.names if name in names]
-    if not len(columns) == len(candidate.encoder.names) == matrix.shape[1]:
+def rows_for(stable: Model, candidate: Model, rows: Tensors) -> Tensors:
+    """Return ``rows`` of the stable version as the candidate takes them, by the names of the
+    features. Raises `Incomparable`.
+    """
+    ours, theirs = stable.encoder, candidate.encoder
+    if sorted(ours.names) != sorted(theirs.names):
         raise Incomparable("the candidate has other features")
-    return np.ascontiguousarray(matrix[:, columns])
+    if ours.places == theirs.places:
+        return rows
+    if ours.is_matrix and theirs.is_matrix:
+        columns = [ours.names.index(name) for name in theirs.names]
+        matrix = rows[ours.tensors[0].spec.name][:, columns]
+        into = theirs.tensors[0]
+        return {into.spec.name: np.ascontiguousarray(matrix, dtype=into.dtype)}
+    samples = [ours.sample(rows, index) for index in range(row_count(rows))]
+    return theirs.encode_batch(samples)

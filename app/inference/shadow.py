@@ -17,8 +17,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ..model.model import Model
+from ..model.signature import Array, Tensors
 from .comparison import Incomparable, ShadowResult, Timing, compare, time_both
-from .sample import Matrix, Pair, Probabilities, Sample
+from .sample import Answers, Pair, Sample
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -76,14 +77,12 @@ class Shadow:
         self._failures: set[tuple[str, str, str]] = set()
         self._thread: threading.Thread | None = None
 
-    def offer(
-        self, stable: Model, candidate: Model, rows: Matrix, probabilities: Probabilities
-    ) -> None:
+    def offer(self, stable: Model, candidate: Model, rows: Tensors, answers: Answers) -> None:
         """Queue ``rows`` for ``candidate``, or drop some if there is no time for all.
 
-        ``probabilities`` are the answers of ``stable``. Never raises, never blocks.
+        ``answers`` are those of ``stable``. Never raises, never blocks.
         """
-        count = len(rows)
+        count = len(answers)
         if not count:
             return
         with self._lock:
@@ -93,7 +92,7 @@ class Shadow:
                     self._changed.notify_all()
                 # A busy worker drops nearly all rows, so this must be as cheap as possible.
                 if count > 1 or not sample.skip(pair):
-                    self._hand_over(sample, pair, rows, probabilities)
+                    self._hand_over(sample, pair, rows, answers)
                 return
         self._observer.compared(Pair.of(stable, candidate), ShadowResult(dropped=count))
 
@@ -103,11 +102,9 @@ class Shadow:
             pair = self._pairs[stable.name] = Pair.of(stable, candidate)
         return pair
 
-    def _hand_over(
-        self, sample: Sample, pair: Pair, rows: Matrix, probabilities: Probabilities
-    ) -> None:
+    def _hand_over(self, sample: Sample, pair: Pair, rows: Tensors, answers: Answers) -> None:
         started, rows_before = time.perf_counter(), sample.rows
-        sample.add(pair, rows, probabilities)
+        sample.add(pair, rows, answers)
         if sample.rows > rows_before:
             taken = (time.perf_counter() - started) / (sample.rows - rows_before)
             self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
@@ -190,43 +187,43 @@ class Shadow:
             done = 0
             while done < len(block):
                 end = done + max(1, int(_PASS_SECONDS / self._seconds_a_row))
-                rows, probabilities = block.rows[done:end], block.probabilities[done:end]
-                spent = self._compare(block.pair, rows, probabilities)
-                done += len(rows)
+                rows, answers = _part(block.rows, done, end), block.answers[done:end]
+                spent = self._compare(block.pair, rows, answers)
+                done += len(answers)
                 if spent:
-                    spent += len(rows) * self._seconds_to_hand_over
+                    spent += len(answers) * self._seconds_to_hand_over
                     self._pause(spent * (1 / self._allowed_share() - 1))
 
-    def _compare(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> float:
+    def _compare(self, pair: Pair, rows: Tensors, answers: Array) -> float:
         """Compare the rows of one pass; return the seconds spent, 0 if they were dropped."""
         models = pair.models()
         if models is None or self._stopping:
-            self._observer.compared(pair, ShadowResult(dropped=len(rows)))
+            self._observer.compared(pair, ShadowResult(dropped=len(answers)))
             return 0.0
         started = time.perf_counter()
-        self._observer.compared(pair, self._compared(pair, models, rows, probabilities))
-        taken = (time.perf_counter() - started) / len(rows)
+        self._observer.compared(pair, self._compared(pair, models, rows, answers))
+        taken = (time.perf_counter() - started) / len(answers)
         self._seconds_a_row = _smoothed(self._seconds_a_row, taken)
         if started >= self._time_again_at:
-            self._time_one(pair, models, rows[:1])
+            self._time_one(pair, models, _part(rows, 0, 1))
         return time.perf_counter() - started
 
     def _compared(
-        self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
+        self, pair: Pair, models: tuple[Model, Model], rows: Tensors, answers: Array
     ) -> ShadowResult:
         """Compare; if the candidate fails, find the rows on which it fails."""
         try:
-            return compare(*models, rows, probabilities)
+            return compare(*models, rows, answers)
         except Exception as error:
             self._log_once(pair, error)
-            if len(rows) == 1 or isinstance(error, Incomparable):
-                return ShadowResult(failed=len(rows))
-        half = len(rows) // 2
-        return self._compared(pair, models, rows[:half], probabilities[:half]) + self._compared(
-            pair, models, rows[half:], probabilities[half:]
+            if len(answers) == 1 or isinstance(error, Incomparable):
+                return ShadowResult(failed=len(answers))
+        half, end = len(answers) // 2, len(answers)
+        return self._compared(pair, models, _part(rows, 0, half), answers[:half]) + self._compared(
+            pair, models, _part(rows, half, end), answers[half:]
         )
 
-    def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Matrix) -> None:
+    def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Tensors) -> None:
         """Time both versions on one row, under the same conditions."""
         stable, candidate = models
         started = time.perf_counter()
@@ -244,6 +241,10 @@ class Shadow:
         if failure not in self._failures:
             self._failures.add(failure)
             log.error("the shadow can't predict; logged once", exc_info=error)
+
+
+def _part(rows: Tensors, start: int, end: int) -> Tensors:
+    return {name: array[start:end] for name, array in rows.items()}
 
 
 def _smoothed(mean: float, value: float) -> float:

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import manifest as manifest_file
+from . import manifest_file
 from .errors import BundleError
 from .features import Feature
 from .file_kind import foreign_kind
 from .golden import Golden, read_golden
-from .manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
+from .manifest import VERSION, FileRecord, Manifest, check_names
+from .manifest_file import read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
@@ -260,11 +261,11 @@ def open_bare_checkpoint(
         )
     check_names("model.feature_names", feature_names)
     check_names("model.class_names", classes)
-    manifest = Manifest(
-        name=path.stem,
-        version=version,
-        features=tuple(Feature(name) for name in feature_names),
-        classes=classes,
+    manifest = Manifest.of_classifier(
+        path.stem,
+        version,
+        [Feature(name) for name in feature_names],
+        classes,
         description="A checkpoint without a manifest.",
     )
     return Bundle(manifest, path, None)

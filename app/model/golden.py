@@ -19,7 +19,16 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from .errors import BundleError, first_line, listed, shown
-from .signature import DTYPES, FEATURES, PROBABILITIES, Array, Signature, Tensors, TensorSpec
+from .signature import (
+    DTYPES,
+    FEATURES,
+    PROBABILITIES,
+    Array,
+    Signature,
+    Tensors,
+    TensorSpec,
+    row_count,
+)
 
 FILE_NAME = "golden.npz"
 LARGEST_ARRAYS = 256 << 20
@@ -45,14 +54,13 @@ class Golden(Struct, frozen=True):
         return cls({FEATURES: samples}, {PROBABILITIES: probabilities})
 
     @property
-    def samples(self) -> Array:
-        """The rows of a classifier."""
-        return self.inputs[FEATURES]
+    def rows(self) -> int:
+        """How many rows the arrays have, where they have rows."""
+        return row_count(self.outputs)
 
-    @property
-    def probabilities(self) -> Array:
-        """The probabilities of these rows."""
-        return self.outputs[PROBABILITIES]
+    def row(self, index: int) -> Golden:
+        """Return one row of it alone."""
+        return Golden(_row(self.inputs, index), _row(self.outputs, index))
 
 
 def read_golden(path: Path, signature: Signature) -> Golden:
@@ -126,6 +134,10 @@ def _read_array(file: IO[bytes], size: int, place: str) -> Array:
         raise BundleError(f"{place} says that it is larger than its file: it was cut short.")
     flat = np.frombuffer(file.read(), dtype, count=math.prod(shape))
     return flat.reshape(shape, order="F" if in_columns else "C").copy(order="C")  # aligned
+
+
+def _row(tensors: Tensors, index: int) -> Tensors:
+    return {name: array[index : index + 1] for name, array in tensors.items()}
 
 
 def _members(signature: Signature) -> Iterator[tuple[str, TensorSpec]]:

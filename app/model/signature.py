@@ -20,7 +20,7 @@ Tensors = Mapping[str, Array]
 FEATURES = "features"
 """The input of a model of named numbers: a row for each sample, a column for each feature."""
 PROBABILITIES, PREDICTION, LABEL = "probabilities", "prediction", "label"
-"""The outputs of a classifier: for each class, and the index and name of the most probable one."""
+"""The outputs of a classifier: for each class, and the index and name of the predicted one."""
 
 MAX_RANK = 32
 """Dimensions of a tensor at most."""
@@ -40,7 +40,7 @@ _Datatype = Annotated[
     str,
     Meta(pattern=rf"\A(?:{'|'.join(DTYPES)})\Z", description=f"one of {', '.join(DTYPES)}"),
 ]
-_TensorName = Annotated[
+TensorName = Annotated[
     str, Meta(min_length=1, max_length=256, description="a string of 1 to 256 characters")
 ]
 _Dimension = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
@@ -53,7 +53,7 @@ _Shape = Annotated[
 class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """The name, datatype and shape of a tensor."""
 
-    name: _TensorName
+    name: TensorName
     datatype: _Datatype
     shape: _Shape
 
@@ -64,12 +64,17 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class OutputSpec(TensorSpec, frozen=True, forbid_unknown_fields=True):
-    """An output, and what it means: a tensor of its own, or a ``state`` to send with the next
-    request.
-    """
+Role = Literal[
+    "probabilities", "logits", "scores", "values", "label", "embedding", "state", "tensor"
+]
+"""What an output means. A ``state`` is for the next request; a ``tensor`` means what the caller
+knows."""
 
-    role: Literal["tensor", "state", "probabilities"] = "tensor"
+
+class OutputSpec(TensorSpec, frozen=True, forbid_unknown_fields=True):
+    """An output of a network, and what it means."""
+
+    role: Role = "tensor"
 
 
 class Signature(Struct, frozen=True):
@@ -79,24 +84,23 @@ class Signature(Struct, frozen=True):
     outputs: tuple[TensorSpec, ...]
 
 
+def row_count(rows: Tensors) -> int:
+    """Return how many rows ``rows`` are: the first dimension of all its arrays."""
+    return len(next(iter(rows.values())))
+
+
 def classifier_graph(features: int, classes: int) -> Signature:
-    """Return the signature of the network of a classifier: named numbers to probabilities."""
-    return Signature(
-        inputs=(TensorSpec(FEATURES, "FP32", (-1, features)),),
-        outputs=(OutputSpec(PROBABILITIES, "FP32", (-1, classes), "probabilities"),),
-    )
-
-
-def classifier_signature(features: int, classes: int) -> Signature:
-    """Return the signature of a classifier of as many named numbers and classes: that of its
-    network, and the most probable class.
+    """Return the signature of the network of a classifier: one matrix of numbers to
+    probabilities.
     """
-    network = classifier_graph(features, classes)
-    return Signature(
-        inputs=network.inputs,
-        outputs=(
-            *network.outputs,
-            TensorSpec(PREDICTION, "INT64", (-1,)),
-            TensorSpec(LABEL, "BYTES", (-1,)),
-        ),
-    )
+    return Signature((matrix_spec(features),), (probabilities_spec(classes),))
+
+
+def matrix_spec(features: int) -> TensorSpec:
+    """Return the one input of a model whose features are numbers."""
+    return TensorSpec(FEATURES, "FP32", (-1, features))
+
+
+def probabilities_spec(classes: int) -> OutputSpec:
+    """Return the output of a classifier."""
+    return OutputSpec(PROBABILITIES, "FP32", (-1, classes), "probabilities")

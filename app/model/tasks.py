@@ -1,184 +1,373 @@
 """Tasks: what the outputs of a network mean.
 
-A `Model` runs any network by its signature. Its task says what clients see of it, how its golden
-data are run, and which answers are right.
+A `Model` runs any network by its signature. Its task says what clients see of it, and makes
+predictions of its outputs. Nothing is computed from them that packing could put into the network:
+probabilities are there as such, and a label is the index of a class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import BundleError, shown
-from .golden import Golden
-from .manifest import Manifest, Tolerance
-from .runtime import Runtime
+from .errors import MAX_FAULTS, BundleError, InputsRejected, NonFiniteOutput
+from .manifest import Manifest
+from .predictions import (
+    Batch,
+    ClassBatch,
+    ClassPrediction,
+    EmbeddingBatch,
+    EmbeddingPrediction,
+    LabelsBatch,
+    LabelsPrediction,
+    Prediction,
+    ValuesBatch,
+    ValuesPrediction,
+)
 from .signature import (
-    FEATURES,
-    PROBABILITIES,
+    LABEL,
+    PREDICTION,
     Array,
     OutputSpec,
+    Role,
     Signature,
     Tensors,
-    classifier_signature,
+    TensorSpec,
 )
 
-GOLDEN_TOLERANCE = 1e-5
-"""The largest absolute difference allowed from a packed probability."""
-DEVICE_GOLDEN_TOLERANCE = 1e-4
-"""The same on a device other than the CPU, which sums in another order."""
+THRESHOLD = 0.5
+"""The probability from which on a label applies, where the network doesn't say it itself."""
 
 
 class Task(Protocol):
     """What the outputs of a network mean. ``signature`` is what clients see of it.
 
-    ``has_rows`` tells whether each row of the inputs is a sample of its own, with a row of each
-    output: such rows may run together.
+    ``width`` is the number of values in the answer to one row, 0 where it isn't known; ``columns``
+    are their names, None where they have none.
     """
 
     name: str
-    has_rows: bool
     signature: Signature
+    width: int
+    columns: tuple[str, ...] | None
 
-    def runs_of(self, golden: Golden) -> tuple[Sequence[Golden], Golden | None]:
-        """Return golden data to be run one after the other, and all of them together, if they may.
+    def answers(self, outputs: Tensors) -> Array:
+        """Return the output that is the answer, a row for each of the inputs."""
+        ...
 
-        They are the same outputs, row for row.
+    def decide(self, outputs: Tensors) -> Any:
+        """Return what the outputs for one row say, as plain values that don't change.
+
+        Raises `NonFiniteOutput`.
         """
         ...
 
-    def check_answer(self, outputs: Tensors, wanted: Golden, device: str) -> None:
-        """Raise `BundleError` unless ``outputs`` are what was packed."""
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> Prediction:
+        """Return the prediction that `decide` came to."""
+        ...
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> Batch:
+        """Return the predictions for all rows. Raises `NonFiniteOutput`."""
+        ...
+
+    def check(self, outputs: Tensors) -> None:
+        """Raise `BundleError` for outputs that can't be those of this task."""
         ...
 
 
-class Classification:
-    """Classes that exclude each other, of rows of named numbers."""
+class _Answering:
+    """The part that all tasks of samples share: one output of the network is the answer."""
+
+    roles: tuple[Role, ...]
+    name: str
+    columns: tuple[str, ...] | None
+
+    def __init__(self, manifest: Manifest) -> None:
+        answer, label = manifest.output(*self.roles), manifest.output("label")
+        assert answer is not None  # a manifest that could be read has one
+        self._answer = answer.name
+        self._spec = answer
+        self._label = label.name if label is not None else None
+        self._manifest = manifest
+        self.width = math.prod(map(abs, answer.shape[1:]))
+        extras = [spec for spec in manifest.outputs if spec not in (answer, label)]
+        self.signature = (
+            Signature(manifest.inputs, (*self._outputs(answer), *extras))
+            if manifest.features
+            else manifest.signature
+        )
+
+    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
+        """Return the outputs that clients see in the place of the network's own."""
+        return [TensorSpec(answer.role, answer.datatype, answer.shape)]
+
+    def answers(self, outputs: Tensors) -> Array:
+        return outputs[self._answer]
+
+    def _finite(self, outputs: Tensors) -> Array:
+        """Return the answers to all rows. Raises `NonFiniteOutput` with the first that aren't."""
+        answers = outputs[self._answer]
+        finite = np.isfinite(answers)
+        if not finite.all():
+            rows = ~finite.reshape(len(answers), -1).all(axis=1)
+            raise NonFiniteOutput(np.flatnonzero(rows)[:MAX_FAULTS].tolist())
+        return answers
+
+    def check(self, outputs: Tensors) -> None:
+        answers = outputs[self._answer]
+        if not self._spec.accepts(answers.shape):
+            raise BundleError(
+                f"The network returns outputs of shape {answers.shape}, not "
+                f"{list(self._spec.shape)} as the manifest says."
+            )
+
+
+class Classification(_Answering):
+    """Classes that exclude each other: the predicted one is the network's label, if it has one,
+    or the one with the largest value.
+    """
 
     name = "classification"
-    has_rows = True
+    roles = ("probabilities", "scores")
 
-    def __init__(self, features: int, classes: int) -> None:
-        self.signature = classifier_signature(features, classes)
-        self._classes = classes
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self.columns = self._classes = manifest.classes
+        self._are_scores = self._spec.role == "scores"
 
-    def runs_of(self, golden: Golden) -> tuple[Sequence[Golden], Golden | None]:
-        rows = range(len(golden.samples))
-        alone = [
-            Golden.of_classifier(golden.samples[i : i + 1], golden.probabilities[i : i + 1])
-            for i in rows
+    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
+        return [
+            *super()._outputs(answer),
+            TensorSpec(PREDICTION, "INT64", (-1,)),
+            TensorSpec(LABEL, "BYTES", (-1,)),
         ]
-        return alone, golden
 
-    def check_answer(self, outputs: Tensors, wanted: Golden, device: str) -> None:
-        answers, expected = outputs[PROBABILITIES], wanted.probabilities
-        self.check_probabilities(answers, len(expected))
-        allowed = GOLDEN_TOLERANCE if device == "cpu" else DEVICE_GOLDEN_TOLERANCE
-        error = float(np.abs(answers - expected).max())
-        if not error <= allowed:
-            raise BundleError(
-                f"The answers to the golden samples differ from those when the model was "
-                f"packed (by up to {error:.2g}; {allowed:g} is allowed), so this model can't "
-                "be served."
-            )
+    def decide(self, outputs: Tensors) -> Any:
+        values = tuple(outputs[self._answer][0].tolist())
+        if not math.isfinite(sum(values)):  # any NaN makes the sum NaN
+            raise NonFiniteOutput
+        if self._label is None:
+            return values.index(max(values)), values
+        self._check_label(outputs[self._label])
+        return int(outputs[self._label][0]), values
 
-    def check_probabilities(self, answers: Array, rows: int) -> None:
-        """Raise `BundleError` unless ``answers`` are the probabilities of so many ``rows``."""
-        wanted = (rows, self._classes)
-        if answers.shape != wanted:
-            raise BundleError(
-                f"The network returns outputs of shape {answers.shape} for {wanted[0]} rows, not "
-                f"{wanted}: the manifest names {wanted[1]} classes."
-            )
-        # Written so that NaN fails too.
-        if not (answers >= 0).all() or not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
-            raise BundleError(
-                "The network's outputs are not probabilities: they must be finite, not negative, "
-                "and sum to 1 (is softmax in the graph?)."
-            )
+    def _check_label(self, label: Array) -> None:
+        if not ((label >= 0) & (label < len(self._classes))).all():
+            raise InputsRejected("its label is none of the classes")
+
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> ClassPrediction:
+        index, values = decided
+        return ClassPrediction(
+            class_index=index,
+            label=self._classes[index],
+            values=values,
+            are_scores=self._are_scores,
+            model_version=version,
+            timestamp=timestamp,
+            was_cached=was_cached,
+        )
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> ClassBatch:
+        answers = self._finite(outputs)
+        indices = answers.argmax(axis=1)
+        if self._label is not None:
+            indices = outputs[self._label]
+            self._check_label(indices)
+        return ClassBatch(
+            class_indices=indices,
+            answers=answers,
+            classes=self._classes,
+            are_scores=self._are_scores,
+            outputs=outputs,
+            model_version=version,
+            timestamp=timestamp,
+        )
+
+    def check(self, outputs: Tensors) -> None:
+        super().check(outputs)
+        answers = outputs[self._answer]
+        if not self._are_scores:
+            _check_probabilities(answers)
+            if not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
+                raise BundleError(_NO_PROBABILITIES)
+        if self._label is not None:
+            try:
+                self._check_label(outputs[self._label])
+            except InputsRejected:
+                raise BundleError(
+                    "The network's label is no index of one of the classes."
+                ) from None
+
+
+class Multilabel(_Answering):
+    """Labels that don't exclude each other: those apply that the network's label says, if it has
+    one, or whose probability is `THRESHOLD` or more.
+    """
+
+    name = "multilabel"
+    roles = ("probabilities",)
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self.columns = self._labels = manifest.labels
+
+    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
+        return [*super()._outputs(answer), TensorSpec(PREDICTION, "INT64", answer.shape)]
+
+    def decide(self, outputs: Tensors) -> Any:
+        values = tuple(self._finite(outputs)[0].tolist())
+        return tuple(np.flatnonzero(self._applies(outputs)[0]).tolist()), values
+
+    def _applies(self, outputs: Tensors) -> Array:
+        if self._label is not None:
+            applies: Array = outputs[self._label] != 0
+        else:
+            applies = outputs[self._answer] >= THRESHOLD
+        return applies
+
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> LabelsPrediction:
+        indices, values = decided
+        return LabelsPrediction(
+            indices=indices,
+            labels=tuple(self._labels[index] for index in indices),
+            values=values,
+            model_version=version,
+            timestamp=timestamp,
+            was_cached=was_cached,
+        )
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> LabelsBatch:
+        return LabelsBatch(
+            answers=self._finite(outputs),
+            applies=self._applies(outputs),
+            labels=self._labels,
+            outputs=outputs,
+            model_version=version,
+            timestamp=timestamp,
+        )
+
+    def check(self, outputs: Tensors) -> None:
+        super().check(outputs)
+        _check_probabilities(outputs[self._answer])
+
+
+class Regression(_Answering):
+    """Numbers, one for each target."""
+
+    name = "regression"
+    roles = ("values",)
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self.columns = self._targets = tuple(target.name for target in manifest.targets)
+
+    def decide(self, outputs: Tensors) -> Any:
+        return tuple(self._finite(outputs)[0].tolist())
+
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> ValuesPrediction:
+        return ValuesPrediction(
+            values=decided,
+            targets=self._targets,
+            model_version=version,
+            timestamp=timestamp,
+            was_cached=was_cached,
+        )
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> ValuesBatch:
+        return ValuesBatch(
+            answers=self._finite(outputs),
+            targets=self._targets,
+            outputs=outputs,
+            model_version=version,
+            timestamp=timestamp,
+        )
+
+
+class Embedding(_Answering):
+    """A vector that stands for the sample."""
+
+    name = "embedding"
+    roles = ("embedding",)
+    columns: tuple[str, ...] | None = None
+
+    def decide(self, outputs: Tensors) -> Any:
+        return self._finite(outputs)[0]
+
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> EmbeddingPrediction:
+        return EmbeddingPrediction(
+            values=decided, model_version=version, timestamp=timestamp, was_cached=was_cached
+        )
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> EmbeddingBatch:
+        return EmbeddingBatch(
+            answers=self._finite(outputs),
+            outputs=outputs,
+            model_version=version,
+            timestamp=timestamp,
+        )
 
 
 class TensorTask:
     """Tensors as the network has them: what they mean is known to the caller."""
 
     name = "tensors"
-    has_rows = False
+    width = 0
+    columns: tuple[str, ...] | None = None
 
-    def __init__(
-        self,
-        signature: Signature,
-        outputs: Sequence[OutputSpec],
-        tolerances: Mapping[str, Tolerance],
-    ) -> None:
-        self.signature = signature
-        self._outputs = outputs
-        self._tolerances = tolerances
+    def __init__(self, manifest: Manifest) -> None:
+        self.signature = manifest.signature
 
-    def runs_of(self, golden: Golden) -> tuple[Sequence[Golden], Golden | None]:
-        return [golden], None
+    def answers(self, outputs: Tensors) -> Array:
+        raise AssertionError("a model of the task 'tensors' has no features to predict from")
 
-    def check_answer(self, outputs: Tensors, wanted: Golden, device: str) -> None:
-        for fault in self._faults(outputs, wanted.outputs):
-            raise BundleError(
-                "The outputs for the golden data differ from those when the model was packed: "
-                f"{fault}. So this model can't be served."
-            )
+    def decide(self, outputs: Tensors) -> Hashable:
+        raise AssertionError("a model of the task 'tensors' has no features to predict from")
 
-    def _faults(self, outputs: Tensors, wanted: Tensors) -> Iterator[str]:
-        for spec in self._outputs:
-            found, expected = outputs[spec.name], wanted[spec.name]
-            if found.shape != expected.shape:
-                yield (
-                    f"{shown(spec.name)} has the shape {list(found.shape)}, "
-                    f"not {list(expected.shape)}"
-                )
-            elif not is_close(found, expected, self._tolerances.get(spec.name, Tolerance())):
-                largest = largest_difference(found, expected)
-                by = "" if largest is None else f" by up to {largest:.2g}"
-                yield f"{shown(spec.name)} differs{by}"
+    def prediction(
+        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
+    ) -> Prediction:
+        raise AssertionError("a model of the task 'tensors' has no features to predict from")
+
+    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> Batch:
+        raise AssertionError("a model of the task 'tensors' has no features to predict from")
+
+    def check(self, outputs: Tensors) -> None:
+        """Accept any outputs: they mean nothing here."""
+
+
+_TASKS: Mapping[str, type[Classification | Multilabel | Regression | Embedding]] = {
+    task.name: task for task in (Classification, Multilabel, Regression, Embedding)
+}
 
 
 def task_of(manifest: Manifest) -> Task:
     """Return the task of a model."""
-    if manifest.task == "classification":
-        return Classification(len(manifest.features), len(manifest.classes))
-    return TensorTask(manifest.signature, manifest.outputs, manifest.tolerances)
+    task = _TASKS.get(manifest.task)
+    return TensorTask(manifest) if task is None else task(manifest)
 
 
-def probabilities_of(runtime: Runtime, matrix: Array) -> Array:
-    """Return the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32."""
-    return runtime.run({FEATURES: matrix})[PROBABILITIES]
+_NO_PROBABILITIES = (
+    "The network's outputs are not probabilities: they must be finite, not negative, and sum to 1 "
+    "(is softmax in the graph?)."
+)
 
 
-def is_close(found: Array, expected: Array, tolerance: Tolerance) -> bool:
-    """Return True if two arrays of one shape are the same within ``tolerance``, NaN for NaN.
-
-    What is no float must be equal.
-    """
-    if expected.dtype.kind != "f":
-        return bool(np.array_equal(found, expected))
-    return bool(
-        np.allclose(
-            found.astype(np.float64),
-            expected.astype(np.float64),
-            rtol=tolerance.relative,
-            atol=tolerance.absolute,
-            equal_nan=True,
-        )
-    )
-
-
-def largest_difference(found: Array, expected: Array) -> float | None:
-    """Return the largest difference of two arrays, of numbers that are finite in both.
-
-    None where shapes or values can't be compared so.
-    """
-    if found.shape != expected.shape or expected.dtype.kind not in "fiub":
-        return None
-    one, other = found.astype(np.float64), expected.astype(np.float64)
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    if not np.isfinite(one[~same]).all():
-        return None
-    return float(np.abs(one[~same] - other[~same]).max(initial=0.0))
+def _check_probabilities(answers: Array) -> None:
+    """Raise `BundleError` for values that aren't from 0 to 1."""
+    # Written so that NaN fails too.
+    if not ((answers >= 0) & (answers <= 1 + 1e-4)).all():
+        raise BundleError(_NO_PROBABILITIES)

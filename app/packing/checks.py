@@ -13,7 +13,7 @@ import numpy as np
 from ..model.errors import BundleError, first_line
 from ..model.features import Feature
 from ..model.runtime import OnnxRuntime, Runtime
-from ..model.tasks import probabilities_of
+from .answers import probabilities_of
 from .network import PARITY_TOLERANCE
 from .samples import Samples
 from .source import DYNAMIC_BATCH, Answers, Matrix, Outputs, Source

@@ -20,7 +20,7 @@ from ..model.golden import Golden
 from ..model.manifest import Manifest
 from ..model.runtime import OnnxRuntime, TorchRuntime
 from ..model.signature import classifier_graph
-from ..model.tasks import probabilities_of
+from .answers import probabilities_of
 from .bundle_writer import write_bundle
 from .checks import (
     about_precision,
@@ -60,11 +60,11 @@ def make_bundle(
         features = with_ranges(description.features, rows)
     except BundleError as error:
         raise BundleError(f"{samples}: {error}") from None
-    manifest = Manifest(
-        name=out.parent.name,
-        version=out.name,
-        features=features,
-        classes=description.classes,
+    manifest = Manifest.of_classifier(
+        out.parent.name,
+        out.name,
+        features,
+        description.classes,
         description=description.description,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         training=description.training,
@@ -170,14 +170,13 @@ def _pack_graph(
         answers = probabilities_of(runtime, golden.matrix)
     complete = replace(
         manifest,
-        golden=Golden.of_classifier(golden.matrix, answers),
         preprocessing=({"step": "impute", "median": dict(medians)},) if medians else (),
     )
 
     def fill(directory: Path) -> None:
         (directory / bundles.ONNX).write_bytes(content)
 
-    write_bundle(out, complete, fill)
+    write_bundle(out, complete, Golden.of_classifier(golden.matrix, answers), fill)
 
 
 def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:

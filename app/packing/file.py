@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..model import isolation
-from ..model import manifest as manifests
+from ..model import isolation, manifest_file
 from ..model.errors import BundleError
 from ..model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
-from ..model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
+from ..model.manifest import VERSION, VERSION_FORM, Manifest
+from ..model.manifest_file import read_manifest
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
@@ -112,7 +112,7 @@ def _pack(
             made = Path(scratch, name, version)
             child_limits = limits.for_packing()
             isolation.run(make, source, made, *arguments, path=source, limits=child_limits)
-            manifest = read_manifest(made / manifests.FILE_NAME)
+            manifest = read_manifest(made / manifest_file.FILE_NAME)
             place_bundle(made, out, replaces=replace)
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}.") from error
@@ -165,7 +165,7 @@ def _refuse_released(out: Path) -> None:
     """Raise `BundleError` for a version that is served: replacing it would be a release that was
     not verified, compared, or recorded in the history.
     """
-    if not (out / manifests.FILE_NAME).is_file():
+    if not (out / manifest_file.FILE_NAME).is_file():
         return
     release = None
     with suppress(BundleError):  # an unreadable file releases nothing

@@ -27,7 +27,7 @@ from ..model.manifest import Manifest
 from ..model.network import Network, Preprocessing, Probabilities, save_checkpoint
 from ..model.runtime import OnnxRuntime, TorchRuntime
 from ..model.signature import classifier_graph
-from ..model.tasks import probabilities_of
+from .answers import probabilities_of
 from .bundle_writer import check_replaceable, require_packages, write_bundle
 
 PARITY_TOLERANCE = 1e-5
@@ -62,16 +62,15 @@ def pack(
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
     probabilities = probabilities_of(torch_runtime, golden_samples)
     golden = Golden.of_classifier(golden_samples, probabilities)
-    manifest = Manifest(
-        name=name,
-        version=version,
-        features=tuple(features),
-        classes=tuple(classes),
+    manifest = Manifest.of_classifier(
+        name,
+        version,
+        features,
+        classes,
         description=description,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         preprocessing=describe_preprocessing(network, [feature.name for feature in features]),
         training=training or {},
-        golden=golden,
     )
 
     def fill(directory: Path) -> None:
@@ -81,7 +80,7 @@ def pack(
         for file_name, content in (documents or {}).items():
             (directory / Path(file_name).name).write_bytes(content)
 
-    return write_bundle(out, manifest, fill)
+    return write_bundle(out, manifest, golden, fill)
 
 
 def export_onnx(network: Network, path: Path) -> None:

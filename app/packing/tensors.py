@@ -16,11 +16,11 @@ from msgspec import structs
 
 from ..model import bundle as bundles
 from ..model.errors import BundleError, first_line, shown
-from ..model.golden import FILE_NAME, Golden, same_strings, write_golden
+from ..model.golden import Golden, same_strings
 from ..model.manifest import Manifest, Tolerance
 from ..model.runtime import DATATYPES, OnnxRuntime, open_session
+from ..model.self_test import is_close
 from ..model.signature import DTYPES, OutputSpec, Tensors, TensorSpec
-from ..model.tasks import is_close
 from .bundle_writer import write_bundle
 from .examples import read_example
 from .graph import load_graph, remove_traces, serialised
@@ -58,7 +58,6 @@ def make_tensor_bundle(source: Path, out: Path, example: Path, description: str 
         inputs=inputs,
         outputs=outputs,
         tolerances={s.name: TOLERANCES[s.datatype] for s in outputs if s.datatype in TOLERANCES},
-        golden_file=FILE_NAME,
         description=description,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -66,9 +65,8 @@ def make_tensor_bundle(source: Path, out: Path, example: Path, description: str 
 
     def fill(directory: Path) -> None:
         (directory / bundles.ONNX).write_bytes(content)
-        write_golden(golden, manifest.signature, directory / FILE_NAME)
 
-    write_bundle(out, manifest, fill)
+    write_bundle(out, manifest, golden, fill)
 
 
 def _session(content: bytes, source: Path) -> Any:

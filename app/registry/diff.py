@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..model import isolation
-from ..model import manifest as manifests
+from ..inference.comparison import agreement, differences
+from ..model import isolation, manifest_file
 from ..model.compat import breaking_changes, harmless_changes
-from ..model.errors import BundleError, ModelError
+from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
@@ -62,7 +63,7 @@ def diff_versions(
     be read.
     """
     old, new = (
-        manifests.read_manifest(directory / version / manifests.FILE_NAME)
+        manifest_file.read_manifest(directory / version / manifest_file.FILE_NAME)
         for version in (old_version, new_version)
     )
     agreement, incomparable = None, _obstacle(old, new)
@@ -94,13 +95,20 @@ def diff_versions(
 
 def _obstacle(old: Manifest, new: Manifest) -> str:
     """Return why the two can't be compared; empty if they can."""
-    if "tensors" in (old.task, new.task):
-        return "The outputs of the task 'tensors' mean what the caller knows."
+    if not (old.features and new.features):
+        return "Without features, the outputs mean what the caller knows."
+    if old.task != new.task:
+        return "The versions have different tasks."
     if {f.name for f in old.features} != {f.name for f in new.features}:
         return "The versions have different features."
-    if set(old.classes) != set(new.classes):
-        return "The versions have different classes."
+    for called in ("classes", "labels", "targets"):
+        if _names(old, called) != _names(new, called):
+            return f"The versions have different {called}."
     return ""
+
+
+def _names(manifest: Manifest, called: str) -> set[str]:
+    return {getattr(each, "name", each) for each in getattr(manifest, called)}
 
 
 def _answers_of(old: Path, new: Path) -> dict[str, Any]:
@@ -109,39 +117,33 @@ def _answers_of(old: Path, new: Path) -> dict[str, Any]:
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Return how both answer, with columns and classes matched by name."""
-    columns = [new.encoder.names.index(name) for name in old.encoder.names]
-    classes = [new.manifest.classes.index(name) for name in old.manifest.classes]
-    samples = _common_samples(old, new, columns)
-    answers = old.predict_batch(samples).probabilities
-    in_new_order = np.empty_like(samples)
-    in_new_order[:, columns] = samples
-    others = new.predict_batch(in_new_order).probabilities[:, classes]
-    difference = np.abs(answers - others)
+    """Return how both answer, with features and classes matched by name."""
+    samples = _common_samples(old, new)
+    ours = old.predict_batch(old.encoder.encode_batch(samples)).answers
+    theirs = new.predict_batch(new.encoder.encode_batch(samples)).answers
+    if old.task.columns is not None and new.task.columns is not None:
+        theirs = theirs[:, [new.task.columns.index(name) for name in old.task.columns]]
     return Agreement(
         len(samples),
-        float((answers.argmax(axis=1) == others.argmax(axis=1)).mean()),
-        float(difference.max()),
-        float(difference.mean()),
+        float(agreement(old, ours, theirs).mean()),
+        float(np.abs(ours - theirs).max()),
+        float(differences(ours, theirs).mean()),
     )
 
 
-def _common_samples(old: Model, new: Model, columns: list[int]) -> NDArray[np.float32]:
-    """Return the golden samples of both versions that both accept, in the columns of ``old``.
+def _common_samples(old: Model, new: Model) -> list[dict[str, Any]]:
+    """Return the golden samples of both versions that both accept, each once.
 
-    A null is an error to the version whose feature isn't nullable.
+    A null is an error to the version whose feature isn't nullable, as is an unknown category.
     """
-    assert old.manifest.golden is not None
-    assert new.manifest.golden is not None
-    samples = np.concatenate([old.manifest.golden.samples, new.manifest.golden.samples[:, columns]])
-    nullable = np.array(
-        [
-            before.nullable and new.manifest.features[column].nullable
-            for before, column in zip(old.manifest.features, columns, strict=True)
-        ]
-    )
-    accepted = ~(np.isnan(samples) & ~nullable).any(axis=1)
-    if not accepted.any():
+    different: dict[Hashable, dict[str, Any]] = {}
+    for model in (old, new):
+        golden = model.golden()
+        for index in range(golden.rows):
+            sample = model.encoder.sample(golden.inputs, index)
+            with suppress(InvalidFeatures):
+                new.encoder.encode(sample)
+                different.setdefault(old.encoder.key(old.encoder.encode(sample)), sample)
+    if not different:
         raise BundleError("No golden sample is accepted by both versions.")
-    different = {row.tobytes(): row for row in samples[accepted]}  # a NaN equals no other
-    return np.stack(list(different.values()))
+    return [*different.values()]

@@ -69,14 +69,15 @@ def load_model(source: ModelSource) -> Model:
 
 def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Model:
     bundle, runtime, checksum = load(source, found)
-    classes = len(bundle.manifest.classes)
-    if 0 < source.max_answer_values < classes:
+    manifest = bundle.manifest
+    values = task_of(manifest).width if manifest.features else 0
+    if 0 < source.max_answer_values < values:
         raise BundleError(
-            f"Version {bundle.manifest.version} answers {classes:,} values for a row, and "
+            f"Version {manifest.version} answers {values:,} values for a row, and "
             f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
             "request. Raise the limit."
         )
-    if source.batch_rows and task_of(bundle.manifest).has_rows:
+    if source.batch_rows and manifest.batch:
         runtime = BatchingRuntime(runtime, source.batch_rows)
     model = Model(
         bundle,
@@ -140,12 +141,11 @@ def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "
     manifest = bundle.manifest
     if name == "onnx" and bundle.onnx is not None:
         return OnnxRuntime(bundle.onnx, threads, manifest.signature)
-    if manifest.task != "classification":
+    if bundle.checkpoint is None or manifest.task != "classification":
         raise BundleError(
             f"The task is {manifest.task!r}, and torch runs checkpoints of Lantern's own network, "
             "which classify; set model.runtime to 'auto' or 'onnx'."
         )
-    assert bundle.checkpoint is not None  # choose_runtime checked it
     from ..model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..model import bundle as bundles
-from ..model import isolation
-from ..model import manifest as manifests
+from ..model import isolation, manifest_file
 from ..model.bundle import Bundle
 from ..model.errors import BundleError, first_line
 from ..model.golden import Golden
@@ -24,8 +23,8 @@ from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from ..model.self_test import largest_difference, runs_of
 from ..model.signature import Tensors
-from ..model.tasks import largest_difference, task_of
 from .loading import make_runtime
 
 _ROWS = 1000
@@ -102,7 +101,7 @@ def verify(
     """
     path = directory / version
     try:
-        manifest = manifests.read_manifest(path / manifests.FILE_NAME)
+        manifest = manifest_file.read_manifest(path / manifest_file.FILE_NAME)
     except BundleError as error:
         return Report(version, None, (), (str(error),))
     damaged = _damaged_files(path, manifest)
@@ -171,17 +170,19 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
         assert golden is not None  # a manifest that could be read has them
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        alone, together = task_of(bundle.manifest).runs_of(golden)
-        single = _largest_difference(runtime, alone)
-        batch = _largest_difference(runtime, [together]) if together else None
+        together, *alone = runs_of(bundle.manifest, golden)
+        single = _largest_difference(runtime, alone or [together])
+        batch = _largest_difference(runtime, [together]) if alone else None
         try:
             Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
         latency = None
         if measure and not problem:
-            thousand = None if together is None else _thousand(together.inputs)
-            latency = measure_latency(runtime, [each.inputs for each in alone], thousand)
+            thousand = _thousand(together.inputs) if alone else None
+            latency = measure_latency(
+                runtime, [each.inputs for each in alone or [together]], thousand
+            )
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # of the library: a graph that loads can fail to run

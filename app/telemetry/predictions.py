@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..access.header_names import FEATURE_WARNINGS
-from ..model.model import BatchPrediction, Model, Prediction
+from ..model.model import Model
+from ..model.predictions import Batch, ClassPrediction
+from ..model.signature import Tensors
 from .logs import prediction_log, request_log
 from .metrics import Metrics
 
@@ -29,8 +27,8 @@ def record_one(
     metrics: Metrics,
     request_id: str,
     model: Model,
-    row: NDArray[np.float32],
-    prediction: Prediction,
+    row: Tensors,
+    prediction: ClassPrediction,
     *,
     with_features: bool,
 ) -> list[tuple[str, str]]:
@@ -46,20 +44,19 @@ def record_one(
         "model": model.name,
         "model_version": prediction.model_version,
         "prediction": prediction.label,
-        "confidence": round(prediction.confidence, 6),
+        "confidence": round(prediction.confidence or 0.0, 6),
     }
     if with_features:
-        values = [None if math.isnan(value) else value for value in row[0].tolist()]
-        fields["features"] = dict(zip(model.encoder.names, values, strict=True))
+        fields["features"] = model.encoder.sample(row, 0)
     prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers
 
 
 def record_batch(
-    metrics: Metrics, model: Model, matrix: NDArray[np.float32], batch: BatchPrediction
+    metrics: Metrics, model: Model, rows: Tensors, batch: Batch
 ) -> list[tuple[str, str]]:
     """Record the predictions of a batch in the metrics, and return its warnings as headers."""
-    return _record(metrics, model, matrix, batch.class_counts())
+    return _record(metrics, model, rows, batch.label_counts())
 
 
 def record_run(metrics: Metrics, model: Model) -> None:
@@ -68,9 +65,9 @@ def record_run(metrics: Metrics, model: Model) -> None:
 
 
 def _record(
-    metrics: Metrics, model: Model, matrix: NDArray[np.float32], classes: Mapping[str, int]
+    metrics: Metrics, model: Model, rows: Tensors, classes: Mapping[str, int]
 ) -> list[tuple[str, str]]:
-    outside = model.encoder.out_of_range(matrix)
+    outside = model.encoder.out_of_range(rows)
     headers = [(FEATURE_WARNINGS, listed(outside))] if outside else []
     metrics.predicted(
         model,

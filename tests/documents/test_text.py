@@ -14,7 +14,7 @@ from app.access.keys import KeysError, create_key, read_keys
 from app.documents.text import NotUtf8, check_encoding, decode, find_fault, readable
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.packing.description import read_description
 from app.packing.samples import read_samples
 from app.registry.history import FILE_NAME as HISTORY

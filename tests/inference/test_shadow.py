@@ -18,7 +18,7 @@ from app.inference.sample import Pair, Sample
 from app.inference.shadow import Shadow, ShadowObserver
 from app.model.model import Model
 from app.model.signature import FEATURES, PROBABILITIES, Tensors
-from app.model.tasks import probabilities_of
+from app.packing.answers import probabilities_of
 from app.registry.loading import ModelSource, load_model
 
 ROWS = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)

@@ -14,7 +14,7 @@ import pytest
 
 from app.model.bundle import find_bundle, open_bundle
 from app.model.errors import BundleError
-from app.model.manifest import read_manifest, write_manifest
+from app.model.manifest_file import read_manifest, write_manifest
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:

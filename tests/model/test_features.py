@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import MAX_FAULTS, FeatureMismatch, InvalidFeatures
-from app.model.features import FLOAT32_OVERFLOW, Feature, FeatureEncoder
+from app.model.features import FLOAT32_OVERFLOW, Feature
 
 ENCODER = FeatureEncoder([Feature("a", minimum=0, maximum=10), Feature("b", nullable=True)])
 

@@ -14,8 +14,8 @@ from app.model.errors import BundleError
 from app.model.network import Network
 from app.model.runtime import OnnxRuntime, TorchRuntime
 from app.model.signature import Tensors, classifier_graph
-from app.model.tasks import probabilities_of
 from app.packing import network as packing
+from app.packing.answers import probabilities_of
 from tests.small_model import CLASSES, FEATURES, make_network
 
 GOLDEN = np.array([[30, 20_000, 1], [60, np.nan, 9]], dtype=np.float32)

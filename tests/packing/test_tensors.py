@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from app.model.errors import BundleError
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.packing.file import pack_tensors
 from app.registry.loading import ModelSource, load_model
 from app.registry.verification import verify

@@ -24,7 +24,8 @@ import numpy as np
 from app.documents import files
 from app.model.features import Feature
 from app.model.golden import Golden
-from app.model.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
+from app.model.manifest import Manifest
+from app.model.manifest_file import FILE_NAME, read_manifest, write_manifest
 from app.registry import history, release, repository
 from app.registry.history import read_history
 from app.registry.release import Release, read_release, write_release

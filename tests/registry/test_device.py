@@ -16,7 +16,7 @@ import torch
 
 from app.model.errors import BundleError
 from app.model.runtime import TorchRuntime
-from app.model.tasks import probabilities_of
+from app.packing.answers import probabilities_of
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT

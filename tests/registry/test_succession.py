@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.model import manifest as manifests
+from app.model import manifest_file
 from app.model.errors import BundleError, ReleaseRejected
 from app.model.network import save_checkpoint
 from app.registry import succession as successions
@@ -170,9 +170,9 @@ def test_a_manifest_is_read_again_only_when_it_was_replaced(
     versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    read = manifests.read_manifest
+    read = manifest_file.read_manifest
 
-    def counted(path: Path) -> manifests.Manifest:
+    def counted(path: Path) -> Manifest:
         reads.append(path.parent.name)
         return read(path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.model.model import Model
 from app.registry.loading import ModelSource, load_model
 

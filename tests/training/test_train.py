@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.model.runtime import RuntimeChoice
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService

@@ -17,11 +17,12 @@ import numpy as np
 import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
 from msgspec import Raw
-from numpy.typing import NDArray
 
+from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
-from ...model.features import FeatureEncoder
-from ...model.model import BatchPrediction, Model, Prediction
+from ...model.model import Model
+from ...model.predictions import ClassBatch, ClassPrediction
+from ...model.signature import Tensors
 from .. import raw_json
 from .answers import EncodedRows, json_time
 from .fast_decoder import FastDecoder
@@ -33,24 +34,22 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
-class FeaturesField(fields.Field[NDArray[np.float32]]):
-    """One sample: an object of numbers in JSON, a float32 row ``(1, width)`` when loaded."""
+class FeaturesField(fields.Field[Tensors]):
+    """One sample: an object of values in JSON, a row when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
         self.samples = samples
 
-    def _deserialize(
-        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
-    ) -> NDArray[np.float32]:
+    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
         try:
             return self.samples.row(value)
         except InvalidFeatures as error:
             raise ValidationError(list(error.faults)) from None
 
 
-class SamplesField(fields.Field[NDArray[np.float32]]):
-    """Many samples: an array of objects in JSON, a float32 matrix ``(n, width)`` when loaded."""
+class SamplesField(fields.Field[Tensors]):
+    """Many samples: an array of objects in JSON, rows when loaded."""
 
     def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
         messages = {**_MISSING, "type": "must be an array of samples"}
@@ -58,13 +57,11 @@ class SamplesField(fields.Field[NDArray[np.float32]]):
         self.samples = samples
         self.max_rows = max_rows
 
-    def _deserialize(
-        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
-    ) -> NDArray[np.float32]:
+    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
         if not raw_json.is_array(value):
             raise self.make_error("type")
         try:
-            return self.samples.matrix(value, self.max_rows)
+            return self.samples.rows(value, self.max_rows)
         except InvalidFeatures as error:
             raise ValidationError(list(error.faults)) from None
 
@@ -103,11 +100,11 @@ class RequestBody:
     ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
     """
 
-    accept: Callable[[bytes], NDArray[np.float32] | None]
+    accept: Callable[[bytes], Tensors | None]
     schema: Schema
 
-    def load(self, body: bytes) -> NDArray[np.float32]:
-        """Return the rows in ``body``: float32 of shape ``(n, width)``, with NaN for null.
+    def load(self, body: bytes) -> Tensors:
+        """Return the rows in ``body``, with NaN for null where that can be.
 
         Raises `NotJson`, `ValidationError`, and `BatchTooLarge`.
         """
@@ -116,7 +113,7 @@ class RequestBody:
             return rows
         document: Any = raw_json.check(body)
         try:
-            loaded: dict[str, NDArray[np.float32]] = self.schema.load(document)
+            loaded: dict[str, Tensors] = self.schema.load(document)
         except RecursionError:  # the check had more of the stack
             raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
         except ValidationError as error:
@@ -158,7 +155,7 @@ def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
-    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.matrix, batch()))
+    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.rows, batch()))
 
 
 class ProbabilitiesField(fields.Dict):
@@ -191,14 +188,14 @@ class PredictionSchema(Schema):
     model_version = fields.String(required=True)
     timestamp = fields.DateTime(required=True, format="iso", **_doc("In UTC, with the offset."))
 
-    def encode(self, prediction: Prediction) -> bytes:
+    def encode(self, prediction: ClassPrediction) -> bytes:
         """Return what `dump` returns as JSON, with a newline at its end.
 
         Probabilities have as many digits as identify a float32.
         """
         return b"".join(self.in_parts(prediction))
 
-    def in_parts(self, prediction: Prediction) -> EncodedRows | tuple[bytes]:
+    def in_parts(self, prediction: ClassPrediction) -> EncodedRows | tuple[bytes]:
         """Return what `encode` returns in parts: one, unless there are very many classes."""
         if len(prediction.probabilities) > _FEW_CLASSES:
             return EncodedRows(
@@ -231,15 +228,15 @@ class BatchResponseSchema(Schema):
     total_samples = fields.Integer(required=True)
     model_version = fields.String(required=True)
 
-    def encode(self, batch: BatchPrediction) -> bytes:
+    def encode(self, batch: ClassBatch) -> bytes:
         """Return what `dump` returns as JSON; see `app.protocols.native.answers`."""
         return b"".join(self.in_parts(batch))
 
-    def in_parts(self, batch: BatchPrediction) -> EncodedRows:
+    def in_parts(self, batch: ClassBatch) -> EncodedRows:
         """Return what `encode` returns in parts, each a few milliseconds of work."""
         return EncodedRows(
             batch.class_indices,
-            batch.probabilities,
+            batch.answers,
             batch.classes,
             version=batch.model_version,
             timestamp=batch.timestamp,

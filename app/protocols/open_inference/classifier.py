@@ -14,8 +14,9 @@ import orjson
 from numpy.typing import NDArray
 
 from ...model.errors import MAX_FAULTS, Fault
-from ...model.features import describe_mismatch
-from ...model.model import BatchPrediction, Model
+from ...model.feature_faults import describe_mismatch
+from ...model.model import Model
+from ...model.predictions import Batch, ClassBatch
 from ...model.signature import FEATURES, LABEL, PREDICTION, PROBABILITIES
 from .datatypes import DATATYPES, Array
 from .errors import InvalidRequest, Path
@@ -107,19 +108,20 @@ class ClassifierTensors:
                 values += min(output.classes, classes) * (1 + longest // _BYTES_PER_VALUE)
         return values
 
-    def write(self, request: InferenceRequest, batch: BatchPrediction) -> list[OutputTensor]:
+    def write(self, request: InferenceRequest, batch: Batch) -> list[OutputTensor]:
         """Return the outputs of ``batch`` that ``request`` asks for; by default all."""
         requested = request.outputs or [
             RequestedOutput(name, (), request.is_binary) for name in self._outputs
         ]
         return [self._output(output, batch) for output in requested]
 
-    def _output(self, output: RequestedOutput, batch: BatchPrediction) -> OutputTensor:
+    def _output(self, output: RequestedOutput, batch: Batch) -> OutputTensor:
+        assert isinstance(batch, ClassBatch)
         datatype = self._outputs[output.name].datatype
         if output.classes:
-            datatype, array = "BYTES", self._top_classes(batch.probabilities, output.classes)
+            datatype, array = "BYTES", self._top_classes(batch.answers, output.classes)
         elif output.name == PROBABILITIES:
-            array = batch.probabilities
+            array = batch.answers
         elif output.name == PREDICTION:
             array = batch.class_indices.astype(np.int64, copy=False)
         else:
@@ -187,7 +189,7 @@ class ClassifierTensors:
 
     def _faults(self, matrix: Matrix, path: Callable[[int, int], Path]) -> Iterator[Fault]:
         is_null = np.isnan(matrix)
-        is_wrong = ~np.isfinite(matrix) & ~(is_null & self._encoder.nullable)
+        is_wrong = ~np.isfinite(matrix) & ~(is_null & self._encoder.tensors[0].nullable)
         for row, column in np.argwhere(is_wrong)[:MAX_FAULTS].tolist():
             name = self._encoder.names[column]
             if is_null[row, column]:

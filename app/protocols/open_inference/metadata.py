@@ -42,7 +42,7 @@ def model_config(model: Model, max_batch_size: int) -> dict[str, Any]:
 def _tensor_config(model: Model, spec: TensorSpec) -> dict[str, Any]:
     """Describe a tensor, without its first dimension where that is the batch's."""
     data_type = _TRITON_TYPES.get(spec.datatype, f"TYPE_{spec.datatype}")
-    dims = spec.shape[1:] if model.task.has_rows else spec.shape
+    dims = spec.shape[1:] if model.manifest.batch else spec.shape
     config: dict[str, Any] = {"name": spec.name, "data_type": data_type, "dims": dims}
     if not dims:  # Triton has no tensor without a dimension beside the batch's
         config |= {"dims": [1], "reshape": {"shape": []}}

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import BatchTooLarge
-from app.model.features import Feature, FeatureEncoder
+from app.model.features import Feature
 from app.protocols.native.fast_decoder import FastDecoder
 from app.protocols.native.schemas import RequestBody, make_request_bodies
 from app.protocols.raw_json import NotJson

@@ -15,8 +15,9 @@ from marshmallow import ValidationError
 from msgspec import Raw
 from numpy.typing import NDArray
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, FeatureMismatch, InvalidFeatures
-from app.model.features import Feature, FeatureEncoder
+from app.model.features import Feature
 from app.protocols import raw_json
 from app.protocols.native.samples import SampleReader
 from app.protocols.native.schemas import RequestBody, make_request_bodies

@@ -8,7 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from app.model.features import Feature, FeatureEncoder
+from app.model.encoder import FeatureEncoder
+from app.model.features import Feature
 from app.model.model import Model
 from app.model.signature import classifier_signature
 from app.protocols.open_inference.classifier import ClassifierTensors

@@ -1,0 +1,161 @@
+"""Predictions: what the outputs of a network mean for samples, by the task of the model.
+
+A prediction is of one sample, a batch of many. Iterating over a batch yields its predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from .signature import Array, Tensors
+
+
+class Prediction(Struct, frozen=True, kw_only=True, gc=False):
+    """What a model predicts for one sample: ``values`` are the numbers of the answer.
+
+    ``was_cached`` is True if it came from the cache; None without a cache.
+    """
+
+    values: Any
+    model_version: str
+    timestamp: datetime
+    was_cached: bool | None = None
+
+
+class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
+    """One of several classes: its index and name, and a value for each class, in their order.
+
+    The values are probabilities, or scores of which only the order has a meaning.
+    """
+
+    class_index: int
+    label: str
+    are_scores: bool = False
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """The probability of each class; none where the model has scores only."""
+        return () if self.are_scores else tuple(self.values)
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability of the predicted class; None where the model has scores only."""
+        return None if self.are_scores else float(self.values[self.class_index])
+
+
+class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
+    """The labels that apply, by index and name; ``values`` are the probabilities of all labels."""
+
+    indices: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+class ValuesPrediction(Prediction, frozen=True, kw_only=True, gc=False):
+    """Numbers, one for each of ``targets``, by name."""
+
+    targets: tuple[str, ...]
+
+
+class EmbeddingPrediction(Prediction, frozen=True, kw_only=True, gc=False):
+    """A vector (or a larger array) that stands for the sample."""
+
+
+class Batch(Struct, frozen=True, kw_only=True, gc=False):
+    """What a model predicts for ``n`` samples.
+
+    ``outputs`` are all those of the network; ``answers`` is the one, of ``n`` rows, that the task
+    is about.
+    """
+
+    answers: Array
+    outputs: Tensors
+    model_version: str
+    timestamp: datetime
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def label_counts(self) -> Mapping[str, int]:
+        """Count the predictions of each class or label that occurs; none where there are none."""
+        return {}
+
+
+class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
+    """Classes: ``answers`` are the probabilities or scores ``(n, classes)``, ``class_indices`` is
+    int ``(n,)``.
+    """
+
+    class_indices: NDArray[np.intp]
+    classes: tuple[str, ...]
+    are_scores: bool = False
+
+    def __iter__(self) -> Iterator[ClassPrediction]:
+        rows = zip(self.class_indices.tolist(), self.answers.tolist(), strict=True)
+        for index, row in rows:
+            yield ClassPrediction(
+                class_index=index,
+                label=self.classes[index],
+                values=tuple(row),
+                are_scores=self.are_scores,
+                model_version=self.model_version,
+                timestamp=self.timestamp,
+            )
+
+    def label_counts(self) -> Mapping[str, int]:
+        counts = np.bincount(self.class_indices)
+        return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
+
+
+class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
+    """Labels that don't exclude each other: ``answers`` are their probabilities ``(n, labels)``,
+    ``applies`` is bool of the same shape.
+    """
+
+    applies: NDArray[np.bool_]
+    labels: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[LabelsPrediction]:
+        for applies, row in zip(self.applies, self.answers.tolist(), strict=True):
+            indices = np.flatnonzero(applies).tolist()
+            yield LabelsPrediction(
+                indices=tuple(indices),
+                labels=tuple(self.labels[index] for index in indices),
+                values=tuple(row),
+                model_version=self.model_version,
+                timestamp=self.timestamp,
+            )
+
+    def label_counts(self) -> Mapping[str, int]:
+        counts = self.applies.sum(axis=0).tolist()
+        return {name: n for name, n in zip(self.labels, counts, strict=True) if n}
+
+
+class ValuesBatch(Batch, frozen=True, kw_only=True, gc=False):
+    """Numbers: ``answers`` are ``(n, targets)``."""
+
+    targets: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[ValuesPrediction]:
+        for row in self.answers.tolist():
+            yield ValuesPrediction(
+                values=tuple(row),
+                targets=self.targets,
+                model_version=self.model_version,
+                timestamp=self.timestamp,
+            )
+
+
+class EmbeddingBatch(Batch, frozen=True, kw_only=True, gc=False):
+    """Vectors: ``answers`` are ``(n, ...)``."""
+
+    def __iter__(self) -> Iterator[EmbeddingPrediction]:
+        for row in self.answers:
+            yield EmbeddingPrediction(
+                values=row, model_version=self.model_version, timestamp=self.timestamp
+            )
