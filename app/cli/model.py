@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 from flask.cli import AppGroup
@@ -20,11 +20,11 @@ from flask.cli import AppGroup
 from ..documents.text import print_anything, readable
 from ..http.extension import current_lantern
 from ..model.errors import BundleError
-from ..model.manifest import VERSION, VERSION_FORM
+from ..model.manifest import VERSION, VERSION_FORM, TaskName
 from ..model.manifest_formats import manifest_document
-from ..model.runtime import is_installed
-from ..packing.description import ModelDescription, read_description
-from ..packing.file import pack_file, pack_tensors
+from ..packing.description import read_description
+from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.diff import diff_versions
 from ..registry.history import Change, change_document
 from ..registry.release import Release
@@ -32,7 +32,6 @@ from ..registry.repository import Repository
 from ..registry.service import ModelService
 from ..registry.verification import verify
 from ..settings import KEY_VARIABLE, PACKAGE
-from ..version import FOR_PACKING
 from . import reports
 from .compare import compare, read_metrics
 from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
@@ -276,21 +275,23 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--task",
-    type=click.Choice(["classification", "tensors"]),
-    default="classification",
-    help="What the model is for; tensors are served as an ONNX graph has them.",
+    type=click.Choice(TASKS),
+    help="What the model is for; tensors serves any model with the inputs and outputs it has.",
 )
 @click.option(
     "--features",
+    metavar="TOML",
     type=click.Path(path_type=Path),
-    help="A TOML file with the classes, and the features in the order of the model's columns.",
+    help="A TOML file with the features, the columns of the model's inputs, and the names of what "
+    "it answers.",
 )
 @click.option(
     "--samples",
     required=True,
+    metavar="FILE",
     type=click.Path(path_type=Path),
-    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples. "
-    "For tensors a .npz or .json with one array for each input.",
+    help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
+    "Without features a .npz or .json with an array for each input.",
 )
 @click.option(
     "--out",
@@ -301,20 +302,34 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
 )
 @click.option(
     "--outputs",
-    type=click.Choice(["auto", "logits", "probabilities"]),
-    default="auto",
-    help="What the model returns; auto detects it from the samples.",
+    "outputs",
+    multiple=True,
+    metavar="ROLE | NAME=ROLE",
+    help=f"What the model returns: {', '.join(ROLES)}. With several outputs, by name; repeatable.",
+)
+@click.option(
+    *("--classes", "--labels", "--targets", "names"),
+    metavar="NAMES",
+    help="The names of the classes, labels or targets, in the order of the model's outputs, "
+    "separated by commas.",
+)
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Let the file run its own program, as TorchScript does. Only for files you trust.",
 )
 @click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def pack(
     *,
     source: Path,
-    task: Literal["classification", "tensors"],
+    task: TaskName | None,
     features: Path | None,
     samples: Path,
     out: Path,
-    outputs: Literal["auto", "logits", "probabilities"],
+    outputs: tuple[str, ...],
+    names: str | None,
+    allow_code: bool,
     replace: bool,
     as_json: bool,
 ) -> None:
@@ -323,54 +338,38 @@ def pack(
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
     checkpoint of Lantern's own network (.pt). It is read without running any code in it, in a
     separate process, bounded in memory and time. The bundle is compared with it on the samples and
-    on noise around them. Needs torch, onnx and onnxscript: the extra `pack`.
+    on noise around them; what was assumed and measured is printed. Needs onnx, and for all but
+    ONNX graphs torch and onnxscript: the extra `pack`.
     """
     with failing_in_a_sentence():
-        limits = current_lantern().settings.model.process_limits
-        if task == "tensors":
-            _refuse_options(features=features is not None, outputs=outputs != "auto")
-            manifest = pack_tensors(source, out, example=samples, replace=replace, limits=limits)
-        else:
-            manifest = pack_file(
-                source,
-                out,
-                description=_description(features),
-                samples=samples,
-                outputs=outputs,
-                replace=replace,
-                limits=limits,
-            )
+        role, roles = read_outputs(outputs)
+        packed = pack_file(
+            source,
+            out,
+            samples=samples,
+            description=read_description(features) if features else NOTHING_DESCRIBED,
+            statement=Statement(task, role, roles, _names(names), allow_code),
+            replace=replace,
+            limits=current_lantern().settings.model.process_limits,
+        )
+        manifest = packed.manifest
         held_back = _held_back(out.absolute().parent, manifest.version)
     if held_back:
         click.echo(f"Warning: {plain(held_back)}", err=True)
     if as_json:
-        print_json(manifest_document(manifest))
-    else:
-        click.echo(
-            f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
-            f"{reports.takes_and_answers(manifest)}."
-        )
+        print_json(manifest_document(manifest) | {"notes": list(packed.notes)})
+        return
+    for note in packed.notes:
+        click.echo(plain(note))
+    click.echo(
+        f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
+        f"{reports.takes_and_answers(manifest)}."
+    )
 
 
-def _refuse_options(**are_given: bool) -> None:
-    """Raise `BundleError` for options that say nothing where the task is ``tensors``."""
-    for name, is_given in are_given.items():
-        if is_given:
-            raise BundleError(
-                f"--{name} is for classifiers; with --task tensors a graph is served as it is."
-            )
-
-
-def _description(features: Path | None) -> ModelDescription:
-    """Read the features file of a classifier. Raises `BundleError`."""
-    if features is None:
-        raise BundleError(
-            "--features is missing: a TOML file with the classes and the features. To serve an "
-            "ONNX graph with the tensors that it has, give --task tensors."
-        )
-    if not is_installed("torch"):
-        raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
-    return read_description(features)
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list separated by commas."""
+    return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 @command("compare")

@@ -94,11 +94,24 @@ def _print_tensors(manifest: Manifest) -> None:
 
 def takes_and_answers(manifest: Manifest) -> str:
     """Return how many features and classes, or inputs and outputs, a model has."""
-    if manifest.task == "tensors":
-        counts = (len(manifest.inputs), "input"), (len(manifest.outputs), "output")
-    else:
-        counts = (len(manifest.features), "feature"), (len(manifest.classes), "class")
-    return ", ".join(counted(*count) for count in counts)
+    takes = (
+        (len(manifest.features), "feature")
+        if manifest.features
+        else (len(manifest.inputs), "input")
+    )
+    answers = next(
+        (
+            (len(names), called)
+            for names, called in (
+                (manifest.classes, "class"),
+                (manifest.labels, "label"),
+                (manifest.targets, "target"),
+            )
+            if names
+        ),
+        (len(manifest.outputs), "output"),
+    )
+    return ", ".join(counted(*count) for count in (takes, answers))
 
 
 def print_diff(diff: VersionDiff) -> None:

@@ -167,7 +167,7 @@ class TensorColumns:
             null = np.isnan(wide)
             if (
                 (null & ~self.nullable).any()
-                or any(map(_is_nan, values))  # a NaN that was sent as a number
+                or any(map(is_nan, values))  # a NaN that was sent as a number
                 or (magnitude >= limit).any()
             ):
                 return None
@@ -230,7 +230,8 @@ def kind_of(value: object) -> str:
     return names.get(type(value), "a number" if type(value) in _NUMBERS else type(value).__name__)
 
 
-def _is_nan(value: object) -> bool:
+def is_nan(value: object) -> bool:
+    """Return True for a float that is NaN."""
     return isinstance(value, float) and math.isnan(value)
 
 

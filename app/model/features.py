@@ -25,8 +25,11 @@ Number = Annotated[
         description="a number that is finite as a 32-bit float",
     ),
 ]
-Value = bool | int | Number | str
+Value = Annotated[
+    bool | int | Number | str, Meta(description="a number, a string, or true or false")
+]
 """What a client sends for a feature, null apart."""
+_NullAs = Annotated[bool | int | str, Meta(description="an integer, a string, or true or false")]
 _Categories = Annotated[
     tuple[str, ...],
     Meta(
@@ -61,7 +64,7 @@ class Feature(Struct, frozen=True):
     column: Annotated[int, Meta(ge=0)] | None = None
     categories: _Categories = ()
     unknown: Literal["refuse", "pass"] = "refuse"
-    null_as: bool | int | str | None = None
+    null_as: _NullAs | None = None
 
     @property
     def has_range(self) -> bool:

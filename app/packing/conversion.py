@@ -6,188 +6,268 @@ It runs in a child process (`app.model.isolation`): the file may be hostile.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-from msgspec.structs import replace
+from msgspec import structs
 
 from ..model import bundle as bundles
-from ..model.errors import BundleError
-from ..model.features import Feature
-from ..model.golden import Golden
-from ..model.manifest import Manifest
-from ..model.runtime import OnnxRuntime, TorchRuntime
-from ..model.signature import classifier_graph
-from .answers import probabilities_of
+from ..model.errors import BundleError, shown
+from ..model.golden import Golden, same_strings
+from ..model.manifest import EXACT, Manifest, Target, TaskName, Tolerance
+from ..model.runtime import OnnxRuntime
+from ..model.self_test import is_close
+from ..model.signature import OutputSpec, Signature, Tensors, TensorSpec
 from .bundle_writer import write_bundle
 from .checks import (
-    about_precision,
-    about_rows,
-    are_probabilities,
+    Allowed,
+    Run,
+    are_rows,
     check_finite,
-    check_form,
     check_nulls,
-    check_parity,
+    check_probabilities,
     check_rows_alone,
-    filled,
-    trying_inputs,
+    check_same,
+    run_of,
+    tolerance_of,
 )
 from .description import ModelDescription
-from .network import pack
-from .samples import Samples, read_samples, with_ranges
-from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, Matrix, Outputs, Source
-
-_TRIED_ROWS = 1000
-"""The most rows of the samples that are tried on the original and on the bundle."""
+from .material import Material, gather
+from .reading import fixed_rows, in_rows, open_source
+from .roles import Answer, Roles, roles_of
+from .served import Served, expected, magnitudes, serve, wanted
+from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
+from .statement import Statement, names_of_answer, task_of_model
+from .tries import tries
 
 
 def make_bundle(
-    source: Path,
-    out: Path,
-    *,
-    description: ModelDescription,
-    samples: Path,
-    outputs: Outputs = "auto",
-) -> None:
-    """Write the bundle ``out``, whose path has name and version, from the model in ``source``.
+    path: Path, out: Path, *, description: ModelDescription, statement: Statement, samples: Path
+) -> list[str]:
+    """Write the bundle ``out``, whose path has name and version, from the model in ``path``.
 
-    Raises `BundleError`, with a message for the user, and OSError.
+    Returns what was assumed and measured, a sentence each. Raises `BundleError`, with a message for
+    the user, and OSError.
     """
-    rows = read_samples(samples, description.features)
-    try:
-        features = with_ranges(description.features, rows)
-    except BundleError as error:
-        raise BundleError(f"{samples}: {error}") from None
-    manifest = Manifest.of_classifier(
-        out.parent.name,
-        out.name,
-        features,
-        description.classes,
-        description=description.description,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        training=description.training,
+    if path.suffix in CHECKPOINT_SUFFIXES and not statement.allow_code:
+        from .checkpoint import pack_checkpoint
+
+        return pack_checkpoint(
+            path, out, description=description, statement=statement, samples=samples
+        )
+    source = open_source(path, statement, samples)
+    task, notes = task_of_model(statement, description, source.outputs)
+    names, more = names_of_answer(task, statement, description)
+    material = gather(description, samples, source.inputs)
+    if material.features and task == "tensors":
+        raise BundleError(
+            "The task tensors has no features: leave --features out, and give samples as a .npz or "
+            ".json with an array for each input."
+        )
+    rows = fixed_rows(source.inputs, path) if material.features else None
+    original = in_rows(run_of(source.ask, path), rows)
+    outputs = _as_run(source.outputs, original(material.filled(material.tried())), material)
+    roles = roles_of(task, statement, names, outputs)
+    if not material.features:
+        roles = _own_labels(roles)
+    made = _Conversion(source, task, roles, material, original)
+    made.check_answers()
+    told = made.convert(out, description)
+    return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
+
+
+def _as_run(
+    outputs: Sequence[GraphOutput], found: Tensors, material: Material
+) -> tuple[GraphOutput, ...]:
+    """Return the outputs with the shapes that a run has: a graph need not say them, or may be
+    wrong.
+    """
+    return tuple(
+        structs.replace(
+            output, spec=_spec_as_run(output.spec, found[output.spec.name].shape, material)
+        )
+        for output in outputs
     )
-    medians = description.medians
-    if source.suffix in CHECKPOINT_SUFFIXES:
-        _pack_checkpoint(source, out, manifest, rows, medians=medians, outputs=outputs)
+
+
+def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
+    stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
+    if material.features:  # rows, and columns that don't vary
+        return structs.replace(spec, shape=(-1, *shape[1:]))
+    sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
+    return structs.replace(spec, shape=tuple(sizes))
+
+
+def _own_labels(roles: Roles) -> Roles:
+    """Return roles in which a label is an output as the graph has it, with its own values."""
+    answer = roles.answer
+    if answer is None or answer.label is None:
+        return roles
+    others = ((answer.label, "tensor"), *roles.others)
+    return replace(roles, answer=replace(answer, label=None, label_values=()), others=others)
+
+
+class _Conversion:
+    """One model on its way into a bundle."""
+
+    def __init__(
+        self,
+        source: GraphSource,
+        task: TaskName,
+        roles: Roles,
+        material: Material,
+        original: Run,
+    ) -> None:
+        self._source, self._task, self._roles = source, task, roles
+        self._material, self._original = material, original
+
+    def check_answers(self) -> None:
+        """Raise `BundleError` where the original's answers to the samples can't be served."""
+        answer, material = self._roles.answer, self._material
+        if answer is None:
+            return
+        found = self._original(material.filled(material.tried()))
+        name = answer.output.spec.name
+        check_finite(found[name], material, self._source.path, name)
+        if answer.role == "probabilities":
+            values = expected(self._task, answer, found)["probabilities"]
+            is_exclusive = self._task == "classification"
+            check_probabilities(values, material, self._source.path, name, sum_to_one=is_exclusive)
+
+    def convert(self, out: Path, description: ModelDescription) -> list[str]:
+        """Write the bundle; return what was measured, a sentence each."""
+        source, material = self._source, self._material
+        served = serve(source, self._task, self._roles, material)
+        outputs = served.outputs
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / bundles.ONNX
+            file.write_bytes(served.content)
+            run = self._runtime(file, outputs)
+            tolerances = {spec.name: tolerance_of(spec) or EXACT for spec in outputs}
+            batch, notes = self._compare(run, served, tolerances)
+            golden = Golden(material.golden(), run(material.golden()))
+            self._check_golden(run, golden, tolerances)
+        answer = self._roles.answer
+        manifest = Manifest(
+            name=out.parent.name,
+            version=out.name,
+            task=self._task,
+            inputs=material.inputs,
+            outputs=outputs,
+            features=material.features,
+            tolerances={n: each for n, each in tolerances.items() if each != EXACT},
+            batch=batch,
+            description=description.description,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            preprocessing=_preprocessing(description),
+            training=description.training,
+        )
+        manifest = _with_names(manifest, answer, description)
+
+        def fill(directory: Path) -> None:
+            (directory / bundles.ONNX).write_bytes(served.content)
+
+        write_bundle(out, manifest, golden, fill)
+        return [*notes, *_shown_answer(self._task, answer, golden, outputs)]
+
+    def _runtime(self, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
+        """Return what runs the graph in ``file`` as a worker would."""
+        path = f"{self._source.path}, as it would be served,"
+        try:
+            runtime = OnnxRuntime(file, 1, Signature(self._material.inputs, outputs))
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(file), path)) from error
+        return run_of(runtime.run, path)
+
+    def _compare(
+        self, run: Run, served: Served, tolerances: dict[str, Tolerance]
+    ) -> tuple[bool, list[str]]:
+        """Compare what is served with the original. Return whether rows may run together, and what
+        was measured.
+        """
+        source, material = self._source, self._material
+        notes = []
+        if material.features:
+            apart = check_rows_alone(run, material, source, tolerances)
+            notes.append(f"A row alone and with others: the same within {apart:.1g}.")
+            batch = True
+        else:
+            batch = are_rows(run, material.samples, tolerances)
+        given, answer = tries(material), self._roles.answer
+        theirs = self._original(material.filled(given))
+        correct = wanted(served, self._task, answer, theirs)
+        found = run(given)
+        largest = 0.0
+        for spec, original in zip(served.outputs, served.originals, strict=True):
+            is_made = answer is not None and original is None and spec.role == "probabilities"
+            times = magnitudes(answer, theirs) if answer is not None and is_made else None
+            off = check_same(
+                found[spec.name],
+                correct[spec.name],
+                Allowed(tolerances[spec.name], times),
+                material,
+                f"{source.path}, as it would be served: {shown(spec.name)}",
+            )
+            largest = max(largest, off or 0.0)
+        notes.append(f"The original and what is served: the same within {largest:.1g}.")
+        if material.features:
+            check_nulls(run, material, source.path, served.outputs[0].name)
+        return batch, notes
+
+    def _check_golden(self, run: Run, golden: Golden, tolerances: dict[str, Tolerance]) -> None:
+        """Raise `BundleError` for golden data that a worker would not find the same again."""
+        again = run(golden.inputs)
+        for name, array in golden.outputs.items():
+            if not is_close(again[name], array, tolerances[name]):
+                raise BundleError(
+                    f"{self._source.path} answers the same example differently each time "
+                    f"({shown(name)}); a bundle must answer alike. Does it draw random numbers, or "
+                    "keep a state?"
+                )
+        for name, array in (*golden.inputs.items(), *golden.outputs.items()):
+            if array.dtype.kind == "O" and not same_strings(array):
+                raise BundleError(
+                    f"{self._source.path}: {shown(name)} has a string that ends with a null "
+                    "character, which golden data can't hold; use another example."
+                )
+
+
+def _with_names(
+    manifest: Manifest, answer: Answer | None, description: ModelDescription
+) -> Manifest:
+    """Return the manifest with the names of the answer's columns."""
+    if answer is None or not answer.names:
+        return manifest
+    if manifest.task == "classification":
+        return structs.replace(manifest, classes=answer.names)
+    if manifest.task == "multilabel":
+        return structs.replace(manifest, labels=answer.names)
+    described = {target.name: target for target in description.targets}
+    targets = tuple(described.get(name, Target(name)) for name in answer.names)
+    return structs.replace(manifest, targets=targets)
+
+
+def _preprocessing(description: ModelDescription) -> tuple[dict[str, object], ...]:
+    medians = dict(description.medians)
+    return ({"step": "impute", "median": medians},) if medians else ()
+
+
+def _shown_answer(
+    task: TaskName, answer: Answer | None, golden: Golden, outputs: Sequence[OutputSpec]
+) -> list[str]:
+    """Return the answer to a sample in words, for its owner to recognise."""
+    if answer is None or not answer.names:
+        return []
+    row = min(1, golden.rows - 1)
+    values = golden.outputs[outputs[0].name][row].reshape(-1)
+    if task == "classification":
+        index = int(values.argmax())
+        if answer.label is not None:
+            index = int(golden.outputs[outputs[1].name][row])
+        said = f"{answer.names[index]} {values[index]:.4g}"
     else:
-        graph = _read(source)
-        _pack_graph(graph, out, manifest, rows, medians=medians, outputs=outputs)
-
-
-def _read(path: Path) -> Source:
-    # Each imports much that the other doesn't need.
-    if path.suffix == GRAPH_SUFFIX:
-        from .graph import read_graph
-
-        return read_graph(path)
-    from .program import read_program
-
-    return read_program(path)
-
-
-def _pack_checkpoint(
-    path: Path,
-    out: Path,
-    manifest: Manifest,
-    rows: Samples,
-    *,
-    medians: Mapping[str, float],
-    outputs: Outputs,
-) -> None:
-    import torch
-
-    from ..model.network import build_network, read_checkpoint
-
-    if outputs == "probabilities":
-        raise BundleError(f"{path} is a checkpoint: its network returns logits, not probabilities.")
-    if medians:
-        raise BundleError(
-            f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "
-            "features file, or pack the model as a .pt2."
-        )
-    checkpoint = read_checkpoint(path)
-    told = (checkpoint.input_dim, checkpoint.output_dim)
-    wanted = (len(manifest.features), len(manifest.classes))
-    if told != wanted:
-        raise BundleError(
-            f"{path} has {told[0]} inputs and {told[1]} outputs, but the features file describes "
-            f"{wanted[0]} features and {wanted[1]} classes."
-        )
-    network = build_network(checkpoint)
-    tried, golden = rows.spread(_TRIED_ROWS), rows.spread()
-    runtime = TorchRuntime(network, torch.get_num_threads())
-    check_finite(probabilities_of(runtime, tried.matrix), tried, path)
-    check_nulls(runtime, manifest.features, golden, path)
-    pack(
-        network,
-        out,
-        name=manifest.name,
-        version=manifest.version,
-        features=manifest.features,
-        classes=manifest.classes,
-        golden_samples=golden.matrix,
-        description=manifest.description,
-        training=manifest.training,
-    )
-
-
-def _pack_graph(
-    source: Source,
-    out: Path,
-    manifest: Manifest,
-    rows: Samples,
-    *,
-    medians: Mapping[str, float],
-    outputs: Outputs,
-) -> None:
-    from .graph import served_graph
-
-    path, width, classes = source.path, len(manifest.features), len(manifest.classes)
-    tried, golden = rows.spread(_TRIED_ROWS), rows.spread()
-    stand_in = _stand_in(manifest.features, medians)
-    raw = source.ask(filled(tried.matrix, stand_in))
-    check_form(raw, classes, path)
-    check_finite(raw, tried, path)
-    softmax = not are_probabilities(raw, outputs, path)
-    content = served_graph(
-        source,
-        medians=stand_in if medians else None,
-        softmax=softmax,
-        width=width,
-        classes=classes,
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / bundles.ONNX
-        file.write_bytes(content)
-        runtime = _served(file, source, width=width, classes=classes)
-        tries = trying_inputs(tried, manifest.features)
-        check_rows_alone(runtime, source, golden)
-        check_parity(runtime, source, tries, stand_in, softmax=softmax)
-        check_nulls(runtime, manifest.features, golden, path)
-        answers = probabilities_of(runtime, golden.matrix)
-    complete = replace(
-        manifest,
-        preprocessing=({"step": "impute", "median": dict(medians)},) if medians else (),
-    )
-
-    def fill(directory: Path) -> None:
-        (directory / bundles.ONNX).write_bytes(content)
-
-    write_bundle(out, complete, Golden.of_classifier(golden.matrix, answers), fill)
-
-
-def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:
-    """Return the values that replace null: float32 ``(features,)``, NaN where null is kept."""
-    return np.array([medians.get(f.name, np.nan) for f in features], dtype=np.float32)
-
-
-def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRuntime:
-    """Return the runtime with which a worker would serve the graph in ``file``."""
-    try:
-        return OnnxRuntime(file, 1, classifier_graph(width, classes))
-    except BundleError as error:
-        why = str(error).replace(str(file), f"{source.path}, as it would be served,")
-        raise BundleError(f"{why}{about_rows(source)}{about_precision(source)}") from error
+        pairs = zip(answer.names, values.tolist(), strict=True)
+        said = ", ".join(f"{name} {value:.4g}" for name, value in list(pairs)[:5])
+    return [f"Golden sample {row + 1} of {golden.rows} -> {said}."]

@@ -8,8 +8,8 @@ bounded in memory and time; this module takes care of the bundle's place.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..model import isolation, manifest_file
@@ -21,102 +21,76 @@ from ..model.manifest_file import read_manifest
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
-from .examples import SUFFIXES as EXAMPLE_SUFFIXES
-from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX, Outputs
+from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX
+from .statement import Statement
 
+NOTHING_DESCRIBED, NOTHING_STATED = ModelDescription(), Statement()
 _OTHER_SUFFIXES = {".mar": TORCHSERVE, ".safetensors": SAFETENSORS}
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The manifest of a bundle that was written, and what was assumed and measured."""
+
+    manifest: Manifest
+    notes: tuple[str, ...]
 
 
 def pack_file(
     source: Path,
     out: Path,
     *,
-    description: ModelDescription,
     samples: Path,
-    outputs: Outputs = "auto",
+    description: ModelDescription = NOTHING_DESCRIBED,
+    statement: Statement = NOTHING_STATED,
     replace: bool = False,
     limits: ProcessLimits = DEFAULT_LIMITS,
-) -> Manifest:
-    """Write the bundle ``out`` (``models/NAME/VERSION``) from the classifier in ``source``.
+) -> Packed:
+    """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in ``source``.
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature. An existing bundle is kept unless ``replace``. ``limits`` are those of the child
-    process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
+    each feature, or a ``.npz`` or ``.json`` with an array for each input. An existing bundle is
+    kept unless ``replace``. ``limits`` are those of the child process. Raises `BundleError`, with a
+    message for the user; ``out`` is then unchanged.
     """
-    name, _ = _place(out)
+    name, version = _place(out)
     if description.name not in ("", name):
         raise BundleError(
             f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
             "use one name, or leave it out of the file."
         )
-    arguments = (description, samples, outputs)
-    return _pack(source, out, _make, arguments, replace=replace, limits=limits)
-
-
-def pack_tensors(
-    source: Path,
-    out: Path,
-    *,
-    example: Path,
-    replace: bool = False,
-    limits: ProcessLimits = DEFAULT_LIMITS,
-) -> Manifest:
-    """Write the bundle ``out`` of the graph in ``source`` with the tensors that it has.
-
-    ``example`` is a ``.npz`` or ``.json`` with an array for each input. The rest is as `pack_file`
-    has it.
-    """
-    if example.suffix not in EXAMPLE_SUFFIXES:
-        raise BundleError(
-            f"{example} must be a .npz or a .json with an array for each input of the model, by "
-            "its name: that is what samples are where the task is 'tensors'."
-        )
-    if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX):
-        raise BundleError(
-            f"{source} must be an .onnx where the task is 'tensors': export the model by "
-            'torch.onnx.export(model, (example, ...), "model.onnx", dynamo=True).'
-        )
-    return _pack(source, out, _make_tensors, (example,), replace=replace, limits=limits)
-
-
-def _pack(
-    source: Path,
-    out: Path,
-    make: Callable[..., None],
-    arguments: tuple[object, ...],
-    *,
-    replace: bool,
-    limits: ProcessLimits,
-) -> Manifest:
-    """Have ``make`` write a bundle in a process of its own, and move it to ``out``."""
-    name, version = _place(out)
     check_replaceable(out)
     if not replace and out.is_dir() and any(out.iterdir()):
         raise BundleError(
             f"{out} already exists. Pack the model as another version, or replace it (--replace)."
         )
     _refuse_released(out)
-    if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
-        kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
-        if kind:
-            raise BundleError(f"{source} {kind}.")
-        raise BundleError(
-            f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
-            "checkpoint of Lantern's own network)."
-        )
+    _check_suffix(source)
     require_packages()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             made = Path(scratch, name, version)
-            child_limits = limits.for_packing()
-            isolation.run(make, source, made, *arguments, path=source, limits=child_limits)
+            arguments = (source, made, description, statement, samples)
+            notes = isolation.run(_make, *arguments, path=source, limits=limits.for_packing())
             manifest = read_manifest(made / manifest_file.FILE_NAME)
             place_bundle(made, out, replaces=replace)
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}.") from error
-    return manifest
+    return Packed(manifest, tuple(map(str, notes)))
+
+
+def _check_suffix(source: Path) -> None:
+    if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
+        return
+    kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
+    if kind:
+        raise BundleError(f"{source} {kind}.")
+    raise BundleError(
+        f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
+        "checkpoint of Lantern's own network)."
+    )
 
 
 def _kind_of(source: Path) -> str:
@@ -128,23 +102,19 @@ def _kind_of(source: Path) -> str:
 
 
 def _make(
-    source: Path, out: Path, description: ModelDescription, samples: Path, outputs: Outputs
-) -> None:
+    source: Path,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path,
+) -> list[str]:
     """Convert the model, in the process that may import torch and open the file."""
     from .conversion import make_bundle
 
     try:
-        make_bundle(source, out, description=description, samples=samples, outputs=outputs)
-    except OSError as error:
-        raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
-
-
-def _make_tensors(source: Path, out: Path, example: Path) -> None:
-    """Pack a graph as it is, in the process that may do what the file has it do."""
-    from .tensors import make_tensor_bundle
-
-    try:
-        make_tensor_bundle(source, out, example)
+        return make_bundle(
+            source, out, description=description, statement=statement, samples=samples
+        )
     except OSError as error:
         raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
 
