@@ -6,7 +6,6 @@ classes)``; nodes for that are added before and after the user's graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..model.errors import BundleError, first_line
-from ..model.file_kind import foreign_kind
-from ..model.runtime import open_session
-from .external import take_in_external_data
+from ..model.errors import BundleError
+from .graph_file import graphs_of, load_graph, open_graph, remove_traces, serialised
 from .source import Answers, Matrix, Source, asking
 
 _ROWS = 256
@@ -25,12 +22,6 @@ _IR_VERSION = 8
 """The lowest version of the format that is written: from 4 on, weights need not be inputs, too."""
 _NULLS_OPSET = 9
 """The first opset that has IsNaN and Where on floats."""
-_RANDOM = frozenset(
-    {
-        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-        *("Bernoulli", "Multinomial"),
-    }
-)
 _DTYPES: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 
 
@@ -45,7 +36,7 @@ def read_graph(path: Path) -> Source:
     output = _output(model, path)
     rows, width = (_size(dim) for dim in given.type.tensor_type.shape.dim)
     dtype = _DTYPES[given.type.tensor_type.elem_type]
-    session = _session(model, path)
+    session = open_graph(model, path)
 
     def run(matrix: Matrix) -> Answers:
         answers: Answers = session.run([output.name], {given.name: matrix.astype(dtype)})[0]
@@ -53,26 +44,6 @@ def read_graph(path: Path) -> Source:
 
     ask = asking(run, path, width=width, rows=rows or _ROWS)
     return Source(path, model, ask, rows, dtype is np.float64)
-
-
-def load_graph(path: Path) -> onnx.ModelProto:
-    """Return the graph in ``path``, with the weights in files beside it. Raises `BundleError`."""
-    if not path.is_file():
-        raise BundleError(f"{path} does not exist, or is not a regular file.")
-    try:
-        kind = foreign_kind(path)
-        if kind:
-            raise BundleError(f"{path} can't be read as ONNX: it {kind}.")
-        model = onnx.load(str(path), load_external_data=False)
-    except BundleError:
-        raise
-    except Exception as error:  # of protobuf, of onnx's checks, of the system
-        raise BundleError(f"{path} can't be read as ONNX: {first_line(error)}.") from error
-    take_in_external_data(model, path)
-    _refuse_random(model, path)
-    if not model.graph.node:
-        raise BundleError(f"{path} can't be read as ONNX: there is no graph in it.")
-    return model
 
 
 def served_graph(
@@ -151,7 +122,7 @@ class _Names:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._taken: set[str] = set()
-        for part in _graphs(graph):
+        for part in graphs_of(graph):
             for node in part.node:
                 self._taken.update(node.input, node.output)
             for values in (part.input, part.output, part.initializer):
@@ -162,36 +133,6 @@ class _Names:
             name += "_"
         self._taken.add(name)
         return name
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Return ``graph`` and every graph in its nodes: the branches of an If."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for part in (attribute.g, *attribute.graphs):
-                if part.node:
-                    yield from _graphs(part)
-
-
-def _refuse_random(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse a random graph: it would answer no golden sample the same way twice."""
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
-    found = next((node.op_type for node in nodes if node.op_type in _RANDOM), None)
-    if found:
-        raise BundleError(
-            f"{path} uses {found}, which is random: the same rows would be answered differently "
-            "each time. Call model.eval(), and export a model without random numbers."
-        )
-
-
-def remove_traces(model: onnx.ModelProto) -> None:
-    """Remove what exporters add for people: stack traces, with the paths of their machine."""
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    for part in (model, *_graphs(model.graph), *model.functions, *nodes):
-        part.doc_string = ""
-        del part.metadata_props[:]
 
 
 def _input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
@@ -254,23 +195,3 @@ def _form(value: onnx.ValueInfoProto) -> str:
 
 def _matrix_info(name: str, columns: int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", columns])
-
-
-def _session(model: onnx.ModelProto, path: Path) -> Any:
-    """Return a session of ONNX Runtime for the original."""
-    content = serialised(model, path)
-    try:
-        return open_session(content, threads=1)
-    except Exception as error:  # a pybind exception with no public base
-        raise BundleError(
-            f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
-        ) from error
-
-
-def serialised(model: onnx.ModelProto, path: Path) -> bytes:
-    """Return the bytes of a graph, weights and all. Raises `BundleError`."""
-    try:
-        content: bytes = model.SerializeToString()
-    except Exception as error:  # protobuf's own class; it is limited to 2 GiB
-        raise BundleError(f"{path} is too large for one ONNX file of 2 GiB.") from error
-    return content

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from ..model.errors import BundleError, first_line
+from ..model.signature import Tensors, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -45,6 +47,40 @@ class Source:
     ask: Callable[[Matrix], Answers]
     fixed_rows: int | None = None
     double: bool = False
+
+
+OutputKind = Literal["", "probabilities", "logits", "scores", "values", "label"]
+"""What a graph itself says that an output is; empty where it doesn't."""
+
+
+class GraphOutput(Struct, frozen=True):
+    """An output of a graph, and what the graph itself says of it.
+
+    ``labels`` are the names of its columns, in their order, or those of the values of a label.
+    ``kind`` comes from the operators and their attributes, never from answers.
+    """
+
+    spec: TensorSpec
+    labels: tuple[str | int, ...] = ()
+    kind: OutputKind = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSource:
+    """A user's model: its graph of tensors, and a way to run the original.
+
+    ``graph`` has neither maps nor sequences; ``inputs`` and ``outputs`` are its own, and -1 varies.
+    ``ask`` runs the file as it came, on arrays by the names of the inputs, and answers by the names
+    of the outputs; it raises only `BundleError`. ``notes`` are sentences for the user: what was
+    done, or assumed. ``path`` is for messages.
+    """
+
+    path: Path
+    graph: onnx.ModelProto
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[GraphOutput, ...]
+    ask: Callable[[Tensors], Tensors]
+    notes: tuple[str, ...] = ()
 
 
 def asking(
