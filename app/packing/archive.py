@@ -14,12 +14,13 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..model.errors import BundleError, first_line, shown
 from ..model.file_kind import archive_kind, foreign_kind, members_of
+from .calling import Calling
 from .document import check_document, check_values, objects, read_json
 
 _PROGRAM = "models/model.json"
@@ -31,17 +32,28 @@ _RECORDS = {_WEIGHTS: re.compile(r"weight_[0-9]+"), _CONSTANTS: re.compile(r"ten
 _MAX_MEMBERS = 100_000
 
 
-def safe_archive(path: Path) -> tuple[io.BytesIO, str]:
-    """Return an archive that is safe for ``torch.export.load``, and which torch wrote the file.
+class SafeArchive(NamedTuple):
+    """A program that is safe for ``torch.export.load``.
 
-    The first is a copy of the program in ``path`` without anything that could run code; the second
-    is a version of torch, for messages. Raises `BundleError`, which says what is wrong with the
-    file.
+    ``content`` is a copy of it without anything that could run code; ``torch`` is the version that
+    wrote the original, for messages.
+    """
+
+    content: io.BytesIO
+    torch: str
+    calling: Calling
+
+
+def safe_archive(path: Path) -> SafeArchive:
+    """Return the program in ``path`` as an archive that is safe to load.
+
+    Raises `BundleError`, which says what is wrong with the file.
     """
     try:
         records = _records(path)
         document = _document(records)
-        return _archive(records, document), _version(document)
+        calling = check_document(document)
+        return SafeArchive(_archive(records, document), _version(document), calling)
     except BundleError as error:
         raise BundleError(f"{path} {error}") from None
 
@@ -93,14 +105,14 @@ def _check_entries(archive: zipfile.ZipFile, names: list[str], size: int) -> Non
 
 
 def _document(records: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the program in the archive, checked to consist of tensor operators only."""
+    """Return the one program in the archive."""
     programs = [name for name in records if name.startswith("models/")]
     if programs != [_PROGRAM]:
         raise BundleError(
             f"holds {len(programs)} programs, but exactly one, called 'model', is required; write "
             "it with torch.export.save."
         )
-    return check_document(_json(records, _PROGRAM))
+    return _json(records, _PROGRAM)
 
 
 def _archive(records: Mapping[str, bytes], document: dict[str, Any]) -> io.BytesIO:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..model.errors import BundleError, first_line, shown
 from . import operators
+from .calling import Calling, flatten_calls
 from .expressions import check_expression
 
 _LARGEST_JSON = 64 << 20
@@ -42,23 +43,11 @@ _NAMES = {
     "buffer_name": _PATH,
     "tensor_constant_name": _PATH,
 }
-_LEAF: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
-_ONE_ARGUMENT = [
-    1,
-    {
-        "type": "builtins.tuple",
-        "context": "null",
-        "children_spec": [
-            {"type": "builtins.tuple", "context": "null", "children_spec": [_LEAF]},
-            {"type": "builtins.dict", "context": "[]", "children_spec": []},
-        ],
-    },
-]
-_ONE_TENSOR = [1, _LEAF]
 
 
-def check_document(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the program in ``document``, without what it doesn't need, checked to be safe.
+def check_document(document: dict[str, Any]) -> Calling:
+    """Check that the program in ``document`` is safe, remove what it doesn't need, and return how
+    it is called.
 
     Raises `BundleError`.
     """
@@ -69,17 +58,17 @@ def check_document(document: dict[str, Any]) -> dict[str, Any]:
             node["metadata"] = {}  # for people, and has paths of their machine
         for part in objects(document):
             check_values(part)
-        _check_signature(module["signature"])
         for symbol in document["range_constraints"]:
             check_values({"name": symbol})
-        calls = [call for call in module["module_call_graph"] if call["fqn"] == ""]
-        _check_call(calls[0]["signature"])
-        module |= {"module_call_graph": calls[:1], "metadata": {}, "treespec_namedtuple_fields": {}}
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        calling = flatten_calls(module)
+    except (
+        *(KeyError, IndexError, TypeError, AttributeError, ValueError),
+        *(StopIteration, RecursionError),
+    ) as error:
         said = f"{type(error).__name__} at {first_line(error)}"
         raise BundleError(f"is malformed: {said}.") from error
     document["guards_code"] = []  # Python, and it would be executed
-    return document
+    return calling
 
 
 def read_json(content: bytes, name: str) -> dict[str, Any]:
@@ -162,41 +151,3 @@ def _check_operator(node: Mapping[str, Any]) -> None:
                 "drops values at random (dropout_p of scaled_dot_product_attention is not 0); pass "
                 "dropout_p=0.0 when the model is not training, and export it again."
             )
-
-
-def _check_signature(signature: Mapping[str, Any]) -> None:
-    kinds = [kind for spec in signature["input_specs"] for kind in spec]
-    strange = set(kinds) - {"parameter", "buffer", "tensor_constant", "user_input"}
-    if strange:
-        raise BundleError(
-            f"takes an input of kind {shown(min(strange))}; one matrix of features is expected."
-        )
-    if kinds.count("user_input") != 1:
-        raise BundleError(
-            f"takes {kinds.count('user_input')} inputs; one matrix of features is expected."
-        )
-    outputs = [kind for spec in signature["output_specs"] for kind in spec]
-    if set(outputs) - {"user_output"}:
-        raise BundleError(
-            "changes its own buffers when it runs; call model.eval() before exporting."
-        )
-    if len(outputs) != 1:
-        raise BundleError(
-            f"returns {len(outputs)} outputs; one tensor (rows, classes) is expected."
-        )
-
-
-def _check_call(signature: Mapping[str, Any]) -> None:
-    """Refuse a program unless it is called with one positional tensor and returns one."""
-    for name in signature["forward_arg_names"] or ():
-        check_values({"name": name})
-    if json.loads(signature["in_spec"]) != _ONE_ARGUMENT:
-        raise BundleError(
-            "is not called with one matrix; export it with one positional argument: "
-            "torch.export.export(model, (example,), ...)."
-        )
-    if json.loads(signature["out_spec"]) != _ONE_TENSOR:
-        raise BundleError(
-            "returns a collection instead of a tensor; let the model return the tensor (rows, "
-            "classes)."
-        )

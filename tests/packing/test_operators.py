@@ -43,7 +43,7 @@ def save(act: Callable[[Tensor], Tensor], path: Path, **options: Any) -> Path:
 
 
 def made_functional(path: Path) -> torch.export.ExportedProgram:
-    archive, _ = safe_archive(path)
+    archive = safe_archive(path).content
     with quiet_exporter():
         return functional(torch.export.load(archive), path)
 
