@@ -314,6 +314,19 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     "separated by commas.",
 )
 @click.option(
+    "--truth",
+    default="",
+    metavar="COLUMN",
+    help="The column of the samples that has the true class: the reference then says how often "
+    "the model was right.",
+)
+@click.option(
+    "--background",
+    type=click.Choice(["centroids", "rows"]),
+    default="centroids",
+    help="What the reference keeps of the samples: means of similar rows, or 100 rows themselves.",
+)
+@click.option(
     "--allow-code",
     is_flag=True,
     help="Let the file run its own program, as TorchScript does. Only for files you trust.",
@@ -329,6 +342,8 @@ def pack(
     out: Path,
     outputs: tuple[str, ...],
     names: str | None,
+    truth: str,
+    background: str,
     allow_code: bool,
     replace: bool,
     as_json: bool,
@@ -348,7 +363,9 @@ def pack(
             out,
             samples=samples,
             description=read_description(features) if features else NOTHING_DESCRIBED,
-            statement=Statement(task, role, roles, _names(names), allow_code),
+            statement=Statement(
+                task, role, roles, _names(names), allow_code, truth, background == "rows"
+            ),
             replace=replace,
             limits=current_lantern().settings.model.process_limits,
         )

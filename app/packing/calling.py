@@ -88,7 +88,7 @@ def _drop_fixed_inputs(signature: dict[str, Any], graph: dict[str, Any]) -> Iter
         if fixed is None:
             kept.append((spec, value))
             continue
-        (constant,) = ((None,) if "as_none" in fixed["value"] else fixed["value"].values())
+        (constant,) = (None,) if "as_none" in fixed["value"] else fixed["value"].values()
         yield _Note(
             f"The input {shown(fixed['name'])} was fixed to {shown(constant)} when the model was "
             "exported, so it is left out."

@@ -76,6 +76,19 @@ def check_probabilities(
         )
 
 
+def check_logits(values: Array, path: Path, name: str) -> None:
+    """Refuse what is said to be logits, and is probabilities for every sample: they sum to 1."""
+    if values.ndim != 2 or values.shape[1] < 2:
+        return
+    wide = values.astype(np.float64)
+    if (wide >= 0).all() and (np.abs(wide.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
+        raise BundleError(
+            f"{path}: {shown(name)} is said to be logits, and for every sample it has numbers that "
+            "sum to 1, as probabilities do: another softmax would falsify them. Give --outputs "
+            "probabilities."
+        )
+
+
 def check_finite(values: Array, material: Material, path: Path, name: str) -> None:
     """Refuse a model whose answer to one of its own samples is not finite."""
     if values.dtype.kind != "f":

@@ -11,21 +11,24 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from msgspec import structs
 
 from ..model import bundle as bundles
-from ..model.errors import BundleError, shown
+from ..model.errors import BundleError, listed, shown
 from ..model.golden import Golden, same_strings
 from ..model.manifest import EXACT, Manifest, Target, TaskName, Tolerance
+from ..model.reference import FILE_NAME, Reference, write_reference
 from ..model.runtime import OnnxRuntime
 from ..model.self_test import is_close
-from ..model.signature import OutputSpec, Signature, Tensors, TensorSpec
+from ..model.signature import OutputSpec, Signature, Tensors, TensorSpec, row_count
 from .bundle_writer import write_bundle
 from .checks import (
     Allowed,
     Run,
     are_rows,
     check_finite,
+    check_logits,
     check_nulls,
     check_probabilities,
     check_rows_alone,
@@ -36,11 +39,16 @@ from .checks import (
 from .description import ModelDescription
 from .material import Material, gather
 from .reading import fixed_rows, in_rows, open_source
+from .reference import MAX_FEATURES, make_reference
 from .roles import Answer, Roles, roles_of
+from .samples import read_column
 from .served import Served, expected, magnitudes, serve, wanted
 from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
 from .statement import Statement, names_of_answer, task_of_model
 from .tries import tries
+
+_PART = 1_000
+"""How many rows are run together for the reference."""
 
 
 def make_bundle(
@@ -74,7 +82,7 @@ def make_bundle(
         roles = _own_labels(roles)
     made = _Conversion(source, task, roles, material, original)
     made.check_answers()
-    told = made.convert(out, description)
+    told = made.convert(out, description, statement)
     return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
 
 
@@ -131,12 +139,14 @@ class _Conversion:
         found = self._original(material.filled(material.tried()))
         name = answer.output.spec.name
         check_finite(found[name], material, self._source.path, name)
+        if answer.from_logits:
+            check_logits(found[name], self._source.path, name)
         if answer.role == "probabilities":
             values = expected(self._task, answer, found)["probabilities"]
             is_exclusive = self._task == "classification"
             check_probabilities(values, material, self._source.path, name, sum_to_one=is_exclusive)
 
-    def convert(self, out: Path, description: ModelDescription) -> list[str]:
+    def convert(self, out: Path, description: ModelDescription, statement: Statement) -> list[str]:
         """Write the bundle; return what was measured, a sentence each."""
         source, material = self._source, self._material
         served = serve(source, self._task, self._roles, material)
@@ -149,6 +159,7 @@ class _Conversion:
             batch, notes = self._compare(run, served, tolerances)
             golden = Golden(material.golden(), run(material.golden()))
             self._check_golden(run, golden, tolerances)
+            reference = self._reference(run, statement)
         answer = self._roles.answer
         manifest = Manifest(
             name=out.parent.name,
@@ -163,11 +174,14 @@ class _Conversion:
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             preprocessing=_preprocessing(description),
             training=description.training,
+            reference=FILE_NAME if reference is not None else "",
         )
         manifest = _with_names(manifest, answer, description)
 
         def fill(directory: Path) -> None:
             (directory / bundles.ONNX).write_bytes(served.content)
+            if reference is not None:
+                write_reference(reference, directory / FILE_NAME)
 
         write_bundle(out, manifest, golden, fill)
         return [*notes, *_shown_answer(self._task, answer, golden, outputs)]
@@ -215,6 +229,45 @@ class _Conversion:
         if material.features:
             check_nulls(run, material, source.path, served.outputs[0].name)
         return batch, notes
+
+    def _reference(self, run: Run, statement: Statement) -> Reference | None:
+        """Return how the samples of a model with features are distributed, and its answers."""
+        material, answer = self._material, self._roles.answer
+        if answer is None or not 0 < len(material.features) <= MAX_FEATURES:
+            if statement.truth:
+                raise BundleError("--truth is for models with features, whose samples are a CSV.")
+            return None
+        rows, places = material.referred()
+        parts = [
+            run({name: array[start : start + _PART] for name, array in rows.items()})
+            for start in range(0, row_count(rows), _PART)
+        ]
+        answers = np.concatenate([part[answer.role] for part in parts])
+        return make_reference(
+            material.encoder,
+            rows,
+            answers.reshape(len(answers), -1),
+            answer.names,
+            truth=self._truth(answer, statement, places),
+            real_rows=statement.real_background,
+        )
+
+    def _truth(self, answer: Answer, statement: Statement, places: list[int]) -> list[str] | None:
+        """Return the name of the true class of each row, if the samples have it."""
+        if not statement.truth:
+            return None
+        if self._task != "classification" or not self._material.lines:
+            raise BundleError("--truth is for classifiers, whose samples are a CSV.")
+        cells = read_column(self._material.path, statement.truth)
+        known = dict(zip(map(str, answer.label_values), answer.names, strict=False))
+        known |= {name: name for name in answer.names}
+        for line, cell in zip(self._material.lines, cells, strict=True):
+            if cell not in known:
+                raise BundleError(
+                    f"{self._material.path}: line {line}, column {statement.truth!r}: "
+                    f"{cell[:40]!r} is not one of the classes, {listed(answer.names)}."
+                )
+        return [known[cells[place]] for place in places]
 
     def _check_golden(self, run: Run, golden: Golden, tolerances: dict[str, Tolerance]) -> None:
         """Raise `BundleError` for golden data that a worker would not find the same again."""

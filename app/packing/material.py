@@ -17,6 +17,8 @@ from .examples import SUFFIXES, read_example
 from .placement import placed
 from .samples import GOLDEN_ROWS, Samples, column_names, read_samples, with_ranges
 
+_REFERRED_ROWS = 10_000
+"""The most rows of the samples that the reference describes."""
 _TRIED_ROWS = 1000
 """The most rows of the samples that are tried on the original and on the bundle."""
 
@@ -55,6 +57,12 @@ class Material:
         if not self.features:
             return self.samples
         return Samples(self.samples, tuple(range(row_count(self.samples)))).spread(most).rows
+
+    def referred(self) -> tuple[Tensors, list[int]]:
+        """Return the samples of which the reference is made, and their places among all."""
+        count = row_count(self.samples)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, _REFERRED_ROWS)).astype(int))
+        return {name: array[chosen] for name, array in self.samples.items()}, chosen.tolist()
 
     def filled(self, rows: Tensors) -> Tensors:
         """Return ``rows`` with null replaced as in front of the model."""

@@ -229,14 +229,14 @@ def _arrays(inputs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
         array = np.asarray(tensors[spec.name])
         dtype = DTYPES[spec.datatype]
         if not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise BundleError(
-                f"takes {shown(spec.name)} as {spec.datatype}, not as {array.dtype}."
-            )
+            raise BundleError(f"takes {shown(spec.name)} as {spec.datatype}, not as {array.dtype}.")
         if array.ndim != len(spec.shape) or not spec.accepts((*spec.shape[:1], *array.shape[1:])):
             raise BundleError(
                 f"takes {shown(spec.name)} of shape {list(spec.shape)}, not {list(array.shape)}."
             )
-        arrays[spec.name] = np.array(array, dtype, order="C")  # torch may not write into the caller's
+        arrays[spec.name] = np.array(
+            array, dtype, order="C"
+        )  # torch may not write into the caller's
     return arrays
 
 

@@ -87,6 +87,19 @@ def column_names(path: Path) -> list[str]:
         raise BundleError(f"{path} is not CSV in UTF-8: {error}.") from error
 
 
+def read_column(path: Path, name: str) -> list[str]:
+    """Return the cells of one column of a CSV file that could be read. Raises `BundleError`."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = [each.strip() for each in next(reader, [])]
+        if name not in header:
+            close = closest(name, header)
+            hint = f" (is it {close!r}{difference(name, close)}?)" if close else ""
+            raise BundleError(f"{path}: the column {name!r} is missing{hint}.")
+        index = header.index(name)
+        return [row[index].strip() for row in reader if row]
+
+
 def with_ranges(encoder: FeatureEncoder, rows: Tensors) -> tuple[Feature, ...]:
     """Return the features with missing ranges and examples taken from ``rows``.
 

@@ -11,8 +11,6 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from msgspec import Struct
-
 from ..model.errors import BundleError, first_line
 from ..model.signature import Tensors, TensorSpec
 

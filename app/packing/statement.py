@@ -35,7 +35,8 @@ class Statement:
 
     ``role`` is that of the answer, ``roles`` are those of outputs by their names. ``names`` are
     those of the classes, labels or targets. None, or nothing, is what wasn't said. With
-    ``allow_code``, a file may run its own program.
+    ``allow_code``, a file may run its own program. ``truth`` is the column of the samples that has
+    the true class; with ``real_background`` the reference keeps some rows of the samples.
     """
 
     task: TaskName | None = None
@@ -43,6 +44,8 @@ class Statement:
     roles: Mapping[str, StatedRole] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     allow_code: bool = False
+    truth: str = ""
+    real_background: bool = False
 
 
 def read_outputs(stated: Iterable[str]) -> tuple[StatedRole | None, dict[str, StatedRole]]:
