@@ -11,44 +11,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from msgspec import structs
 
 from ..model import bundle as bundles
-from ..model.errors import BundleError, listed, shown
-from ..model.golden import Golden, same_strings
-from ..model.manifest import EXACT, Manifest, Target, TaskName, Tolerance
-from ..model.reference import FILE_NAME, Reference, write_reference
-from ..model.runtime import OnnxRuntime
-from ..model.self_test import is_close
-from ..model.signature import OutputSpec, Signature, Tensors, TensorSpec, row_count
+from ..model.errors import BundleError
+from ..model.golden import Golden
+from ..model.manifest import EXACT, Manifest, Target, TaskName
+from ..model.reference import FILE_NAME, write_reference
+from ..model.signature import OutputSpec, Tensors, TensorSpec
 from .bundle_writer import write_bundle
-from .checks import (
-    Allowed,
-    Run,
-    are_rows,
-    check_finite,
-    check_logits,
-    check_nulls,
-    check_probabilities,
-    check_rows_alone,
-    check_same,
-    run_of,
-    tolerance_of,
-)
+from .checks import run_of
+from .comparison import check_answers, check_golden, make_served
 from .description import ModelDescription
 from .material import Material, gather
-from .reading import fixed_rows, in_rows, open_source
-from .reference import MAX_FEATURES, make_reference
+from .plan import Plan
+from .reading import fixed_rows, in_parts, open_source
+from .reference import reference_of
 from .roles import Answer, Roles, roles_of
-from .samples import read_column
-from .served import Served, expected, magnitudes, serve, wanted
-from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
+from .source import CHECKPOINT_SUFFIXES, GraphOutput
 from .statement import Statement, names_of_answer, task_of_model
-from .tries import tries
-
-_PART = 1_000
-"""How many rows are run together for the reference."""
 
 
 def make_bundle(
@@ -74,15 +55,15 @@ def make_bundle(
             "The task tensors has no features: leave --features out, and give samples as a .npz or "
             ".json with an array for each input."
         )
-    rows = fixed_rows(source.inputs, path) if material.features else None
-    original = in_rows(run_of(source.ask, path), rows)
+    rows = fixed_rows(source.inputs) if material.features else None
+    original = in_parts(run_of(source.ask, path), source, rows)
     outputs = _as_run(source.outputs, original(material.filled(material.tried())), material)
     roles = roles_of(task, statement, names, outputs)
     if not material.features:
         roles = _own_labels(roles)
-    made = _Conversion(source, task, roles, material, original)
-    made.check_answers()
-    told = made.convert(out, description, statement)
+    plan = Plan(source, task, roles, material, original, rows)
+    check_answers(plan)
+    told = _convert(plan, out, description, statement)
     return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
 
 
@@ -117,174 +98,40 @@ def _own_labels(roles: Roles) -> Roles:
     return replace(roles, answer=replace(answer, label=None, label_values=()), others=others)
 
 
-class _Conversion:
-    """One model on its way into a bundle."""
+def _convert(
+    plan: Plan, out: Path, description: ModelDescription, statement: Statement
+) -> list[str]:
+    """Write the bundle; return what was measured, a sentence each."""
+    material, answer = plan.material, plan.roles.answer
+    with tempfile.TemporaryDirectory() as scratch:
+        compared = make_served(plan, Path(scratch) / bundles.ONNX)
+        golden = Golden(material.golden(), compared.run(material.golden()))
+        check_golden(plan, compared, golden)
+        reference = reference_of(plan, compared.run, statement)
+    served = compared.served
+    manifest = Manifest(
+        name=out.parent.name,
+        version=out.name,
+        task=plan.task,
+        inputs=material.inputs,
+        outputs=served.outputs,
+        features=material.features,
+        tolerances={name: each for name, each in compared.tolerances.items() if each != EXACT},
+        batch=compared.batch,
+        description=description.description,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        preprocessing=_preprocessing(description),
+        training=description.training,
+        reference=FILE_NAME if reference is not None else "",
+    )
 
-    def __init__(
-        self,
-        source: GraphSource,
-        task: TaskName,
-        roles: Roles,
-        material: Material,
-        original: Run,
-    ) -> None:
-        self._source, self._task, self._roles = source, task, roles
-        self._material, self._original = material, original
+    def fill(directory: Path) -> None:
+        (directory / bundles.ONNX).write_bytes(served.content)
+        if reference is not None:
+            write_reference(reference, directory / FILE_NAME)
 
-    def check_answers(self) -> None:
-        """Raise `BundleError` where the original's answers to the samples can't be served."""
-        answer, material = self._roles.answer, self._material
-        if answer is None:
-            return
-        found = self._original(material.filled(material.tried()))
-        name = answer.output.spec.name
-        check_finite(found[name], material, self._source.path, name)
-        if answer.from_logits:
-            check_logits(found[name], self._source.path, name)
-        if answer.role == "probabilities":
-            values = expected(self._task, answer, found)["probabilities"]
-            is_exclusive = self._task == "classification"
-            check_probabilities(values, material, self._source.path, name, sum_to_one=is_exclusive)
-
-    def convert(self, out: Path, description: ModelDescription, statement: Statement) -> list[str]:
-        """Write the bundle; return what was measured, a sentence each."""
-        source, material = self._source, self._material
-        served = serve(source, self._task, self._roles, material)
-        outputs = served.outputs
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / bundles.ONNX
-            file.write_bytes(served.content)
-            run = self._runtime(file, outputs)
-            tolerances = {spec.name: tolerance_of(spec) or EXACT for spec in outputs}
-            batch, notes = self._compare(run, served, tolerances)
-            golden = Golden(material.golden(), run(material.golden()))
-            self._check_golden(run, golden, tolerances)
-            reference = self._reference(run, statement)
-        answer = self._roles.answer
-        manifest = Manifest(
-            name=out.parent.name,
-            version=out.name,
-            task=self._task,
-            inputs=material.inputs,
-            outputs=outputs,
-            features=material.features,
-            tolerances={n: each for n, each in tolerances.items() if each != EXACT},
-            batch=batch,
-            description=description.description,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            preprocessing=_preprocessing(description),
-            training=description.training,
-            reference=FILE_NAME if reference is not None else "",
-        )
-        manifest = _with_names(manifest, answer, description)
-
-        def fill(directory: Path) -> None:
-            (directory / bundles.ONNX).write_bytes(served.content)
-            if reference is not None:
-                write_reference(reference, directory / FILE_NAME)
-
-        write_bundle(out, manifest, golden, fill)
-        return [*notes, *_shown_answer(self._task, answer, golden, outputs)]
-
-    def _runtime(self, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
-        """Return what runs the graph in ``file`` as a worker would."""
-        path = f"{self._source.path}, as it would be served,"
-        try:
-            runtime = OnnxRuntime(file, 1, Signature(self._material.inputs, outputs))
-        except BundleError as error:
-            raise BundleError(str(error).replace(str(file), path)) from error
-        return run_of(runtime.run, path)
-
-    def _compare(
-        self, run: Run, served: Served, tolerances: dict[str, Tolerance]
-    ) -> tuple[bool, list[str]]:
-        """Compare what is served with the original. Return whether rows may run together, and what
-        was measured.
-        """
-        source, material = self._source, self._material
-        notes = []
-        if material.features:
-            apart = check_rows_alone(run, material, source, tolerances)
-            notes.append(f"A row alone and with others: the same within {apart:.1g}.")
-            batch = True
-        else:
-            batch = are_rows(run, material.samples, tolerances)
-        given, answer = tries(material), self._roles.answer
-        theirs = self._original(material.filled(given))
-        correct = wanted(served, self._task, answer, theirs)
-        found = run(given)
-        largest = 0.0
-        for spec, original in zip(served.outputs, served.originals, strict=True):
-            is_made = answer is not None and original is None and spec.role == "probabilities"
-            times = magnitudes(answer, theirs) if answer is not None and is_made else None
-            off = check_same(
-                found[spec.name],
-                correct[spec.name],
-                Allowed(tolerances[spec.name], times),
-                material,
-                f"{source.path}, as it would be served: {shown(spec.name)}",
-            )
-            largest = max(largest, off or 0.0)
-        notes.append(f"The original and what is served: the same within {largest:.1g}.")
-        if material.features:
-            check_nulls(run, material, source.path, served.outputs[0].name)
-        return batch, notes
-
-    def _reference(self, run: Run, statement: Statement) -> Reference | None:
-        """Return how the samples of a model with features are distributed, and its answers."""
-        material, answer = self._material, self._roles.answer
-        if answer is None or not 0 < len(material.features) <= MAX_FEATURES:
-            if statement.truth:
-                raise BundleError("--truth is for models with features, whose samples are a CSV.")
-            return None
-        rows, places = material.referred()
-        parts = [
-            run({name: array[start : start + _PART] for name, array in rows.items()})
-            for start in range(0, row_count(rows), _PART)
-        ]
-        answers = np.concatenate([part[answer.role] for part in parts])
-        return make_reference(
-            material.encoder,
-            rows,
-            answers.reshape(len(answers), -1),
-            answer.names,
-            truth=self._truth(answer, statement, places),
-            real_rows=statement.real_background,
-        )
-
-    def _truth(self, answer: Answer, statement: Statement, places: list[int]) -> list[str] | None:
-        """Return the name of the true class of each row, if the samples have it."""
-        if not statement.truth:
-            return None
-        if self._task != "classification" or not self._material.lines:
-            raise BundleError("--truth is for classifiers, whose samples are a CSV.")
-        cells = read_column(self._material.path, statement.truth)
-        known = dict(zip(map(str, answer.label_values), answer.names, strict=False))
-        known |= {name: name for name in answer.names}
-        for line, cell in zip(self._material.lines, cells, strict=True):
-            if cell not in known:
-                raise BundleError(
-                    f"{self._material.path}: line {line}, column {statement.truth!r}: "
-                    f"{cell[:40]!r} is not one of the classes, {listed(answer.names)}."
-                )
-        return [known[cells[place]] for place in places]
-
-    def _check_golden(self, run: Run, golden: Golden, tolerances: dict[str, Tolerance]) -> None:
-        """Raise `BundleError` for golden data that a worker would not find the same again."""
-        again = run(golden.inputs)
-        for name, array in golden.outputs.items():
-            if not is_close(again[name], array, tolerances[name]):
-                raise BundleError(
-                    f"{self._source.path} answers the same example differently each time "
-                    f"({shown(name)}); a bundle must answer alike. Does it draw random numbers, or "
-                    "keep a state?"
-                )
-        for name, array in (*golden.inputs.items(), *golden.outputs.items()):
-            if array.dtype.kind == "O" and not same_strings(array):
-                raise BundleError(
-                    f"{self._source.path}: {shown(name)} has a string that ends with a null "
-                    "character, which golden data can't hold; use another example."
-                )
+    write_bundle(out, _with_names(manifest, answer, description), golden, fill)
+    return [*compared.notes, *_shown_answer(plan.task, answer, golden, served.outputs)]
 
 
 def _with_names(

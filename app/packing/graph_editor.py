@@ -135,6 +135,13 @@ class GraphEditor:
             self.model.graph.output.append(_value_info(spec))
         self.drop_unused()
 
+    def set_inputs(self, inputs: Sequence[TensorSpec]) -> None:
+        """Let the graph say of its inputs what ``inputs`` do, of the same names: other shapes."""
+        specs = {spec.name: spec for spec in inputs}
+        for place, each in enumerate(self.model.graph.input):
+            if each.name in specs:
+                self.model.graph.input[place].CopyFrom(_value_info(specs[each.name]))
+
     def drop_unused(self) -> None:
         """Remove the nodes and constants that no output needs, and put the others in order."""
         graph = self.model.graph

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..model.columns import TensorColumns, is_nan
 from ..model.encoder import FeatureEncoder
+from ..model.errors import BundleError, listed
 from ..model.reference import (
     Background,
     CalibrationBin,
@@ -18,6 +19,11 @@ from ..model.reference import (
     Reference,
 )
 from ..model.signature import Array, Tensors, row_count
+from .checks import Run
+from .plan import Plan
+from .roles import Answer
+from .samples import read_column
+from .statement import Statement
 
 MAX_FEATURES = 2_000
 """A model of more features gets no reference: the file would have to be read whole."""
@@ -28,6 +34,49 @@ _BACKGROUND_ROWS = 100
 _LEAST_IN_CLUSTER = 3
 """A centroid of fewer rows would nearly be one of them."""
 _ROUNDS = 10
+_PART = 1_000
+"""How many rows are run together."""
+
+
+def reference_of(plan: Plan, run: Run, statement: Statement) -> Reference | None:
+    """Return how the samples of a model with features are distributed, and its answers."""
+    material, answer = plan.material, plan.roles.answer
+    if answer is None or not 0 < len(material.features) <= MAX_FEATURES:
+        if statement.truth:
+            raise BundleError("--truth is for models with features, whose samples are a CSV.")
+        return None
+    rows, places = material.referred()
+    parts = [
+        run({name: array[start : start + _PART] for name, array in rows.items()})
+        for start in range(0, row_count(rows), _PART)
+    ]
+    answers = np.concatenate([part[answer.role] for part in parts])
+    return make_reference(
+        material.encoder,
+        rows,
+        answers.reshape(len(answers), -1),
+        answer.names,
+        truth=_truth(plan, answer, statement, places),
+        real_rows=statement.real_background,
+    )
+
+
+def _truth(plan: Plan, answer: Answer, statement: Statement, places: list[int]) -> list[str] | None:
+    """Return the name of the true class of each row, if the samples have it."""
+    if not statement.truth:
+        return None
+    if plan.task != "classification" or not plan.material.lines:
+        raise BundleError("--truth is for classifiers, whose samples are a CSV.")
+    cells = read_column(plan.material.path, statement.truth)
+    known = dict(zip(map(str, answer.label_values), answer.names, strict=False))
+    known |= {name: name for name in answer.names}
+    for line, cell in zip(plan.material.lines, cells, strict=True):
+        if cell not in known:
+            raise BundleError(
+                f"{plan.material.path}: line {line}, column {statement.truth!r}: "
+                f"{cell[:40]!r} is not one of the classes, {listed(answer.names)}."
+            )
+    return [known[cells[place]] for place in places]
 
 
 def make_reference(

@@ -34,11 +34,14 @@ class Served:
     originals: tuple[str | None, ...]
 
 
-def serve(source: GraphSource, task: TaskName, roles: Roles, material: Material) -> Served:
+def serve(
+    source: GraphSource, task: TaskName, roles: Roles, material: Material, *, any_rows: bool
+) -> Served:
     """Return the graph in which the outputs have the ``roles`` that were found.
 
-    Of a model with features, the answer is called as its role. Raises `BundleError` if the graph
-    can't be written.
+    Of a model with features, the answer is called as its role. With ``any_rows`` the inputs are
+    declared for any number of rows, even if the user's graph declares one. Raises `BundleError` if
+    the graph can't be written.
     """
     model = onnx.ModelProto()
     model.CopyFrom(source.graph)
@@ -57,6 +60,8 @@ def serve(source: GraphSource, task: TaskName, roles: Roles, material: Material)
         outputs.append((output.spec.name, spec))
     if material.medians:
         forms.fill_nulls(editor, material.medians)
+    if any_rows:
+        editor.set_inputs(material.inputs)
     made = len(outputs) - len(originals) - len(roles.others)
     names = [value if index >= made else None for index, (value, _) in enumerate(outputs)]
     editor.set_outputs(outputs)

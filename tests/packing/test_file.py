@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.features import Feature
+from app.model.golden import read_golden
 from app.model.model import Model
 from app.model.network import Network, save_checkpoint
 from app.model.runtime import OnnxRuntime
-from app.model.signature import Tensors
+from app.model.signature import DTYPES, Tensors
 from app.packing.description import ModelDescription, read_description
 from app.packing.file import pack_file
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import ROOT
 from tests.packing.conftest import (
@@ -46,17 +48,26 @@ def out(tmp_path: Path) -> Path:
 
 def packed(source: Path, out: Path, samples: Path, **options: Any) -> Model:
     """Pack ``source`` and load it as a worker does, self-test included."""
-    options.setdefault("description", describe())
-    manifest = pack_file(source, out, samples=samples, **options)
+    manifest = pack_file(source, out, samples=samples, **_said(options)).manifest
     model = load_model(ModelSource(out.parent))
     assert model.version == manifest.version
     return model
 
 
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    """What an owner says of a model; by default that it returns logits."""
+    role = options.pop("outputs", "logits")
+    return {"description": describe(), "statement": Statement(role=role), **options}
+
+
+def probabilities(model: Model, values: Any) -> Any:
+    (spec,) = model.manifest.inputs
+    return model.predict_batch({spec.name: values.astype(DTYPES[spec.datatype])}).answers
+
+
 def refusal(source: Path, out: Path, samples: Path, **options: Any) -> str:
-    options.setdefault("description", describe())
     with pytest.raises(BundleError) as error:
-        pack_file(source, out, samples=samples, **options)
+        pack_file(source, out, samples=samples, **_said(options))
     assert not out.exists()
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
     return str(error.value)
@@ -78,11 +89,14 @@ def test_a_network_of_ones_own_answers_as_it_did(
         source = save_program(network, tmp_path / "model.pt2")
     else:
         source = save_onnx(network, tmp_path / "model.onnx", dynamic_shapes=ANY_ROWS)
-    model = packed(source, out, samples)
+    said = "probabilities" if softmax else "logits"
+    model = packed(source, out, samples, outputs=said)
     expected = answers_of(network, values, softmax=not softmax)
-    answers = model.predict_batch(values).probabilities
+    answers = probabilities(model, values)
     np.testing.assert_allclose(answers, expected, atol=1e-5)
-    np.testing.assert_allclose(model.predict(values[:1]).probabilities, expected[0], atol=1e-5)
+    (spec,) = model.manifest.inputs
+    one = model.predict({spec.name: values[:1]})
+    np.testing.assert_allclose(one.values, expected[0], atol=1e-5)
 
 
 def test_the_bundle_holds_what_the_user_said_and_what_the_samples_show(
@@ -101,17 +115,18 @@ def test_the_bundle_holds_what_the_user_said_and_what_the_samples_show(
     assert manifest.features[1].unit == "cm"
     assert manifest.features[1].minimum == -99
     assert manifest.features[1].maximum == pytest.approx(values[:, 1].max())
-    assert manifest.golden is not None
-    assert manifest.golden.samples.shape == (20, 4)
-    assert np.isin(manifest.golden.samples[:, 0], values[:, 0]).all()
-    assert list(manifest.files) == ["model.onnx"]
+    golden = read_golden(out / "golden.npz", manifest.signature)
+    (rows,) = golden.inputs.values()
+    assert rows.shape == (20, 4)
+    assert np.isin(rows[:, 0], values[:, 0]).all()
+    assert [*manifest.files] == ["golden.npz", "model.onnx", "reference.json"]
     assert str(ROOT).encode() not in (out / "model.onnx").read_bytes()
 
 
 def test_runtime_torch_says_that_there_is_none_for_such_a_bundle(
     program: Path, out: Path, samples: Path
 ) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     with pytest.raises(BundleError, match="model.runtime is 'torch', but this model has no model"):
         load_model(ModelSource(out, runtime="torch"))
 
@@ -127,7 +142,7 @@ def test_a_model_in_double_precision_is_served_in_single(
     description = describe(medians=medians, **({"a": NULLABLE} if medians else {}))
     model = packed(source, out, samples, description=description)
     expected = answers_of(plain().double(), values.astype(np.float64))
-    answers = model.predict_batch(values).probabilities
+    answers = probabilities(model, values)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
@@ -147,7 +162,7 @@ def test_a_model_exported_for_one_number_of_rows_answers_any(
 ) -> None:
     save = save_program if suffix == ".pt2" else save_onnx
     source = save(plain(), tmp_path / f"model{suffix}", dynamic_shapes=None)
-    answers = packed(source, out, samples).predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples), values)
     np.testing.assert_allclose(answers, answers_of(plain(), values), atol=1e-5)
 
 
@@ -220,7 +235,7 @@ def test_who_says_that_outputs_are_logits_is_believed(
 ) -> None:
     network = Ending(torch.sigmoid).eval()
     source = save_program(network, tmp_path / "model.pt2")
-    answers = packed(source, out, samples, outputs="logits").predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples, outputs="logits"), values)
     np.testing.assert_allclose(answers, answers_of(network, values), atol=1e-5)
 
 
@@ -232,7 +247,7 @@ def test_a_null_becomes_the_median_that_the_features_file_gives(
     null, filled = values.copy(), values.copy()
     null[:, 0], filled[:, 0] = np.nan, 1.5
     expected = answers_of(Residual().eval(), filled)
-    np.testing.assert_allclose(model.predict_batch(null).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, null), expected, atol=1e-5)
     assert model.manifest.preprocessing == ({"step": "impute", "median": {"a": 1.5}},)
 
 
@@ -255,7 +270,7 @@ def test_a_null_without_a_median_reaches_a_model_that_understands_it(
     model = packed(source, out, samples, description=describe(a=NULLABLE))
     null = np.array([[np.nan, 1, 2, 3]], dtype=np.float32)
     filled = np.array([[1.5, 1, 2, 3]], dtype=np.float32)
-    answer = model.predict_batch(null).probabilities
+    answer = probabilities(model, null)
     np.testing.assert_allclose(answer, answers_of(plain(), filled), atol=1e-5)
 
 
@@ -336,7 +351,7 @@ def test_a_graph_made_by_hand_is_served(
     model = packed(source, out, samples, description=description)
     weight = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     expected = torch.softmax(torch.from_numpy(values @ weight), dim=1).numpy()
-    np.testing.assert_allclose(model.predict_batch(values).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, values), expected, atol=1e-5)
 
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -391,7 +406,7 @@ def test_weights_in_a_file_beside_a_graph_come_into_the_bundle(
     model = onnx.load(str(source))
     onnx.save(model, str(source), save_as_external_data=True, location="w", size_threshold=0)
     assert (tmp_path / "w").is_file()
-    answers = packed(source, out, samples).predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples), values)
     np.testing.assert_allclose(answers, answers_of(Residual().eval(), values), atol=1e-5)
     (tmp_path / "w").unlink()
     load_model(ModelSource(out))
@@ -456,7 +471,7 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
     expected = answers_of(network, values)
     for runtime in ("torch", "onnx"):
         model = load_model(ModelSource(out, runtime=runtime))
-        answers = model.predict_batch(values).probabilities
+        answers = probabilities(model, values)
         np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 
@@ -504,7 +519,7 @@ def test_the_path_of_the_bundle_gives_its_name_and_version(
 ) -> None:
     (tmp_path / "models" / "churn").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "models" / "churn")
-    manifest = pack_file(program, Path("2.1"), description=describe(), samples=samples)
+    manifest = pack_file(program, Path("2.1"), samples=samples, **_said({})).manifest
     assert (manifest.name, manifest.version) == ("churn", "2.1")
 
 
@@ -520,7 +535,7 @@ def test_a_place_that_is_no_name_and_version_is_refused(
     program: Path, tmp_path: Path, samples: Path, place: str, said: str
 ) -> None:
     with pytest.raises(BundleError) as error:
-        pack_file(program, tmp_path / place, description=describe(), samples=samples)
+        pack_file(program, tmp_path / place, samples=samples, **_said({}))
     assert said in str(error.value)
     assert not (tmp_path / "models").exists()
 
@@ -535,13 +550,13 @@ def test_a_name_that_the_features_file_gives_otherwise_is_refused(
 
 
 def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples: Path) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     before = (out / "manifest.json").read_bytes()
     again = ModelDescription(describe().features, ("p", "q", "r"))
     with pytest.raises(BundleError, match="already exists. Pack the model as another version"):
-        pack_file(program, out, description=again, samples=samples)
+        pack_file(program, out, samples=samples, **_said({"description": again}))
     assert (out / "manifest.json").read_bytes() == before
-    pack_file(program, out, description=again, samples=samples, replace=True)
+    pack_file(program, out, samples=samples, replace=True, **_said({"description": again}))
     assert json.loads((out / "manifest.json").read_text())["classes"] == ["p", "q", "r"]
     assert [path.name for path in out.parent.iterdir()] == ["1"]
 
@@ -549,10 +564,11 @@ def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples:
 def test_a_failure_leaves_the_bundle_that_was_there(
     program: Path, out: Path, samples: Path
 ) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(BundleError):
-        pack_file(program, out, description=describe(a=NULLABLE), samples=samples, replace=True)
+        said = _said({"description": describe(a=NULLABLE)})
+        pack_file(program, out, samples=samples, replace=True, **said)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in out.parent.iterdir()] == ["1"]
 
@@ -563,7 +579,7 @@ def test_a_place_that_can_not_be_written_to_is_named(
     (tmp_path / "models").write_text("a file")
     out = tmp_path / "models" / "mine" / "1"
     with pytest.raises(BundleError, match="can't be written: Not a directory"):
-        pack_file(program, out, description=describe(), samples=samples)
+        pack_file(program, out, samples=samples, **_said({}))
 
 
 def test_a_file_of_another_kind_is_refused_with_those_that_are_taken(
