@@ -22,6 +22,7 @@ from .graph_editor import GraphEditor
 from .graph_file import open_graph
 from .graph_index import GraphIndex, is_ml, is_operator
 from .graph_labels import LabelReader
+from .served_graph import second_columns
 
 _TWO = 2
 
@@ -51,7 +52,7 @@ def unpack_containers(model: onnx.ModelProto, path: Path) -> dict[str, Unpacked]
             matrix, columns, entry = made.input[0], len(keys), _zipped(output.name, keys)
         else:
             _check_pairs(model, index, made, output.name, path)
-            matrix, columns = editor.second_columns(made.input), len(made.input)
+            matrix, columns = second_columns(editor, made.input), len(made.input)
             entry = _sequence(output.name, columns)
         found[output.name] = entry
         element = _element_type(output.type)

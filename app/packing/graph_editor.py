@@ -5,12 +5,11 @@ It knows nothing of what a model means: `app.packing.served_graph` has the forms
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -48,15 +47,16 @@ class GraphEditor:
         self.model = model
         self.path = path
         self._front: list[onnx.NodeProto] = []
-        self._constants: set[str] = set()
+        self._numbers: Counter[str] = Counter()
         self._index()
 
     def new_name(self, hint: str) -> str:
         """Return a name that no value has."""
-        name, number = hint, 0
+        name = hint
         while name in self._taken:
-            number += 1
-            name = f"{hint}_{number}"
+            # Where the last search for it ended: a graph may have any number of such names.
+            self._numbers[hint] += 1
+            name = f"{hint}_{self._numbers[hint]}"
         self._taken.add(name)
         return name
 
@@ -79,12 +79,6 @@ class GraphEditor:
         name = self.new_name(hint)
         self.model.graph.initializer.append(numpy_helper.from_array(array, name))
         return name
-
-    def second_columns(self, values: Sequence[str]) -> str:
-        """Add a matrix of the second column of each of several matrices; return its name."""
-        one = self.constant(np.array([1], np.int64), "second_column")
-        columns = [self.add("Gather", [value, one], "column", axis=1) for value in values]
-        return self.add("Concat", columns, "columns", axis=1)
 
     def replace_input(self, name: str, hint: str) -> str:
         """Let all nodes that use the input ``name`` use another value, and return its name.

@@ -31,6 +31,7 @@ class GraphIndex:
                 if name:
                     self._producers.setdefault(name, (node, index))
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._arrays: dict[str, NDArray[Any] | None] = {}
         self.opset = opset_of(model, DEFAULT_DOMAINS)
 
     def producer(self, name: str) -> tuple[onnx.NodeProto, int] | None:
@@ -39,6 +40,11 @@ class GraphIndex:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return a value that is the same for every input; None for others, and for huge ones."""
+        if name not in self._arrays:
+            self._arrays[name] = self._array(name)
+        return self._arrays[name]
+
+    def _array(self, name: str) -> NDArray[Any] | None:
         tensor = self._constants.get(name)
         if tensor is None:
             made = self._producers.get(name)
@@ -47,9 +53,9 @@ class GraphIndex:
             tensor = attribute(made[0], "value")
             if tensor is None:  # a number of its own
                 numbers = ("value_float", "value_floats", "value_int", "value_ints")
-                found = [attribute(made[0], name) for name in numbers]
+                found = [attribute(made[0], number) for number in numbers]
                 return next((np.asarray(each) for each in found if each is not None), None)
-        if not isinstance(tensor, TensorProto) or _size(tensor) > _LARGEST_CONSTANT:
+        if not isinstance(tensor, TensorProto) or _is_huge(tensor):
             return None
         try:
             array: NDArray[Any] = numpy_helper.to_array(tensor)
@@ -58,11 +64,13 @@ class GraphIndex:
         return array
 
 
-def _size(tensor: TensorProto) -> int:
+def _is_huge(tensor: TensorProto) -> bool:
     size = 1
     for dimension in tensor.dims:
-        size *= max(dimension, 0)
-    return size
+        size *= max(dimension, 1)
+        if size > _LARGEST_CONSTANT:
+            return True
+    return False
 
 
 def opset_of(model: onnx.ModelProto, domains: tuple[str, ...]) -> int:

@@ -47,6 +47,7 @@ class LabelReader:
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
         self._lists: dict[str, tuple[str | int, ...]] = {}
+        self._found: dict[str, Labels] = {}
         self._steps = 0
 
     def of_columns(self, name: str) -> Labels:
@@ -88,7 +89,9 @@ class LabelReader:
                     break
                 name = node.input[0]
                 continue
-            found = self._made_label(node, place)
+            key = node.output[place]  # many outputs may come from one node, whose lists are long
+            found = self._found.get(key) or self._made_label(node, place)
+            self._found[key] = found
             if as_text:
                 found = structs.replace(found, names=tuple(str(each) for each in found.names))
             return found
@@ -124,11 +127,9 @@ class LabelReader:
         """Return the constants among which a node picks by the index of the largest column."""
         if len(node.input) != 2 or not self._is_index(node.input[1]):
             return Labels()
-        key = node.input[0]
-        if key not in self._lists:
-            array = self._index.constant(key)
-            self._lists[key] = () if array is None else _names(array)
-        return Labels(self._lists[key], node.op_type, by_index=True, is_label=True)
+        array = self._index.constant(node.input[0])
+        names = () if array is None else _names(array)
+        return Labels(names, node.op_type, by_index=True, is_label=True)
 
     def _encoded(self, node: onnx.NodeProto) -> Labels:
         """Return what a LabelEncoder makes of the labels that go in, or of the indices."""
@@ -140,15 +141,14 @@ class LabelReader:
             keys, values = tuple(range(len(old))), old
             if before.names and isinstance(before.names[0], str):
                 keys, values = values, keys
+        if len(values) > MAX_LABELS:
+            return Labels(is_label=True)
         mapping = dict(zip(keys, values, strict=False))
-        if before.names and all(name in mapping for name in before.names):
-            names = tuple(mapping[name] for name in before.names)
-            return Labels(names, node.op_type, before.by_index, is_label=True)
-        indices = range(len(mapping))
-        if before.is_label and not before.names and all(index in mapping for index in indices):
-            names = tuple(mapping[index] for index in indices)
-            return Labels(names, node.op_type, before.by_index, is_label=True)
-        return Labels(is_label=bool(mapping))
+        wanted = before.names or (tuple(range(len(mapping))) if before.is_label else ())
+        names = tuple(mapping[name] for name in wanted if name in mapping)
+        if len(set(names)) < max(len(wanted), 1):  # some have no name, or the same one
+            return Labels(is_label=bool(mapping))
+        return Labels(names, node.op_type, before.by_index, is_label=True)
 
     def _is_index(self, name: str) -> bool:
         """Return True if a value is the index of the largest column."""
@@ -216,12 +216,14 @@ def is_times_one(node: onnx.NodeProto, index: GraphIndex) -> bool:
 
 
 def _names(array: np.ndarray[Any, Any]) -> tuple[str | int, ...]:
+    """Return the labels in a constant; nothing where two are the same, so that one names none."""
     if array.dtype.kind not in "OUSiub" or array.size > MAX_LABELS:
         return ()
-    return tuple(
+    names = tuple(
         each.decode(errors="replace") if isinstance(each, bytes) else each
         for each in array.ravel().tolist()
     )
+    return names if len(set(names)) == len(names) else ()
 
 
 def _some(names: tuple[str | int, ...]) -> str:

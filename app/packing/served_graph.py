@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
@@ -18,6 +19,7 @@ from ..model.signature import DTYPES
 from .graph_editor import GraphEditor
 from .graph_file import remove_traces, serialised
 from .graph_index import ML
+from .source import GraphSource
 
 _IR_VERSION = 8
 """The lowest version of the format that is written: from 4 on, weights need not be inputs, too."""
@@ -25,6 +27,13 @@ _NULLS_OPSET = 9
 """The first opset that has IsNaN and Where on floats."""
 _UNKNOWN_LABEL = -1
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+
+
+def editing(source: GraphSource) -> GraphEditor:
+    """Return an editor of a copy of a model's graph."""
+    model = onnx.ModelProto()
+    model.CopyFrom(source.graph)
+    return GraphEditor(model, source.path)
 
 
 def softmax(editor: GraphEditor, logits: str) -> str:
@@ -64,6 +73,13 @@ def as_vector(editor: GraphEditor, value: str) -> str:
 def as_fp32(editor: GraphEditor, value: str) -> str:
     """Add the FP32 form of numbers of another datatype."""
     return editor.add("Cast", [value], "fp32", to=TensorProto.FLOAT)
+
+
+def second_columns(editor: GraphEditor, matrices: Sequence[str]) -> str:
+    """Add a matrix of the second columns of several matrices, one after the other."""
+    one = editor.constant(np.array([1], np.int64), "second_column")
+    columns = [editor.add("Gather", [matrix, one], "column", axis=1) for matrix in matrices]
+    return editor.add("Concat", columns, "columns", axis=1)
 
 
 def second_probabilities(editor: GraphEditor, stack: str) -> str:
