@@ -24,6 +24,7 @@ _SHAPING = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _ELEMENTWISE = ("Identity", "Softmax", "LogSoftmax", "Sigmoid", "Dropout")
 MAX_STEPS = 1_000
 """Values that are followed back from one output at most."""
+_MAX_DEPTH = 50
 MAX_LABELS = 100_000
 """Labels of one output at most."""
 
@@ -34,7 +35,7 @@ class Labels(Struct, frozen=True):
     names: tuple[str | int, ...] = ()
     operator: str = ""
     by_index: bool = False
-    """True if they are looked up by the index of the largest column, so that they name columns."""
+    """True if the value is the index of the largest column, or is looked up by it."""
     is_label: bool = False
     """True if the value is a label, whether or not its names are known."""
     is_of_column: bool = False
@@ -47,8 +48,9 @@ class LabelReader:
     def __init__(self, index: GraphIndex) -> None:
         self._index = index
         self._lists: dict[str, tuple[str | int, ...]] = {}
-        self._found: dict[str, Labels] = {}
+        self._found: dict[tuple[str, bool], Labels] = {}
         self._steps = 0
+        self._depth = 0
 
     def of_columns(self, name: str) -> Labels:
         """Return the names of the columns of a value, as the operators that make it have them."""
@@ -89,13 +91,25 @@ class LabelReader:
                     break
                 name = node.input[0]
                 continue
-            key = node.output[place]  # many outputs may come from one node, whose lists are long
-            found = self._found.get(key) or self._made_label(node, place)
-            self._found[key] = found
-            if as_text:
-                found = structs.replace(found, names=tuple(str(each) for each in found.names))
+            # Many outputs may come from one node, whose lists are long.
+            key = (node.output[place], as_text)
+            found = self._found.get(key)
+            if found is None:
+                found = self._deeper(node, place)
+                if as_text:
+                    found = structs.replace(found, names=tuple(str(each) for each in found.names))
+                self._found[key] = found
             return found
         return Labels()
+
+    def _deeper(self, node: onnx.NodeProto, place: int) -> Labels:
+        if self._depth >= _MAX_DEPTH:
+            return Labels()
+        self._depth += 1
+        try:
+            return self._made_label(node, place)
+        finally:
+            self._depth -= 1
 
     def _made_label(self, node: onnx.NodeProto, place: int) -> Labels:
         found = Labels()
@@ -144,10 +158,10 @@ class LabelReader:
         if len(values) > MAX_LABELS:
             return Labels(is_label=True)
         mapping = dict(zip(keys, values, strict=False))
-        wanted = before.names or (tuple(range(len(mapping))) if before.is_label else ())
+        wanted = before.names or (tuple(range(len(mapping))) if before.by_index else ())
         names = tuple(mapping[name] for name in wanted if name in mapping)
         if len(set(names)) < max(len(wanted), 1):  # some have no name, or the same one
-            return Labels(is_label=bool(mapping))
+            return Labels(is_label=True)
         return Labels(names, node.op_type, before.by_index, is_label=True)
 
     def _is_index(self, name: str) -> bool:

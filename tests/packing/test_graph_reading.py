@@ -334,6 +334,36 @@ def test_a_label_encoder_names_the_labels(tmp_path: Path) -> None:
     assert label.labels == columns.labels == ("a", "b", "c")
 
 
+def test_the_index_of_the_largest_column_is_named_by_an_encoder(tmp_path: Path) -> None:
+    nodes = [
+        node("Softmax", ["x"], ["p"]),
+        node("ArgMax", ["p"], ["best"], axis=1, keepdims=0),
+        node(
+            "LabelEncoder",
+            ["best"],
+            ["name"],
+            domain=ML,
+            keys_int64s=[0, 1, 2],
+            values_strings=["a", "b", "c"],
+        ),
+        node(
+            "LabelEncoder",
+            ["unknown"],
+            ["other"],
+            domain=ML,
+            keys_int64s=[0, 1],
+            values_strings=["no", "yes"],
+        ),
+        node("Cast", ["best"], ["double"], to=TensorProto.DOUBLE),
+        node("Mul", ["double", "double"], ["square"]),
+        node("Cast", ["square"], ["unknown"], to=TensorProto.INT64),
+    ]
+    outputs = [label_info(name, TensorProto.STRING) for name in ("name", "other")]
+    name, other, columns = read_graph(save(tmp_path / "g.onnx", nodes, [*outputs, "p"])).outputs
+    assert name.labels == columns.labels == ("a", "b", "c")
+    assert (other.kind, other.labels) == ("label", ())
+
+
 def test_two_classes_of_one_name_have_none(tmp_path: Path) -> None:
     encode = node(
         "LabelEncoder",
@@ -479,3 +509,23 @@ def test_a_hostile_graph_is_read_with_bounded_work(
     monkeypatch.setattr(GraphIndex, "producer", counted)
     assert [each.kind for each in read_graph(path).outputs] == ["", ""]
     assert lookups < 20_000
+
+
+def test_labels_are_followed_to_a_bounded_depth(tmp_path: Path) -> None:
+    encoders = [
+        node(
+            "LabelEncoder",
+            ["label" if not place else f"l{place}"],
+            [f"l{place + 1}"],
+            domain=ML,
+            keys_int64s=[0, 1],
+            values_int64s=[1, 0],
+        )
+        for place in range(500)
+    ]
+    path = save(
+        tmp_path / "g.onnx", [linear([0, 1]), *encoders], [label_info("l2"), label_info("l500")]
+    )
+    near, far = read_graph(path).outputs
+    assert (near.labels, far.labels) == ((0, 1), ())
+    assert far.kind == "label"
