@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 from msgspec import Struct
-from onnx import TensorProto, helper
 
 from ..model.errors import BundleError, shown
 from ..model.signature import MAX_TENSORS, Array
@@ -31,6 +30,7 @@ class Unpacked(Struct, frozen=True):
     """An output that was a map or a sequence, and how the original's answer becomes the tensor."""
 
     keys: tuple[str | int, ...]
+    columns: int
     unpack: Callable[[Any], Array]
     note: str
 
@@ -41,35 +41,34 @@ def unpack_containers(model: onnx.ModelProto, path: Path) -> dict[str, Unpacked]
     Raises `BundleError` for a sequence of something else than matrices of two columns.
     """
     index = GraphIndex(model)
+    containers = [
+        (output, made)
+        for output in model.graph.output
+        if not output.type.HasField("tensor_type")
+        and (made := _container(index, output.name)) is not None
+    ]
+    if not containers:
+        return {}
     editor = GraphEditor(model, path)
     found: dict[str, Unpacked] = {}
-    for output in model.graph.output:
-        made = _container(index, output.name)
-        if made is None or output.type.HasField("tensor_type"):
-            continue
+    for output, made in containers:
         if is_ml(made, "ZipMap"):
             keys = LabelReader(index).zipped(made)
-            matrix, columns, entry = made.input[0], len(keys), _zipped(output.name, keys)
+            matrix, entry = made.input[0], _zipped(output.name, keys)
         else:
             _check_pairs(model, index, made, output.name, path)
-            matrix, columns = second_columns(editor, made.input), len(made.input)
-            entry = _sequence(output.name, columns)
+            matrix, entry = second_columns(editor, made.input), _sequence(output.name, made.input)
         found[output.name] = entry
-        element = _element_type(output.type)
         editor.redefine(output.name, matrix)
-        output.CopyFrom(helper.make_tensor_value_info(output.name, element, [None, columns]))
-    if found:
-        editor.drop_unused()
+        output.ClearField("type")  # it is inferred: converters state that of others
+    editor.drop_unused()
     return found
 
 
-def _element_type(container: onnx.TypeProto) -> int:
-    """Return the type of the numbers in a sequence, or in the maps of one."""
-    inside = container.sequence_type.elem_type
-    if inside.HasField("map_type"):
-        inside = inside.map_type.value_type
-    element: int = inside.tensor_type.elem_type
-    return element or TensorProto.FLOAT
+def as_it_is(answer: Any) -> Array:
+    """Return an answer that is a tensor already."""
+    array: Array = answer
+    return array
 
 
 def _container(index: GraphIndex, name: str) -> onnx.NodeProto | None:
@@ -86,18 +85,20 @@ def _zipped(name: str, keys: tuple[str | int, ...]) -> Unpacked:
             len(answer), len(keys)
         )
 
-    return Unpacked(keys, unpack, f"ZipMap removed: {shown(name)} is the matrix that went into it.")
+    return Unpacked(
+        keys, len(keys), unpack, f"ZipMap removed: {shown(name)} is the matrix that went into it."
+    )
 
 
-def _sequence(name: str, labels: int) -> Unpacked:
+def _sequence(name: str, parts: Sequence[str]) -> Unpacked:
     def unpack(answer: Any) -> Array:
         return np.stack([np.asarray(pair)[:, 1] for pair in answer], axis=1)
 
     note = (
-        f"The sequence {shown(name)} became one matrix: a column for each of {labels} labels, with "
-        "the probability of its second class."
+        f"The sequence {shown(name)} became one matrix: a column for each of {len(parts)} labels, "
+        "with the probability of its second class."
     )
-    return Unpacked((), unpack, note)
+    return Unpacked((), len(parts), unpack, note)
 
 
 def _check_pairs(

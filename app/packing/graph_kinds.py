@@ -163,7 +163,11 @@ class KindReader:
         summed = self._row_sum(below)
         if summed is not None:
             whole = summed.input[0] in (above, *self._summands(above))
-            return "probabilities" if whole and self._is_not_negative(above, depth) else ""
+            shares = whole and (
+                self._is_not_negative(above, depth)
+                or self._kind(above, depth + 1) == "probabilities"
+            )
+            return "probabilities" if shares else ""
         count, parts = self._index.constant(below), self._summands(above)
         if count is None or count.size != 1 or len(parts) != count.item():
             return ""

@@ -56,7 +56,7 @@ class LabelReader:
         """Return the names of the columns of a value, as the operators that make it have them."""
         for _ in range(MAX_STEPS):
             made = self._index.producer(name)
-            if made is None:
+            if made is None or not made[0].input:
                 break
             node, place = made
             if is_ml(node, *CLASSIFIERS) and place == 1:

@@ -15,7 +15,7 @@ from msgspec import structs
 from ..model.errors import BundleError, first_line, shown
 from ..model.runtime import DATATYPES
 from ..model.signature import DTYPES, MAX_TENSORS, Tensors, TensorSpec
-from .graph_containers import Unpacked, unpack_containers
+from .graph_containers import Unpacked, as_it_is, unpack_containers
 from .graph_file import load_graph, open_graph
 from .graph_index import GraphIndex, attribute, is_ml, is_operator
 from .graph_kinds import KindReader
@@ -34,16 +34,26 @@ def read_graph(path: Path) -> GraphSource:
             f"{path} has {len(original.graph.output):,} outputs, which exceeds the limit of "
             f"{MAX_TENSORS:,}."
         )
-    session = open_graph(original, path)
     model = onnx.ModelProto()
     model.CopyFrom(original)
     unpacked = unpack_containers(model, path)
-    tensors = open_graph(model, path) if unpacked else session
+    session = tensors = open_graph(model, path)
+    notes = [each.note for each in unpacked.values()]
+    if unpacked:
+        try:
+            session = open_graph(original, path)
+        except BundleError:  # its ZipMap takes neither FP64 nor three dimensions
+            notes.append(
+                "ONNX Runtime doesn't take the file as it came: it was run without the above."
+            )
+            unpacked = {
+                name: structs.replace(each, unpack=as_it_is) for name, each in unpacked.items()
+            }
     inputs = tuple(_spec(each, "input", path) for each in tensors.get_inputs())
     specs = [_spec(each, "output", path) for each in tensors.get_outputs()]
     index = GraphIndex(model)
     try:
-        outputs, notes = _with_evidence(index, specs, inputs, unpacked)
+        outputs, assumed = _with_evidence(index, specs, inputs, unpacked)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
     return GraphSource(
@@ -52,7 +62,7 @@ def read_graph(path: Path) -> GraphSource:
         inputs,
         outputs,
         lambda given: _ask(session, given, unpacked, path),
-        (*(each.note for each in unpacked.values()), *notes),
+        (*notes, *assumed),
     )
 
 
@@ -90,7 +100,13 @@ def _with_evidence(
     """Return the outputs with what the graph says of them, and notes of what was assumed."""
     labels, kinds = LabelReader(index), KindReader(index)
     found = [
-        _output(index, _true_shape(spec, inputs, index), labels, kinds, unpacked.get(spec.name))
+        _output(
+            index,
+            _true_shape(spec, inputs, index, unpacked.get(spec.name)),
+            labels,
+            kinds,
+            unpacked.get(spec.name),
+        )
         for spec in specs
     ]
     named = [
@@ -155,12 +171,16 @@ def _is_svm_without_probabilities(index: GraphIndex, label: GraphOutput) -> bool
     return node is not None and is_ml(node, "SVMClassifier") and not attribute(node, "prob_a")
 
 
-def _true_shape(spec: TensorSpec, inputs: Sequence[TensorSpec], index: GraphIndex) -> TensorSpec:
+def _true_shape(
+    spec: TensorSpec, inputs: Sequence[TensorSpec], index: GraphIndex, unpacked: Unpacked | None
+) -> TensorSpec:
     """Return an output without what converters state of its shape though it isn't so.
 
     LightGBM's labels are said to be of one row, and a regressor's targets to be one.
     """
     shape = list(spec.shape)
+    if unpacked is not None and not shape:  # nothing is stated of it, nor inferred
+        shape = [-1, unpacked.columns]
     if shape and shape[0] > 0:
         rows = {each.shape[0] for each in inputs if each.shape}
         if -1 in rows and shape[0] not in rows:

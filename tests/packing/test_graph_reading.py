@@ -452,6 +452,21 @@ def test_two_labels_are_not_taken_for_two_classes(tmp_path: Path, parts: int) ->
     assert output == GraphOutput(TensorSpec("all", "FP32", (-1, parts)), (), "probabilities")
 
 
+def test_a_map_of_doubles_is_taken_out_though_no_runtime_takes_it(tmp_path: Path) -> None:
+    """As skl2onnx writes it by default for float64."""
+    nodes = [
+        node("Softmax", ["x"], ["p"]),
+        node("ZipMap", ["p"], ["z"], domain=ML, classlabels_int64s=[5, 6, 7]),
+    ]
+    path = save(tmp_path / "g.onnx", nodes, [zipped_info("z")], dtype=TensorProto.DOUBLE)
+    source = read_graph(path)
+    assert source.outputs == (
+        GraphOutput(TensorSpec("z", "FP64", (-1, 3)), (5, 6, 7), "probabilities"),
+    )
+    assert "doesn't take the file as it came" in source.notes[1]
+    assert source.ask({"x": np.zeros((1, 3))})["z"].tolist() == [[1 / 3] * 3]
+
+
 def test_a_fixed_batch_and_a_double_are_seen(tmp_path: Path) -> None:
     nodes = [node("Softmax", ["x"], ["y"])]
     path = save(tmp_path / "g.onnx", nodes, ["y"], rows=1, dtype=TensorProto.DOUBLE)
