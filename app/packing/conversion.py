@@ -28,7 +28,7 @@ from .plan import Plan
 from .reading import fixed_rows, in_parts, open_source
 from .reference import reference_of
 from .roles import Answer, Roles, roles_of
-from .source import CHECKPOINT_SUFFIXES, GraphOutput
+from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
 from .statement import Statement, names_of_answer, task_of_model
 
 
@@ -47,6 +47,22 @@ def make_bundle(
             path, out, description=description, statement=statement, samples=samples
         )
     source = open_source(path, statement, samples)
+    try:
+        return _make(source, out, description, statement, samples)
+    except BundleError as error:
+        if str(error).startswith((str(path), str(samples))):
+            raise
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _make(
+    source: GraphSource,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path,
+) -> list[str]:
+    path = source.path
     task, notes = task_of_model(statement, description, source.outputs)
     names, more = names_of_answer(task, statement, description)
     material = gather(description, samples, source.inputs)
@@ -107,7 +123,7 @@ def _convert(
         compared = make_served(plan, Path(scratch) / bundles.ONNX)
         golden = Golden(material.golden(), compared.run(material.golden()))
         check_golden(plan, compared, golden)
-        reference = reference_of(plan, compared.run, statement)
+        reference = reference_of(plan, compared, statement)
     served = compared.served
     manifest = Manifest(
         name=out.parent.name,

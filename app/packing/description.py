@@ -46,6 +46,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import fields
 
 from ..documents.schema import SchemaError, place, read_as
 from ..documents.suggestions import did_you_mean
@@ -76,6 +77,17 @@ class ModelDescription:
     description: str = ""
     medians: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def stated_of_each(self) -> tuple[frozenset[str], ...]:
+        """Return, for each feature, what its owner said of it: what isn't as by default, if it was
+        not read from a file.
+        """
+        return self.stated or tuple(
+            frozenset(
+                each.name for each in fields(Feature) if getattr(feature, each.name) != each.default
+            )
+            for feature in self.features
+        )
 
 
 def read_description(path: Path) -> ModelDescription:

@@ -76,7 +76,7 @@ class Material:
 
 def gather(description: ModelDescription, samples: Path, inputs: Sequence[TensorSpec]) -> Material:
     """Read the samples of a model with ``inputs``. Raises `BundleError` and OSError."""
-    features, stated = description.features, description.stated
+    features, stated = description.features, description.stated_of_each()
     notes: tuple[str, ...] = ()
     is_table = samples.suffix not in SUFFIXES
     if not features:

@@ -19,7 +19,7 @@ from ..model.reference import (
     Reference,
 )
 from ..model.signature import Array, Tensors, row_count
-from .checks import Run
+from .comparison import Compared
 from .plan import Plan
 from .roles import Answer
 from .samples import read_column
@@ -38,7 +38,7 @@ _PART = 1_000
 """How many rows are run together."""
 
 
-def reference_of(plan: Plan, run: Run, statement: Statement) -> Reference | None:
+def reference_of(plan: Plan, compared: Compared, statement: Statement) -> Reference | None:
     """Return how the samples of a model with features are distributed, and its answers."""
     material, answer = plan.material, plan.roles.answer
     if answer is None or not 0 < len(material.features) <= MAX_FEATURES:
@@ -47,10 +47,11 @@ def reference_of(plan: Plan, run: Run, statement: Statement) -> Reference | None
         return None
     rows, places = material.referred()
     parts = [
-        run({name: array[start : start + _PART] for name, array in rows.items()})
+        compared.run({name: array[start : start + _PART] for name, array in rows.items()})
         for start in range(0, row_count(rows), _PART)
     ]
-    answers = np.concatenate([part[answer.role] for part in parts])
+    name = compared.served.outputs[0].name
+    answers = np.concatenate([part[name] for part in parts])
     return make_reference(
         material.encoder,
         rows,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from msgspec.structs import replace
 
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
@@ -52,12 +53,12 @@ def serve(
         outputs.append(_answer(editor, task, answer, keeps_name=not material.features))
         if answer.label is not None:
             outputs.append(_label(editor, task, answer))
-    taken = {spec.name for _, spec in outputs}
-    originals = () if answer is None or material.features else _originals(answer, taken)
+    called = {spec.name for _, spec in outputs}
+    originals = () if answer is None or material.features else _originals(answer, called)
     for output, role in (*originals, *roles.others):
-        name = _free(output.spec.name, taken)
-        spec = OutputSpec(name, output.spec.datatype, output.spec.shape, role)
+        spec = OutputSpec(output.spec.name, output.spec.datatype, output.spec.shape, role)
         outputs.append((output.spec.name, spec))
+    outputs = _with_free_names(model, outputs)
     if material.medians:
         forms.fill_nulls(editor, material.medians)
     if any_rows:
@@ -68,12 +69,19 @@ def serve(
     return Served(forms.finished(editor), tuple(spec for _, spec in outputs), tuple(names))
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """Return ``name``, or one like it that isn't taken, and take it."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
+def _with_free_names(
+    model: onnx.ModelProto, outputs: list[tuple[str, OutputSpec]]
+) -> list[tuple[str, OutputSpec]]:
+    """Return the outputs with names that neither another has, nor an input or a weight."""
+    taken = {each.name for each in (*model.graph.input, *model.graph.initializer)}
+    free = []
+    for value, spec in outputs:
+        name = spec.name
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        free.append((value, replace(spec, name=name)))
+    return free
 
 
 def _originals(answer: Answer, taken: set[str]) -> tuple[tuple[GraphOutput, Role], ...]:

@@ -201,18 +201,22 @@ class Ending(nn.Module):
 @pytest.mark.parametrize(
     ("end", "outputs", "said"),
     [
-        (torch.sigmoid, "auto", "independent sigmoids"),
-        (torch.sigmoid, "probabilities", "each row must sum to 1"),
-        (torch.exp, "probabilities", "does not return probabilities"),
-        (lambda z: torch.sigmoid(z[:, :1]), "auto", "torch.cat([1 - p, p], dim=1)"),
-        (lambda z: z[:, 0], "auto", "returns one score per row; one column per class"),
-        (lambda z: z[:, :2], "auto", "shape (200, 2) for 200 rows; (rows, 3) is required"),
-        (lambda z: z.unsqueeze(1), "auto", "shape (200, 1, 3) for 200 rows; (rows, 3) is required"),
-        (lambda z: z.sum(), "auto", "one output per row is expected"),
-        (lambda z: z / 0, "auto", "NaN or infinity for 200 of 200 samples, the first on line 2"),
+        (torch.sigmoid, "probabilities", "no probabilities of classes, which sum to 1"),
+        (torch.exp, "probabilities", "no probabilities, which are from 0 to 1"),
+        (lambda z: torch.softmax(z, dim=1), "logits", "another softmax would falsify them"),
+        (lambda z: torch.sigmoid(z[:, :1]), "probabilities", "one score a row, and there are 3"),
+        (lambda z: z[:, 0], "logits", "has one score a row, and there are 3 classes"),
+        (lambda z: z[:, :2], "logits", "'output' has 2 columns, but 3 classes are given"),
+        (lambda z: z.unsqueeze(1), "logits", "the shape [-1, 1, 3]; [rows, classes] is expected"),
+        (lambda z: z.sum(), "logits", "no output of floats that could be the answer"),
+        (
+            lambda z: z / 0,
+            "logits",
+            "is NaN or infinite for 200 of 200 samples, the first line 2 of samples.csv",
+        ),
         (
             lambda z: z - z.mean(dim=0),
-            "auto",
+            "logits",
             "answers a row differently alone and together with others",
         ),
     ],
@@ -228,6 +232,15 @@ def test_answers_of_another_form_are_refused(
 ) -> None:
     source = save_program(Ending(end).eval(), tmp_path / "model.pt2")
     assert said in refusal(source, out, samples, outputs=outputs)
+
+
+def test_what_outputs_are_is_asked_and_not_guessed(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = save_program(plain(), tmp_path / "model.pt2")
+    said = refusal(source, out, samples, outputs=None)
+    assert "can't be known from the file" in said
+    assert "--outputs probabilities or --outputs logits or --outputs scores" in said
 
 
 def test_who_says_that_outputs_are_logits_is_believed(
@@ -278,10 +291,10 @@ def test_a_null_that_a_model_does_not_understand_is_refused_with_what_to_do(
     program: Path, out: Path, samples: Path
 ) -> None:
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
-    assert "no finite probabilities if 'a' is null (NaN). Set its median" in said
+    assert "no finite answer if 'a' is null. Set its median" in said
     samples.write_text("a,b,c,d\n1,2,3,4\n,2,3,4\n")
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
-    assert "the first on line 3 of the CSV (there is a null in it)" in said
+    assert "the first line 3 of samples.csv (there is a null in it)" in said
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 1e-3])
@@ -294,7 +307,7 @@ def test_a_graph_that_answers_otherwise_than_the_original_is_not_packed(
         return {name: array + wrong for name, array in run(self, inputs).items()}
 
     monkeypatch.setattr(OnnxRuntime, "run", off)
-    assert "of 800 inputs differently from the original" in refusal(program, out, samples)
+    assert "differs from the original for" in refusal(program, out, samples)
 
 
 # ONNX files that were not written by torch
@@ -360,9 +373,8 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"kinds": (FLOAT, FLOAT)}, "takes 2 inputs (features, x1); one matrix of features"),
-        ({"kinds": (INT64,)}, "takes int64 of shape (N, 4); a matrix of float32 or float64"),
-        ({"kinds": (TensorProto.FLOAT16,)}, "takes float16 of shape (N, 4)"),
+        ({"kinds": (FLOAT, FLOAT)}, "has 2 inputs: features [-1, 4], x1 [-1, 4]"),
+        ({"kinds": (INT64,)}, "line 2, column 'a': must be an integer"),
     ],
 )
 def test_a_graph_of_another_form_is_refused_by_its_form(
@@ -371,7 +383,7 @@ def test_a_graph_of_another_form_is_refused_by_its_form(
     source = graph(tmp_path / "model.onnx", **options)
     text = refusal(source, out, samples)
     assert said in text
-    assert text.startswith(str(source))
+    assert text.startswith((str(source), str(samples)))
 
 
 def test_a_graph_for_other_classes_or_features_than_described_is_refused(
@@ -379,11 +391,11 @@ def test_a_graph_for_other_classes_or_features_than_described_is_refused(
 ) -> None:
     source = graph(tmp_path / "model.onnx")
     two = ModelDescription(describe().features, ("x", "y"))
-    assert "(rows, 2) is required: the features file names 2 classes" in refusal(
+    assert "'z' has 3 columns, but 2 classes are given" in refusal(
         source, out, samples, description=two
     )
     three = ModelDescription(describe().features[:3], ("x", "y", "z"))
-    assert "takes 4 columns, but the features file describes 3 features" in refusal(
+    assert "has 4 columns, but the features file describes 3 features" in refusal(
         source, out, samples, description=three
     )
 
@@ -443,7 +455,7 @@ def test_a_type_that_nobody_knows_is_refused(tmp_path: Path, out: Path, samples:
     model = onnx.load(str(graph(tmp_path / "model.onnx")))
     model.graph.input[0].type.tensor_type.elem_type = 999
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    assert "takes an unknown type of shape (N, 4)" in refusal(tmp_path / "model.onnx", out, samples)
+    assert "can't be loaded by ONNX Runtime" in refusal(tmp_path / "model.onnx", out, samples)
 
 
 def test_operators_that_onnx_runtime_does_not_know_are_refused(
@@ -489,7 +501,7 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
         (
             Network(4, 8, 3, preprocess=False),
             {"description": describe(a=NULLABLE)},
-            "no finite probabilities if 'a' is null",
+            "no finite answer if 'a' is null",
         ),
     ],
 )
@@ -638,17 +650,21 @@ def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
 
     out = tmp_path / "models" / "tumours" / "1"
     description = read_description(tmp_path / "features.toml")
-    pack_file(
-        tmp_path / "model.pt2", out, description=description, samples=tmp_path / "samples.csv"
-    )
+    samples, said = tmp_path / "samples.csv", Statement(role="logits", truth="diagnosis")
+    with pytest.raises(BundleError, match="column 'diagnosis': '0' is not one of the classes"):
+        pack_file(
+            tmp_path / "model.pt2", out, description=description, statement=said, samples=samples
+        )
+    said = Statement(role="logits")
+    pack_file(tmp_path / "model.pt2", out, description=description, statement=said, samples=samples)
     model = load_model(ModelSource(out.parent))
-    batch = model.predict_batch(x[test].numpy())
+    batch = model.predict_batch({"x": x[test].numpy()})
     assert (batch.class_indices == y[test].numpy()).mean() > 0.95
     expected = answers_of(network, x[test].numpy())
-    np.testing.assert_allclose(batch.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(batch.answers, expected, atol=1e-5)
     sample = dict(zip(names, data.data[0].tolist(), strict=True))
     assert model.predict(model.encoder.encode(sample)).label == "malignant"
-    assert model.encoder.out_of_range(x.numpy()) == {}  # the ranges are those of the CSV
+    assert model.encoder.out_of_range({"x": x.numpy()}) == {}  # the ranges are those of the CSV
 
     served = (
         "import sys; from pathlib import Path;"
