@@ -33,7 +33,12 @@ from .statement import Statement, names_of_answer, task_of_model
 
 
 def make_bundle(
-    path: Path, out: Path, *, description: ModelDescription, statement: Statement, samples: Path
+    path: Path,
+    out: Path,
+    *,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
 ) -> list[str]:
     """Write the bundle ``out``, whose path has name and version, from the model in ``path``.
 
@@ -43,6 +48,8 @@ def make_bundle(
     if path.suffix in CHECKPOINT_SUFFIXES and not statement.allow_code:
         from .checkpoint import pack_checkpoint
 
+        if samples is None:
+            raise BundleError(f"{path} is a checkpoint, which is packed with samples: a CSV file.")
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
@@ -60,7 +67,7 @@ def _make(
     out: Path,
     description: ModelDescription,
     statement: Statement,
-    samples: Path,
+    samples: Path | None,
 ) -> list[str]:
     path = source.path
     task, notes = task_of_model(statement, description, source.outputs)

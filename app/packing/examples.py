@@ -6,6 +6,7 @@ It is a ``.npz`` (strings as numpy's str), or JSON: ``{"input": [[1, 2]], ...}``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -47,6 +48,20 @@ def read_example(path: Path, specs: Sequence[TensorSpec]) -> Tensors:
             f"{hint or f'; it takes {listed(map(_described, specs))}.'}"
         )
     return {spec.name: _array(values[spec.name], spec, path) for spec in specs}
+
+
+def row_of_ones(specs: Sequence[TensorSpec]) -> Tensors:
+    """Return an array for each of ``specs``, with 1 for each dimension that varies: of ones, or
+    empty strings. Raises `BundleError` for one that is too large.
+    """
+    shapes = {spec.name: [abs(size) for size in spec.shape] for spec in specs}
+    if sum(map(prod, shapes.values())) > LARGEST_ARRAYS // 8:
+        raise BundleError("The inputs are too large for an example of ones.")
+    return {
+        spec.name: np.full(shapes[spec.name], "" if dtype.kind == "O" else 1, dtype)
+        for spec in specs
+        for dtype in (DTYPES[spec.datatype],)
+    }
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -40,7 +40,7 @@ def pack_file(
     source: Path,
     out: Path,
     *,
-    samples: Path,
+    samples: Path | None = None,
     description: ModelDescription = NOTHING_DESCRIBED,
     statement: Statement = NOTHING_STATED,
     replace: bool = False,
@@ -50,9 +50,9 @@ def pack_file(
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature, or a ``.npz`` or ``.json`` with an array for each input. An existing bundle is
-    kept unless ``replace``. ``limits`` are those of the child process. Raises `BundleError`, with a
-    message for the user; ``out`` is then unchanged.
+    each feature, or a ``.npz`` or ``.json`` with an array for each input; without any, the example
+    is a row of ones. An existing bundle is kept unless ``replace``. ``limits`` are those of the
+    child process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
     """
     name, version = _place(out)
     if description.name not in ("", name):
@@ -106,7 +106,7 @@ def _make(
     out: Path,
     description: ModelDescription,
     statement: Statement,
-    samples: Path,
+    samples: Path | None,
 ) -> list[str]:
     """Convert the model, in the process that may import torch and open the file."""
     from .conversion import make_bundle

@@ -13,7 +13,7 @@ from ..model.errors import BundleError
 from ..model.features import Feature
 from ..model.signature import Array, Tensors, TensorSpec, row_count
 from .description import ModelDescription
-from .examples import SUFFIXES, read_example
+from .examples import SUFFIXES, read_example, row_of_ones
 from .placement import placed
 from .samples import GOLDEN_ROWS, Samples, column_names, read_samples, with_ranges
 
@@ -74,8 +74,17 @@ class Material:
         }
 
 
-def gather(description: ModelDescription, samples: Path, inputs: Sequence[TensorSpec]) -> Material:
-    """Read the samples of a model with ``inputs``. Raises `BundleError` and OSError."""
+def gather(
+    description: ModelDescription, samples: Path | None, inputs: Sequence[TensorSpec]
+) -> Material:
+    """Read the samples of a model with ``inputs``; without any, make a row of ones.
+
+    Raises `BundleError` and OSError.
+    """
+    if samples is None:
+        return Material(
+            tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {}
+        )
     features, stated = description.features, description.stated_of_each()
     notes: tuple[str, ...] = ()
     is_table = samples.suffix not in SUFFIXES

@@ -12,7 +12,7 @@ from .source import DYNAMIC_BATCH, GRAPH_SUFFIX, GraphSource
 from .statement import Statement
 
 
-def open_source(path: Path, statement: Statement, samples: Path) -> GraphSource:
+def open_source(path: Path, statement: Statement, samples: Path | None) -> GraphSource:
     """Return the model in ``path``. Raises `BundleError`."""
     if path.suffix == GRAPH_SUFFIX:
         from .graph_reading import read_graph
