@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ def packed_for_now(file: Path, limits: ProcessLimits) -> Iterator[Path]:
     process alone: workers are forked from it. Raises `BundleError` where an example is needed.
     """
     owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
+    signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
     try:
         model = scratch / as_name(file.stem)
         try:
@@ -40,6 +43,10 @@ def packed_for_now(file: Path, limits: ProcessLimits) -> Iterator[Path]:
     finally:
         if os.getpid() == owner:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _exit(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _advice(file: Path) -> str:
