@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "blueprints": {
         *("http", "model", "registry", "protocols", "access", "telemetry", "version"),
     },
-    "server": {"http", "settings", "telemetry", "worker"},
+    "server": {"http", "model", "settings", "telemetry", "worker"},
     "cli": {
         *("http", "registry", "packing", "documents", "model", "access", "settings", "version"),
         "server",

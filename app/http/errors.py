@@ -25,6 +25,8 @@ from ..model.errors import (
     ModelUnavailable,
     NonFiniteOutput,
     OutputsTooLarge,
+    RunTooLarge,
+    RunTooLong,
     TakesNoFeatures,
     UnknownModel,
     VersionNotLoaded,
@@ -32,6 +34,7 @@ from ..model.errors import (
 from ..model.feature_faults import describe_mismatch
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
+from ..worker.malloc import release_freed_memory
 from .body import LONGEST_ECHO
 from .context import current_context
 from .problems import is_open_inference, json_pointer, problem_document
@@ -56,6 +59,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(OutputsTooLarge, _outputs_too_large)
     app.register_error_handler(InputsRejected, _inputs_rejected)
+    app.register_error_handler(RunTooLong, _run_too_long)
+    app.register_error_handler(RunTooLarge, _run_too_large)
+    app.register_error_handler(MemoryError, _out_of_memory)
     app.register_error_handler(TakesNoFeatures, _takes_no_features)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
@@ -140,6 +146,22 @@ def _outputs_too_large(error: OutputsTooLarge) -> Response:
 
 def _inputs_rejected(error: InputsRejected) -> Response:
     return problem(400, str(error), kind="invalid-request")
+
+
+def _run_too_long(error: RunTooLong) -> Response:
+    # What the caller sent takes too long. It is no 503, which clients would repeat.
+    return problem(413, str(error), kind="run-too-long")
+
+
+def _run_too_large(error: RunTooLarge) -> Response:
+    release_freed_memory()  # what the run had until then
+    return problem(413, str(error), kind="run-too-large")
+
+
+def _out_of_memory(error: MemoryError) -> Response:
+    answer = problem(503, "The worker is out of memory. Retry later.", kind="out-of-memory")
+    answer.headers[RETRY_AFTER] = "1"  # other requests have it, whose runs end
+    return answer
 
 
 def _takes_no_features(error: TakesNoFeatures) -> Response:

@@ -136,6 +136,27 @@ class InputsRejected(ModelError):
         super().__init__(f"The model can't be run on these inputs: {reason}.")
 
 
+class RunTooLong(ModelError):
+    """A run of the network that was stopped, because it takes longer than one may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The model was still running after {seconds:g} seconds, the limit of one run "
+            "(limits.run_seconds), and was stopped. Send smaller inputs, or fewer rows."
+        )
+
+
+class RunTooLarge(ModelError):
+    """A run of the network for which there is no memory; ``memory_mb`` is its limit, if any."""
+
+    def __init__(self, memory_mb: int = 0) -> None:
+        limit = f": it exceeds the limit of {memory_mb:,} MiB (limits.run_memory_mb)"
+        super().__init__(
+            f"The model ran out of memory on these inputs{limit if memory_mb else ''}. Send "
+            "smaller inputs, or fewer rows."
+        )
+
+
 class TakesNoFeatures(ModelError):
     """A request for a prediction from features, to a model that has none."""
 

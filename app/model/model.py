@@ -14,7 +14,7 @@ import numpy as np
 from .bundle import Bundle
 from .cache import AnswerCache
 from .encoder import FeatureEncoder
-from .errors import BundleError, InputsRejected, first_line
+from .errors import BundleError, InputsRejected, ModelError, first_line
 from .golden import Golden
 from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
@@ -66,38 +66,42 @@ class Model:
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
 
-        Raises `InputsRejected` where the network can't be run on their values.
+        Raises `InputsRejected` where the network can't be run on their values, and `RunTooLong` or
+        `RunTooLarge` where it does too much with them.
         """
         try:
             return self.runtime.run(inputs)
+        except ModelError:
+            raise
         except Exception as error:  # ONNX Runtime's have no public base
             raise InputsRejected(first_line(error)) from error
 
     def predict(self, row: Tensors) -> Prediction:
         """Return the prediction for one row of the inputs, as the encoder makes it.
 
-        Raises `NonFiniteOutput` if the network overflows on these values.
+        Raises `NonFiniteOutput` if the network overflows on these values, and what `run` raises.
         """
         cache = self.cache
         was_cached: bool | None = None
         if cache is None:
-            decided = self.task.decide(self.runtime.run(row))
+            decided = self.task.decide(self.run(row))
         else:
             key = self.encoder.key(row)
             decided = cache.get(key)
             was_cached = decided is not None
             if not was_cached:
-                decided = self.task.decide(self.runtime.run(row))
+                decided = self.task.decide(self.run(row))
                 cache.put(key, decided)
         return self.task.prediction(decided, self.version, datetime.now(UTC), was_cached)
 
     def predict_batch(self, rows: Tensors) -> Batch:
         """Return the predictions for ``n`` rows, ``n`` may be 0, in one pass of the network.
 
-        Raises `NonFiniteOutput` with the first rows on which the network overflows.
+        Raises `NonFiniteOutput` with the first rows on which the network overflows, and what `run`
+        raises.
         """
         if row_count(rows):
-            outputs = self.runtime.run(rows)
+            outputs = self.run(rows)
         else:  # not every exported graph accepts an empty batch
             outputs = {spec.name: _no_rows(spec) for spec in self.manifest.outputs}
         return self.task.batch(outputs, self.version, datetime.now(UTC))

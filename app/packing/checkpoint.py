@@ -8,8 +8,8 @@ import torch
 
 from ..model.errors import BundleError
 from ..model.network import build_network, read_checkpoint
-from ..model.runtime import TorchRuntime
 from ..model.signature import FEATURES, PROBABILITIES, matrix_spec
+from ..model.torch_runtime import TorchRuntime
 from .checks import check_finite, check_nulls, run_of
 from .description import ModelDescription
 from .material import gather

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..model.errors import BundleError, shown
 from ..model.golden import Golden, same_strings
 from ..model.manifest import EXACT, Tolerance
-from ..model.runtime import OnnxRuntime
+from ..model.onnx_runtime import OnnxRuntime
 from ..model.self_test import is_close
 from ..model.signature import OutputSpec, Signature
 from .checks import (
@@ -90,7 +90,8 @@ def _runner(plan: Plan, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
     """Return what runs the graph in ``file`` as a worker would."""
     path = f"{plan.source.path}, as it would be served,"
     try:
-        runtime = OnnxRuntime(file, 1, Signature(plan.material.inputs, outputs))
+        signature = Signature(plan.material.inputs, outputs)
+        runtime = OnnxRuntime(file, 1, signature, has_rows=bool(plan.material.features))
     except BundleError as error:
         why = str(error).replace(str(file), path)
         raise BundleError(f"{why}{about_precision(plan.source.inputs)}") from error

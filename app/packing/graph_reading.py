@@ -13,7 +13,7 @@ import onnx
 from msgspec import structs
 
 from ..model.errors import BundleError, first_line, shown
-from ..model.runtime import DATATYPES
+from ..model.onnx_runtime import DATATYPES
 from ..model.signature import DTYPES, MAX_TENSORS, Tensors, TensorSpec
 from .graph_containers import Unpacked, as_it_is, unpack_containers
 from .graph_file import load_graph, open_graph

@@ -82,9 +82,7 @@ def gather(
     Raises `BundleError` and OSError.
     """
     if samples is None:
-        return Material(
-            tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {}
-        )
+        return Material(tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {})
     features, stated = description.features, description.stated_of_each()
     notes: tuple[str, ...] = ()
     is_table = samples.suffix not in SUFFIXES

@@ -25,8 +25,9 @@ from ..model.features import Feature
 from ..model.golden import Golden
 from ..model.manifest import Manifest
 from ..model.network import Network, Preprocessing, Probabilities, save_checkpoint
-from ..model.runtime import OnnxRuntime, TorchRuntime
+from ..model.onnx_runtime import OnnxRuntime
 from ..model.signature import classifier_graph
+from ..model.torch_runtime import TorchRuntime
 from .answers import probabilities_of
 from .bundle_writer import check_replaceable, require_packages, write_bundle
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -99,6 +100,8 @@ class ModelService:
         self._try_again_at = float("inf")
         self._held: dict[str, _Held] = {}
         self._state = State()
+        self.loading: Callable[[Path], AbstractContextManager[None]] = _not_limited
+        """The context in which the model in a directory or file is loaded."""
 
     @property
     def name(self) -> str:
@@ -280,7 +283,8 @@ class ModelService:
     def _load(self, source: ModelSource) -> Model:
         found = bundles.find_bundle(source.path, source.version)
         name = self._name.decide(lambda: name_in(found))
-        model = load_model(replace(source, name=name))
+        with self.loading(found):
+            model = load_model(replace(source, name=name))
         written = as_name(model.manifest.name)
         if written != name and not self.source.name:
             log.warning(
@@ -373,6 +377,10 @@ def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
         log.exception("loading failed unexpectedly")
         faults.append(f"Loading failed unexpectedly ({type(error).__name__}); see the log.")
     return None
+
+
+def _not_limited(path: Path) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _notify(notification: Callable[[], None]) -> None:

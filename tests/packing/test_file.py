@@ -22,7 +22,7 @@ from app.model.features import Feature
 from app.model.golden import read_golden
 from app.model.model import Model
 from app.model.network import Network, save_checkpoint
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import DTYPES, Tensors
 from app.packing.description import ModelDescription, read_description
 from app.packing.file import pack_file

@@ -22,7 +22,7 @@ from app.model.checkpoint_scan import scan_checkpoint
 from app.model.errors import BundleError
 from app.model.isolation import ProcessLimits
 from app.model.network import build_network, read_checkpoint
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import classifier_graph
 from app.packing.external import take_in_external_data
 from app.packing.file import pack_file

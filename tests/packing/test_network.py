@@ -12,8 +12,9 @@ import torch
 
 from app.model.errors import BundleError
 from app.model.network import Network
-from app.model.runtime import OnnxRuntime, TorchRuntime
+from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import Tensors, classifier_graph
+from app.model.torch_runtime import TorchRuntime
 from app.packing import network as packing
 from app.packing.answers import probabilities_of
 from tests.small_model import CLASSES, FEATURES, make_network

@@ -17,6 +17,7 @@ from app.packing.file import pack_tensors
 from app.registry.loading import ModelSource, load_model
 from app.registry.verification import verify
 from tests.tensor_graphs import EVERY_KIND, every_kind, pack_every_kind, write_graph
+from tests.unbounded import EXAMPLE, write_unbounded
 
 FLOATS = ("x", TensorProto.FLOAT, ["n"])
 
@@ -232,6 +233,32 @@ def test_a_loop_without_end_is_ended(tmp_path: Path, out: Path) -> None:
             out,
             example=tmp_path / "example.json",
             limits=ProcessLimits(seconds=0.5),
+        )
+    assert not out.exists()
+
+
+@pytest.mark.isolated
+@pytest.mark.parametrize(
+    ("huge", "said"),
+    [
+        ({"rounds": np.array(1 << 60)}, "was still running after"),
+        ({"end": np.array(1 << 45)}, "MiB of memory"),
+        ({"times": np.array([1 << 24]), "text": np.array(["x" * 9999])}, "MiB of memory"),
+    ],
+    ids=["time", "memory", "strings"],
+)
+def test_what_an_example_makes_a_graph_do_is_bounded(
+    tmp_path: Path, out: Path, huge: dict[str, Any], said: str
+) -> None:
+    from app.model.isolation import ProcessLimits
+
+    np.savez(tmp_path / "example.npz", **EXAMPLE | huge)
+    with pytest.raises(BundleError, match=said):
+        pack_tensors(
+            write_unbounded(tmp_path / "g.onnx"),
+            out,
+            example=tmp_path / "example.npz",
+            limits=ProcessLimits(seconds=0.5 if "rounds" in huge else 60, memory_mb=512),
         )
     assert not out.exists()
 

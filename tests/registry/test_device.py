@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
-from app.model.runtime import TorchRuntime
+from app.model.torch_runtime import TorchRuntime
 from app.packing.answers import probabilities_of
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
@@ -81,16 +81,10 @@ def test_products_of_matrices_are_not_computed_in_tf32() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_onnx_runtime_does_not_take_a_device(packed: Path) -> None:
-    reason = refusal(packed, runtime="onnx", device="cuda")
-    for word in ("model.runtime", "model.device is 'cuda'", "'auto' or 'torch'", "'cpu'"):
-        assert word in reason
-
-
-def test_a_bundle_of_onnx_alone_does_not_run_on_a_device(bundle: Path) -> None:
+def test_a_bundle_of_onnx_alone_needs_onnx_runtime_with_cuda(bundle: Path) -> None:
     change(bundle, lambda m: m["files"].pop("model.pt"))
     (bundle / "model.pt").unlink()
-    assert "which requires torch, but this model has no model.pt" in refusal(bundle, device="cuda")
+    assert "no ONNX Runtime with CUDA is installed" in refusal(bundle, device="cuda")
 
 
 @without_cuda

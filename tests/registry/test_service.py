@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
 from app.model.model import Model
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource
@@ -209,7 +209,6 @@ def test_a_network_whose_answers_are_no_probabilities_never_serves(
         ({"width": 7}, "input must be float32 of any number of rows and 3 columns"),
         ({"classes": 2}, "output must be float32 of any number of rows and 3 columns"),
         ({"kind": TensorProto.DOUBLE}, "it is tensor.double. of shape"),
-        ({"rows": 1}, "any number of rows"),
         ({"outputs": 2}, "must have one input and one output; it has 1 and 2"),
     ],
 )

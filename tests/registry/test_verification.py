@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.registry.verification import measure_latency, verify
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest, truncate
