@@ -1,4 +1,5 @@
-"""Arguments of operators that torch itself doesn't check, and so would read beyond its tensors.
+"""Arguments of operators that torch itself doesn't check: it would read beyond its tensors, or
+return memory that nothing was written to.
 
 Found by experiment; each has a test. All other listed operators check their own arguments.
 """
@@ -69,9 +70,30 @@ def _resized(*args: Any, **kwargs: Any) -> bool:
     return all(1 / _LARGEST_SCALE <= v <= _LARGEST_SCALE for v in flat if isinstance(v, float))
 
 
+def _sampled(_: Any, __: Any, interpolation: Any, padding: Any, *___: Any) -> bool:
+    """Return True for a way of interpolation, and of padding, that there is."""
+    return interpolation in (0, 1, 2) and padding in (0, 1, 2)
+
+
+def _normalised(weight: Any, norm: Any, dim: int = 0) -> bool:
+    """Return True if there is a norm for each place along ``dim``, or one for all (-1)."""
+    sizes = [1] * weight.ndim
+    if dim != -1:
+        sizes[dim] = weight.shape[dim]
+    return -1 <= dim < weight.ndim and tuple(norm.shape) in (tuple(sizes), ()[: dim + 1])
+
+
+def _leaky(given: Any, lower: Any = 0, upper: Any = 0, training: Any = False, *_: Any) -> bool:
+    """Return True if the slope is not drawn at random."""
+    return training is False
+
+
 _CHECKS: dict[str, Callable[..., bool]] = {
     "aten.scaled_dot_product_attention": _attention,
     "aten.lstm": _lstm,
+    "aten.grid_sampler": _sampled,
+    "aten._weight_norm": _normalised,
+    "aten.rrelu": _leaky,
     "aten.pad": _padded,
     **dict.fromkeys(
         (
@@ -83,7 +105,10 @@ _CHECKS: dict[str, Callable[..., bool]] = {
     **dict.fromkeys(
         (
             *("aten.upsample_nearest1d", "aten.upsample_nearest2d", "aten.upsample_linear1d"),
-            *("aten.upsample_bilinear2d", "aten.upsample_bicubic2d"),
+            *("aten.upsample_bilinear2d", "aten.upsample_bicubic2d", "aten.upsample_nearest3d"),
+            *("aten.upsample_trilinear3d", "aten._upsample_nearest_exact1d"),
+            *("aten._upsample_nearest_exact2d", "aten._upsample_nearest_exact3d"),
+            *("aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa"),
         ),
         _resized,
     ),

@@ -28,6 +28,8 @@ _ON_SIZES = (
     *(operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
     operator.getitem,
 )
+_SLOPES = (1 / 8, 1 / 3)
+"""The slopes that ``rrelu`` has by default."""
 _CONSTANTS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
@@ -38,6 +40,7 @@ def functional(program: torch.export.ExportedProgram, path: Path) -> torch.expor
     """
     _check_constants(program, path)
     _check_operators(program, path, _ALLOWED | operators.IN_PLACE)
+    _settle_slopes(program)
     in_place = any(_name(node) in operators.IN_PLACE for node in program.graph.nodes)
     if in_place:
         _bypass_identities(program)
@@ -77,6 +80,16 @@ def _check_operators(
                 f"{path} uses {str(node.target)[:80]!r}, which is not an operator on tensors that "
                 "can be served. If you can export the model to ONNX yourself, pack that file."
             )
+
+
+def _settle_slopes(program: torch.export.ExportedProgram) -> None:
+    """Replace an activation that draws its slope only when training by what it is otherwise."""
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.rrelu.default):
+        check_arguments(_name(node), node.args, node.kwargs)
+        given, *slopes = node.args[:3]
+        lower, upper = (*slopes, *_SLOPES[len(slopes) :])
+        node.target, node.args = torch.ops.aten.leaky_relu.default, (given, (lower + upper) / 2)
+        node.kwargs = {}
 
 
 def _check_constants(program: torch.export.ExportedProgram, path: Path) -> None:

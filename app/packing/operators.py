@@ -64,7 +64,7 @@ TENSOR = (
     | _each(
         "amax amin argmax argmin argsort count_nonzero cummax cummin cumprod cumsum linalg_norm "
         "linalg_vector_norm logcumsumexp logsumexp nanmean nansum sort topk _softmax _log_softmax "
-        "_safe_softmax",
+        "_safe_softmax aminmax diff",
         "default",
     )
     | _overloads("""
@@ -89,7 +89,7 @@ TENSOR = (
     # Products.
     | _each(
         "addbmm addmm addmv baddbmm bilinear bmm cdist cosine_similarity dot einsum inner linear "
-        "matmul mm mv outer pairwise_distance tensordot",
+        "matmul mm mv outer pairwise_distance tensordot vdot",
         "default",
     )
     # Layers.
@@ -99,9 +99,11 @@ TENSOR = (
         "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices batch_norm "
         "group_norm instance_norm layer_norm rms_norm native_layer_norm "
         "conv1d conv2d conv3d conv_transpose1d convolution "
-        "dropout alpha_dropout feature_dropout embedding one_hot scaled_dot_product_attention "
+        "dropout alpha_dropout feature_dropout feature_alpha_dropout rrelu embedding one_hot "
+        "scaled_dot_product_attention "
         "pixel_shuffle pixel_unshuffle channel_shuffle pad constant_pad_nd reflection_pad1d "
-        "reflection_pad2d replication_pad1d replication_pad2d im2col",
+        "reflection_pad2d replication_pad1d replication_pad2d im2col col2im "
+        "max_unpool2d max_unpool3d grid_sampler affine_grid_generator embedding_bag _weight_norm",
         "default",
     )
     | _each(
@@ -109,23 +111,34 @@ TENSOR = (
         "upsample_bicubic2d",
         *("default", "vec"),
     )
+    | _each(
+        "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact1d "
+        "_upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+        "_upsample_bicubic2d_aa",
+        "vec",
+    )
     | _overloads("""
         conv1d padding
         conv2d padding
         conv3d padding
         conv_transpose2d input
         conv_transpose3d input
+        embedding_bag padding_idx
         gru input
+        gru_cell
         lstm input
+        lstm_cell
         rnn_relu input
+        rnn_relu_cell
         rnn_tanh input
+        rnn_tanh_cell
     """)
     # Places, which are checked, and arrangements.
     | _each(
         "gather index_add index_copy index_put index_select scatter_add select_scatter "
         "slice_scatter diagonal_scatter take tril triu roll flip fliplr flipud "
         "rot90 repeat tile cat concat concatenate stack hstack vstack dstack column_stack "
-        "block_diag clone",
+        "block_diag clone diag_embed",
         "default",
     )
     | _overloads("""
@@ -152,7 +165,8 @@ TENSOR = (
 
 VIEW = (
     _each(
-        "alias atleast_1d atleast_2d atleast_3d broadcast_to chunk contiguous detach diagonal "
+        "alias atleast_1d atleast_2d atleast_3d broadcast_tensors broadcast_to chunk contiguous "
+        "detach diag diagonal meshgrid "
         "expand expand_as lift_fresh mT numpy_T permute positive ravel reshape reshape_as "
         "split_with_sizes squeeze swapaxes swapdims t type_as unfold unsqueeze view view_as",
         "default",
@@ -160,6 +174,7 @@ VIEW = (
     | _each("movedim moveaxis", *("int", "intlist"))
     | _overloads("""
         flatten using_ints
+        meshgrid indexing
         narrow default
         select int
         slice Tensor
@@ -191,7 +206,8 @@ IN_PLACE = (
         "default",
     )
     | _each(
-        "add_ bitwise_and_ bitwise_or_ div_ fill_ lerp_ masked_fill_ mul_ pow_ sub_",
+        "__iand__ __ior__ __ixor__ add_ bitwise_and_ bitwise_or_ bitwise_xor_ div_ fill_ lerp_ "
+        "masked_fill_ mul_ pow_ sub_",
         *("Tensor", "Scalar"),
     )
     | _overloads("""
@@ -204,14 +220,18 @@ IN_PLACE = (
 """Operators that write into their first argument, without changing its size."""
 
 MADE_BY_TORCH = _each(
-    "_native_batch_norm_legit_no_training _unsafe_view copy native_group_norm unfold_backward zero",
+    "_native_batch_norm_legit_no_training _unsafe_view _weight_norm_interface copy "
+    "native_group_norm unfold_backward zero",
     "default",
 ) | _overloads("""
     fill Scalar Tensor
 """)
 """Operators into which `functional` may turn the others. A file may not name them."""
 
-IDENTITIES = _each("dropout alpha_dropout feature_dropout lift_fresh detach_ dropout_", "default")
+IDENTITIES = _each(
+    "dropout alpha_dropout feature_dropout feature_alpha_dropout lift_fresh detach_ dropout_",
+    "default",
+)
 """Operators that return their first argument itself when not training."""
 
 RANDOM = frozenset(
@@ -219,7 +239,7 @@ RANDOM = frozenset(
         *("bernoulli", "bernoulli_", "binomial", "cauchy_", "exponential_", "geometric_"),
         *("log_normal_", "multinomial", "native_dropout", "normal", "normal_", "poisson"),
         *("rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random_"),
-        *("randperm", "rrelu", "rrelu_", "rrelu_with_noise", "uniform_"),
+        *("randperm", "rrelu_", "rrelu_with_noise", "uniform_"),
     }
 )
 """Random operators (without overload): refused with a message of their own."""

@@ -31,7 +31,7 @@ _ROWS = 256
 _MAX_ROWS = 10_000
 _PLACE = re.compile(r"\*args\[(\d{1,4})\]\.shape\[(\d+)\]")
 """Where torch finds a dimension that is out of its range."""
-_DATATYPES = {
+DATATYPES = {
     torch.bool: "BOOL",
     **{getattr(torch, f"uint{bits}"): f"UINT{bits}" for bits in (8, 16, 32, 64)},
     **{getattr(torch, f"int{bits}"): f"INT{bits}" for bits in (8, 16, 32, 64)},
@@ -157,11 +157,11 @@ def _specs(
     """Return names, datatypes and shapes as they are served; ``does`` is for messages."""
     specs = []
     for name, value in zip(names, values, strict=True):
-        datatype = _DATATYPES.get(value.dtype)
+        datatype = DATATYPES.get(value.dtype)
         if datatype is None:
             raise BundleError(
                 f"{does} {shown(name)} as {value.dtype}, and only tensors of "
-                f"{', '.join(_DATATYPES.values())} are served (model.float() converts a model)."
+                f"{', '.join(DATATYPES.values())} are served (model.float() converts a model)."
             )
         if value.ndim > MAX_RANK:
             raise BundleError(
@@ -234,9 +234,7 @@ def _arrays(inputs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
             raise BundleError(
                 f"takes {shown(spec.name)} of shape {list(spec.shape)}, not {list(array.shape)}."
             )
-        arrays[spec.name] = np.array(
-            array, dtype, order="C"
-        )  # torch may not write into the caller's
+        arrays[spec.name] = np.array(array, dtype, order="C")  # a copy: torch shares memory
     return arrays
 
 
@@ -250,12 +248,19 @@ def _graph(program: _Program) -> onnx.ModelProto:
             )
     except Exception as error:  # an operator may have no counterpart
         raise BundleError(
-            f"{path} can't be exported to ONNX: {first_line(error)}. If you can export the model "
-            "to ONNX yourself, pack that file."
+            f"{path} can't be exported to ONNX: {first_line(_cause(error))}. If you can "
+            "export the model to ONNX yourself, pack that file."
         ) from error
     assert exported is not None  # dynamo=True always returns a program
     _rename(exported.model.graph, calling)
     return exported.model_proto
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first of the errors that led to ``error``: the last one is a page of advice."""
+    for _ in range(10):
+        error = error.__cause__ or error
+    return error
 
 
 def _rename(graph: Any, calling: Calling) -> None:
