@@ -47,9 +47,9 @@ def flatten_calls(module: dict[str, Any]) -> Calling:
     )
     fields = module.get("treespec_namedtuple_fields") or {}
     wanted = len(signature["output_specs"]) + sum(note.missing for note in notes)
-    outputs = _output_names(call["out_spec"], fields, wanted)
+    paths = _output_paths(call["out_spec"], fields, wanted)
     missing = {note.index for note in notes if note.missing}
-    kept = [name for index, name in enumerate(outputs) if index not in missing]
+    kept = _named([path for index, path in enumerate(paths) if index not in missing])
     call["in_spec"] = json.dumps([1, _tuple([_tuple([_LEAF] * len(inputs)), _NO_KEYWORDS])])
     call["out_spec"] = json.dumps([1, _tuple([_LEAF] * len(kept))])
     call |= {"forward_arg_names": list(inputs), "inputs": [], "outputs": []}
@@ -154,23 +154,23 @@ def _check_inputs(signature: Mapping[str, Any]) -> None:
         raise BundleError(f"takes {count:,} tensors; at most {MAX_TENSORS:,} are served.")
 
 
-def _output_names(text: str, fields: Mapping[str, Any], count: int) -> Sequence[str]:
-    """Return a name for each of ``count`` outputs: the path of keys to it in the tree ``text``.
-
-    Without usable keys they are numbered.
-    """
+def _output_paths(text: str, fields: Mapping[str, Any], count: int) -> list[str]:
+    """Return the path to each of ``count`` outputs in the tree ``text``."""
     try:
         found = list(_paths(json.loads(text)[1], fields, "", _MAX_DEPTH))
     except RecursionError:
         raise ValueError("the depth of a tree") from None
     if len(found) != count:
         raise ValueError("the number of outputs in a tree")
-    if found == [""]:
+    return found
+
+
+def _named(paths: Sequence[str]) -> list[str]:
+    """Return a name for each path; without usable keys outputs are numbered."""
+    if len(paths) == 1 and paths[0][:1] in ("", "_"):
         return ["output"]
-    named = ["output" + path if path[:1] == "_" else path for path in found]
-    if len(named) == 1 and found[0][:1] == "_":
-        return ["output"]
-    return named if all(map(_is_usable, named)) else [f"output_{i}" for i in range(count)]
+    named = [f"output{path}" if path[:1] == "_" else path for path in paths]
+    return named if all(map(_is_usable, named)) else [f"output_{i}" for i in range(len(paths))]
 
 
 def _paths(

@@ -76,6 +76,14 @@ def obey(said: str, directory: Path, monkeypatch: pytest.MonkeyPatch, **names: A
     eval(said[start:end], {"torch": torch, **names})
 
 
+def obey_lines(said: str, directory: Path, monkeypatch: pytest.MonkeyPatch, **names: Any) -> None:
+    """Run the lines of Python in a message, as they are printed, in ``directory``."""
+    monkeypatch.chdir(directory)
+    lines = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+    assert lines
+    exec("\n".join(lines), {"torch": torch, **names})
+
+
 EXAMPLE = torch.zeros(2, 4)
 
 
@@ -104,21 +112,40 @@ def test_torchscript_is_converted(
 def test_a_state_dictionary_alone_is_put_into_its_network(
     tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save(Residual().state_dict(), tmp_path / "model.pt")
+    state = Residual().state_dict()
+    torch.save(state, tmp_path / "model.pt")
     alone = refusal(pack, tmp_path / "model.pt")
     assert "lacks the key(s)" in alone
-    torch.save(foreign_checkpoint(model_state_dict=Residual().state_dict()), tmp_path / "model.pt")
+    within = {"epoch": 3, "state_dict": state}
+    torch.save(within, tmp_path / "model.pt")
+    nested = refusal(pack, tmp_path / "model.pt")
+    assert "['state_dict']" in nested
+    ours = foreign_checkpoint(model_state_dict=state)
+    torch.save(ours, tmp_path / "model.pt")
     wrapped = refusal(pack, tmp_path / "model.pt", description=describe_two())
-    for said in (alone, wrapped):
-        assert "model.load_state_dict(state)" in said
-        model = Residual()
-        model.load_state_dict(Residual().state_dict())
-        obey(said, tmp_path, monkeypatch, model=model, example=EXAMPLE)
-    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
+    saved = {alone: state, nested: within, wrapped: ours}
+    for said in (alone, wrapped, nested):
+        torch.save(saved[said], tmp_path / "model.pt")
+        (tmp_path / "model.pt2").unlink(missing_ok=True)
+        obey_lines(said, tmp_path, monkeypatch, Net=Residual, example=EXAMPLE)
+        assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
 
 
 def describe_two() -> Any:
     return ModelDescription(describe().features, ("x", "y"))
+
+
+def test_weights_in_safetensors_are_put_into_their_network(
+    tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+    import safetensors.torch
+
+    safetensors.torch.save_file(Residual().state_dict(), tmp_path / "model.safetensors")
+    said = refusal(pack, tmp_path / "model.safetensors")
+    names = {"Net": Residual, "safetensors": safetensors, "example": EXAMPLE}
+    obey_lines(said, tmp_path, monkeypatch, **names)
+    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
 
 
 def test_a_pickled_module_is_exported(
@@ -127,10 +154,7 @@ def test_a_pickled_module_is_exported(
     torch.save(Residual(), tmp_path / "model.pt")
     said = refusal(pack, tmp_path / "model.pt")
     assert "hidden code (tests.packing.conftest.Residual)" in said
-    loading = re.search(r"torch\.load\(FILE, weights_only=False\)", said)
-    assert loading
-    model = eval(loading[0], {"torch": torch, "FILE": tmp_path / "model.pt"})
-    obey(said, tmp_path, monkeypatch, model=model, example=EXAMPLE)
+    obey_lines(said, tmp_path, monkeypatch, example=EXAMPLE)
     assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
 
 
@@ -150,7 +174,7 @@ def test_a_model_that_was_pickled_by_itself_is_exported(
 def test_a_whole_model_in_the_old_format_is_told_how_to_be_exported(tmp_path: Path) -> None:
     torch.save(Residual(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     said = refusal(read_checkpoint, tmp_path / "old.pt")
-    assert "If it is a whole model of your own, load it where its code is" in said
+    assert "If it is a whole model of your own that you trust, load it where its code is" in said
 
 
 def test_a_graph_that_is_served_unpacked_is_packed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from app.packing.arguments import check_arguments
 from app.packing.expressions import check_expression
 from app.packing.functional import functional
 from app.packing.network import quiet_exporter
-from app.packing.program import read_program
+from app.packing.program import open_program, read_program
 from tests.packing.conftest import ANY_ROWS, editing, rewrite, save_program
 
 PROGRAM = "models/model.json"
@@ -285,7 +286,7 @@ def test_what_is_written_in_place_is_seen_by_every_view(tmp_path: Path, how: str
     for node in program.graph.nodes:
         assert not getattr(getattr(node.target, "_schema", None), "is_mutable", False), node
     x = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(program.module()(x.clone()), act(x.clone()), rtol=0, atol=0)
+    torch.testing.assert_close(program.module()(x.clone())[0], act(x.clone()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("equation", ["ij->ij", "ij->ji"])
@@ -495,6 +496,177 @@ def test_every_key_of_an_attention_has_a_value(
     expected = nullcontext() if fits else pytest.raises(BundleError, match="don't fit each other")
     with expected:
         check_arguments("aten.scaled_dot_product_attention.default", call, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "fits"),
+    [
+        ("grid_sampler.default", (0, 0, False), True),
+        ("grid_sampler.default", (2, 2, True), True),
+        ("grid_sampler.default", (3, 0, False), False),
+        ("grid_sampler.default", (0, -1, False), False),
+        ("rrelu.default", (0.1, 0.3, False), True),
+        ("rrelu.default", (0.1, 0.3, True), False),
+        ("_upsample_nearest_exact2d.vec", ([1e-300, 2.0],), False),
+        ("upsample_trilinear3d.vec", (None, False, [1e9] * 3), False),
+    ],
+)
+def test_a_mode_that_is_none_answers_with_no_memory_of_ours(
+    name: str, arguments: tuple[Any, ...], fits: bool
+) -> None:
+    image = torch.ones(1, 1, 4, 4)
+    given = (image, torch.zeros(1, 2, 2, 2)) if name.startswith("grid") else (image,)
+    expected = nullcontext() if fits else pytest.raises(BundleError, match="don't fit each other")
+    with expected:
+        check_arguments(f"aten.{name}", (*given, *arguments), {})
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "fits"),
+    [
+        ((3, 1), 0, True),
+        ((1, 2), 1, True),
+        ((), -1, True),
+        ((1, 1), -1, True),
+        ((1, 1), 0, False),
+        ((1,), 0, False),
+        ((1, 1), 1, False),
+        ((3, 1), 2, False),
+        ((3, 1), -2, False),
+    ],
+)
+def test_every_part_of_a_weight_has_its_norm(shape: tuple[int, ...], dim: int, fits: bool) -> None:
+    expected = nullcontext() if fits else pytest.raises(BundleError, match="don't fit each other")
+    with expected:
+        check_arguments("aten._weight_norm.default", (torch.ones(3, 2), torch.ones(shape), dim), {})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: F.embedding_bag(torch.full((3, 2), 99), x),
+        lambda x: F.embedding_bag(torch.tensor([1, 2]), x, torch.tensor([0, 10**9, 1])),
+        lambda x: F.embedding_bag(torch.tensor([1, 2]), x, torch.tensor([0, -5])),
+        lambda x: F.embedding_bag(torch.tensor([1, 2]), x, torch.tensor([0, 9, 1]), mode="max"),
+        lambda x: F.max_unpool2d(x[None, :2, :2], torch.full((1, 2, 2), 10**6), 2),
+        lambda x: F.max_unpool3d(x[None, None, :2, :2], torch.full((1, 1, 2, 2), 10**6), 2),
+        lambda x: aten.col2im(x[None], [9, 9], [2, 2], [1, 1], [0, 0], [1, 1]),
+        lambda x: aten.gru_cell(x, x[:, :2], torch.ones(5, 4), torch.ones(5, 2)),
+        lambda x: aten.lstm_cell(x, [x, x[:, :3]], torch.ones(16, 4), torch.ones(16, 4)),
+        lambda x: aten.vdot(x[0], torch.ones(9)),
+        lambda x: aten._upsample_bilinear2d_aa.vec(x[None, None], [3, 3], False, [1e-3, 5.0]),
+    ],
+)
+def test_torch_checks_what_these_read(call: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises((IndexError, RuntimeError)):
+        call(torch.ones(4, 4))
+
+
+class Layers(nn.Module):
+    """Calls several layers of torch on the same tensors."""
+
+    def __init__(self, act: Callable[..., Any], layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.act, self.layers = act, nn.ModuleList(layers)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.act(*self.layers, *inputs)
+
+
+def cells(rnn: Any, gru: Any, lstm: Any, relu: Any, x: Tensor) -> Any:
+    return rnn(x), gru(x), *lstm(x), relu(x)
+
+
+def sizes(nearest: Any, exact: Any, linear: Any, x: Tensor) -> Any:
+    flat = F.interpolate(x[:, :, 0], size=(3, 3), mode="bilinear", antialias=True)
+    return nearest(x), exact(x), linear(x), exact(x[:, :, 0]), flat
+
+
+def warped(x: Tensor, angles: Tensor) -> Tensor:
+    grid = F.affine_grid(angles, [2, 3, 4, 4], align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
+def masks(x: Tensor) -> Any:
+    known = x > 0
+    known &= x < 1
+    known |= x > 2
+    return known.float(), torch.broadcast_tensors(x, x[:1])[1], torch.diag_embed(x), x.diff(dim=1)
+
+
+LAYERS: dict[str, tuple[Callable[..., Any], list[nn.Module], tuple[Tensor, ...]]] = {
+    "cells": (
+        cells,
+        [
+            nn.RNNCell(4, 3),
+            nn.GRUCell(4, 3),
+            nn.LSTMCell(4, 3),
+            nn.RNNCell(4, 3, nonlinearity="relu"),
+        ],
+        (torch.rand(2, 4),),
+    ),
+    "bags": (
+        lambda total, mean, most, ids: (total(ids), mean(ids), most(ids)),
+        [nn.EmbeddingBag(9, 4, mode=mode) for mode in ("sum", "mean", "max")],
+        (torch.tensor([[1, 2, 3], [4, 5, 8]]),),
+    ),
+    "sizes": (
+        sizes,
+        [
+            nn.Upsample(scale_factor=2),
+            nn.Upsample(scale_factor=2, mode="nearest-exact"),
+            nn.Upsample(scale_factor=2, mode="trilinear"),
+        ],
+        (torch.rand(2, 3, 4, 4, 4),),
+    ),
+    "grids": (warped, [], (torch.rand(2, 3, 4, 4), torch.rand(2, 2, 3))),
+    "folds": (
+        lambda fold, pool, unpool, x: (fold(x.flatten(2)), unpool(*pool(x))),
+        [nn.Fold((4, 4), 2, stride=2), nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)],
+        (torch.rand(2, 12, 2, 2),),
+    ),
+    "norms": (
+        lambda weight, spectral, x: (weight(x), spectral(x)),
+        [
+            nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
+            nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3)),
+        ],
+        (torch.rand(2, 4),),
+    ),
+    "activations": (
+        lambda leaky, drop, x: drop(leaky(x)),
+        [nn.RReLU(0.1, 0.5), nn.FeatureAlphaDropout()],
+        (torch.randn(2, 4),),
+    ),
+    "masks": (masks, [], (torch.randn(3, 4),)),
+    "encoder": (
+        lambda encoder, x, mask: encoder(x, src_key_padding_mask=mask),
+        [nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)],
+        (torch.rand(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])),
+    ),
+    "decoder": (
+        lambda decoder, x, y: decoder(x, y),
+        [nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 1)],
+        (torch.rand(2, 5, 8), torch.rand(2, 6, 8)),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_torch_answer_as_they_did_in_torch_and_in_onnx(tmp_path: Path, name: str) -> None:
+    act, layers, inputs = LAYERS[name]
+    model = Layers(act, layers).eval()
+    torch.export.save(torch.export.export(model, inputs), tmp_path / "model.pt2")
+    source = open_program(tmp_path / "model.pt2")
+    given = {spec.name: value.numpy() for spec, value in zip(source.inputs, inputs, strict=True)}
+    session = onnxruntime.InferenceSession(source.graph.SerializeToString())
+    found = [*source.ask(given).values()], session.run(None, given)
+    with torch.inference_mode():
+        expected = torch.utils._pytree.tree_leaves(model(*inputs))
+    for answers in found:
+        for answer, wanted in zip(answers, expected, strict=True):
+            np.testing.assert_allclose(answer, wanted.numpy(), atol=1e-5)
 
 
 def test_a_residual_network_with_norms_and_activations_in_place_answers_as_it_did(
