@@ -77,10 +77,13 @@ def _sampled(_: Any, __: Any, interpolation: Any, padding: Any, *___: Any) -> bo
 
 def _normalised(weight: Any, norm: Any, dim: int = 0) -> bool:
     """Return True if there is a norm for each place along ``dim``, or one for all (-1)."""
-    sizes = [1] * weight.ndim
-    if dim != -1:
-        sizes[dim] = weight.shape[dim]
-    return -1 <= dim < weight.ndim and tuple(norm.shape) in (tuple(sizes), ()[: dim + 1])
+    if not -1 <= dim < weight.ndim:
+        return False
+    if dim == -1:
+        return bool(norm.numel() == 1)
+    return tuple(norm.shape) == tuple(
+        size if index == dim else 1 for index, size in enumerate(weight.shape)
+    )
 
 
 def _leaky(given: Any, lower: Any = 0, upper: Any = 0, training: Any = False, *_: Any) -> bool:

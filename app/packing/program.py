@@ -41,9 +41,14 @@ DATATYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A program that is safe to run, and the values that its graph declares for its tensors."""
+    """A program that is safe to run, and the values that its graph declares for its tensors.
+
+    ``exported`` runs; ``loaded`` is the same before it was made functional, which the exporter does
+    itself: twice in a row it would rely on strides of a form that it replaces.
+    """
 
     path: Path
+    loaded: torch.export.ExportedProgram
     exported: torch.export.ExportedProgram
     calling: Calling
     given: tuple[torch.Tensor, ...]
@@ -118,14 +123,14 @@ def _load(path: Path) -> _Program:
     archive = safe_archive(path)
     with quiet_exporter():
         try:
-            program = torch.export.load(archive.content)
+            loaded = torch.export.load(archive.content)
         except Exception as error:  # torch raises various exceptions for what it can't rebuild
             raise BundleError(
                 f"{path} was written by torch {archive.torch} and can't be loaded by torch "
                 f"{torch.__version__}: {first_line(error)}."
             ) from error
         try:
-            program = functional(program, path)
+            program = functional(loaded, path)
         except BundleError:
             raise
         except Exception as error:  # mostly for sizes that don't fit each other
@@ -135,7 +140,7 @@ def _load(path: Path) -> _Program:
     given, returned = _values(program, program.graph_signature.user_inputs), _returned(program)
     if len(given) != len(archive.calling.inputs) or len(returned) != len(archive.calling.outputs):
         raise BundleError(f"{path} is malformed: its graph doesn't match its signature.")
-    return _Program(path, program, archive.calling, given, returned)
+    return _Program(path, loaded, program, archive.calling, given, returned)
 
 
 def _values(
@@ -241,13 +246,10 @@ def _arrays(inputs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:
 def _graph(program: _Program) -> onnx.ModelProto:
     """Export ``program`` to ONNX, with the names of its calling convention."""
     path, calling = program.path, program.calling
-    aten = torch.ops.aten
-    for node in program.exported.graph.find_nodes(op="call_function", target=aten.view.default):
-        node.target = aten.reshape.default  # the exporter's own forms have other strides
     try:
         with quiet_exporter():
             exported = torch.onnx.export(
-                program.exported, (), opset_version=OPSET, dynamo=True, verbose=False
+                program.loaded, (), opset_version=OPSET, dynamo=True, verbose=False
             )
     except Exception as error:  # an operator may have no counterpart
         raise BundleError(

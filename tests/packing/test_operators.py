@@ -641,7 +641,13 @@ LAYERS: dict[str, tuple[Callable[..., Any], list[nn.Module], tuple[Tensor, ...]]
     "masks": (masks, [], (torch.randn(3, 4),)),
     "encoder": (
         lambda encoder, x, mask: encoder(x, src_key_padding_mask=mask),
-        [nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)],
+        [
+            nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+                1,
+                enable_nested_tensor=False,
+            )
+        ],
         (torch.rand(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])),
     ),
     "decoder": (
