@@ -86,7 +86,8 @@ def _settle_slopes(program: torch.export.ExportedProgram) -> None:
     """Replace an activation that draws its slope only when training by what it is otherwise."""
     for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.rrelu.default):
         check_arguments(_name(node), node.args, node.kwargs)
-        given, *slopes = node.args[:3]
+        arguments: tuple[Any, ...] = node.args
+        given, *slopes = arguments[:3]
         lower, upper = (*slopes, *_SLOPES[len(slopes) :])
         node.target, node.args = torch.ops.aten.leaky_relu.default, (given, (lower + upper) / 2)
         node.kwargs = {}

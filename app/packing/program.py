@@ -41,14 +41,9 @@ DATATYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A program that is safe to run, and the values that its graph declares for its tensors.
-
-    ``exported`` runs; ``loaded`` is the same before it was made functional, which the exporter does
-    itself: twice in a row it would rely on strides of a form that it replaces.
-    """
+    """A program that is safe to run, and the values that its graph declares for its tensors."""
 
     path: Path
-    loaded: torch.export.ExportedProgram
     exported: torch.export.ExportedProgram
     calling: Calling
     given: tuple[torch.Tensor, ...]
@@ -123,14 +118,14 @@ def _load(path: Path) -> _Program:
     archive = safe_archive(path)
     with quiet_exporter():
         try:
-            loaded = torch.export.load(archive.content)
+            program = torch.export.load(archive.content)
         except Exception as error:  # torch raises various exceptions for what it can't rebuild
             raise BundleError(
                 f"{path} was written by torch {archive.torch} and can't be loaded by torch "
                 f"{torch.__version__}: {first_line(error)}."
             ) from error
         try:
-            program = functional(loaded, path)
+            program = functional(program, path)
         except BundleError:
             raise
         except Exception as error:  # mostly for sizes that don't fit each other
@@ -140,7 +135,7 @@ def _load(path: Path) -> _Program:
     given, returned = _values(program, program.graph_signature.user_inputs), _returned(program)
     if len(given) != len(archive.calling.inputs) or len(returned) != len(archive.calling.outputs):
         raise BundleError(f"{path} is malformed: its graph doesn't match its signature.")
-    return _Program(path, loaded, program, archive.calling, given, returned)
+    return _Program(path, program, archive.calling, given, returned)
 
 
 def _values(
@@ -187,7 +182,7 @@ def _size(size: Any) -> int:
 
 def _rows(program: _Program) -> Rows | None:
     """Return which dimensions are the rows: the first ones that vary together, or are alike."""
-    ranked = [value.shape[0] for value in program.given if value.ndim]
+    ranked: list[Any] = [value.shape[0] for value in program.given if value.ndim]
     varying = next((size for size in ranked if _size(size) < 0), None)
     if varying is not None:
         allowed = program.exported.range_constraints.get(varying.node.expr)
@@ -249,7 +244,7 @@ def _graph(program: _Program) -> onnx.ModelProto:
     try:
         with quiet_exporter():
             exported = torch.onnx.export(
-                program.loaded, (), opset_version=OPSET, dynamo=True, verbose=False
+                program.exported, (), opset_version=OPSET, dynamo=True, verbose=False
             )
     except Exception as error:  # an operator may have no counterpart
         raise BundleError(

@@ -92,7 +92,7 @@ def _note(varies: bool) -> str:
 
 def _load(path: Path, examples: Tensors) -> _Script:
     try:
-        module = torch.jit.load(str(path), map_location="cpu")
+        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises various exceptions for what it can't read
         raise BundleError(
             f"{path} can't be loaded by torch.jit.load: {_last_line(error)}."
@@ -214,7 +214,7 @@ def _export(
             torch.onnx.export(
                 script.module,
                 script.arguments(given),
-                file,
+                file,  # type: ignore[arg-type]  # the older exporter takes an open file, too
                 dynamo=False,  # the other exporter needs the Python code
                 opset_version=OPSET,
                 input_names=[spec.name for spec in inputs],

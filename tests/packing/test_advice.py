@@ -139,7 +139,7 @@ def test_weights_in_safetensors_are_put_into_their_network(
     tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("safetensors")
-    import safetensors.torch
+    import safetensors.torch  # type: ignore[import-not-found, unused-ignore]
 
     safetensors.torch.save_file(Residual().state_dict(), tmp_path / "model.safetensors")
     said = refusal(pack, tmp_path / "model.safetensors")
