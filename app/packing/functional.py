@@ -40,7 +40,7 @@ def functional(program: torch.export.ExportedProgram, path: Path) -> torch.expor
     """
     _check_constants(program, path)
     _check_operators(program, path, _ALLOWED | operators.IN_PLACE)
-    _settle_slopes(program)
+    _settle_slopes(program, path)
     in_place = any(_name(node) in operators.IN_PLACE for node in program.graph.nodes)
     if in_place:
         _bypass_identities(program)
@@ -82,13 +82,15 @@ def _check_operators(
             )
 
 
-def _settle_slopes(program: torch.export.ExportedProgram) -> None:
+def _settle_slopes(program: torch.export.ExportedProgram, path: Path) -> None:
     """Replace an activation that draws its slope only when training by what it is otherwise."""
     for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.rrelu.default):
-        check_arguments(_name(node), node.args, node.kwargs)
-        arguments: tuple[Any, ...] = node.args
-        given, *slopes = arguments[:3]
-        lower, upper = (*slopes, *_SLOPES[len(slopes) :])
+        try:
+            check_arguments(_name(node), node.args, node.kwargs)
+        except BundleError as error:
+            raise BundleError(f"{path} {error} Export the model again.") from None
+        arguments: list[Any] = [*node.args[:3]]
+        given, lower, upper = arguments + [*_SLOPES][len(arguments) - 1 :]
         node.target, node.args = torch.ops.aten.leaky_relu.default, (given, (lower + upper) / 2)
         node.kwargs = {}
 
