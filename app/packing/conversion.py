@@ -53,7 +53,7 @@ def make_bundle(
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
-    source = open_source(path, statement, samples)
+    source = open_source(path, statement, description, samples)
     try:
         return _make(source, out, description, statement, samples)
     except BundleError as error:

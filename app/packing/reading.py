@@ -4,23 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError
-from ..model.signature import Tensors, TensorSpec
+from ..model.features import in_one_matrix
+from ..model.golden import read_arrays
+from ..model.signature import FEATURES, Tensors, TensorSpec
 from .checks import Run
+from .description import ModelDescription
+from .examples import SUFFIXES
 from .rows import Rows, run_in_parts
-from .source import DYNAMIC_BATCH, GRAPH_SUFFIX, GraphSource
+from .samples import read_samples
+from .source import (
+    CHECKPOINT_SUFFIXES,
+    DYNAMIC_BATCH,
+    GRAPH_SUFFIX,
+    THE_ONLY_INPUT,
+    GraphSource,
+)
 from .statement import Statement
 
 
-def open_source(path: Path, statement: Statement, samples: Path | None) -> GraphSource:
+def open_source(
+    path: Path, statement: Statement, description: ModelDescription, samples: Path | None
+) -> GraphSource:
     """Return the model in ``path``. Raises `BundleError`."""
     if path.suffix == GRAPH_SUFFIX:
         from .graph_reading import read_graph
 
         return read_graph(path)
+    if path.suffix in CHECKPOINT_SUFFIXES and statement.allow_code:
+        from .torchscript import open_torchscript
+
+        return open_torchscript(path, _examples(path, description, samples))
     from .program import open_program
 
     return open_program(path)
+
+
+def _examples(path: Path, description: ModelDescription, samples: Path | None) -> Tensors:
+    """Return an example of the inputs of a model that doesn't say what it takes."""
+    if samples is None or samples.suffix == ".json":
+        raise BundleError(
+            f"{path} doesn't say what it takes: give samples as a .npz, or a CSV with features."
+        )
+    if samples.suffix in SUFFIXES:
+        return read_arrays(samples)
+    if not description.features:
+        raise BundleError(
+            f"{path} doesn't say what it takes, so the columns of {samples.name} that are its "
+            "features must be named: --features is missing."
+        )
+    rows = read_samples(samples, FeatureEncoder(in_one_matrix(description.features))).spread().rows
+    return {THE_ONLY_INPUT: rows[FEATURES]}
 
 
 def fixed_rows(inputs: tuple[TensorSpec, ...]) -> int | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt")
 PROGRAM_SUFFIX = ".pt2"
 GRAPH_SUFFIX = ".onnx"
+THE_ONLY_INPUT = ""
+"""The name of an example whose input isn't known by name."""
 
 Outputs = Literal["auto", "logits", "probabilities"]
 """The kind of output of the last layer of a user's model; "auto" detects it from its answers."""

@@ -21,7 +21,7 @@ from ..model.errors import BundleError, first_line, shown
 from ..model.signature import DTYPES, Tensors, TensorSpec
 from .network import OPSET, quiet_exporter
 from .program import DATATYPES
-from .source import GraphOutput, GraphSource
+from .source import THE_ONLY_INPUT, GraphOutput, GraphSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class _Script:
     path: Path
     module: Any
     inputs: tuple[str, ...]
+    examples: Tensors
 
     def run(self, tensors: Tensors) -> tuple[torch.Tensor, ...]:
         """Return the tensors that the module answers. Raises `BundleError`."""
@@ -50,12 +51,13 @@ class _Script:
 def open_torchscript(path: Path, examples: Tensors) -> GraphSource:
     """Load the TorchScript in ``path``, which runs its program, and export it to ONNX.
 
-    ``examples`` has an array for each input, by the names in the module's ``forward``. The number
+    ``examples`` has an array for each input, by the names in the module's ``forward``, or one under
+    `THE_ONLY_INPUT` for the first. The number
     of rows, the first dimension of the first input, varies where the module answers for another
     number too; all else is as in the examples. Raises `BundleError`.
     """
     script = _load(path, examples)
-    given = {name: np.asarray(examples[name]) for name in script.inputs}
+    given = script.examples
     answers = script.run(given)
     names = ("output",) if len(answers) == 1 else tuple(f"output_{i}" for i in range(len(answers)))
     rows = _rows(given)
@@ -101,6 +103,8 @@ def _load(path: Path, examples: Tensors) -> _Script:
         module.eval()
     arguments = module.forward.schema.arguments[1:]
     known = [argument.name for argument in arguments]
+    if THE_ONLY_INPUT in examples and known:
+        examples = {known[0]: examples[THE_ONLY_INPUT]}
     stranger = next((name for name in examples if name not in known), None)
     if stranger is not None or not examples:
         raise BundleError(
@@ -114,7 +118,8 @@ def _load(path: Path, examples: Tensors) -> _Script:
                 "array of that name. Only tensors can be passed to a model."
             )
     taken = tuple(name for name in known if name in examples)
-    return _Script(path, _calling(module, taken), taken)
+    given = {name: np.asarray(examples[name]) for name in taken}
+    return _Script(path, _calling(module, taken), taken, given)
 
 
 def _calling(module: Any, names: Sequence[str]) -> Any:
