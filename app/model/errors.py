@@ -70,7 +70,7 @@ class UnknownModel(ModelError):
     """No model of this process has the name; ``known`` are the names of those it has."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"There is no model {name!r}; the models are: {', '.join(known)}.")
+        super().__init__(f"Request for unknown model {name!r}; the models are: {', '.join(known)}.")
 
 
 class VersionNotLoaded(ModelError):

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ...model.signature import TensorSpec
 from .. import raw_json
-from .binary_data import decode_binary
+from .binary_data import decode_binary, frame
 from .datatypes import DATATYPES, MAX_RANK, Array, Datatype, count_values
 from .errors import InvalidRequest, Path
 from .json_data import decode_json
@@ -53,6 +53,7 @@ class _Output(Struct, gc=False):
 
 class _RequestParameters(Struct, gc=False):
     binary_data_output: bool | None = None
+    sequence_id: int | str | None = None
 
 
 class _Request(Struct, gc=False):
@@ -123,11 +124,12 @@ def decode_request(
     """Return the request that ``body`` holds, the first ``json_bytes`` of which are JSON; all, if
     it is None.
 
-    If it is 0, the body is the data of the one input of a model, whose inputs ``specs`` describe. A
-    request of more than ``max_inputs`` is not looked into. Raises `NotJson`, and `InvalidRequest`.
+    If it is 0, the body is the data of the one input of a model, whose inputs ``specs`` describe,
+    and the outputs are returned in binary, too. A request of more than ``max_inputs`` is not looked
+    into. Raises `NotJson`, and `InvalidRequest`.
     """
     if json_bytes == 0:
-        return InferenceRequest((_only_input(memoryview(body), specs),))
+        return InferenceRequest((_only_input(memoryview(body), specs),), is_binary=True)
     if json_bytes is not None and json_bytes > len(body):
         raise InvalidRequest.at(
             (),
@@ -140,7 +142,13 @@ def decode_request(
         raise InvalidRequest.at(
             ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
         )
-    is_binary = bool(request.parameters and request.parameters.binary_data_output)
+    parameters = request.parameters or _RequestParameters()
+    if parameters.sequence_id:  # 0 and "" are no sequence
+        raise InvalidRequest.at(
+            ("parameters", "sequence_id"),
+            "names a sequence of requests, which is not supported; send the state as a tensor",
+        )
+    is_binary = bool(parameters.binary_data_output)
     return InferenceRequest(
         tuple(_tensors(request.inputs, binary, has_binary=json_bytes is not None)),
         tuple(_outputs(request.outputs or (), is_binary=is_binary)),
@@ -236,6 +244,9 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
         )
     (spec,) = specs
     datatype = DATATYPES[spec.datatype]
+    if datatype.name == "BYTES" and spec.shape in ((1,), (-1, 1)):  # one string, without its length
+        shape = (1,) * len(spec.shape)
+        return InputTensor(spec.name, datatype, shape, 1, (), memoryview(frame(data)))
     varying = spec.shape.count(-1)
     row = count_values([max(each, 1) for each in spec.shape], datatype, ()) * datatype.itemsize
     if varying > 1 or not row:

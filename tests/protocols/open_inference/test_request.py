@@ -40,7 +40,7 @@ def test_what_is_known_is_read_and_the_rest_ignored() -> None:
         {
             "model_name": "any",
             "id": "7",
-            "parameters": {"binary_data_output": True, "sequence_id": 4, "more": {}},
+            "parameters": {"binary_data_output": True, "sequence_id": 0, "more": {}},
             "inputs": [X | {"parameters": {"content_type": "np"}, "more": [1]}],
             "outputs": [
                 {"name": "a"},
@@ -83,7 +83,9 @@ def test_an_empty_binary_tensor_needs_no_header() -> None:
 
 def test_a_body_without_json_is_the_only_input() -> None:
     body = np.array([[1, 2], [3, 4], [5, 6]], dtype="<f4").tobytes()
-    (tensor,) = decode_request(body, 0, SPECS, 9).inputs
+    request = decode_request(body, 0, SPECS, 9)
+    (tensor,) = request.inputs
+    assert request.is_binary
     assert tensor.name == "x"
     assert tensor.read().tolist() == [[1, 2], [3, 4], [5, 6]]
     with pytest.raises(InvalidRequest, match="takes a multiple of 8"):
@@ -92,6 +94,20 @@ def test_a_body_without_json_is_the_only_input() -> None:
     for specs in ((), SPECS * 2, unknowable[:1], unknowable[1:]):
         with pytest.raises(InvalidRequest, match="must begin with JSON"):
             decode_request(body, 0, specs, 9)
+
+
+@pytest.mark.parametrize("shape", [(1,), (-1, 1)])
+def test_a_body_without_json_may_be_one_string(shape: tuple[int, ...]) -> None:
+    (tensor,) = decode_request(b"427", 0, [TensorSpec("x", "BYTES", shape)], 9).inputs
+    assert tensor.read().tolist() in ([b"427"], [[b"427"]])
+    assert tensor.shape == (1,) * len(shape)
+
+
+@pytest.mark.parametrize("sequence", [7, "mine"])
+def test_a_sequence_is_refused_because_nothing_is_remembered(sequence: int | str) -> None:
+    found = fault({"inputs": [X], "parameters": {"sequence_id": sequence}})
+    assert found[0] == ("parameters", "sequence_id")
+    assert "not supported" in found[1]
 
 
 @pytest.mark.parametrize(
