@@ -57,19 +57,12 @@ class BodyBuffer:
         if self._whole is None and self._size <= _IN_THE_HEAP:
             self._small += data
             return
-        if self._whole is None and self._length is not None:
-            if self._length <= _AHEAD * self._size:
-                self._set_aside(self._length, before)
+        if self._whole is None and 0 < (self._length or 0) <= _AHEAD * self._size:
+            self._set_aside(before)
         if self._whole is not None:
             self._view[before : self._size] = data
-            return
-        if self._map is None:
-            self._map = mmap.mmap(-1, 4 * self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            self._map[:before] = bytes(self._small)
-            self._small.clear()
-        elif self._size > len(self._map):
-            self._map.resize(2 * self._size)  # which copies nothing; pages come as they are used
-        self._map[before : self._size] = data
+        else:
+            self._append_to_map(before, data)
 
     def stream(self) -> io.BytesIO:
         """Return a stream of the bytes, which are no longer in the buffer."""
@@ -79,9 +72,18 @@ class BodyBuffer:
             return whole
         return io.BytesIO(self._small if self._map is None else self._map[: self._size])
 
-    def _set_aside(self, length: int, before: int) -> None:
-        """Take the memory for ``length`` bytes, and move there the ``before`` that are here."""
-        self._whole = io.BytesIO(bytes(length))  # which shares the bytes object
+    def _append_to_map(self, before: int, data: bytes | bytearray) -> None:
+        if self._map is None:
+            self._map = mmap.mmap(-1, 4 * self._size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._map[:before] = bytes(self._small)
+            self._small.clear()
+        elif self._size > len(self._map):
+            self._map.resize(2 * self._size)  # which copies nothing; pages come as they are used
+        self._map[before : self._size] = data
+
+    def _set_aside(self, before: int) -> None:
+        """Take the memory for the whole body, and move there the ``before`` bytes that are here."""
+        self._whole = io.BytesIO(bytes(self._length or 0))  # which shares the bytes object
         self._view = self._whole.getbuffer()
         self._view[:before] = self._small if self._map is None else self._map[:before]
         self._small.clear()
