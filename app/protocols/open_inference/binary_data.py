@@ -41,8 +41,8 @@ def decode_binary(
     return np.frombuffer(data, dtype=datatype.dtype).reshape(shape)
 
 
-def encode_binary(array: Array, datatype: Datatype) -> bytes:
-    """Return the values of an array in binary."""
+def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
+    """Return the values of an array in binary, as a view of it where they are in that form."""
     if datatype.name == "BYTES":
         return b"".join(map(frame, array.reshape(-1)))
     if datatype.name == "BF16":
@@ -50,7 +50,8 @@ def encode_binary(array: Array, datatype: Datatype) -> bytes:
         # Round half to even; a NaN stays one, whose upper half might have rounded to infinity.
         rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
         return np.where(np.isnan(array), bits >> 16 | 0x40, rounded).astype("<u2").tobytes()
-    return array.astype(datatype.dtype, copy=False).tobytes()
+    flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
+    return memoryview(flat.view(np.uint8))
 
 
 def frame(value: bytes | memoryview) -> bytes:

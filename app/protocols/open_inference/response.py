@@ -40,7 +40,7 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
 
     Raises `InvalidRequest` for an output that JSON can't hold.
     """
-    binary: list[bytes] = []
+    binary: list[bytes | memoryview] = []
     outputs = []
     for output in response.outputs:
         document: dict[str, Any] = {
