@@ -241,7 +241,7 @@ class Connection(QueueEntry):
 
     def _read(self) -> None:
         room = self._reader.room
-        data: bytes | bytearray = b""
+        data = b""
         try:
             if room is None:
                 data = self._receive_bytes(self._reader.max_to_read())

@@ -41,5 +41,6 @@ def _age(fields: list[tuple[int, int, bytes]]) -> float:
     for level, kind, value in fields:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = _TIMESTAMP.unpack(value)
-            return time() - seconds - nanoseconds / 1e9
+            age: float = time() - seconds - nanoseconds / 1e9
+            return age
     return 0.0

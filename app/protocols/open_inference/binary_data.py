@@ -51,7 +51,7 @@ def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
         rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
         return np.where(np.isnan(array), bits >> 16 | 0x40, rounded).astype("<u2").tobytes()
     flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
-    return memoryview(flat.view(np.uint8))
+    return flat.view(np.uint8).data
 
 
 def frame(value: bytes | memoryview) -> bytes:
