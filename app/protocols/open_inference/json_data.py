@@ -49,6 +49,11 @@ def decode_json(
     if datatype.name == "BYTES":
         return _strings(text, shape, size, path)
     is_nested = text.find(b"[", 1) >= 0
+    parser = simdjson.Parser()
+    if not is_nested and len(text) <= _PART:  # as most are; nothing has to be counted first
+        values = _numbers(text, datatype, parser)
+        if values is not None and len(values) == size:
+            return values.astype(datatype.dtype, copy=False).reshape(shape)
     is_empty = _EMPTY.fullmatch(text) is not None
     if is_nested:
         _check_nesting(text, shape, path)
@@ -59,7 +64,7 @@ def decode_json(
         raise _wrong_count(count, shape, size, path)
     flat = np.empty(size, dtype=datatype.dtype)
     if size:
-        start, parser = 0, simdjson.Parser()
+        start = 0
         for part in _parts(text):
             values = _numbers(part, datatype, parser)
             if values is None:
@@ -112,7 +117,8 @@ def _numbers(part: bytes, datatype: Datatype, parser: simdjson.Parser) -> Array 
     if dtype is None:
         return None
     try:
-        buffer = parser.parse(part).as_buffer(of_type=kind)
+        parsed: Any = parser.parse(part)
+        buffer = parsed.as_buffer(of_type=kind)
     except (ValueError, TypeError, RuntimeError):
         return None
     values: Array = np.frombuffer(buffer, dtype=dtype)
