@@ -53,8 +53,9 @@ test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check
     check-nginx check-cc lint types
 	$(PYTEST) --numprocesses=auto
 
-# Each client has its own environment, which is created once: their libraries are incompatible.
-test-clients: $(SERVING)
+# Each client has its own environment, which is created once: their libraries are incompatible. The
+# models that they ask are packed, which takes what the tests take.
+test-clients: $(DEVELOPMENT)
 	$(BIN)/python -m tests.clients
 
 # The tests' results must not depend on the machine's speed. The busy processes end with the tests,
