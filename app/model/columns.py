@@ -37,8 +37,10 @@ _OVERFLOW: Mapping[str, tuple[float, str]] = {
 FLOAT_CODES = {"FP32": "f", "FP64": "d"}
 """The codes of Python's struct for the floats that it packs as numpy rounds them."""
 UNKNOWN_CATEGORY = "is not one of the feature's values"
-LARGEST_EXACT = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53}
-"""The integers up to this magnitude are exact in each datatype."""
+LARGEST_EXACT = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53 - 1}
+"""The integers up to this magnitude are exact in each datatype, and no other rounds to one of them
+as float64, which values are compared in.
+"""
 
 
 class TensorColumns:

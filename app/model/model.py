@@ -6,6 +6,7 @@ served by one version from start to end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from .bundle import Bundle
 from .cache import AnswerCache
 from .encoder import FeatureEncoder
-from .errors import BundleError, InputsRejected, ModelError, first_line
+from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line
 from .golden import Golden
 from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
@@ -76,6 +77,14 @@ class Model:
         except Exception as error:  # ONNX Runtime's have no public base
             raise InputsRejected(first_line(error)) from error
 
+    def run_rows(self, inputs: Tensors) -> Tensors:
+        """Return what `run` returns, and for inputs of no rows outputs of none: not every exported
+        graph accepts an empty batch.
+        """
+        if self.manifest.batch and not row_count(inputs):
+            return {spec.name: _no_rows(spec) for spec in self.manifest.outputs}
+        return self.run(inputs)
+
     def predict(self, row: Tensors) -> Prediction:
         """Return the prediction for one row of the inputs, as the encoder makes it.
 
@@ -100,11 +109,18 @@ class Model:
         Raises `NonFiniteOutput` with the first rows on which the network overflows, and what `run`
         raises.
         """
-        if row_count(rows):
-            outputs = self.run(rows)
-        else:  # not every exported graph accepts an empty batch
-            outputs = {spec.name: _no_rows(spec) for spec in self.manifest.outputs}
-        return self.task.batch(outputs, self.version, datetime.now(UTC))
+        return self.task.batch(self.run_rows(rows), self.version, datetime.now(UTC))
+
+    def label_counts(self, outputs: Tensors) -> Mapping[str, int]:
+        """Count the classes or labels that ``outputs`` of the network name; none where they name
+        none, or aren't finite.
+        """
+        if not (self.manifest.classes or self.manifest.labels):
+            return {}
+        try:
+            return self.task.batch(outputs, self.version, datetime.now(UTC)).label_counts()
+        except (InputsRejected, NonFiniteOutput):
+            return {}
 
     def golden(self) -> Golden:
         """Return the golden data, which a model from a bundle has. Raises `BundleError`."""

@@ -59,9 +59,12 @@ def record_batch(
     return _record(metrics, model, rows, batch.label_counts())
 
 
-def record_run(metrics: Metrics, model: Model) -> None:
-    """Record in the metrics that a network without classes was run."""
-    metrics.predicted(model, {NO_CLASS: 1}, {})
+def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, int]) -> None:
+    """Record in the metrics that a network was run on tensors of so many ``rows``, and what classes
+    or labels it named.
+    """
+    names = model.manifest.classes or model.manifest.labels
+    metrics.predicted(model, _in_few_series(names, labels) or {NO_CLASS: rows}, {})
 
 
 def _record(

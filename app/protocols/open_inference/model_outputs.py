@@ -1,0 +1,157 @@
+"""The outputs of a model: those of its task where it has features, else those of its network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+import orjson
+
+from ...model.errors import AnswerTooLarge, OutputsTooLarge, listed
+from ...model.model import Model
+from ...model.predictions import Batch, ClassBatch, LabelsBatch
+from ...model.signature import LABEL, PREDICTION, Array, Tensors, TensorSpec
+from .arrays import encode_strings
+from .datatypes import DATATYPES
+from .errors import InvalidRequest
+from .request import InferenceRequest, RequestedOutput
+from .response import OutputTensor
+
+_BYTES_PER_VALUE = 8
+"""A string of so many bytes counts as one value of an answer."""
+
+
+class ModelOutputs:
+    """Writes the outputs of ``model`` that a request asks for, and bounds their size.
+
+    With features the first output is the answer of the task. It counts whether it is requested or
+    not, and what follows from it, as the names of classes, doesn't.
+    """
+
+    def __init__(self, model: Model) -> None:
+        manifest, specs = model.manifest, model.signature.outputs
+        self._specs = {spec.name: spec for spec in specs}
+        self._has_rows = manifest.batch
+        of_task = [spec for spec in specs if model.takes_features and spec not in manifest.outputs]
+        self._answer = of_task[0].name if of_task else ""
+        self._following = {spec.name for spec in of_task[1:]}
+        self._sizes = {spec.name: self._size(spec) for spec in specs}
+        ranked = manifest.output("probabilities", "scores") if model.classes else None
+        self._ranked = self._answer or ranked.name if ranked is not None else ""
+        self._classes = np.empty(len(model.classes), dtype=object)
+        self._classes[:] = [name.encode() for name in model.classes]
+
+    def check(self, requested: Sequence[RequestedOutput]) -> None:
+        """Raise `InvalidRequest` for an output that the model doesn't have, or not in that form."""
+        for output in requested:
+            if output.name not in self._specs:
+                raise InvalidRequest.at(
+                    (*output.path, "name"),
+                    f"is not an output of this model; it has {listed(self._specs)}",
+                )
+            if output.classes and output.name != self._ranked:
+                detail = f"is a parameter of the output {self._ranked}"
+                if not self._ranked:
+                    detail = "is a parameter for the answer of a classifier, which this model isn't"
+                raise InvalidRequest.at((*output.path, "parameters", "classification"), detail)
+
+    def values_per_row(self, requested: Sequence[RequestedOutput]) -> int:
+        """Return the number of values in the answer to a row (or to a request, where there are no
+        rows), as far as it is known before the network runs.
+        """
+        names = {output.name for output in requested} or self._specs.keys()
+        counted = (names | {self._answer} if self._answer else names) - self._following
+        values = sum(self._sizes[name] or 0 for name in counted)
+        for output in requested:
+            if output.classes:
+                longest = max(map(len, self._classes))
+                values += self._rank(output) * (1 + longest // _BYTES_PER_VALUE)
+        return values
+
+    def check_size(self, requested: Sequence[RequestedOutput], rows: int, max_values: int) -> None:
+        """Raise `AnswerTooLarge` if the answer to so many rows would have more than ``max_values``,
+        or `OutputsTooLarge` where there are no rows to send fewer of.
+        """
+        values = self.values_per_row(requested)
+        if rows * values > max_values:
+            if self._has_rows:
+                raise AnswerTooLarge(rows, values, max_values)
+            raise OutputsTooLarge(values, max_values)
+
+    def of_batch(self, batch: Batch) -> Tensors:
+        """Return the outputs of a model with features; `str` are as on the wire."""
+        found = {**batch.outputs, self._answer: batch.answers}
+        if isinstance(batch, ClassBatch):
+            found[PREDICTION] = batch.class_indices.astype(np.int64, copy=False)
+            found[LABEL] = self._classes[batch.class_indices]
+        elif isinstance(batch, LabelsBatch):
+            found[PREDICTION] = batch.applies.astype(np.int64)
+        return found
+
+    def write(
+        self, request: InferenceRequest, found: Tensors, max_values: int
+    ) -> list[OutputTensor]:
+        """Return the outputs that ``request`` asks for, by default all, of those that were
+        ``found``.
+
+        Raises `OutputsTooLarge` if those whose size wasn't known before have more than
+        ``max_values``.
+        """
+        requested = request.outputs or [
+            RequestedOutput(name, (), request.is_binary) for name in self._specs
+        ]
+        grown = [output for output in requested if self._may_grow(output.name)]
+        values = sum(found[output.name].size for output in grown)
+        if values > max_values:
+            raise OutputsTooLarge(values, max_values)
+        written = [self._output(output, found[output.name]) for output in requested]
+        text = sum(map(_bytes_of, written)) if grown else 0
+        values += text // _BYTES_PER_VALUE
+        if values > max_values:
+            raise OutputsTooLarge(values, max_values)
+        return written
+
+    def _size(self, spec: TensorSpec) -> int | None:
+        """Return the number of values in an output, of one row if there are rows; None if it varies
+        otherwise.
+        """
+        shape = spec.shape[1:] if self._has_rows else spec.shape
+        return None if -1 in shape else prod(shape)
+
+    def _may_grow(self, name: str) -> bool:
+        """Return True if the size of an output is only known once the network has run."""
+        is_text = self._specs[name].datatype == "BYTES" and name not in self._following
+        return is_text or (self._sizes[name] is None and name not in self._following)
+
+    def _rank(self, output: RequestedOutput) -> int:
+        return min(output.classes, len(self._classes))
+
+    def _output(self, output: RequestedOutput, array: Array) -> OutputTensor:
+        datatype = self._specs[output.name].datatype
+        if output.classes:
+            datatype, array = "BYTES", self._top_classes(array, output.classes)
+        elif datatype == "BYTES" and output.name not in self._following:
+            array = encode_strings(array)
+        return OutputTensor(output.name, DATATYPES[datatype], array, output.is_binary, output.path)
+
+    def _top_classes(self, values: Array, count: int) -> Array:
+        """Return the ``count`` classes of each row with the largest values, as
+        ``value:index:label``.
+        """
+        order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+        largest = np.take_along_axis(values, order, axis=1).reshape(-1)
+        written = orjson.dumps(largest, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        strings = np.empty(order.size, dtype=object)
+        strings[:] = [
+            b"%b:%d:%b" % (value, index, self._classes[index])
+            for value, index in zip(written, order.reshape(-1).tolist(), strict=False)
+        ]
+        return strings.reshape(order.shape)
+
+
+def _bytes_of(output: OutputTensor) -> int:
+    """Return the bytes of the strings in an output; 0 for numbers, each of which is a value."""
+    if output.datatype.name != "BYTES":
+        return 0
+    return sum(map(len, output.array.reshape(-1)))
