@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.model.signature import DTYPES, TensorSpec
 from app.packing.file import pack_tensors
 from app.registry.release import Release, write_release
 from app.settings import load_settings
+from tests.identity_graphs import write_identity
 from tests.telemetry.test_metrics import samples
 from tests.tensor_graphs import EVERY_KIND, pack_every_kind, write_graph
 
@@ -270,3 +276,104 @@ def test_a_shadow_is_left_out_and_a_canary_answers(
         else:
             assert answer["model_version"] == "1"
             assert "A shadow compares classes" in release["fault"]
+
+
+def _values(datatype: str) -> st.SearchStrategy[Any]:
+    """Values of a datatype, with NaN and infinities where it has them."""
+    dtype = DTYPES[datatype]
+    if datatype == "BYTES":
+        return st.text(max_size=6)
+    if datatype == "BOOL":
+        return st.booleans()
+    if dtype.kind == "f":
+        return st.floats(width=8 * dtype.itemsize)  # type: ignore[arg-type]
+    bounds = np.iinfo(dtype)
+    return st.integers(int(bounds.min), int(bounds.max))
+
+
+@st.composite
+def _tensors(draw: st.DrawFn) -> list[tuple[TensorSpec, Any]]:
+    """Up to three tensors of any datatypes and shapes, some of whose dimensions vary, with an
+    array for each.
+    """
+    drawn = []
+    for index in range(draw(st.integers(1, 3))):
+        shape = draw(st.lists(st.integers(0, 3), max_size=3))
+        varies = draw(st.tuples(*[st.booleans()] * len(shape)))
+        datatype = draw(st.sampled_from(list(DTYPES)))
+        spec = TensorSpec(
+            f"t{index}",
+            datatype,
+            tuple(-1 if free else size for free, size in zip(varies, shape, strict=True)),
+        )
+        size = math.prod(shape)
+        values = draw(st.lists(_values(datatype), min_size=size, max_size=size))
+        array = np.empty(size, dtype=DTYPES[datatype])
+        array[:] = values
+        drawn.append((spec, array.reshape(shape)))
+    return drawn
+
+
+def _in_binary(array: Any) -> bytes:
+    if array.dtype.kind != "O":
+        data: bytes = array.tobytes()
+        return data
+    texts = [value.encode() for value in array.reshape(-1)]
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def _in_json(array: Any) -> list[Any]:
+    flat = array.reshape(-1).tolist()
+    return [None if isinstance(v, float) and not math.isfinite(v) else v for v in flat]
+
+
+@settings(max_examples=30)
+@given(tensors=_tensors())
+def test_any_tensors_go_there_and_come_back(tensors: list[tuple[TensorSpec, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "any"
+        write_identity(model / "1", [spec for spec, _ in tensors])
+        client = create_app(load_settings({"LANTERN_MODEL__PATH": str(model)})).test_client()
+        _go_and_come_back_in_json(client, tensors)
+        _go_and_come_back_in_binary(client, tensors)
+
+
+def _described(tensors: list[tuple[TensorSpec, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
+        for spec, array in tensors
+    ]
+
+
+def _go_and_come_back_in_json(client: FlaskClient, tensors: list[tuple[TensorSpec, Any]]) -> None:
+    sent = [
+        each | {"data": _in_json(array)}
+        for each, (_, array) in zip(_described(tensors), tensors, strict=True)
+    ]
+    response = client.post(f"{MODEL}/infer", json={"inputs": sent})
+    assert response.status_code == 200, response.get_json()
+    for output, (_, array) in zip(response.get_json()["outputs"], tensors, strict=True):
+        assert output["shape"] == list(array.shape)
+        data = output["data"]
+        if array.dtype.kind == "f":
+            data = [None if each is None else float(array.dtype.type(each)) for each in data]
+        assert data == _in_json(array)
+
+
+def _go_and_come_back_in_binary(client: FlaskClient, tensors: list[tuple[TensorSpec, Any]]) -> None:
+    parts = [_in_binary(array) for _, array in tensors]
+    sent = [
+        each | {"parameters": {"binary_data_size": len(data)}}
+        for each, data in zip(_described(tensors), parts, strict=True)
+    ]
+    head = json.dumps({"inputs": sent, "parameters": {"binary_data_output": True}}).encode()
+    response = client.post(
+        f"{MODEL}/infer",
+        data=head + b"".join(parts),
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
+    assert response.status_code == 200, response.get_json()
+    begin = int(response.headers["Inference-Header-Content-Length"])
+    returned = [each | {"name": f"same {each['name']}"} for each in sent]
+    assert json.loads(response.data[:begin])["outputs"] == returned
+    assert response.data[begin:] == b"".join(parts)

@@ -5,12 +5,12 @@ A manifest is a file, and may have been written by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from .errors import BundleError, listed, shown
 from .features import Feature
 from .manifest import Manifest, TaskName, check_names
-from .signature import DTYPES, OutputSpec, Role, TensorSpec
+from .signature import DTYPES, LABEL, PREDICTION, OutputSpec, Role, TensorSpec
 
 _ANSWERS: Mapping[TaskName, tuple[Role, ...]] = {
     "classification": ("probabilities", "scores"),
@@ -54,7 +54,11 @@ def check_meaning(manifest: Manifest) -> None:
         ("targets", [target.name for target in manifest.targets]),
     ):
         check_names(place, names)
-    for fault in (*_faults_of_files(manifest), *_faults_of_task(manifest)):
+    for fault in (
+        *_faults_of_files(manifest),
+        *_faults_of_rows(manifest),
+        *_faults_of_task(manifest),
+    ):
         raise BundleError(fault)
     if manifest.features:
         for fault in _faults_of_features(manifest):
@@ -69,6 +73,18 @@ def _faults_of_files(manifest: Manifest) -> Iterator[str]:
     for member, file in (("golden", manifest.golden_file), ("reference", manifest.reference)):
         if file and file not in manifest.files:
             yield f"{member} names {shown(file)}, which files doesn't list."
+
+
+def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
+    if manifest.batch and not manifest.inputs:
+        yield "batch must be false where there are no inputs, and so no rows."
+    for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        for spec in specs if manifest.batch else ():
+            if spec.shape[:1] != (-1,):
+                yield (
+                    f"{place}: the first dimension of {shown(spec.name)} must be -1, the rows, "
+                    f"because batch is true; its shape is {list(spec.shape)}."
+                )
 
 
 def _faults_of_task(manifest: Manifest) -> Iterator[str]:
@@ -94,6 +110,8 @@ def _faults_of_task(manifest: Manifest) -> Iterator[str]:
         yield "outputs must have the role 'tensor' or 'state' where the task is 'tensors'."
     for spec in answers:
         yield from _faults_of_answer(spec, manifest)
+        if manifest.features:
+            yield from _faults_of_others(manifest, {spec.role, PREDICTION, LABEL}, [spec, *labels])
     if answers and labels:
         yield from _faults_of_label(labels[0], manifest)
 
@@ -108,6 +126,18 @@ def _faults_of_answer(spec: OutputSpec, manifest: Manifest) -> Iterator[str]:
             f"{place} must be of shape [-1, {len(named)}], a column for each name; it is "
             f"{list(spec.shape)}."
         )
+
+
+def _faults_of_others(
+    manifest: Manifest, taken: Collection[str], of_task: Sequence[OutputSpec]
+) -> Iterator[str]:
+    """Yield the faults of outputs beside those of the task, by whose names clients see it."""
+    for spec in manifest.outputs:
+        if spec not in of_task and spec.name in taken:
+            yield (
+                f"outputs: {shown(spec.name)} is the name of an output of the task; give that of "
+                f"the role {spec.role!r} another."
+            )
 
 
 def _faults_of_label(spec: OutputSpec, manifest: Manifest) -> Iterator[str]:

@@ -27,16 +27,20 @@ def count_rows(inputs: Sequence[InputTensor]) -> int:
     return rows
 
 
-def read_array(tensor: InputTensor) -> Array:
+def read_array(tensor: InputTensor, *, accepts_null: bool = False) -> Array:
     """Return the values of an input, aligned; numbers that are sent in binary are a view of the
-    body, and strings are `str`. Raises `InvalidRequest`.
+    body, and strings are `str`, or None for null if ``accepts_null``. Raises `InvalidRequest`.
     """
     array = tensor.read()
     if tensor.datatype.name != "BYTES":
         return np.require(array, requirements=["C", "A"])
+    sent = array.reshape(-1).tolist()
+    if not accepts_null and None in sent:
+        path = (*tensor.path, "data", sent.index(None))
+        raise InvalidRequest.at(path, "must be a string; null is not accepted here")
     strings = np.empty(array.size, dtype=object)
     try:
-        strings[:] = [value.decode() for value in array.reshape(-1)]
+        strings[:] = [value if value is None else value.decode() for value in sent]
     except UnicodeDecodeError as error:
         raise InvalidRequest.at(
             (*tensor.path, "data"), f"has a string that is not UTF-8 ({error.reason})"

@@ -79,7 +79,8 @@ class FeatureInputs:
         """
         tensor = self._tensors[sent.name]
         is_a_feature = [feature.name for feature in tensor.features] == [sent.name]
-        return not is_a_feature or sent.datatype.name == tensor.spec.datatype
+        datatype = sent.datatype.name
+        return not is_a_feature or (datatype == tensor.spec.datatype and datatype != "BYTES")
 
     def _check_tensor(self, sent: InputTensor) -> None:
         spec = self._tensors[sent.name].spec
@@ -154,7 +155,7 @@ def _read_tensor(sent: InputTensor, tensor: ColumnArrays) -> Array:
 def _join(columns: Sequence[InputTensor], tensor: ColumnArrays) -> Array:
     """Return the tensor whose features are ``columns``."""
     try:
-        return tensor.join([read_array(sent).reshape(-1) for sent in columns])
+        return tensor.join([read_array(sent, accepts_null=True).reshape(-1) for sent in columns])
     except FaultyArray as error:
         faults = [
             Fault((*columns[fault.column].path, "data", fault.row), detail)

@@ -37,7 +37,8 @@ _INDEX = re.compile(r"\$\[(\d+)\]")
 def decode_json(
     data: Raw, shape: Sequence[int], size: int, datatype: Datatype, path: Path
 ) -> Array:
-    """Return the array of ``shape``, of ``size`` values, that ``data`` holds.
+    """Return the array of ``shape``, of ``size`` values, that ``data`` holds; for null NaN, and
+    None among strings.
 
     Raises `InvalidRequest` with ``path``, and the index of the value where one is at fault.
     """
@@ -180,11 +181,11 @@ def _index(error: Exception) -> int:
 
 
 def _strings(text: bytes, shape: Sequence[int], size: int, path: Path) -> Array:
-    kind: Any = str
+    kind: Any = str | None
     for _ in shape:
         kind = list[kind]
     try:
-        values = msgspec.json.decode(text, type=list[str])
+        values = msgspec.json.decode(text, type=list[str | None])
     except msgspec.DecodeError as error:
         try:
             values = _flattened(msgspec.json.decode(text, type=kind), shape, path)
@@ -193,11 +194,11 @@ def _strings(text: bytes, shape: Sequence[int], size: int, path: Path) -> Array:
     if len(values) != size:
         raise _wrong_count(len(values), shape, size, path)
     flat = np.empty(size, dtype=object)
-    flat[:] = [value.encode() for value in values]
+    flat[:] = [value if value is None else value.encode() for value in values]
     return flat.reshape(shape)
 
 
-def _flattened(values: list[Any], shape: Sequence[int], path: Path) -> list[str]:
+def _flattened(values: list[Any], shape: Sequence[int], path: Path) -> list[str | None]:
     level: list[Any] = [values]
     for dimension in shape:
         if any(len(each) != dimension for each in level):

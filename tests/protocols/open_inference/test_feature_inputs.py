@@ -205,3 +205,25 @@ def test_any_text_passes_where_the_bundle_says_so() -> None:
     known = Feature("word", kind="category", categories=("a",))
     assert "is not one of" in refusal(reader_of(spec, known), sent("x", "BYTES", ["b"]))
     assert "is not one of" in refusal(reader_of(spec, known), sent("word", "BYTES", ["b"]))
+
+
+def test_null_among_strings_is_that_of_the_bundle() -> None:
+    nullable: dict[str, Any] = {"kind": "category", "categories": ("a", "b"), "nullable": True}
+    words = sent("word", "BYTES", ["b", None])
+    text = TensorSpec("x", "BYTES", (-1, 1))
+    assert read(reader_of(text, Feature("word", null_as="?", **nullable)), words) == {
+        "x": [["b"], ["?"]]
+    }
+    codes = TensorSpec("x", "INT8", (-1, 1))
+    assert read(reader_of(codes, Feature("word", null_as=-1, **nullable)), words) == {
+        "x": [[1], [-1]]
+    }
+    floats = TensorSpec("x", "FP32", (-1, 1))
+    ((first,), (second,)) = read(reader_of(floats, Feature("word", **nullable)), words)["x"]
+    assert first == 1
+    assert np.isnan(second)
+    named = reader_of(TensorSpec("word", "BYTES", (-1,)), Feature("word", null_as="?", **nullable))
+    assert read(named, words) == {"word": ["b", "?"]}
+    with_null = reader_of(text, Feature("word", kind="category", categories=("a", "b")))
+    assert "null (NaN) is not accepted for 'word'" in refusal(with_null, words)
+    assert "must be a string" in refusal(with_null, sent("x", "BYTES", ["b", None], 2, 1))
