@@ -45,6 +45,7 @@ class ColumnArrays:
     def __init__(self, columns: TensorColumns) -> None:
         self.spec = columns.spec
         self.features = columns.features
+        self.shape = columns.shape
         self._columns = columns
         largest = LARGEST_EXACT.get(columns.spec.datatype)
         self._each = [_Column(each, columns.dtype, largest) for each in columns.features]
@@ -60,7 +61,7 @@ class ColumnArrays:
         Positions of categories, 0 and 1 for booleans, and what stands for null are as the network
         takes them.
         """
-        matrix = array.reshape(len(array), len(self._each))
+        matrix = array if array.ndim == 2 else array.reshape(len(array), len(self._each))
         self._check_finite(matrix)
         for index in self._restricted:
             wrong = self._each[index].is_wrong(matrix[:, index])
@@ -82,7 +83,7 @@ class ColumnArrays:
                     raise FaultyArray(list(self._faults(index, sent, wrong, is_sent=True)))
                 matrix[:, index] = column
         self._check_finite(matrix)
-        return matrix.reshape(columns.shape if len(matrix) else (0, *columns.shape[1:]))
+        return matrix.reshape(columns.shape)
 
     def _check_finite(self, matrix: Array) -> None:
         """Raise `FaultyArray` for what is infinite, or NaN where there is no null."""

@@ -27,13 +27,27 @@ def count_rows(inputs: Sequence[InputTensor]) -> int:
     return rows
 
 
-def read_array(tensor: InputTensor, *, accepts_null: bool = False) -> Array:
+def read_array(tensor: InputTensor) -> Array:
     """Return the values of an input, aligned; numbers that are sent in binary are a view of the
-    body, and strings are `str`, or None for null if ``accepts_null``. Raises `InvalidRequest`.
+    body, and strings are `str`. Raises `InvalidRequest`.
     """
     array = tensor.read()
-    if tensor.datatype.name != "BYTES":
-        return np.require(array, requirements=["C", "A"])
+    if tensor.datatype.name == "BYTES":
+        return _decoded(tensor, array, accepts_null=False)
+    return array if array.flags.aligned else array.copy()
+
+
+def read_column(tensor: InputTensor) -> Array:
+    """Return the values of an input in one dimension, to be copied; strings are `str`, or None for
+    null. Raises `InvalidRequest`.
+    """
+    column = tensor.read().reshape(-1)
+    if tensor.datatype.name == "BYTES":
+        return _decoded(tensor, column, accepts_null=True)
+    return column
+
+
+def _decoded(tensor: InputTensor, array: Array, *, accepts_null: bool) -> Array:
     sent = array.reshape(-1).tolist()
     if not accepts_null and None in sent:
         path = (*tensor.path, "data", sent.index(None))

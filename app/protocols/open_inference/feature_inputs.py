@@ -13,7 +13,7 @@ from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, Fault, listed
 from ...model.feature_faults import Guesses, describe_mismatch
 from ...model.signature import Array, Tensors
-from .arrays import count_rows, read_array
+from .arrays import count_rows, read_array, read_column
 from .errors import InvalidRequest
 from .request import InputTensor
 
@@ -33,6 +33,11 @@ class FeatureInputs:
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._tensors = {each.spec.name: ColumnArrays(each) for each in encoder.tensors}
+        self._alike = {
+            name
+            for name, tensor in self._tensors.items()
+            if [feature.name for feature in tensor.features] == [name]
+        }
         self._names = encoder.names
         self._features = {
             feature.name: (tensor, index)
@@ -77,10 +82,10 @@ class FeatureInputs:
         """Return True if an input with the name of a tensor is that tensor, by its datatype, and
         not the feature of the same name, which is all of it.
         """
-        tensor = self._tensors[sent.name]
-        is_a_feature = [feature.name for feature in tensor.features] == [sent.name]
         datatype = sent.datatype.name
-        return not is_a_feature or (datatype == tensor.spec.datatype and datatype != "BYTES")
+        return sent.name not in self._alike or (
+            datatype == self._tensors[sent.name].spec.datatype and datatype != "BYTES"
+        )
 
     def _check_tensor(self, sent: InputTensor) -> None:
         spec = self._tensors[sent.name].spec
@@ -138,12 +143,11 @@ def _read_tensor(sent: InputTensor, tensor: ColumnArrays) -> Array:
     """Return an input as the tensor that it is, of one more or one fewer dimension of 1 where it is
     a column.
     """
-    shape = (sent.shape[0], *(abs(size) for size in tensor.spec.shape[1:]))
-    array = read_array(sent).reshape(shape)
-    width = len(tensor.features)
+    array = read_array(sent).reshape(tensor.shape)
     try:
         tensor.check(array)
     except FaultyArray as error:
+        width = len(tensor.features)
         faults = [
             Fault((*sent.path, "data", fault.row * width + fault.column), detail)
             for fault, detail in _worded(error.faults, tensor)
@@ -155,7 +159,7 @@ def _read_tensor(sent: InputTensor, tensor: ColumnArrays) -> Array:
 def _join(columns: Sequence[InputTensor], tensor: ColumnArrays) -> Array:
     """Return the tensor whose features are ``columns``."""
     try:
-        return tensor.join([read_array(sent, accepts_null=True).reshape(-1) for sent in columns])
+        return tensor.join([read_column(sent) for sent in columns])
     except FaultyArray as error:
         faults = [
             Fault((*columns[fault.column].path, "data", fault.row), detail)

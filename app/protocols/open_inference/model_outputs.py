@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import numpy as np
@@ -41,6 +41,13 @@ class ModelOutputs:
         self._ranked = self._answer or ranked.name if ranked is not None else ""
         self._classes = np.empty(len(model.classes), dtype=object)
         self._classes[:] = [name.encode() for name in model.classes]
+        self._growing = {
+            spec.name
+            for spec in specs
+            if spec.name not in self._following
+            and (spec.datatype == "BYTES" or self._sizes[spec.name] is None)
+        }
+        self._values_of_all = self._values(self._specs)
 
     def check(self, requested: Sequence[RequestedOutput]) -> None:
         """Raise `InvalidRequest` for an output that the model doesn't have, or not in that form."""
@@ -60,13 +67,14 @@ class ModelOutputs:
         """Return the number of values in the answer to a row (or to a request, where there are no
         rows), as far as it is known before the network runs.
         """
-        names = {output.name for output in requested} or self._specs.keys()
-        counted = (names | {self._answer} if self._answer else names) - self._following
-        values = sum(self._sizes[name] or 0 for name in counted)
+        if not requested:
+            return self._values_of_all
+        values = self._values(output.name for output in requested)
         for output in requested:
             if output.classes:
                 longest = max(map(len, self._classes))
-                values += self._rank(output) * (1 + longest // _BYTES_PER_VALUE)
+                ranked = min(output.classes, len(self._classes))
+                values += ranked * (1 + longest // _BYTES_PER_VALUE)
         return values
 
     def check_size(self, requested: Sequence[RequestedOutput], rows: int, max_values: int) -> None:
@@ -101,7 +109,7 @@ class ModelOutputs:
         requested = request.outputs or [
             RequestedOutput(name, (), request.is_binary) for name in self._specs
         ]
-        grown = [output for output in requested if self._may_grow(output.name)]
+        grown = [output for output in requested if output.name in self._growing]
         values = sum(found[output.name].size for output in grown)
         if values > max_values:
             raise OutputsTooLarge(values, max_values)
@@ -119,13 +127,10 @@ class ModelOutputs:
         shape = spec.shape[1:] if self._has_rows else spec.shape
         return None if -1 in shape else prod(shape)
 
-    def _may_grow(self, name: str) -> bool:
-        """Return True if the size of an output is only known once the network has run."""
-        is_text = self._specs[name].datatype == "BYTES" and name not in self._following
-        return is_text or (self._sizes[name] is None and name not in self._following)
-
-    def _rank(self, output: RequestedOutput) -> int:
-        return min(output.classes, len(self._classes))
+    def _values(self, names: Iterable[str]) -> int:
+        """Return the number of values in outputs, as far as it is known, and in the answer."""
+        counted = {*names, *filter(None, [self._answer])} - self._following
+        return sum(self._sizes[name] or 0 for name in counted)
 
     def _output(self, output: RequestedOutput, array: Array) -> OutputTensor:
         datatype = self._specs[output.name].datatype
