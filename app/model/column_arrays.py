@@ -53,7 +53,10 @@ class ColumnArrays:
 
     def kinds(self, index: int) -> str:
         """Return numpy's kinds of the arrays that may hold the values of a feature."""
-        return _KINDS[self.features[index].kind]
+        feature = self.features[index]
+        # A boolean has no null: it comes as 0, 1 or NaN where there may be one.
+        takes_floats = feature.kind == "boolean" and feature.nullable
+        return _KINDS[feature.kind] + "f" * takes_floats
 
     def check(self, array: Array) -> None:
         """Raise `FaultyArray` unless ``array``, of the tensor's datatype, has its features' values.
@@ -142,7 +145,9 @@ class _Column:
         if feature.nullable:
             self._known |= {None, feature.null_as}
             self._sent[None] = np.nan if dtype.kind == "f" else feature.null_as
-        if largest is not None:
+        if self._kind == "boolean":
+            self._low, self._high = 0, 1
+        elif largest is not None:
             self._low, self._high = -largest, largest
         elif dtype.kind in "iu":
             bounds = np.iinfo(dtype)
@@ -161,10 +166,8 @@ class _Column:
         """Return which values of a tensor aren't the feature's; NaN is nobody's here."""
         if self._dtype.kind == "O":
             return self._is_unknown(values)
-        if self._kind == "integer":
+        if self._kind != "category":
             right = self._is_whole(values)
-        elif self._kind == "boolean":
-            right = (values == 0) | (values == 1)
         else:
             right = (values >= 0) & (values < self._categories) & (values == np.floor(values))
         if self._dtype.kind == "f":
@@ -179,7 +182,7 @@ class _Column:
         """
         if self._kind == "category":
             return self._encode_strings(values)
-        if self._kind != "integer":
+        if self._kind == "number" or values.dtype.kind == "b":
             return values, None
         if values.dtype.kind != "f":
             return values, (values < self._low) | (values > self._high)

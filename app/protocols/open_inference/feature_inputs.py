@@ -20,6 +20,7 @@ from .request import InputTensor
 _KINDS = {
     "fiu": "that of a number",
     "b": "BOOL",
+    "bf": "BOOL, or that of a float for null",
     "O": "BYTES",
 }
 """By numpy's kinds of the arrays that hold a feature, the datatypes it is sent in."""

@@ -186,6 +186,18 @@ def test_a_boolean_in_floats_is_zero_or_one() -> None:
 _SENT_AS = {"number": "FP64", "integer": "INT16", "boolean": "BOOL", "category": "BYTES"}
 
 
+@pytest.mark.parametrize(("datatype", "null"), [("BOOL", True), ("INT8", 1), ("FP32", None)])
+def test_a_boolean_that_may_be_null_comes_in_floats_too(datatype: str, null: Any) -> None:
+    flag = Feature("b", kind="boolean", nullable=True, null_as=null)
+    inputs = reader_of(TensorSpec("x", datatype, (-1, 1)), flag)
+    assert read(inputs, sent("b", "BOOL", [True, False])) == {"x": [[1], [0]]}
+    first, second, third = read(inputs, sent("b", "FP64", [0, 1, np.nan]))["x"]
+    assert (first, second) == ([0], [1])
+    assert third == [null] or (null is None and np.isnan(third[0]))
+    assert "must be true or false" in refusal(inputs, sent("b", "FP64", [0.5]))
+    assert "BOOL, or that of a float" in refusal(inputs, sent("b", "INT8", [1]))
+
+
 def test_features_of_all_kinds_are_the_same_as_a_sample_and_as_columns() -> None:
     encoder = FeatureEncoder(MIXED, MIXED_INPUTS)
     columns = [sent(f.name, _SENT_AS[f.kind], [MIXED_SAMPLE[f.name]], 1, 1) for f in MIXED]
