@@ -12,9 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.model.errors import BundleError
 from app.model.features import Feature
 from app.model.signature import OutputSpec, TensorSpec
 from app.settings import load_settings
@@ -320,6 +322,33 @@ def test_rows_and_values_are_limited_without_features_too(make_app: Make, tmp_pa
     long = ranked_inputs(0)
     long[1]["data"] = ["x" * 100]
     assert "limits.max_answer_values" in refused(infer(client, "ranked", long), 413)
+
+
+def test_an_empty_tensor_has_no_data(client: FlaskClient) -> None:
+    (sent,) = rooms()
+    sent |= {"data": None, "parameters": {"binary_data_size": 0}}
+    assert answer(infer(client, "regression", [sent])) == {"values": ("FP32", [0, 1], [])}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "features", "said"),
+    [
+        (RANKED, [*RANKED_OUTPUTS[:1], replace(RANKED_OUTPUTS[1], name="label"),
+                  RANKED_OUTPUTS[2]], RANKED_FEATURES, "'label' is the name of an output"),
+        ([replace(RANKED[0], shape=(1, 2)), *RANKED[1:]], RANKED_OUTPUTS, (),
+         "the first dimension of 'x' must be -1"),
+        ([TensorSpec("x", "FP32", (-1,)), TensorSpec("y", "FP32", (-1, 2))],
+         [OutputSpec("z", "FP32", (-1,)), OutputSpec("p", "FP32", (-1, 2), "probabilities")],
+         (Feature("x", tensor="y", column=0), Feature("y", tensor="x")),
+         "'x' is the name of another input"),
+    ],
+)  # fmt: skip
+def test_a_bundle_whose_tensors_callers_could_confuse_is_refused(
+    tmp_path: Path, inputs: Any, outputs: Any, features: Any, said: str
+) -> None:
+    more: dict[str, Any] = {"task": "classification", "classes": ("no", "yes"), "batch": True}
+    with pytest.raises(BundleError, match=said):
+        write_identity(tmp_path / "any" / "1", inputs, outputs, features=features, **more)
 
 
 _VALUES = st.sampled_from([0, 1, -1, 2, 300, 2**40, 2**63, 0.5, 1e39, None, True, "Oslo", "x", []])

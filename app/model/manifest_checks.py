@@ -164,6 +164,13 @@ def _faults_of_features(manifest: Manifest) -> Iterator[str]:
         other = taken.setdefault((feature.tensor, feature.column or 0), feature.name)
         if other != feature.name:
             yield f"{place} has the column of {shown(other)}."
+    if {feature.name for feature in manifest.features} == inputs.keys():
+        for feature in manifest.features:
+            if feature.tensor != feature.name:
+                yield (
+                    f"features: {shown(feature.name)} is the name of another input than its tensor "
+                    f"{shown(feature.tensor)}: callers couldn't say which of them they send."
+                )
     for spec in manifest.inputs:
         width = _columns(spec)
         if width is None:
