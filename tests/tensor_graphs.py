@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from app.model.manifest import Manifest
-from app.packing.file import pack_tensors
+from app.packing.file import pack_file
+from app.packing.statement import Statement
 
 Value = tuple[str, int, Sequence[Any] | None]
 
@@ -83,4 +84,9 @@ EVERY_KIND: dict[str, Any] = {
 def pack_every_kind(scratch: Path, out: Path) -> Manifest:
     """Pack `every_kind` at ``out``."""
     np.savez(scratch / "example.npz", **EVERY_KIND)
-    return pack_tensors(every_kind(scratch / "any.onnx"), out, example=scratch / "example.npz")
+    return pack_tensors(every_kind(scratch / "any.onnx"), out, scratch / "example.npz")
+
+
+def pack_tensors(graph: Path, out: Path, example: Path) -> Manifest:
+    """Pack a graph at ``out`` for the tensors that it has."""
+    return pack_file(graph, out, samples=example, statement=Statement(task="tensors")).manifest

@@ -336,7 +336,7 @@ def test_an_empty_tensor_has_no_data(client: FlaskClient) -> None:
         (RANKED, [*RANKED_OUTPUTS[:1], replace(RANKED_OUTPUTS[1], name="label"),
                   RANKED_OUTPUTS[2]], RANKED_FEATURES, "'label' is the name of an output"),
         ([replace(RANKED[0], shape=(1, 2)), *RANKED[1:]], RANKED_OUTPUTS, (),
-         "the first dimension of 'x' must be -1"),
+         "'x' must have -1 as its first dimension"),
         ([TensorSpec("x", "FP32", (-1,)), TensorSpec("y", "FP32", (-1, 2))],
          [OutputSpec("z", "FP32", (-1,)), OutputSpec("p", "FP32", (-1, 2), "probabilities")],
          (Feature("x", tensor="y", column=0), Feature("y", tensor="x")),

@@ -20,12 +20,11 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.model.signature import DTYPES, TensorSpec
-from app.packing.file import pack_tensors
 from app.registry.release import Release, write_release
 from app.settings import load_settings
 from tests.identity_graphs import write_identity
 from tests.telemetry.test_metrics import samples
-from tests.tensor_graphs import EVERY_KIND, pack_every_kind, write_graph
+from tests.tensor_graphs import EVERY_KIND, pack_every_kind, pack_tensors, write_graph
 
 MODEL = "/v2/models/any"
 DATATYPES = {"U": "BYTES", "i8": "INT64", "b1": "BOOL", "f2": "FP16", "f4": "FP32", "f8": "FP64"}
@@ -247,7 +246,7 @@ def gather(tmp_path: Path, make_app: Callable[..., Flask]) -> Iterator[FlaskClie
         [("found", TensorProto.FLOAT, ["n", 1])],
     )
     (tmp_path / "example.json").write_text('{"ids": [0, 2]}')
-    pack_tensors(graph, tmp_path / "words" / "1", example=tmp_path / "example.json")
+    pack_tensors(graph, tmp_path / "words" / "1", tmp_path / "example.json")
     return make_app(MODEL__PATH=str(tmp_path / "words")).test_client()
 
 

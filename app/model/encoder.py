@@ -244,7 +244,7 @@ class _Ranges:
         # Faster than numpy for few values.
         if len(array) == 1 and self._is_inside(array.reshape(-1).tolist()):
             return {}
-        matrix = array.reshape(len(array), len(self._names))
+        matrix = array.reshape(len(array), len(self._names))  # -1 fits no array of no rows
         outside = (matrix < self._minimum) | (matrix > self._maximum)
         if not outside.any():
             return {}

@@ -76,19 +76,21 @@ def _faults_of_files(manifest: Manifest) -> Iterator[str]:
 
 
 def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
-    if manifest.batch and not manifest.inputs:
-        yield "batch must be false where there are no inputs, and so no rows."
+    if not manifest.batch:
+        return
     for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
-        for spec in specs if manifest.batch else ():
+        for spec in specs:
             if spec.shape[:1] != (-1,):
                 yield (
-                    f"{place}: the first dimension of {shown(spec.name)} must be -1, the rows, "
-                    f"because batch is true; its shape is {list(spec.shape)}."
+                    f"{place}: {shown(spec.name)} must have -1 as its first dimension, the rows, "
+                    f"where batch is true; it is {list(spec.shape)}."
                 )
 
 
 def _faults_of_task(manifest: Manifest) -> Iterator[str]:
     task = manifest.task
+    if manifest.batch and not manifest.inputs:
+        yield "batch must be false where there are no inputs, and so no rows."
     for member, wanted in _NAMED.items():
         if getattr(manifest, member) and task != wanted:
             yield f"{member} is for the task {wanted!r}, and the task is {task!r}."
