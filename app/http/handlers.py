@@ -10,10 +10,9 @@ from collections.abc import Callable
 from time import perf_counter
 
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..inference.sample import Answers
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
-from ..model.predictions import ClassBatch, ClassPrediction
+from ..model.predictions import Batch, ClassBatch, ClassPrediction, Prediction
 from ..model.signature import Tensors, row_count
 from ..protocols.native.answers import EncodedRows
 from ..protocols.native.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
@@ -65,7 +64,7 @@ def predict(
         if not prediction.was_cached:
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
-        offer_to_shadow(lantern, rollout, model, row, [prediction.values])
+        offer_to_shadow(lantern, rollout, model, row, prediction)
     return body, [("Content-Type", JSON), *headers]
 
 
@@ -88,7 +87,7 @@ def predict_batch(
     body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
     context.rows = count
     headers = predictions.record_batch(lantern.metrics, model, rows, batch)
-    offer_to_shadow(lantern, rollout, model, rows, batch.answers)
+    offer_to_shadow(lantern, rollout, model, rows, batch)
     return body, [("Content-Type", JSON), *headers]
 
 
@@ -113,11 +112,11 @@ def offer_to_shadow(
     rollout: Rollout,
     model: Model,
     rows: Tensors,
-    answers: Answers,
+    answer: Prediction | Batch,
 ) -> None:
-    """Offer the rows and the answers of the stable version to the shadow, if there is one."""
+    """Offer the rows and the answer of the stable version to the shadow, if there is one."""
     if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
-        lantern.shadow.offer(model, rollout.candidate, rows, answers)
+        lantern.shadow.offer(model, rollout.candidate, rows, answer)
 
 
 def choose(

@@ -79,7 +79,7 @@ def _infer(
     if json_bytes is not None:
         form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
     if batch is not None:
-        offer_to_shadow(lantern, rollout, model, inputs, batch.answers)
+        offer_to_shadow(lantern, rollout, model, inputs, batch)
         return answer, form + predictions.record_batch(lantern.metrics, model, inputs, batch)
     predictions.record_run(lantern.metrics, model, rows, model.label_counts(found))
     if rollout.mode == "canary":

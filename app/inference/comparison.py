@@ -7,19 +7,22 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..model.encoder import FeatureEncoder
+from ..model.errors import ModelError
 from ..model.manifest import EXACT
 from ..model.model import Model
+from ..model.predictions import DECIDED, VALUES
 from ..model.signature import Array, Tensors, row_count
-from ..model.tasks import THRESHOLD
+from .sample import selected
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
     """A candidate's answers beside those of the stable version.
 
-    ``agreed`` rows have the same class, labels or values (see `agreement`); ``difference`` is the
-    sum over the compared rows of the mean absolute difference of the numbers in their answers.
-    ``dropped`` rows were not compared, and ``failed`` ones could not be.
+    ``agreed`` rows have the same answer (see `agreement`); ``difference`` is the sum over the
+    compared rows of the mean absolute difference of the numbers in their answers. ``dropped`` rows
+    were not compared, and ``failed`` ones could not be.
     """
 
     agreed: int = 0
@@ -41,66 +44,88 @@ class Timing:
     candidate: float
 
 
-class Incomparable(ValueError):
-    """The candidate has other features or classes than the stable version."""
+class Incomparable(ModelError):
+    """The candidate has another task, other features, or other classes, labels or targets."""
 
 
-def compare(stable: Model, candidate: Model, rows: Tensors, answers: Array) -> ShadowResult:
+def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) -> ShadowResult:
     """Run ``candidate`` on ``rows`` of the stable version, and compare with its ``answers``.
 
     Features, and classes, labels or targets, are matched by name. Raises `Incomparable` if the
     candidate has others, and what its runtime raises.
     """
-    order = _order(stable, candidate)
-    theirs = candidate.task.answers(candidate.runtime.run(rows_for(stable, candidate, rows)))
-    if order is not None:
-        theirs = theirs[:, order]
-    finite = np.isfinite(theirs.reshape(len(theirs), -1)).all(axis=1)
-    ours, theirs = answers[finite], theirs[finite]
+    check_comparable(stable, candidate)
+    outputs = candidate.runtime.run(rows_for(stable, candidate, rows))
+    finite = np.isfinite(candidate.task.answers(outputs).reshape(row_count(rows), -1)).all(axis=1)
+    failed = int((~finite).sum())
+    if failed == row_count(rows):
+        return ShadowResult(failed=failed)
+    if failed:
+        outputs, answers = selected(outputs, finite), selected(answers, finite)
+    theirs = answers_for(stable, candidate, outputs)
     return ShadowResult(
-        agreed=int(np.count_nonzero(agreement(stable, ours, theirs))),
-        compared=len(theirs),
-        difference=float(differences(ours, theirs).sum()),
-        failed=int((~finite).sum()),
+        agreed=int(np.count_nonzero(agreement(stable, answers, theirs))),
+        compared=row_count(answers),
+        difference=float(differences(answers, theirs).mean(axis=1).sum()),
+        failed=failed,
     )
 
 
-def agreement(model: Model, ours: Array, theirs: Array) -> Array:
+def check_comparable(stable: Model, candidate: Model) -> None:
+    """Raise `Incomparable` for a candidate of another task, or with other names."""
+    ours, theirs = stable.task.columns, candidate.task.columns
+    if stable.task.name != candidate.task.name or (ours is None) != (theirs is None):
+        raise Incomparable("The versions have different tasks.")
+    if sorted(stable.encoder.names) != sorted(candidate.encoder.names):
+        raise Incomparable("The versions have different features.")
+    if ours is not None and theirs is not None and sorted(ours) != sorted(theirs):
+        named = {"multilabel": "labels", "regression": "targets"}
+        raise Incomparable(f"The versions have different {named.get(stable.task.name, 'classes')}.")
+
+
+def answers_for(stable: Model, candidate: Model, outputs: Tensors) -> Tensors:
+    """Return what the candidate answers with ``outputs``, with the classes, labels or targets in
+    the order of the stable version.
+    """
+    batch = candidate.task.batch(outputs, candidate.version, candidate.loaded_at)
+    found, ours, theirs = batch.comparable(), stable.task.columns, candidate.task.columns
+    if ours is None or theirs is None or ours == theirs:
+        return found
+    ordered = {VALUES: found[VALUES][:, [theirs.index(name) for name in ours]]}
+    if DECIDED in found:
+        decided = found[DECIDED]
+        ordered[DECIDED] = (
+            np.array([ours.index(name) for name in theirs])[decided]  # the index of a class
+            if decided.ndim == 1
+            else decided[:, [theirs.index(name) for name in ours]]
+        )
+    return ordered
+
+
+def agreement(model: Model, ours: Tensors, theirs: Tensors) -> Array:
     """Return, for each row, whether two answers of the task of ``model`` are the same: the class,
     the labels that apply, or numbers within the tolerance of its manifest.
     """
-    same: Array
-    if model.task.name == "classification":
-        same = ours.argmax(axis=1) == theirs.argmax(axis=1)
-    elif model.task.name == "multilabel":
-        same = ((ours >= THRESHOLD) == (theirs >= THRESHOLD)).all(axis=1)
+    if DECIDED in ours:
+        same = np.equal(ours[DECIDED], theirs[DECIDED])
     else:
         answer = model.manifest.output("values", "embedding")
         allowed = model.manifest.tolerance(answer.name) if answer is not None else EXACT
-        near = np.abs(ours - theirs) <= allowed.absolute + allowed.relative * np.abs(ours)
-        same = near.reshape(len(ours), -1).all(axis=1)
-    return same
+        size = np.abs(ours[VALUES].astype(np.float64)).reshape(row_count(ours), -1)
+        same = differences(ours, theirs) <= allowed.absolute + allowed.relative * size
+    agreed: Array = same.reshape(row_count(ours), -1).all(axis=1)
+    return agreed
 
 
-def differences(ours: Array, theirs: Array) -> Array:
-    """Return, for each row, the mean absolute difference of the numbers in two answers."""
-    mean: Array = np.abs(ours - theirs).reshape(len(ours), -1).mean(axis=1, dtype=np.float64)
-    return mean
+def differences(ours: Tensors, theirs: Tensors) -> Array:
+    """Return the absolute differences of the numbers in two answers, float64 ``(n, numbers)``.
 
-
-def _order(stable: Model, candidate: Model) -> list[int] | None:
-    """Return the columns of the candidate's answers in the order of the stable version's.
-
-    None where they have no names. Raises `Incomparable` for other names.
+    Raises `Incomparable` where one has more of them.
     """
-    if stable.task.name != candidate.task.name:
-        raise Incomparable("the candidate has another task")
-    ours, theirs = stable.task.columns, candidate.task.columns
-    if ours is None or theirs is None:
-        return None
-    if sorted(ours) != sorted(theirs):
-        raise Incomparable("the candidate has other classes")
-    return [theirs.index(name) for name in ours]
+    before, after = (each[VALUES].astype(np.float64) for each in (ours, theirs))
+    if before.shape != after.shape:
+        raise Incomparable("The versions answer arrays of different shapes.")
+    return np.abs(before - after).reshape(row_count(ours), -1)
 
 
 def time_both(stable: Model, candidate: Model, row: Tensors) -> Timing:
@@ -122,17 +147,26 @@ def _seconds(model: Model, row: Tensors) -> float:
 
 def rows_for(stable: Model, candidate: Model, rows: Tensors) -> Tensors:
     """Return ``rows`` of the stable version as the candidate takes them, by the names of the
-    features. Raises `Incomparable`.
+    features. Raises `InvalidFeatures` for a value that the candidate doesn't accept.
     """
     ours, theirs = stable.encoder, candidate.encoder
-    if sorted(ours.names) != sorted(theirs.names):
-        raise Incomparable("the candidate has other features")
-    if ours.places == theirs.places:
+    if _have_same_rows(ours, theirs):
         return rows
     if ours.is_matrix and theirs.is_matrix:
-        columns = [ours.names.index(name) for name in theirs.names]
-        matrix = rows[ours.tensors[0].spec.name][:, columns]
-        into = theirs.tensors[0]
-        return {into.spec.name: np.ascontiguousarray(matrix, dtype=into.dtype)}
-    samples = [ours.sample(rows, index) for index in range(row_count(rows))]
-    return theirs.encode_batch(samples)
+        (source,), (target,) = ours.tensors, theirs.tensors
+        if source.dtype == target.dtype:
+            columns = [ours.names.index(name) for name in theirs.names]
+            return {target.spec.name: np.ascontiguousarray(rows[source.spec.name][:, columns])}
+    return theirs.encode_batch([ours.sample(rows, index) for index in range(row_count(rows))])
+
+
+def _have_same_rows(ours: FeatureEncoder, theirs: FeatureEncoder) -> bool:
+    """Return True if both put each value of a feature into the same place, in the same form."""
+
+    def forms(encoder: FeatureEncoder) -> dict[str, object]:
+        return {
+            feature.name: (feature.kind, feature.categories, feature.nullable, feature.null_as)
+            for feature in encoder.features
+        }
+
+    return ours.places == theirs.places and forms(ours) == forms(theirs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log1p
 from sys import getsizeof
@@ -13,13 +13,10 @@ from weakref import ref
 import numpy as np
 
 from ..model.model import Model
-from ..model.signature import Array, Tensors
+from ..model.signature import Array, Tensors, row_count
 
 MAX_BYTES = 16 << 20
 """The most bytes of rows and answers that wait."""
-
-Answers = Array | Sequence[Sequence[float]]
-"""Those of one row are cheaper as they are than as an array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +46,7 @@ class Pair:
 
 
 class _Numbers:
-    """Rows of an array of numbers, one after the other as bytes.
+    """Rows of an array of numbers, one after the other as bytes, of the datatype of the first.
 
     An object for each request would cost callers more than the prediction of its row, and so would
     numpy's assignment to a slice.
@@ -61,8 +58,9 @@ class _Numbers:
 
     def add(self, rows: Array) -> int:
         """Append ``rows``, and return the bytes that they take."""
-        self._bytes += rows.tobytes()
-        return rows.nbytes
+        added = rows.astype(self._dtype, copy=False).tobytes()
+        self._bytes += added
+        return len(added)
 
     @property
     def array(self) -> Array:
@@ -70,7 +68,7 @@ class _Numbers:
 
 
 class _Strings:
-    """Rows of an array of strings."""
+    """Rows of an array of strings, which are kept as they are and shared with whoever has them."""
 
     def __init__(self, like: Array) -> None:
         self._shape = (-1, *like.shape[1:])
@@ -80,47 +78,58 @@ class _Strings:
         """Append ``rows``, and return the bytes that they take."""
         strings = rows.reshape(-1).tolist()
         self._strings += strings
-        return sum(map(getsizeof, strings))
+        return sum(map(getsizeof, strings)) + _POINTER * len(strings)
 
     @property
     def array(self) -> Array:
         return np.array(self._strings, dtype=object).reshape(self._shape)
 
 
-class Block:
-    """Rows, with the stable version's ``answers`` ``(n, ...)`` to them."""
+_POINTER = 8
+"""The bytes of a reference to a string."""
 
-    def __init__(self, pair: Pair, rows: Tensors, answers: Answers) -> None:
+
+class _Columns:
+    """Rows of several arrays, by their names."""
+
+    def __init__(self, like: Tensors) -> None:
+        self._buffers = {
+            name: (_Strings if array.dtype.kind == "O" else _Numbers)(array)
+            for name, array in like.items()
+        }
+
+    def add(self, rows: Tensors) -> int:
+        """Append ``rows``, and return the bytes that they take."""
+        return sum(buffer.add(rows[name]) for name, buffer in self._buffers.items())
+
+    @property
+    def arrays(self) -> Tensors:
+        return {name: buffer.array for name, buffer in self._buffers.items()}
+
+
+class Block:
+    """Rows, with what the stable version answered to them (see `app.model.predictions`)."""
+
+    def __init__(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         self.pair = pair
         self._count = 0
-        self._rows = {
-            name: (_Strings if array.dtype.kind == "O" else _Numbers)(array)
-            for name, array in rows.items()
-        }
-        self._answers = _Numbers(_as_array(answers))
+        self._rows, self._answers = _Columns(rows), _Columns(answers)
 
     def __len__(self) -> int:
         return self._count
 
     @property
     def rows(self) -> Tensors:
-        return {name: buffer.array for name, buffer in self._rows.items()}
+        return self._rows.arrays
 
     @property
-    def answers(self) -> Array:
-        return self._answers.array
+    def answers(self) -> Tensors:
+        return self._answers.arrays
 
-    def add(self, rows: Tensors, answers: Answers) -> int:
+    def add(self, rows: Tensors, answers: Tensors) -> int:
         """Append rows, and return the bytes that they take."""
-        self._count += len(answers)
-        size = self._answers.add(_as_array(answers))
-        for name, buffer in self._rows.items():
-            size += buffer.add(rows[name])
-        return size
-
-
-def _as_array(answers: Answers) -> Array:
-    return answers if isinstance(answers, np.ndarray) else np.asarray(answers, np.float32)
+        self._count += row_count(rows)
+        return self._rows.add(rows) + self._answers.add(answers)
 
 
 class Sample:
@@ -164,11 +173,11 @@ class Sample:
         self.dropped[pair] += 1
         return True
 
-    def add(self, pair: Pair, rows: Tensors, answers: Answers) -> None:
+    def add(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         """Add one row that `skip` did not drop, or those of several that are in the sample."""
         self.is_empty = False
-        if len(answers) > 1:
-            self._thin(pair, rows, _as_array(answers), self._share)
+        if row_count(rows) > 1:
+            self._thin(pair, rows, answers, self._share)
         else:
             self._gap = self._new_gap()
             self._keep(pair, rows, answers)
@@ -187,22 +196,27 @@ class Sample:
     def _new_gap(self) -> int:
         return int(self._random.standard_exponential() * self._mean_gap) if self._mean_gap else 0
 
-    def _thin(self, pair: Pair, rows: Tensors, answers: Array, share: float) -> None:
+    def _thin(self, pair: Pair, rows: Tensors, answers: Tensors, share: float) -> None:
         """Keep each row with a probability of ``share``."""
         if share == 1:
             self._keep(pair, rows, answers)
             return
-        chosen = self._random.random(len(answers)) < share
+        count = row_count(rows)
+        chosen = self._random.random(count) < share
         kept = int(np.count_nonzero(chosen))
         if kept:
-            some = {name: array[chosen] for name, array in rows.items()}
-            self._keep(pair, some, answers[chosen])
-        if kept < len(answers):
-            self.dropped[pair] += len(answers) - kept
+            self._keep(pair, selected(rows, chosen), selected(answers, chosen))
+        if kept < count:
+            self.dropped[pair] += count - kept
 
-    def _keep(self, pair: Pair, rows: Tensors, answers: Answers) -> None:
+    def _keep(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         block = self._blocks.get(pair)
         if block is None:
             block = self._blocks[pair] = Block(pair, rows, answers)
         self._bytes += block.add(rows, answers)
-        self.rows += len(answers)
+        self.rows += row_count(rows)
+
+
+def selected(tensors: Tensors, rows: slice | Array) -> Tensors:
+    """Return some of the rows: a slice of them, or those where an array says True."""
+    return {name: array[rows] for name, array in tensors.items()}

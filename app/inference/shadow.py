@@ -17,9 +17,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..model.model import Model
-from ..model.signature import Array, Tensors
+from ..model.predictions import Batch, Prediction
+from ..model.signature import Tensors, row_count
 from .comparison import Incomparable, ShadowResult, Timing, compare, time_both
-from .sample import Answers, Pair, Sample
+from .sample import Pair, Sample, selected
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -77,12 +78,14 @@ class Shadow:
         self._failures: set[tuple[str, str, str]] = set()
         self._thread: threading.Thread | None = None
 
-    def offer(self, stable: Model, candidate: Model, rows: Tensors, answers: Answers) -> None:
+    def offer(
+        self, stable: Model, candidate: Model, rows: Tensors, answer: Prediction | Batch
+    ) -> None:
         """Queue ``rows`` for ``candidate``, or drop some if there is no time for all.
 
-        ``answers`` are those of ``stable``. Never raises, never blocks.
+        ``answer`` is that of ``stable``. Never raises, never blocks.
         """
-        count = len(answers)
+        count = row_count(rows)
         if not count:
             return
         with self._lock:
@@ -92,7 +95,7 @@ class Shadow:
                     self._changed.notify_all()
                 # A busy worker drops nearly all rows, so this must be as cheap as possible.
                 if count > 1 or not sample.skip(pair):
-                    self._hand_over(sample, pair, rows, answers)
+                    self._hand_over(sample, pair, rows, answer)
                 return
         self._observer.compared(Pair.of(stable, candidate), ShadowResult(dropped=count))
 
@@ -102,9 +105,11 @@ class Shadow:
             pair = self._pairs[stable.name] = Pair.of(stable, candidate)
         return pair
 
-    def _hand_over(self, sample: Sample, pair: Pair, rows: Tensors, answers: Answers) -> None:
+    def _hand_over(
+        self, sample: Sample, pair: Pair, rows: Tensors, answer: Prediction | Batch
+    ) -> None:
         started, rows_before = time.perf_counter(), sample.rows
-        sample.add(pair, rows, answers)
+        sample.add(pair, rows, answer.comparable())
         if sample.rows > rows_before:
             taken = (time.perf_counter() - started) / (sample.rows - rows_before)
             self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
@@ -184,44 +189,47 @@ class Shadow:
         for pair, dropped in sample.dropped.items():
             self._observer.compared(pair, ShadowResult(dropped=dropped))
         for block in sample.blocks:
-            done = 0
+            rows, answers, done = block.rows, block.answers, 0
             while done < len(block):
-                end = done + max(1, int(_PASS_SECONDS / self._seconds_a_row))
-                rows, answers = _part(block.rows, done, end), block.answers[done:end]
-                spent = self._compare(block.pair, rows, answers)
-                done += len(answers)
+                some = slice(done, done + max(1, int(_PASS_SECONDS / self._seconds_a_row)))
+                part = selected(rows, some)
+                spent = self._compare(block.pair, part, selected(answers, some))
+                count = row_count(part)
+                done += count
                 if spent:
-                    spent += len(answers) * self._seconds_to_hand_over
+                    spent += count * self._seconds_to_hand_over
                     self._pause(spent * (1 / self._allowed_share() - 1))
 
-    def _compare(self, pair: Pair, rows: Tensors, answers: Array) -> float:
+    def _compare(self, pair: Pair, rows: Tensors, answers: Tensors) -> float:
         """Compare the rows of one pass; return the seconds spent, 0 if they were dropped."""
         models = pair.models()
         if models is None or self._stopping:
-            self._observer.compared(pair, ShadowResult(dropped=len(answers)))
+            self._observer.compared(pair, ShadowResult(dropped=row_count(rows)))
             return 0.0
         started = time.perf_counter()
         self._observer.compared(pair, self._compared(pair, models, rows, answers))
-        taken = (time.perf_counter() - started) / len(answers)
+        taken = (time.perf_counter() - started) / row_count(rows)
         self._seconds_a_row = _smoothed(self._seconds_a_row, taken)
         if started >= self._time_again_at:
-            self._time_one(pair, models, _part(rows, 0, 1))
+            self._time_one(pair, models, selected(rows, slice(1)))
         return time.perf_counter() - started
 
     def _compared(
-        self, pair: Pair, models: tuple[Model, Model], rows: Tensors, answers: Array
+        self, pair: Pair, models: tuple[Model, Model], rows: Tensors, answers: Tensors
     ) -> ShadowResult:
         """Compare; if the candidate fails, find the rows on which it fails."""
+        count = row_count(rows)
         try:
             return compare(*models, rows, answers)
         except Exception as error:
             self._log_once(pair, error)
-            if len(answers) == 1 or isinstance(error, Incomparable):
-                return ShadowResult(failed=len(answers))
-        half, end = len(answers) // 2, len(answers)
-        return self._compared(pair, models, _part(rows, 0, half), answers[:half]) + self._compared(
-            pair, models, _part(rows, half, end), answers[half:]
+            if count == 1 or isinstance(error, Incomparable):
+                return ShadowResult(failed=count)
+        first, second = (
+            self._compared(pair, models, selected(rows, half), selected(answers, half))
+            for half in (slice(count // 2), slice(count // 2, None))
         )
+        return first + second
 
     def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Tensors) -> None:
         """Time both versions on one row, under the same conditions."""
@@ -241,10 +249,6 @@ class Shadow:
         if failure not in self._failures:
             self._failures.add(failure)
             log.error("the shadow can't predict; logged once", exc_info=error)
-
-
-def _part(rows: Tensors, start: int, end: int) -> Tensors:
-    return {name: array[start:end] for name, array in rows.items()}
 
 
 def _smoothed(mean: float, value: float) -> float:

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from .signature import Array, Tensors
 
+VALUES, DECIDED = "values", "decided"
+"""What is compared with the answers of another version: the numbers, and what was decided of them,
+which is not always what is largest: the index of the class ``(n,)``, or which labels apply
+``(n, labels)``."""
+
 
 class Prediction(Struct, frozen=True, kw_only=True, gc=False):
     """What a model predicts for one sample: ``values`` are the numbers of the answer.
@@ -26,6 +31,10 @@ class Prediction(Struct, frozen=True, kw_only=True, gc=False):
     model_version: str
     timestamp: datetime
     was_cached: bool | None = None
+
+    def comparable(self) -> Tensors:
+        """Return `VALUES`, and `DECIDED` where the task decides: arrays of one row."""
+        return {VALUES: np.asarray([self.values])}
 
 
 class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -48,12 +57,20 @@ class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
         """The probability of the predicted class; None where the model has scores only."""
         return None if self.are_scores else float(self.values[self.class_index])
 
+    def comparable(self) -> Tensors:
+        return {VALUES: np.asarray([self.values]), DECIDED: np.asarray([self.class_index])}
+
 
 class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
     """The labels that apply, by index and name; ``values`` are the probabilities of all labels."""
 
     indices: tuple[int, ...]
     labels: tuple[str, ...]
+
+    def comparable(self) -> Tensors:
+        applies = np.zeros((1, len(self.values)), dtype=bool)
+        applies[0, list(self.indices)] = True
+        return {VALUES: np.asarray([self.values]), DECIDED: applies}
 
 
 class ValuesPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -85,6 +102,10 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
         """Count the predictions of each class or label that occurs; none where there are none."""
         return {}
 
+    def comparable(self) -> Tensors:
+        """Return `VALUES`, and `DECIDED` where the task decides: arrays of ``n`` rows."""
+        return {VALUES: self.answers}
+
 
 class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
     """Classes: ``answers`` are the probabilities or scores ``(n, classes)``, ``class_indices`` is
@@ -111,6 +132,9 @@ class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
         counts = np.bincount(self.class_indices)
         return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
 
+    def comparable(self) -> Tensors:
+        return {VALUES: self.answers, DECIDED: self.class_indices}
+
 
 class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
     """Labels that don't exclude each other: ``answers`` are their probabilities ``(n, labels)``,
@@ -134,6 +158,9 @@ class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
     def label_counts(self) -> Mapping[str, int]:
         counts = self.applies.sum(axis=0).tolist()
         return {name: n for name, n in zip(self.labels, counts, strict=True) if n}
+
+    def comparable(self) -> Tensors:
+        return {VALUES: self.answers, DECIDED: self.applies}
 
 
 class ValuesBatch(Batch, frozen=True, kw_only=True, gc=False):

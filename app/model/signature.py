@@ -57,6 +57,11 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     datatype: _Datatype
     shape: _Shape
 
+    @property
+    def form(self) -> str:
+        """Its datatype and shape, in words."""
+        return f"{self.datatype} of shape {list(self.shape)}"
+
     def accepts(self, shape: Sequence[int]) -> bool:
         """Return True if an array of ``shape`` is one of this tensor."""
         return len(shape) == len(self.shape) and all(

@@ -12,11 +12,11 @@ from app.model.signature import OutputSpec, TensorSpec
 
 AGE = Feature("age", "Age", "years", 18, 90, example=40)
 INCOME = Feature("income", "Income", "a year", 0, 9e4, nullable=True)
-OLD = Manifest("m", "1", (AGE, INCOME), ("no", "yes"))
+OLD = Manifest.of_classifier("m", "1", (AGE, INCOME), ("no", "yes"))
 
 
 def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifest:
-    return Manifest("m", "2", features or OLD.features, classes)
+    return Manifest.of_classifier("m", "2", features or (AGE, INCOME), classes)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,10 @@ def test_what_breaks_nobody_is_not_held_against_a_version(
 
 
 def test_a_feature_that_gets_a_unit_where_it_had_none_breaks_nobody() -> None:
-    before = Manifest("m", "1", (Feature("age"),), ("no", "yes"))
-    after = Manifest("m", "2", (Feature("age", unit="years"),), ("no", "yes"))
+    before = Manifest.of_classifier("m", "1", (Feature("age"),), ("no", "yes"))
+    after = Manifest.of_classifier(
+        "m", "2", (Feature("age", unit="years"),), ("no", "yes")
+    )
     assert breaking_changes(before, after) == []
     assert harmless_changes(before, after) == ["The feature 'age' now has a unit."]
 
