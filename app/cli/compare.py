@@ -26,8 +26,8 @@ class NothingToCompare(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class VersionCounts:
-    """The counts of one version, summed over the workers: rows by class, and the mean seconds per
-    prediction (None before the first).
+    """The counts of one version, summed over the workers: rows by class or label, if the task has
+    them, and the mean seconds per prediction (None before the first).
     """
 
     version: str
@@ -39,8 +39,8 @@ class VersionCounts:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Stable version and candidate; for a shadow also its rows by result (agreed, differed,
-    dropped, failed), and the mean absolute difference of probabilities (None if no row was
-    compared).
+    dropped, failed), and the mean absolute difference of the numbers in their answers (None if no
+    row was compared).
     """
 
     model: str

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.encoder import FeatureEncoder
 from ..model.errors import ModelError
-from ..model.manifest import EXACT
+from ..model.manifest import EXACT, Manifest
 from ..model.model import Model
 from ..model.predictions import DECIDED, VALUES
 from ..model.signature import Array, Tensors, row_count
@@ -54,9 +54,10 @@ def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) ->
     Features, and classes, labels or targets, are matched by name. Raises `Incomparable` if the
     candidate has others, and what its runtime raises.
     """
-    check_comparable(stable, candidate)
+    check_comparable(stable.manifest, candidate.manifest)
     outputs = candidate.runtime.run(rows_for(stable, candidate, rows))
-    finite = np.isfinite(candidate.task.answers(outputs).reshape(row_count(rows), -1)).all(axis=1)
+    numbers = candidate.task.answers(outputs).reshape(row_count(rows), -1)
+    finite = np.asarray(np.isfinite(numbers).all(axis=1))
     failed = int((~finite).sum())
     if failed == row_count(rows):
         return ShadowResult(failed=failed)
@@ -71,16 +72,17 @@ def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) ->
     )
 
 
-def check_comparable(stable: Model, candidate: Model) -> None:
+def check_comparable(stable: Manifest, candidate: Manifest) -> None:
     """Raise `Incomparable` for a candidate of another task, or with other names."""
-    ours, theirs = stable.task.columns, candidate.task.columns
-    if stable.task.name != candidate.task.name or (ours is None) != (theirs is None):
+    if stable.task != candidate.task:
         raise Incomparable("The versions have different tasks.")
-    if sorted(stable.encoder.names) != sorted(candidate.encoder.names):
-        raise Incomparable("The versions have different features.")
-    if ours is not None and theirs is not None and sorted(ours) != sorted(theirs):
-        named = {"multilabel": "labels", "regression": "targets"}
-        raise Incomparable(f"The versions have different {named.get(stable.task.name, 'classes')}.")
+    for called in ("features", "classes", "labels", "targets"):
+        ours, theirs = (
+            {getattr(each, "name", each) for each in getattr(manifest, called)}
+            for manifest in (stable, candidate)
+        )
+        if ours != theirs:
+            raise Incomparable(f"The versions have different {called}.")
 
 
 def answers_for(stable: Model, candidate: Model, outputs: Tensors) -> Tensors:
@@ -106,6 +108,7 @@ def agreement(model: Model, ours: Tensors, theirs: Tensors) -> Array:
     """Return, for each row, whether two answers of the task of ``model`` are the same: the class,
     the labels that apply, or numbers within the tolerance of its manifest.
     """
+    same: Array
     if DECIDED in ours:
         same = np.equal(ours[DECIDED], theirs[DECIDED])
     else:
@@ -113,8 +116,7 @@ def agreement(model: Model, ours: Tensors, theirs: Tensors) -> Array:
         allowed = model.manifest.tolerance(answer.name) if answer is not None else EXACT
         size = np.abs(ours[VALUES].astype(np.float64)).reshape(row_count(ours), -1)
         same = differences(ours, theirs) <= allowed.absolute + allowed.relative * size
-    agreed: Array = same.reshape(row_count(ours), -1).all(axis=1)
-    return agreed
+    return np.asarray(same.reshape(row_count(ours), -1).all(axis=1))
 
 
 def differences(ours: Tensors, theirs: Tensors) -> Array:

@@ -40,7 +40,8 @@ class Bundle:
         """Return the golden data, which a bare checkpoint doesn't have. Raises `BundleError`."""
         if self.golden is None:
             return self.manifest.golden
-        return read_golden(self.golden, self.manifest.signature)
+        manifest = self.manifest
+        return read_golden(self.golden, manifest.signature, in_rows=manifest.batch)
 
 
 def find_bundle(path: Path, version: str = "") -> Path:

@@ -7,8 +7,10 @@ it says of an array is compared with the signature and the bytes that there are.
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +36,13 @@ FILE_NAME = "golden.npz"
 LARGEST_ARRAYS = 256 << 20
 """Bytes of the arrays in one file at most, once they are unpacked."""
 _LARGEST_HEADER = 10_000
+_LARGEST_OVERHEAD = 1 << 20
+"""Bytes of a file at most that are not arrays: what says where they are, and their headers."""
+_NOT_AN_ARCHIVE = (
+    *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError),
+    *(SyntaxError, zlib.error, lzma.LZMAError),
+)
+"""What the readers of an archive and its arrays raise for other bytes."""
 _KINDS = "biufU"
 """numpy's kinds of booleans, integers, floats and strings; no objects, which would be pickles."""
 
@@ -63,8 +72,11 @@ class Golden(Struct, frozen=True):
         return Golden(_row(self.inputs, index), _row(self.outputs, index))
 
 
-def read_golden(path: Path, signature: Signature) -> Golden:
-    """Read the golden data of a model with ``signature``. Raises `BundleError`."""
+def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> Golden:
+    """Read the golden data of a model with ``signature``.
+
+    With ``in_rows`` the first dimension of every tensor is rows. Raises `BundleError`.
+    """
     arrays = read_arrays(path)
     members = dict(_members(signature))
     if arrays.keys() != members.keys():
@@ -73,6 +85,12 @@ def read_golden(path: Path, signature: Signature) -> Golden:
         )
     for member, spec in members.items():
         _check(arrays[member], spec, f"{path}: {member}")
+    counts = {len(array) for array in arrays.values()} if in_rows else {1}
+    if len(counts) > 1 or 0 in counts:
+        raise BundleError(
+            f"{path} must hold one row or more, as many in each array; it holds "
+            f"{' and '.join(map(str, sorted(counts)))}. Pack the model again."
+        )
     return Golden(
         {spec.name: _in_memory(arrays[f"input_{i}"]) for i, spec in enumerate(signature.inputs)},
         {spec.name: _in_memory(arrays[f"output_{i}"]) for i, spec in enumerate(signature.outputs)},
@@ -96,9 +114,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
     No memory is taken for more than `LARGEST_ARRAYS`. Raises `BundleError`.
     """
     try:
+        written = path.stat().st_size  # an archive of nothing but names could be as large
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            size = sum(entry.file_size for entry in entries)
+            size = max(
+                sum(entry.file_size for entry in entries),
+                written - _LARGEST_OVERHEAD,
+            )
             if size > LARGEST_ARRAYS:
                 raise BundleError(
                     f"{path} holds {size:,} bytes, and at most {LARGEST_ARRAYS:,} are read: use a "
@@ -114,7 +136,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             return arrays
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _NOT_AN_ARCHIVE as error:
         raise BundleError(
             f"{path} is not a .npz, as numpy.savez writes it: {first_line(error)}."
         ) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.comparison import agreement, differences
+from ..inference.comparison import (
+    Incomparable,
+    agreement,
+    answers_for,
+    check_comparable,
+    differences,
+)
 from ..model import isolation, manifest_file
 from ..model.compat import breaking_changes, harmless_changes
 from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
+from ..model.self_test import is_close, largest_difference
+from ..model.signature import Array, Role, Tensors
 from ..model.training_metrics import flatten
 from .loading import ModelSource, load_model
 
@@ -25,14 +34,17 @@ from .loading import ModelSource, load_model
 class Agreement:
     """How two versions answered the same ``samples``.
 
-    ``same_class`` is the share (0 to 1) on which both predict the same class; the differences are
-    absolute differences of probabilities, over all samples and classes.
+    ``agreed`` is the share (0 to 1) to which both give the same answer: the same class, the same
+    labels, or numbers within the tolerance of the old version. The differences are absolute ones of
+    the numbers in the answers, over all samples; None where they can't be compared, as scores with
+    probabilities. Of tensors without a meaning a sample is all the golden data of a version, and
+    its difference the largest of each output.
     """
 
     samples: int
-    same_class: float
-    largest_difference: float
-    mean_difference: float
+    agreed: float
+    largest_difference: float | None
+    mean_difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,8 @@ class VersionDiff:
 def diff_versions(
     directory: Path, old_version: str, new_version: str, limits: ProcessLimits = DEFAULT_LIMITS
 ) -> VersionDiff:
-    """Compare two versions of the model in ``directory``, and their answers to the golden samples
-    of both.
+    """Compare two versions of the model in ``directory``, and their answers to the golden data of
+    both.
 
     They answer in a separate process, within ``limits``. Raises `BundleError` if a manifest can't
     be read.
@@ -66,17 +78,15 @@ def diff_versions(
         manifest_file.read_manifest(directory / version / manifest_file.FILE_NAME)
         for version in (old_version, new_version)
     )
-    agreement, incomparable = None, _obstacle(old, new)
-    if not incomparable:
-        try:
-            newer = directory / new_version
-            agreement = Agreement(
-                **isolation.run(
-                    _answers_of, directory / old_version, newer, path=newer, limits=limits
-                )
-            )
-        except ModelError as error:
-            incomparable = str(error)
+    agreement, incomparable = None, ""
+    try:
+        check_comparable(old, new)
+        newer = directory / new_version
+        agreement = Agreement(
+            **isolation.run(_answers_of, directory / old_version, newer, path=newer, limits=limits)
+        )
+    except ModelError as error:
+        incomparable = str(error)
     before, after = flatten(old.training), flatten(new.training)
     return VersionDiff(
         old,
@@ -93,42 +103,74 @@ def diff_versions(
     )
 
 
-def _obstacle(old: Manifest, new: Manifest) -> str:
-    """Return why the two can't be compared; empty if they can."""
-    if not (old.features and new.features):
-        return "Without features, the outputs mean what the caller knows."
-    if old.task != new.task:
-        return "The versions have different tasks."
-    if {f.name for f in old.features} != {f.name for f in new.features}:
-        return "The versions have different features."
-    for called in ("classes", "labels", "targets"):
-        if _names(old, called) != _names(new, called):
-            return f"The versions have different {called}."
-    return ""
-
-
-def _names(manifest: Manifest, called: str) -> set[str]:
-    return {getattr(each, "name", each) for each in getattr(manifest, called)}
-
-
 def _answers_of(old: Path, new: Path) -> dict[str, Any]:
     """Return the `Agreement` of two bundles, as plain values."""
-    return asdict(_agreement(*(load_model(ModelSource(path, path.name)) for path in (old, new))))
+    models = [load_model(ModelSource(path, path.name)) for path in (old, new)]
+    try:
+        return asdict(_agreement(*models))
+    except ModelError as error:
+        raise BundleError(str(error)) from error
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Return how both answer, with features and classes matched by name."""
-    samples = _common_samples(old, new)
-    ours = old.predict_batch(old.encoder.encode_batch(samples)).answers
-    theirs = new.predict_batch(new.encoder.encode_batch(samples)).answers
-    if old.task.columns is not None and new.task.columns is not None:
-        theirs = theirs[:, [new.task.columns.index(name) for name in old.task.columns]]
+    """Return how both answer, with features, and classes, labels or targets, matched by name."""
+    compared = [
+        _compared(old, new, old.run(before), new.run(after))
+        for before, after in _common_inputs(old, new)
+    ]
+    agreed = np.concatenate([agreed for agreed, _ in compared])
+    found = np.concatenate([found.reshape(-1) for _, found in compared])
+    is_known = found.size and np.isfinite(found).all() and _answer_role(old) == _answer_role(new)
     return Agreement(
-        len(samples),
-        float(agreement(old, ours, theirs).mean()),
-        float(np.abs(ours - theirs).max()),
-        float(differences(ours, theirs).mean()),
+        len(agreed),
+        float(agreed.mean()),
+        float(found.max()) if is_known else None,
+        float(found.mean()) if is_known else None,
     )
+
+
+def _common_inputs(old: Model, new: Model) -> Iterator[tuple[Tensors, Tensors]]:
+    """Yield the golden data of both versions, as each of them takes it."""
+    if old.takes_features:
+        samples = _common_samples(old, new)
+        yield old.encoder.encode_batch(samples), new.encoder.encode_batch(samples)
+        return
+    if {s.name: s.form for s in old.manifest.inputs} != {
+        s.name: s.form for s in new.manifest.inputs
+    }:
+        raise Incomparable("The versions take different inputs.")
+    for model in (old, new):
+        inputs = model.golden().inputs
+        yield inputs, inputs
+
+
+def _compared(old: Model, new: Model, ours: Tensors, theirs: Tensors) -> tuple[Array, Array]:
+    """Return whether each row is answered alike, and the differences of the numbers.
+
+    Tensors whose meaning isn't known are one row: all outputs that both have.
+    """
+    if old.task.name != "tensors":
+        before = old.task.batch(ours, old.version, old.loaded_at).comparable()
+        after = answers_for(old, new, theirs)
+        return agreement(old, before, after), differences(before, after)
+    names = [name for name in ours if name in theirs]
+    same = all(
+        ours[name].shape == theirs[name].shape
+        and is_close(theirs[name], ours[name], old.manifest.tolerance(name))
+        for name in names
+    )
+    largest = [
+        math.nan if difference is None else difference
+        for name in names
+        if ours[name].dtype.kind != "O"
+        for difference in [largest_difference(theirs[name], ours[name])]
+    ]
+    return np.array([same]), np.array(largest)
+
+
+def _answer_role(model: Model) -> Role | None:
+    spec = model.manifest.output("probabilities", "scores")
+    return spec.role if spec is not None else None
 
 
 def _common_samples(old: Model, new: Model) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ supports and that is installed, and the latency of a prediction is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,38 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Differences:
+    """The largest absolute differences of an output from the golden one: each row alone, and all
+    together.
+
+    They are None where there are no numbers, or where they can't be measured.
+    """
+
+    alone: float | None = None
+    together: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeReport:
     """The result of one runtime: ``problem`` is a sentence, empty if all is well.
 
-    The differences are the largest absolute ones from the golden outputs: each row alone and all
-    together. They are None if they could not be measured.
+    ``outputs`` has the differences of each output from the golden data.
     """
 
     name: str
-    single_difference: float | None = None
-    batch_difference: float | None = None
+    outputs: Mapping[str, Differences] = field(default_factory=dict)
     latency: Latency | None = None
     problem: str = ""
+
+    @property
+    def single_difference(self) -> float | None:
+        """The largest difference of any output where each row is alone; None if there is none."""
+        return _largest(each.alone for each in self.outputs.values())
+
+    @property
+    def batch_difference(self) -> float | None:
+        """The largest difference of any output where all are together; None if there is none."""
+        return _largest(each.together for each in self.outputs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +175,12 @@ def _tried(
         report = isolation.run(_examine, bundle, name, *how, path=file, limits=limits)
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
-    latency = report.pop("latency")
-    return RuntimeReport(**report, latency=latency and Latency(**latency))
+    latency, outputs = report.pop("latency"), report.pop("outputs")
+    return RuntimeReport(
+        **report,
+        outputs={name: Differences(**each) for name, each in outputs.items()},
+        latency=latency and Latency(**latency),
+    )
 
 
 def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str, Any]:
@@ -171,8 +195,7 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
         together, *alone = runs_of(bundle.manifest, golden)
-        single = _largest_difference(runtime, alone or [together])
-        batch = _largest_difference(runtime, [together]) if alone else None
+        outputs = _differences(runtime, together, alone)
         try:
             Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
         except BundleError as error:
@@ -187,22 +210,30 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # of the library: a graph that loads can fail to run
         return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
-    return RuntimeReport(name, single, batch, latency, problem)
+    return RuntimeReport(name, outputs, latency, problem)
 
 
-def _largest_difference(runtime: Runtime, runs: Sequence[Golden]) -> float | None:
-    """Return the largest difference of all outputs that are numbers; None where there is none."""
-    differences = []
+def _differences(
+    runtime: Runtime, together: Golden, alone: Sequence[Golden]
+) -> dict[str, Differences]:
+    """Return the differences of each output; without rows, all of it is one row that is alone."""
+    single = _largest_of_each(runtime, alone or [together])
+    batch = _largest_of_each(runtime, [together]) if alone else {}
+    return {name: Differences(single[name], batch.get(name)) for name in together.outputs}
+
+
+def _largest_of_each(runtime: Runtime, runs: Sequence[Golden]) -> dict[str, float | None]:
+    """Return the largest difference of each output; None where it can't be measured."""
+    found: dict[str, list[float | None]] = {name: [] for name in runs[0].outputs}
     for golden in runs:
         outputs = runtime.run(golden.inputs)
         for name, wanted in golden.outputs.items():
-            if wanted.dtype.kind == "O":
-                continue
-            difference = largest_difference(outputs[name], wanted)
-            if difference is None:
-                return None
-            differences.append(difference)
-    return max(differences, default=None)
+            found[name].append(largest_difference(outputs[name], wanted))
+    return {name: None if None in each else _largest(each) for name, each in found.items()}
+
+
+def _largest(differences: Iterable[float | None]) -> float | None:
+    return max((each for each in differences if each is not None), default=None)
 
 
 def _thousand(inputs: Tensors) -> Tensors:

@@ -167,7 +167,7 @@ class Metrics(ModelObserver, ShadowObserver):
         )
         self._difference = self._counter(
             "lantern_shadow_difference_total",
-            "Sum over compared rows of the mean absolute difference of the probabilities.",
+            "Sum over compared rows of the mean absolute difference of the numbers in the answers.",
             ["model", "stable", "candidate"],
         )
 

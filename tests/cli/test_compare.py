@@ -73,7 +73,7 @@ def test_a_shadow_is_compared_by_the_command(make: Callable[[Release], Flask]) -
     lines = table.output.splitlines()
     assert lines[0].split() == ["example", "1", "stable", "2", "candidate"]
     assert lines[1].split() == ["rows", "10", "0"]
-    assert any(line.startswith("mean difference of probabilities") for line in lines)
+    assert any(line.startswith("mean difference of answers") for line in lines)
 
 
 def test_both_sides_of_a_canary_are_told(make: Callable[[Release], Flask]) -> None:

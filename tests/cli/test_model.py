@@ -21,7 +21,7 @@ from app.cli.lantern import lantern
 from app.model.network import save_checkpoint
 from app.registry.release import Release, read_release, write_release
 from tests.conftest import ROOT, without_coverage
-from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest
+from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest, write_as_format_1
 from tests.small_model import CLASSES, FEATURES, make_network
 from tests.tensor_graphs import EVERY_KIND, every_kind
 
@@ -133,8 +133,11 @@ def test_a_version_is_shown(model: Callable[..., Result], versions: Path) -> Non
     assert document == json.loads((versions / "2" / "manifest.json").read_text())
     lines = [cells(line) for line in text.splitlines()]
     assert ["version", "2"] in lines
-    assert ["golden samples", "3"] in lines
-    assert ["income", "0 to 200,000", "a year", "yes", "Income"] in lines
+    assert ["golden data", "golden.npz"] in lines
+    column = "features[1]"
+    assert ["income", "number", "0 to 200,000", "a year", "yes", column, "Income"] in lines
+    assert ["features", "FP32", "[-1, 3]"] in lines
+    assert ["probabilities", "FP32", "[-1, 3]", "probabilities", "1e-05"] in lines
     assert [f"class_{i}" for i in range(3)] == [line[0] for line in lines if "class_" in line[0]]
     assert ["class_1", "maybe"] in lines
     assert ["cv.roc_auc.mean", "0.82"] in lines
@@ -153,7 +156,7 @@ def test_two_versions_are_told_apart(model: Callable[..., Result], versions: Pat
     assert ["rows", "100", "300"] in lines
     agreement = document["agreement"]
     assert ["golden samples of both", str(agreement["samples"])] in lines
-    assert ["same class", f"{agreement['same_class']:.1%}"] in lines
+    assert ["same class", f"{agreement['agreed']:.1%}"] in lines
     assert ["largest difference", f"{agreement['largest_difference']:.4g}"] in lines
     assert ["mean difference", f"{agreement['mean_difference']:.4g}"] in lines
     same = model("diff", "2", "2").stdout
@@ -180,10 +183,10 @@ def test_a_version_is_verified(model: Callable[..., Result]) -> None:
     assert result.exit_code == 0
     lines = [cells(line) for line in result.stdout.splitlines()]
     assert [line[:2] for line in lines[1:3]] == [["onnx", "match"], ["torch", "match"]]
-    assert "Version 2 verifies: 2 files, 3 features, 3 classes." in result.stdout
+    assert "Version 2 verifies: 3 files, 3 features, 3 classes." in result.stdout
     document = json.loads(model("verify", "2", "--json").stdout)
     assert document["passed"] is True
-    assert (document["files"], document["features"], document["classes"]) == (2, 3, 3)
+    assert (document["files"], document["features"], document["classes"]) == (3, 3, 3)
     for runtime, line in zip(document["runtimes"], lines[1:3], strict=True):
         assert runtime["name"] == line[0]
         assert line[2:4] == [f"{runtime[k]:.2g}" for k in ("single_difference", "batch_difference")]
@@ -551,6 +554,7 @@ def test_one_of_a_thing_is_not_called_many(model: Callable[..., Result], version
     def onnx_alone(manifest: dict[str, Any]) -> None:
         del manifest["files"]["model.pt"]
 
+    write_as_format_1(versions / "2")
     edit_manifest(versions / "2", onnx_alone)
     (versions / "2" / "model.pt").unlink()
     assert "verifies: 1 file, 3 features, 3 classes." in model("verify", "2").stdout

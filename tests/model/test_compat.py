@@ -76,7 +76,13 @@ def test_what_breaks_callers_is_told_in_sentences(changed: Manifest, said: list[
     ("changed", "said"),
     [
         (new(), []),
-        (new(INCOME, AGE), ["The features are in another order."]),
+        (
+            new(INCOME, AGE),
+            [
+                "The columns of the input 'features' are in another order: callers who send it "
+                "whole must follow, those who send features by name need not."
+            ],
+        ),
         (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' now accepts null."]),
         (
             new(replace(AGE, minimum=None, maximum=120), INCOME),
@@ -100,9 +106,7 @@ def test_what_breaks_nobody_is_not_held_against_a_version(
 
 def test_a_feature_that_gets_a_unit_where_it_had_none_breaks_nobody() -> None:
     before = Manifest.of_classifier("m", "1", (Feature("age"),), ("no", "yes"))
-    after = Manifest.of_classifier(
-        "m", "2", (Feature("age", unit="years"),), ("no", "yes")
-    )
+    after = Manifest.of_classifier("m", "2", (Feature("age", unit="years"),), ("no", "yes"))
     assert breaking_changes(before, after) == []
     assert harmless_changes(before, after) == ["The feature 'age' now has a unit."]
 

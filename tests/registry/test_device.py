@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
+from app.model.signature import FEATURES
 from app.model.torch_runtime import TorchRuntime
 from app.packing.answers import probabilities_of
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT
+from tests.damage import move_golden
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint
 from tests.registry.test_service import load, refusal
@@ -43,8 +45,7 @@ def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: 
     there = load_model(ModelSource(BUNDLE, device=device, batch_rows=batch_rows))
     assert there.info()["runtime"] == "torch"  # which "auto" means beside the CPU
     assert there.info()["device"] == device
-    assert cpu.manifest.golden is not None
-    samples = parity_samples(cpu.manifest.golden.samples)
+    samples = parity_samples(cpu.golden().inputs[FEATURES])
     answers = probabilities_of(there.runtime, samples)
     assert (type(answers), answers.dtype) == (np.ndarray, np.float32)
     assert np.abs(answers - probabilities_of(cpu.runtime, samples)).max() <= 1e-4
@@ -56,7 +57,7 @@ def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: 
 def test_a_checkpoint_without_a_manifest_runs_on_a_device_too(tmp_path: Path, device: str) -> None:
     torch.save(foreign_checkpoint(), tmp_path / "model.pt")
     service = load(tmp_path, device=device, feature_names=("a", "b", "c", "d"))
-    row = np.ones((1, 4), dtype=np.float32)
+    row = {FEATURES: np.ones((1, 4), dtype=np.float32)}
     assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
 
 
@@ -64,10 +65,7 @@ def test_a_checkpoint_without_a_manifest_runs_on_a_device_too(tmp_path: Path, de
 def test_golden_samples_may_differ_a_little_more_on_a_device(
     bundle: Path, off: float, serves: bool
 ) -> None:
-    def alter(manifest: dict[str, Any]) -> None:
-        manifest["golden"]["probabilities"][1][0] += off
-
-    change(bundle, alter)
+    move_golden(bundle, off)
     assert "answers to the golden samples differ" in refusal(bundle, runtime="torch")
     if serves:
         load(bundle, device="cpu:0")
