@@ -57,14 +57,14 @@ def _inputs(old: Manifest, new: Manifest) -> Iterator[str]:
 def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[str]:
     """Yield what breaks callers who read the outputs by their names.
 
-    With ``names_differ``, it is known already that the answer has other columns.
+    With ``names_differ``, it is said already that the answer has other columns.
     """
-    (before, asked), (after, _) = _answer(old), _answer(new)
+    before, after = _answer_role(old), _answer_role(new)
     if before != after:
         yield f"It answers {after}, and answered {before}."
     found = {spec.name: spec for spec in task_of(new).signature.outputs}
     for spec in task_of(old).signature.outputs:
-        if spec.name == asked and (names_differ or before != after):
+        if (names_differ or before != after) and _is_answer(spec):
             continue
         if spec.name not in found:
             yield f"The output {spec.name!r} is removed."
@@ -75,13 +75,15 @@ def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[st
             yield "The output {!r} has the role {!r}, and had {!r}.".format(spec.name, *roles)
 
 
-def _answer(manifest: Manifest) -> tuple[str, str]:
-    """Return the role of the output that is the answer, and its name to callers; empty for none."""
-    roles = answer_roles(manifest.task)
-    spec = manifest.output(*roles) if roles else None
-    if spec is None:
-        return "", ""
-    return spec.role, spec.role if manifest.features else spec.name
+def _answer_role(manifest: Manifest) -> str:
+    """Return the role of the output that is the answer; empty where there is none."""
+    spec = manifest.output(*answer_roles(manifest.task))
+    return spec.role if spec is not None else ""
+
+
+def _is_answer(spec: TensorSpec) -> bool:
+    """Return True for what a task answers, and not for what the graph has beside it."""
+    return _role(spec) not in ("tensor", "state", "logits")
 
 
 def _role(spec: TensorSpec) -> str:
