@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -40,9 +41,13 @@ _LARGEST_OVERHEAD = 1 << 20
 """Bytes of a file at most that are not arrays: what says where they are, and their headers."""
 _NOT_AN_ARCHIVE = (
     *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError),
-    *(SyntaxError, zlib.error, lzma.LZMAError),
+    *(zlib.error, lzma.LZMAError),
 )
 """What the readers of an archive and its arrays raise for other bytes."""
+_NO_HEADER = (SyntaxError, TypeError, TokenError, MemoryError)
+"""What numpy's reader of a header, a literal of Python, raises for other text; it says ValueError
+for most.
+"""
 _KINDS = "biufU"
 """numpy's kinds of booleans, integers, floats and strings; no objects, which would be pickles."""
 
@@ -146,7 +151,10 @@ def _read_array(file: IO[bytes], size: int, place: str) -> Array:
     """Return the array in ``file``, which has ``size`` bytes."""
     version = npy.read_magic(file)
     read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, in_columns, dtype = read_header(file, max_header_size=_LARGEST_HEADER)
+    try:
+        shape, in_columns, dtype = read_header(file, max_header_size=_LARGEST_HEADER)
+    except _NO_HEADER as error:
+        raise ValueError(f"it has no header: {first_line(error)}") from error
     if dtype.kind not in _KINDS or not dtype.itemsize:
         raise BundleError(
             f"{place} must be an array of booleans, numbers or strings "

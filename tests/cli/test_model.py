@@ -714,7 +714,6 @@ def test_a_graph_of_any_tensors_is_packed_shown_compared_and_released(
         return run("pack", str(graph), *example, *out, *options, exit_code=exit_code)
 
     said = pack("1", exit_code=1)
-    assert "--features is missing" in said
     assert "--task tensors" in said
     said = pack("1", "--task", "tensors", "--outputs", "logits", exit_code=1)
     assert "--outputs is for classifiers" in said
@@ -727,7 +726,7 @@ def test_a_graph_of_any_tensors_is_packed_shown_compared_and_released(
     assert "6 inputs, 7 outputs" in run("verify", "2")
     differences = run("diff", "1", "2")
     assert "no breaking changes" in differences
-    assert "Answers: not compared." in differences
+    assert re.search(r"same answer, within the tolerance +100.0%", differences)
     run("promote", "1")
     assert "can't be a shadow" in run("shadow", "2", exit_code=1)
     run("canary", "2", "--traffic", "0.5")
