@@ -58,7 +58,8 @@ class _Numbers:
 
     def add(self, rows: Array) -> int:
         """Append ``rows``, and return the bytes that they take."""
-        added = rows.astype(self._dtype, copy=False).tobytes()
+        same = rows if rows.dtype is self._dtype else rows.astype(self._dtype)
+        added = same.tobytes()
         self._bytes += added
         return len(added)
 
