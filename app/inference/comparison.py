@@ -7,12 +7,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..model.agreement import agreement, answers_for, check_comparable, differences
 from ..model.encoder import FeatureEncoder
-from ..model.errors import ModelError
-from ..model.manifest import EXACT, Manifest
 from ..model.model import Model
-from ..model.predictions import DECIDED, VALUES
-from ..model.signature import Array, Tensors, row_count
+from ..model.signature import Tensors, row_count
 from .sample import selected
 
 
@@ -44,10 +42,6 @@ class Timing:
     candidate: float
 
 
-class Incomparable(ModelError):
-    """The candidate has another task, other features, or other classes, labels or targets."""
-
-
 def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) -> ShadowResult:
     """Run ``candidate`` on ``rows`` of the stable version, and compare with its ``answers``.
 
@@ -70,64 +64,6 @@ def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) ->
         difference=float(differences(answers, theirs).mean(axis=1).sum()),
         failed=failed,
     )
-
-
-def check_comparable(stable: Manifest, candidate: Manifest) -> None:
-    """Raise `Incomparable` for a candidate of another task, or with other names."""
-    if stable.task != candidate.task:
-        raise Incomparable("The versions have different tasks.")
-    for called in ("features", "classes", "labels", "targets"):
-        ours, theirs = (
-            {getattr(each, "name", each) for each in getattr(manifest, called)}
-            for manifest in (stable, candidate)
-        )
-        if ours != theirs:
-            raise Incomparable(f"The versions have different {called}.")
-
-
-def answers_for(stable: Model, candidate: Model, outputs: Tensors) -> Tensors:
-    """Return what the candidate answers with ``outputs``, with the classes, labels or targets in
-    the order of the stable version.
-    """
-    batch = candidate.task.batch(outputs, candidate.version, candidate.loaded_at)
-    found, ours, theirs = batch.comparable(), stable.task.columns, candidate.task.columns
-    if ours is None or theirs is None or ours == theirs:
-        return found
-    ordered = {VALUES: found[VALUES][:, [theirs.index(name) for name in ours]]}
-    if DECIDED in found:
-        decided = found[DECIDED]
-        ordered[DECIDED] = (
-            np.array([ours.index(name) for name in theirs])[decided]  # the index of a class
-            if decided.ndim == 1
-            else decided[:, [theirs.index(name) for name in ours]]
-        )
-    return ordered
-
-
-def agreement(model: Model, ours: Tensors, theirs: Tensors) -> Array:
-    """Return, for each row, whether two answers of the task of ``model`` are the same: the class,
-    the labels that apply, or numbers within the tolerance of its manifest.
-    """
-    same: Array
-    if DECIDED in ours:
-        same = np.equal(ours[DECIDED], theirs[DECIDED])
-    else:
-        answer = model.manifest.output("values", "embedding")
-        allowed = model.manifest.tolerance(answer.name) if answer is not None else EXACT
-        size = np.abs(ours[VALUES].astype(np.float64)).reshape(row_count(ours), -1)
-        same = differences(ours, theirs) <= allowed.absolute + allowed.relative * size
-    return np.asarray(same.reshape(row_count(ours), -1).all(axis=1))
-
-
-def differences(ours: Tensors, theirs: Tensors) -> Array:
-    """Return the absolute differences of the numbers in two answers, float64 ``(n, numbers)``.
-
-    Raises `Incomparable` where one has more of them.
-    """
-    before, after = (each[VALUES].astype(np.float64) for each in (ours, theirs))
-    if before.shape != after.shape:
-        raise Incomparable("The versions answer arrays of different shapes.")
-    return np.abs(before - after).reshape(row_count(ours), -1)
 
 
 def time_both(stable: Model, candidate: Model, row: Tensors) -> Timing:

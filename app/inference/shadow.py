@@ -16,10 +16,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..model.agreement import Incomparable
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
-from .comparison import Incomparable, ShadowResult, Timing, compare, time_both
+from .comparison import ShadowResult, Timing, compare, time_both
 from .sample import Pair, Sample, selected
 
 _COLLECT_SECONDS = 0.05

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..inference.comparison import (
+from ..model import isolation, manifest_file
+from ..model.agreement import (
     Incomparable,
     agreement,
     answers_for,
     check_comparable,
     differences,
 )
-from ..model import isolation, manifest_file
 from ..model.compat import breaking_changes, harmless_changes
 from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from app.inference.comparison import Incomparable, ShadowResult, compare, rows_for
+from app.inference.comparison import ShadowResult, compare, rows_for
 from app.inference.sample import Pair, Sample
 from app.inference.shadow import Shadow
+from app.model.agreement import Incomparable
 from app.model.bundle import Bundle
 from app.model.errors import InvalidFeatures
 from app.model.features import Feature
