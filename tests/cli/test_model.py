@@ -718,7 +718,7 @@ def test_a_graph_of_any_tensors_is_packed_shown_compared_and_released(
     said = pack("1", exit_code=1)
     assert "give --task classification|" in said
     said = pack("1", "--task", "tensors", "--outputs", "logits", exit_code=1)
-    assert "--outputs is for classifiers" in said
+    assert "--outputs logits has no meaning for the task tensors" in said
     assert "6 inputs, 7 outputs" in pack("1", "--task", "tensors")
     pack("2", "--task", "tensors")
     shown = run("show", "2")
