@@ -127,7 +127,10 @@ def test_the_model_describes_itself(client: FlaskClient, manifest: dict[str, Any
     info = client.get("/model/info").get_json()
     assert info["feature_names"] == [feature["name"] for feature in manifest["features"]]
     assert info["num_features"] == len(manifest["features"])
-    assert info["features"] == manifest["features"]
+    for described, feature in zip(info["features"], manifest["features"], strict=True):
+        assert described | feature == described
+        assert (described["kind"], described["categories"]) == ("number", [])
+    assert info["outputs"][0]["role"] == "probabilities"
     assert info["classes"] == manifest["classes"]
     assert info["training"] == manifest["training"]
     assert info["model_loaded"] is True

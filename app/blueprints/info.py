@@ -75,18 +75,18 @@ def index() -> Response:
         )
     else:
         links = {name: url_for(endpoint) for name, endpoint in _LINKS.items()}
-        message = f"Lantern serves a trained classifier. POST a sample to {links['predict']}."
+        message = f"Lantern serves a trained model. POST a sample to {links['predict']}."
         response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
 
 
 def _fits_a_form(model: Model) -> bool:
-    """Return True if the model has features and classes, and few enough for a form."""
+    """Return True if the model has features, few enough for a form, and so are its names."""
     return (
         model.takes_features
         and model.encoder.width <= _MAX_FIELDS
-        and len(model.classes) <= _MAX_NAMES
+        and len(model.task.columns or ()) <= _MAX_NAMES
     )
 
 

@@ -12,10 +12,10 @@ from time import perf_counter
 from ..access.header_names import MODEL_VERSION, environ_key
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
-from ..model.predictions import Batch, ClassBatch, ClassPrediction, Prediction
+from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
-from ..protocols.native.answers import EncodedRows
-from ..protocols.native.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
+from ..protocols.native.predictions import Parts
+from ..protocols.native.schemas import bodies_of
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
@@ -36,7 +36,7 @@ _PINNED_VERSION = environ_key(MODEL_VERSION)
 def predict(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify the sample in the body.
+    """Predict the sample in the body.
 
     Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
     `NotJson`, marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions
@@ -44,13 +44,12 @@ def predict(
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
-    row = bodies.predict.load(read_body())
+    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
+    row = bodies.requests.predict.load(read_body())
     started = perf_counter()
     prediction = model.predict(row)
-    assert isinstance(prediction, ClassPrediction)
     seconds = perf_counter() - started
-    body = _body(lantern, context, PREDICTION.in_parts(prediction))
+    body = _body(lantern, context, bodies.responses.one.in_parts(prediction))
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -71,20 +70,19 @@ def predict(
 def predict_batch(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify every sample in the body.
+    """Predict every sample in the body.
 
     Raises what `predict` raises, `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
-    rows = bodies.batch.load(read_body())
+    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
+    rows = bodies.requests.batch.load(read_body())
     count, limit = row_count(rows), lantern.settings.limits.max_answer_values
     if count * model.task.width > limit:
         raise AnswerTooLarge(count, model.task.width, limit)
     batch = model.predict_batch(rows)
-    assert isinstance(batch, ClassBatch)
-    body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
+    body = _body(lantern, context, bodies.responses.many.in_parts(batch))
     context.rows = count
     headers = predictions.record_batch(lantern.metrics, model, rows, batch)
     offer_to_shadow(lantern, rollout, model, rows, batch)
@@ -98,12 +96,11 @@ def largest_batch(model: Model, limits: LimitSettings) -> int:
     return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 
-def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
+def _body(lantern: Lantern, context: RequestContext, encoded: Parts) -> Body:
     """Return the body of a response: its bytes, or a stream if it has several parts."""
-    if len(encoded) == 1:
+    if isinstance(encoded, tuple) or len(encoded) == 1:
         (body,) = encoded
         return body
-    assert isinstance(encoded, EncodedRows)
     return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
 
 

@@ -24,6 +24,12 @@ from ..access.header_names import (
     RETRY_AFTER,
 )
 from ..model.model import Model
+from ..protocols.native.predictions import (
+    CLASSES,
+    ResponseBodies,
+    all_response_bodies,
+    response_bodies,
+)
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
 from ..settings import LimitSettings
@@ -124,11 +130,11 @@ def build_document(
         plugins=[MarshmallowPlugin()],
     )
     described = [(name, route) for name, route in routes.items() if route.description]
-    for name, schema in _schemas(route for _, route in described):
+    for name, schema in _schemas((route for _, route in described), models.values()):
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
         spec.components.schema(_features_name(name), component=features_schema(each))
-    build = OperationBuilder(model, list(models), limits, routing_header)
+    build = OperationBuilder(models, limits, routing_header)
     for endpoint, route in described:
         for rule in route.rules:
             operation = build.operation(endpoint.rpartition(".")[2], route, rule)
@@ -138,9 +144,17 @@ def build_document(
     return document
 
 
-def _schemas(routes: Iterable[Route]) -> Iterator[tuple[str, Schema]]:
-    """Yield the schemas of the routes' responses with their names, each once, and of problems."""
+def _schemas(
+    routes: Iterable[Route], models: Iterable[Model | None]
+) -> Iterator[tuple[str, Schema]]:
+    """Yield the schemas of the routes' responses with their names, each once, of predictions by
+    ``models``, and of problems.
+    """
     found: dict[str, Schema] = {}
+    for model in models:
+        for bodies in _answers_of(model):
+            for schema in (bodies.one, bodies.many):
+                found[_name_of(schema)] = schema
     for route in routes:
         assert route.description is not None
         others = (schema for _, schema in route.description.also.values())
@@ -150,6 +164,15 @@ def _schemas(routes: Iterable[Route]) -> Iterator[tuple[str, Schema]]:
     for schema in (PROBLEM, OPEN_INFERENCE_ERROR):
         found[_name_of(schema)] = schema
     yield from found.items()
+
+
+def _answers_of(model: Model | None) -> list[ResponseBodies]:
+    """Return the bodies of the predictions of ``model``: those of any task if there is none, and
+    those of classes where it has no predictions.
+    """
+    if model is None:
+        return [*all_response_bodies()]
+    return [response_bodies(model) if model.takes_features else CLASSES]
 
 
 def _name_of(schema: Schema) -> str:
@@ -193,15 +216,15 @@ def _features_name(model: str) -> str:
 
 
 class OperationBuilder:
-    """Builds operations with the features, examples and limits of ``model``, the default one.
-
-    ``names`` are those of all models.
+    """Builds operations with the features, examples and limits of the first of ``models``, which
+    is the default one.
     """
 
     def __init__(
-        self, model: Model | None, names: list[str], limits: LimitSettings, routing_header: str
+        self, models: Mapping[str, Model | None], limits: LimitSettings, routing_header: str
     ) -> None:
-        self._names = names
+        self._names = list(models)
+        (model, *_) = self._models = list(models.values())
         self._largest_batch = largest_batch(model, limits) if model else limits.max_batch_size
         self._parameters = {
             "version": _VERSION,
@@ -233,7 +256,7 @@ class OperationBuilder:
         }
         if description.body is not None:
             operation["requestBody"] = self._request_body(description, is_by_name=takes_name)
-        operation["responses"] = self._responses(description, rule)
+        operation["responses"] = self._responses(description, rule, is_by_name=takes_name)
         return operation
 
     def _name_parameter(self) -> dict[str, Any]:
@@ -275,13 +298,17 @@ class OperationBuilder:
             example = example and [example] * 2
         return _body(member, schema, example)
 
-    def _responses(self, description: Description, rule: str) -> dict[str, Any]:
+    def _responses(
+        self, description: Description, rule: str, *, is_by_name: bool
+    ) -> dict[str, Any]:
         content: dict[str, Any] = {}
-        if description.schema is not None:
-            content[JSON] = {"schema": _reference(description.schema)}
+        if isinstance(description.body, str):
+            content[JSON] = {"schema": self._prediction_schema(description.body, is_by_name)}
             example = self._example_of(description)
             if example is not None:
                 content[JSON]["example"] = example
+        elif description.schema is not None:
+            content[JSON] = {"schema": _reference(description.schema)}
         for media_type in description.media_types:
             content[media_type] = {"schema": {"type": "string"}}
         answer: dict[str, Any] = {
@@ -295,6 +322,18 @@ class OperationBuilder:
             content = {JSON: {"schema": _reference(schema)}}
             responses[str(status)] = {"description": explains, "content": content}
         return responses
+
+    def _prediction_schema(self, body: str, is_by_name: bool) -> dict[str, Any]:
+        """Return the schema of a prediction by the models that may answer."""
+        models = self._models if is_by_name else self._models[:1]
+        schemas = [
+            bodies.one if body == "features" else bodies.many
+            for model in models
+            for bodies in _answers_of(model)
+        ]
+        references = {_name_of(schema): _reference(schema) for schema in schemas}
+        first, *others = references.values()
+        return {"oneOf": [first, *others]} if others else first
 
     def _example_of(self, description: Description) -> dict[str, Any] | None:
         prediction = self._prediction

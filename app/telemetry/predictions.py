@@ -6,19 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
-from ..model.predictions import Batch, ClassPrediction
+from ..model.predictions import (
+    Batch,
+    ClassPrediction,
+    LabelsPrediction,
+    Prediction,
+    ValuesPrediction,
+)
 from ..model.signature import Tensors
 from .logs import prediction_log, request_log
 from .metrics import Metrics
 
 OTHERS = "(other)"
 """The label of all classes, or features, without a series of their own."""
-NO_CLASS = ""
-"""The label of what a model without classes answers: a row for each run."""
 MAX_SERIES = 100
-"""The most classes of a model, and features, with a series of their own."""
+"""The most classes or labels of a model, and features, with a series of their own."""
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
@@ -28,7 +34,7 @@ def record_one(
     request_id: str,
     model: Model,
     row: Tensors,
-    prediction: ClassPrediction,
+    prediction: Prediction,
     *,
     with_features: bool,
 ) -> list[tuple[str, str]]:
@@ -36,27 +42,53 @@ def record_one(
 
     If ``with_features``, the features are logged, too.
     """
-    headers = _record(metrics, model, row, {prediction.label: 1})
+    headers = _record(metrics, model, row, 1, _labels(prediction))
     if prediction.was_cached is not None and model.cache is not None:
         metrics.cache_looked_up(model, hit=prediction.was_cached, rows=len(model.cache))
     fields: dict[str, Any] = {
         "request_id": request_id,
         "model": model.name,
         "model_version": prediction.model_version,
-        "prediction": prediction.label,
-        "confidence": round(prediction.confidence or 0.0, 6),
+        "prediction": _logged(prediction, model),
     }
+    if isinstance(prediction, ClassPrediction) and not prediction.are_scores:
+        fields["confidence"] = round(prediction.values[prediction.class_index], 6)
     if with_features:
         fields["features"] = model.encoder.sample(row, 0)
     prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers
 
 
+def _labels(prediction: Prediction) -> Mapping[str, int]:
+    """Count the classes or labels of one prediction."""
+    if isinstance(prediction, ClassPrediction):
+        return {prediction.label: 1}
+    if isinstance(prediction, LabelsPrediction):
+        return dict.fromkeys(prediction.labels, 1)
+    return {}
+
+
+def _logged(prediction: Prediction, model: Model) -> Any:
+    """Return what the log says of a prediction: its label, its labels, its number or numbers (the
+    first `MAX_SERIES` of many), or nothing of an embedding.
+    """
+    if isinstance(prediction, ClassPrediction):
+        return prediction.label
+    if isinstance(prediction, LabelsPrediction):
+        return list(prediction.labels[:MAX_SERIES])
+    if isinstance(prediction, ValuesPrediction):
+        numbers = prediction.values[:MAX_SERIES]
+        if model.signature.outputs[0].datatype == "FP32":
+            numbers = [float(str(np.float32(number))) for number in numbers]  # the same digits
+        return numbers[0] if len(prediction.values) == 1 else list(numbers)
+    return None
+
+
 def record_batch(
     metrics: Metrics, model: Model, rows: Tensors, batch: Batch
 ) -> list[tuple[str, str]]:
     """Record the predictions of a batch in the metrics, and return its warnings as headers."""
-    return _record(metrics, model, rows, batch.label_counts())
+    return _record(metrics, model, rows, len(batch), batch.label_counts())
 
 
 def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, int]) -> None:
@@ -64,17 +96,18 @@ def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, i
     or labels it named.
     """
     names = model.manifest.classes or model.manifest.labels
-    metrics.predicted(model, _in_few_series(names, labels) or {NO_CLASS: rows}, {})
+    metrics.predicted(model, rows, _in_few_series(names, labels) or {"": rows}, {})
 
 
 def _record(
-    metrics: Metrics, model: Model, rows: Tensors, classes: Mapping[str, int]
+    metrics: Metrics, model: Model, rows: Tensors, count: int, labels: Mapping[str, int]
 ) -> list[tuple[str, str]]:
     outside = model.encoder.out_of_range(rows)
     headers = [(FEATURE_WARNINGS, listed(outside))] if outside else []
     metrics.predicted(
         model,
-        _in_few_series(model.classes, classes),
+        count,
+        _in_few_series(model.task.columns or (), labels),
         _in_few_series(model.encoder.names, outside),
     )
     return headers
