@@ -158,6 +158,7 @@ def _count(metrics: _ModelMetrics, version: str) -> VersionCounts:
     return VersionCounts(
         version,
         int(metrics.total(version, "lantern_predicted_rows", "_total")),
-        {labels["class"]: int(value) for labels, value in predictions},
+        # Rows of a model without classes are counted under an empty name.
+        {labels["class"]: int(value) for labels, value in predictions if labels["class"]},
         seconds / count if count else None,
     )

@@ -153,8 +153,8 @@ def _schemas(
     found: dict[str, Schema] = {}
     for model in models:
         for bodies in _answers_of(model):
-            for schema in (bodies.one, bodies.many):
-                found[_name_of(schema)] = schema
+            found[_name_of(bodies.one)] = bodies.one
+            found[_name_of(bodies.many)] = bodies.many
     for route in routes:
         assert route.description is not None
         others = (schema for _, schema in route.description.also.values())

@@ -23,6 +23,8 @@ from .metrics import Metrics
 
 OTHERS = "(other)"
 """The label of all classes, or features, without a series of their own."""
+NO_CLASS = ""
+"""The label of what a model without classes or labels answers: a row for each row."""
 MAX_SERIES = 100
 """The most classes or labels of a model, and features, with a series of their own."""
 _LONGEST_HEADER = 1000
@@ -95,8 +97,7 @@ def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, i
     """Record in the metrics that a network was run on tensors of so many ``rows``, and what classes
     or labels it named.
     """
-    names = model.manifest.classes or model.manifest.labels
-    metrics.predicted(model, rows, _in_few_series(names, labels) or {"": rows}, {})
+    metrics.predicted(model, rows, _series(model, rows, labels), {})
 
 
 def _record(
@@ -107,10 +108,16 @@ def _record(
     metrics.predicted(
         model,
         count,
-        _in_few_series(model.task.columns or (), labels),
+        _series(model, count, labels),
         _in_few_series(model.encoder.names, outside),
     )
     return headers
+
+
+def _series(model: Model, rows: int, labels: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the counts of classes or labels; of the rows where the model has neither."""
+    names = model.classes or model.manifest.labels
+    return _in_few_series(names, labels) if names else {NO_CLASS: rows}
 
 
 def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[str, int]:

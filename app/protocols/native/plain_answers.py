@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import orjson
@@ -24,7 +24,7 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 class RowWriter(Protocol):
     """What the schema of one prediction says of its JSON; see `AnswerSchema`."""
 
-    numbers_member: str
+    numbers_member: ClassVar[str]
 
     def document(self, prediction: Any) -> dict[str, Any]: ...
     def before(self, prediction: Any) -> dict[str, Any]: ...

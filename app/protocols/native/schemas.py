@@ -212,8 +212,10 @@ class FeatureSchema(Schema):
     categories = fields.List(
         fields.String(), required=True, **doc("The values that a category may have.")
     )
-    unknown = fields.String(
+    unknown_values = fields.String(  # `unknown` is a setting of marshmallow's
         required=True,
+        data_key="unknown",
+        attribute="unknown",
         **doc("What happens to any other value of a category.", enum=["refuse", "pass"]),
     )
     tensor = fields.String(required=True, **doc("The input of the network that it is part of."))
