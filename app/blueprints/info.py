@@ -42,6 +42,8 @@ _LINKED = (
 )
 """The links of the page: rule, endpoint and label."""
 
+_MAX_OPTIONS = 100
+"""The most values of a category for which the page has a list."""
 _MAX_FIELDS, _MAX_NAMES = 200, 1000
 """The most features and class names for which the page, which is rendered each time, has a form."""
 
@@ -64,6 +66,8 @@ def index() -> Response:
                 "page.html",
                 model=model and model.info(),
                 takes_form=model is not None and _fits_a_form(model),
+                max_options=_MAX_OPTIONS,
+                **(_about_form(model) if model is not None else {}),
                 reason=service.fault,
                 version=__version__,
                 takes_key=guard.required_scope("/predict") != OPEN,
@@ -79,6 +83,35 @@ def index() -> Response:
         response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
+
+
+_PROMISED = {
+    "classification": "the probability of each class",
+    "multilabel": "the probability of each label",
+    "regression": "what the model predicts",
+    "embedding": "the vector that the model returns",
+}
+
+
+def _about_form(model: Model) -> dict[str, Any]:
+    """Return what the page's form and its script have to know of a model."""
+    manifest = model.manifest
+    names = [name for name in ("classes", "labels", "targets") if getattr(manifest, name)]
+    return {
+        "form": {
+            "features": list(model.encoder.names),
+            "kinds": [feature.kind for feature in model.encoder.features],
+            "nullable": [feature.nullable for feature in model.encoder.features],
+            "classes": list(manifest.classes or manifest.labels),
+            "units": {target.name: target.unit for target in manifest.targets},
+            "version": model.version,
+        },
+        "answers_named": " and ".join(
+            f"{len(getattr(manifest, name)):,} {name}" for name in names
+        )
+        or f"{model.task.width:,} numbers in its answer",
+        "promised": _PROMISED.get(model.task.name, ""),
+    }
 
 
 def _fits_a_form(model: Model) -> bool:
