@@ -87,6 +87,7 @@ def index() -> Response:
 
 _PROMISED = {
     "classification": "the probability of each class",
+    "scores": "the score of each class",
     "multilabel": "the probability of each label",
     "regression": "what the model predicts",
     "embedding": "the vector that the model returns",
@@ -106,11 +107,11 @@ def _about_form(model: Model) -> dict[str, Any]:
             "units": {target.name: target.unit for target in manifest.targets},
             "version": model.version,
         },
-        "answers_named": " and ".join(
-            f"{len(getattr(manifest, name)):,} {name}" for name in names
-        )
+        "answers_named": " and ".join(f"{len(getattr(manifest, name)):,} {name}" for name in names)
         or f"{model.task.width:,} numbers in its answer",
-        "promised": _PROMISED.get(model.task.name, ""),
+        "promised": _PROMISED.get(
+            "scores" if manifest.output("scores") is not None else model.task.name, ""
+        ),
     }
 
 

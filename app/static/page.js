@@ -175,7 +175,7 @@ function shape(array) {
 
 /** Return a number as text for people, with the exact one beside it for programs. */
 function numeral(number) {
-  const made = element("data", "", number.toLocaleString("en", { maximumSignificantDigits: 6 }));
+  const made = element("data", "", (number + 0).toLocaleString("en", { maximumSignificantDigits: 6 }));
   made.value = number;
   return made;
 }

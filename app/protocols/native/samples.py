@@ -52,7 +52,12 @@ def row_struct(encoder: FeatureEncoder) -> type[msgspec.Struct] | None:
         return None
 
 
-_TYPES: Mapping[str, Any] = {"number": float, "integer": int, "boolean": bool, "category": str}
+_TYPES: Mapping[str, Any] = {
+    "number": float,
+    "integer": int | float,  # as an int, msgspec refuses 1e18
+    "boolean": bool,
+    "category": str,
+}
 
 
 def _type(feature: Feature) -> Any:
