@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.registry.release import Release, write_release
 from tests import task_models
 from tests.task_models import CITIES, MIXED_SAMPLE, PLANS
 
@@ -264,8 +265,7 @@ def test_the_shadow_compares_numbers_of_every_datatype(make_app: Make, tmp_path:
     directory = tmp_path / "price"
     for version in ("1", "2"):
         task_models.regression(directory / version, datatype="FP64")
-    document = {"stable": "1", "candidate": "2", "mode": "shadow"}
-    (directory / "release.json").write_text(json.dumps(document))
+    write_release(directory, Release("1", "2", "shadow"))
     app = make_app(MODEL__PATH=str(directory))
     client, lantern = app.test_client(), app.extensions["lantern"]
     sample = {"rooms": 1_700_000_000.0, "area": 0.001}
