@@ -100,16 +100,20 @@ def multilabel(out: Path, labels: Sequence[str] = ("large", "airy", "cheap")) ->
     )
 
 
-def scores(out: Path, classes: Sequence[str] = ("flat", "house", "castle")) -> Path:
+def scores(
+    out: Path, classes: Sequence[str] = ("flat", "house", "castle"), datatype: str = "FP32"
+) -> Path:
     """A classifier without probabilities: its scores are (0, 1, 2, ...) * (rooms + area - 100)."""
     graph = _Graph()
-    total = graph.add("Sub", graph.total_of_rooms("FP32"), graph.floats([100]))
-    graph.add("Mul", total, graph.floats([[*range(len(classes))]]), into="scores")
+    offset = graph.constant(np.array([100], dtype=DTYPES[datatype]))
+    factors = graph.constant(np.arange(len(classes), dtype=DTYPES[datatype]).reshape(1, -1))
+    total = graph.add("Sub", graph.total_of_rooms(datatype), offset)
+    graph.add("Mul", total, factors, into="scores")
     return _write(
         out,
         graph,
-        _rooms("FP32"),
-        [OutputSpec("scores", "FP32", (-1, len(classes)), "scores")],
+        _rooms(datatype),
+        [OutputSpec("scores", datatype, (-1, len(classes)), "scores")],
         task="classification",
         features=ROOMS,
         classes=tuple(classes),

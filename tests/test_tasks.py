@@ -264,7 +264,7 @@ def test_the_shadow_compares_numbers_of_every_datatype(make_app: Make, tmp_path:
     """Rows alone and in batches, of float64: none is taken for float32."""
     directory = tmp_path / "price"
     for version in ("1", "2"):
-        task_models.regression(directory / version, datatype="FP64")
+        task_models.scores(directory / version, datatype="FP64")
     write_release(directory, Release("1", "2", "shadow"))
     app = make_app(MODEL__PATH=str(directory))
     client, lantern = app.test_client(), app.extensions["lantern"]

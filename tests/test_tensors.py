@@ -274,7 +274,7 @@ def test_a_shadow_is_left_out_and_a_canary_answers(
             assert (answer["model_version"], release["fault"]) == ("2", None)
         else:
             assert answer["model_version"] == "1"
-            assert "A shadow compares classes" in release["fault"]
+            assert "A shadow compares the answers to rows of features" in release["fault"]
 
 
 def _values(datatype: str) -> st.SearchStrategy[Any]:

@@ -123,8 +123,8 @@ def test_what_was_sent_is_in_the_tensors(sample: dict[str, Any]) -> None:
             assert type(found[name]) is type(value) or name in ("income", "since")
 
 
-@given(valid, st.booleans())
-def test_a_row_with_a_name_twice_is_read_as_exactly(sample: dict[str, Any], has_many: bool) -> None:
+@given(valid)
+def test_a_row_with_a_name_twice_is_read_as_exactly(sample: dict[str, Any]) -> None:
     """The slow way, name by name: the last value counts."""
     twice = b'{"features":{"visits":"x",' + json.dumps(sample).encode()[1:] + b"}"
     kind = BODIES["mixed"].predict
