@@ -86,6 +86,8 @@ def train(data: Data, out: Path, recipe: Recipe, *, folds: int, seed: int) -> Ev
         features=features,
         classes=CLASSES,
         golden_samples=golden_samples(data, network),
+        reference_samples=data.features,
+        truth=[CLASSES[label] for label in data.labels],
         description="Whether a retailer's customer accepts the offer of a campaign.",
         training=describe_training(data, recipe, seed=seed, evaluation=evaluation),
         documents={

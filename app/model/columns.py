@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,12 @@ class TensorColumns:
         self.shape = (-1, *(abs(size) for size in spec.shape[1:]))
         self.nullable = np.array([feature.nullable for feature in features], dtype=bool)
         self._is_text = self.dtype.kind == "O"
+        self._limit = _OVERFLOW.get(spec.datatype, (math.inf, ""))[0]
         self._known = [
-            frozenset(f.categories) if f.kind == "category" and f.unknown == "refuse" else None
+            # What stands for null is accepted, as it is of numbers.
+            frozenset(f.categories) | ({f.null_as} if f.nullable else frozenset())
+            if f.kind == "category" and f.unknown == "refuse"
+            else None
             for f in features
         ]
         self._codes: dict[int, dict[str, int]] = {
@@ -66,7 +71,7 @@ class TensorColumns:
             for index, feature in enumerate(features)
             if feature.kind == "category" and not self._is_text
         }
-        self._must_be_whole = any(feature.kind == "integer" for feature in features)
+        self._whole = [i for i, feature in enumerate(features) if feature.kind == "integer"]
 
     def types(self, index: int) -> frozenset[type]:
         """Return the types of the values that the feature at ``index`` may have."""
@@ -74,7 +79,7 @@ class TensorColumns:
         types = _TYPES[feature.kind]
         return types | {type(None)} if feature.nullable else types
 
-    def array(self, values: Sequence[Any], rows: int) -> Array | None:
+    def array(self, values: Sequence[Any]) -> Array | None:
         """Return the array of ``values``, row by row and of the right types; None if any of them
         isn't one of its feature's.
         """
@@ -84,12 +89,8 @@ class TensorColumns:
                 return None
             values = coded
         if self.dtype.kind == "f":
-            array = self._floats(values, rows)
-        elif self._is_text:
-            array = self._strings(values)
-        else:
-            array = self._integers(values)
-        return None if array is None else array.reshape(self.shape)
+            return self._floats(values)
+        return self._strings(values) if self._is_text else self._integers(values)
 
     def problem(self, index: int, value: object) -> str | None:
         """Return what is wrong with a value of the feature at ``index``; None if nothing is."""
@@ -157,29 +158,27 @@ class TensorColumns:
                 return None
         return coded
 
-    def _floats(self, values: Sequence[Any], rows: int) -> Array | None:
+    def _floats(self, values: Sequence[Any]) -> Array | None:
         try:
             # float64 first: it holds every JSON number, and the cast rounds once.
-            wide = np.array(values, dtype=np.float64).reshape(rows, self.width)
+            wide = np.array(values, dtype=np.float64).reshape(self.shape)
         except OverflowError:  # a Python int beyond float64
             return None
-        limit = _OVERFLOW[self.spec.datatype][0]
         magnitude = np.abs(wide)
-        if not magnitude.max() < limit:  # written so that NaN fails
+        if not magnitude.max() < self._limit:  # written so that NaN fails
             null = np.isnan(wide)
             if (
                 (null & ~self.nullable).any()
                 or any(map(is_nan, values))  # a NaN that was sent as a number
-                or (magnitude >= limit).any()
+                or (magnitude >= self._limit).any()
             ):
                 return None
-        if self._must_be_whole and not self._are_whole(wide):
+        if self._whole and not self._are_whole(wide):
             return None
         return wide.astype(self.dtype)
 
     def _are_whole(self, wide: Array) -> bool:
-        columns = [i for i, feature in enumerate(self.features) if feature.kind == "integer"]
-        some = wide[:, columns]
+        some = wide.reshape(-1, self.width)[:, self._whole]
         some = some[~np.isnan(some)]
         largest = LARGEST_EXACT[self.spec.datatype]
         return bool((some == np.floor(some)).all() and (np.abs(some) <= largest).all())
@@ -194,24 +193,21 @@ class TensorColumns:
             array = np.array([int(value) for value in values], dtype=object).astype(self.dtype)
         except OverflowError:
             return None
-        if self.dtype.kind != "b" and not all(map(_is_same, array.tolist(), values)):
+        if self.dtype.kind != "b" and not all(map(eq, array.tolist(), values)):
             return None  # beyond the datatype
-        return array
+        return array.reshape(self.shape)
 
     def _strings(self, values: Sequence[Any]) -> Array | None:
         if None in values:
             values = self._without_nulls(values)
         for index, known in enumerate(self._known):
-            if known is not None:
-                column = values[index :: self.width]
-                null = self.features[index].null_as
-                if not all(value in known or value == null for value in column):
-                    return None
+            if known is not None and not known.issuperset(values[index :: self.width]):
+                return None
         if not all(value.isascii() or _is_text(value) for value in values):
             return None
         array = np.empty(len(values), dtype=object)
         array[:] = values
-        return array
+        return array.reshape(self.shape)
 
     def _without_nulls(self, values: Sequence[Any]) -> Sequence[Any]:
         filled = list(values)
@@ -243,10 +239,6 @@ def _is_whole(value: float) -> bool:
 
 def _is_fraction(value: object) -> bool:
     return isinstance(value, float) and not value.is_integer()
-
-
-def _is_same(found: int, value: float) -> bool:
-    return found == value
 
 
 def _is_text(value: str) -> bool:

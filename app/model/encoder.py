@@ -45,9 +45,10 @@ class FeatureEncoder:
         self._picked = [
             [self._positions[f.name] for f in columns.features] for columns in self.tensors
         ]
-        types = [columns.types(index) for columns, index in map(self._place.get, self.names)]  # type: ignore[misc]
-        self._types = None if len(set(types)) > 1 else next(iter(types), None)
-        self._types_of_each = types
+        self._fills_one = len(self.tensors) == 1 and self.tensors[0].features == self.features
+        self._types_of_each = [self._types_at(name) for name in self.names]
+        distinct = set(self._types_of_each)
+        self._types_of_all = distinct.pop() if len(distinct) == 1 else None
         self.columns: Callable[[Any], tuple[Any, ...]] = (  # the values of a sample, in order
             itemgetter(*self.names)
             if self.width > 1
@@ -60,10 +61,9 @@ class FeatureEncoder:
     def is_matrix(self) -> bool:
         """Whether the rows are one matrix of floats with the features in their order."""
         return (
-            len(self.tensors) == 1
+            self._fills_one
             and self.tensors[0].spec.datatype in FLOAT_CODES
             and len(self.tensors[0].spec.shape) == 2
-            and self.tensors[0].features == self.features
             and all(feature.kind == "number" for feature in self.features)
         )
 
@@ -107,15 +107,16 @@ class FeatureEncoder:
         """
         if not rows:
             return self.no_rows()
-        if len(self.tensors) == 1 and self.tensors[0].features == self.features:
-            array = self.tensors[0].array(values, rows)
-            return None if array is None else {self.tensors[0].spec.name: array}
+        if self._fills_one:
+            (columns,) = self.tensors
+            array = columns.array(values)
+            return None if array is None else {columns.spec.name: array}
         tensors: dict[str, Array] = {}
         for columns, picked in zip(self.tensors, self._picked, strict=True):
             some = [None] * (rows * len(picked))
             for index, position in enumerate(picked):
                 some[index :: len(picked)] = values[position :: self.width]
-            array = columns.array(some, rows)
+            array = columns.array(some)
             if array is None:
                 return None
             tensors[columns.spec.name] = array
@@ -181,14 +182,25 @@ class FeatureEncoder:
         return values if self.are_of_their_types(values) else None
 
     def are_of_their_types(self, values: Sequence[Any]) -> bool:
-        """Return True if each of ``values``, row by row, is of a type that its feature may have."""
+        """Return True if each of ``values``, row by row, is of a type that its feature may have.
+
+        A null that is NaN in its tensor is of the right type here; `assemble` refuses it where the
+        feature takes none.
+        """
         # Exact types: to isinstance, bool is an int, but to callers it is not a number.
-        if self._types is not None:
-            return set(map(type, values)) <= self._types
+        if self._types_of_all is not None:
+            return self._types_of_all.issuperset(map(type, values))
         return all(
             set(map(type, values[index :: self.width])) <= types
             for index, types in enumerate(self._types_of_each)
         )
+
+    def _types_at(self, name: str) -> frozenset[type]:
+        """Return the types that the values of a feature may have, to be examined further."""
+        columns, index = self._place[name]
+        types = columns.types(index)
+        # The same for all features of a matrix, of which only some take null.
+        return types | {type(None)} if columns.dtype.kind == "f" else types
 
     def _faults(
         self, sample: object, path: tuple[str | int, ...], guesses: Guesses
@@ -223,17 +235,19 @@ class _Ranges:
         unbounded = float("inf")
         features, dtype = columns.features, columns.dtype
         self._name = columns.spec.name
+        self._has_columns = len(columns.shape) == 2
         self._names = [feature.name for feature in features]
         self._is_needed = dtype.kind in "fiu" and any(
             feature.minimum is not None or feature.maximum is not None for feature in features
         )
         dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
-        self._minimum = np.array(
-            [-unbounded if f.minimum is None else f.minimum for f in features], dtype=dtype
-        )
-        self._maximum = np.array(
-            [unbounded if f.maximum is None else f.maximum for f in features], dtype=dtype
-        )
+        with np.errstate(over="ignore"):  # a bound beyond FP16 is infinite there
+            self._minimum = np.array(
+                [-unbounded if f.minimum is None else f.minimum for f in features]
+            ).astype(dtype)
+            self._maximum = np.array(
+                [unbounded if f.maximum is None else f.maximum for f in features]
+            ).astype(dtype)
         self._lows, self._highs = self._minimum.tolist(), self._maximum.tolist()
 
     def outside(self, rows: Tensors) -> dict[str, int]:
@@ -241,9 +255,10 @@ class _Ranges:
         if not self._is_needed:
             return {}
         array = rows[self._name]
-        # Faster than numpy for few values.
-        if len(array) == 1 and self._is_inside(array.reshape(-1).tolist()):
-            return {}
+        if len(array) == 1:
+            row = array[0].tolist() if self._has_columns else array.tolist()
+            if self._is_inside(row):  # faster than numpy for few values
+                return {}
         matrix = array.reshape(len(array), len(self._names))  # -1 fits no array of no rows
         outside = (matrix < self._minimum) | (matrix > self._maximum)
         if not outside.any():

@@ -1,16 +1,19 @@
-"""Whether the parts of a manifest fit each other: features and inputs, outputs and task.
+"""Whether the parts of a manifest fit each other: files, tensors, task and features.
 
-A manifest is a file, and may have been written by hand.
+A manifest is a file, and may have been written by hand. The checks of a part may rely on those
+before them: the first fault ends the search.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 
-from .errors import BundleError, listed, shown
-from .features import Feature
+from .errors import BundleError, shown
+from .feature_checks import faults_of_features
 from .manifest import Manifest, TaskName, check_names
-from .signature import DTYPES, LABEL, PREDICTION, OutputSpec, Role, TensorSpec
+from .signature import LABEL, PREDICTION, OutputSpec, Role
 
 _ANSWERS: Mapping[TaskName, tuple[Role, ...]] = {
     "classification": ("probabilities", "scores"),
@@ -34,8 +37,8 @@ _DATATYPES: Mapping[Role, tuple[str, ...]] = {
     "label": ("INT64",),
 }
 """The datatypes that an answer may have."""
-_KINDS: Mapping[str, str] = {"number": "f", "integer": "fiu", "boolean": "fiub", "category": "fiuO"}
-"""By the kind of a feature, numpy's kinds of the tensors that hold its values."""
+_LARGEST_TENSOR = 2**31 - 1
+"""The most values that the fixed dimensions of a tensor may have."""
 
 
 def answer_roles(task: TaskName) -> tuple[Role, ...]:
@@ -54,15 +57,15 @@ def check_meaning(manifest: Manifest) -> None:
         ("targets", [target.name for target in manifest.targets]),
     ):
         check_names(place, names)
-    for fault in (
-        *_faults_of_files(manifest),
-        *_faults_of_rows(manifest),
-        *_faults_of_task(manifest),
-    ):
+    faults = chain(
+        _faults_of_files(manifest),
+        _faults_of_shapes(manifest),
+        _faults_of_rows(manifest),
+        _faults_of_task(manifest),
+        faults_of_features(manifest.features, manifest.inputs),
+    )
+    for fault in faults:
         raise BundleError(fault)
-    if manifest.features:
-        for fault in _faults_of_features(manifest):
-            raise BundleError(fault)
 
 
 def _faults_of_files(manifest: Manifest) -> Iterator[str]:
@@ -75,11 +78,24 @@ def _faults_of_files(manifest: Manifest) -> Iterator[str]:
             yield f"{member} names {shown(file)}, which files doesn't list."
 
 
-def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
-    if not manifest.batch:
-        return
+def _faults_of_shapes(manifest: Manifest) -> Iterator[str]:
     for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         for spec in specs:
+            values = math.prod(size for size in spec.shape if size > 0)
+            if values > _LARGEST_TENSOR:
+                yield (
+                    f"{place}: {shown(spec.name)} would have {values:,} values, which exceeds the "
+                    f"limit of {_LARGEST_TENSOR:,}."
+                )
+
+
+def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
+    if manifest.features and not manifest.batch:
+        yield "batch must be true where there are features: each sample is a row."
+    if manifest.batch and not manifest.inputs:
+        yield "batch must be false where there are no inputs, and so no rows."
+    for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        for spec in specs if manifest.batch else ():
             if spec.shape[:1] != (-1,):
                 yield (
                     f"{place}: {shown(spec.name)} must have -1 as its first dimension, the rows, "
@@ -89,8 +105,6 @@ def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
 
 def _faults_of_task(manifest: Manifest) -> Iterator[str]:
     task = manifest.task
-    if manifest.batch and not manifest.inputs:
-        yield "batch must be false where there are no inputs, and so no rows."
     for member, wanted in _NAMED.items():
         if getattr(manifest, member) and task != wanted:
             yield f"{member} is for the task {wanted!r}, and the task is {task!r}."
@@ -110,6 +124,8 @@ def _faults_of_task(manifest: Manifest) -> Iterator[str]:
         yield "outputs must have at most one of the role 'label'."
     if task == "tensors" and any(s.role not in ("tensor", "state") for s in manifest.outputs):
         yield "outputs must have the role 'tensor' or 'state' where the task is 'tensors'."
+    if labels and task not in ("classification", "multilabel"):
+        yield f"outputs: {shown(labels[0].name)} is a label, and the task is {task!r}."
     for spec in answers:
         yield from _faults_of_answer(spec, manifest)
         if manifest.features:
@@ -128,6 +144,11 @@ def _faults_of_answer(spec: OutputSpec, manifest: Manifest) -> Iterator[str]:
             f"{place} must be of shape [-1, {len(named)}], a column for each name; it is "
             f"{list(spec.shape)}."
         )
+    if manifest.features and not (len(spec.shape) > 1 and min(spec.shape[1:]) > 0):
+        yield (
+            f"{place} must be of shape [-1, ...] with no other dimension that varies or is 0, as "
+            f"the answer to samples; it is {list(spec.shape)}."
+        )
 
 
 def _faults_of_others(
@@ -144,93 +165,5 @@ def _faults_of_others(
 
 def _faults_of_label(spec: OutputSpec, manifest: Manifest) -> Iterator[str]:
     wanted = [-1, len(manifest.labels)] if manifest.task == "multilabel" else [-1]
-    if spec.datatype != "INT64" or len(spec.shape) != len(wanted):
+    if spec.datatype != "INT64" or [-1, *spec.shape[1:]] != wanted:
         yield f"outputs: {shown(spec.name)} must be INT64 of shape {wanted}, as labels are."
-
-
-def _faults_of_features(manifest: Manifest) -> Iterator[str]:
-    if not manifest.batch:
-        yield "batch must be true where there are features: each sample is a row."
-    inputs = {spec.name: spec for spec in manifest.inputs}
-    taken: dict[tuple[str, int], str] = {}
-    for index, feature in enumerate(manifest.features):
-        place = f"features[{index}] ({shown(feature.name)})"
-        spec = inputs.get(feature.tensor)
-        if spec is None:
-            yield (
-                f"{place}: its tensor {shown(feature.tensor)} is not one of the inputs: "
-                f"{listed(inputs)}."
-            )
-            continue
-        yield from (f"{place}: {fault}" for fault in _faults_of_feature(feature, spec))
-        other = taken.setdefault((feature.tensor, feature.column or 0), feature.name)
-        if other != feature.name:
-            yield f"{place} has the column of {shown(other)}."
-    if {feature.name for feature in manifest.features} == inputs.keys():
-        for feature in manifest.features:
-            if feature.tensor != feature.name:
-                yield (
-                    f"features: {shown(feature.name)} is the name of another input than its tensor "
-                    f"{shown(feature.tensor)}: callers couldn't say which of them they send."
-                )
-    for spec in manifest.inputs:
-        width = _columns(spec)
-        if width is None:
-            yield (
-                f"inputs: {shown(spec.name)} must be of shape [-1] or [-1, columns] to have "
-                f"features as its columns; it is {list(spec.shape)}."
-            )
-            continue
-        missing = next((i for i in range(width) if (spec.name, i) not in taken), None)
-        if missing is not None:
-            yield f"inputs: no feature is the column {missing} of {shown(spec.name)}."
-
-
-def _columns(spec: TensorSpec) -> int | None:
-    """Return how many columns a tensor has; None if it has none."""
-    if spec.shape == (-1,):
-        return 1
-    if len(spec.shape) == 2 and spec.shape[0] == -1 and spec.shape[1] > 0:
-        return spec.shape[1]
-    return None
-
-
-def _faults_of_feature(feature: Feature, spec: TensorSpec) -> Iterator[str]:
-    kind = DTYPES[spec.datatype].kind
-    width = _columns(spec) or 0
-    if not feature.has_range:
-        yield "minimum must be at most the maximum."
-    if not (feature.column or 0) < width:
-        yield f"{shown(feature.tensor)} has no column {feature.column}."
-    if feature.column is None and width != 1:
-        yield f"column is missing; {shown(feature.tensor)} has {width}."
-    if kind not in _KINDS[feature.kind]:
-        yield f"{feature.kind!r} can't be a column of {spec.datatype}."
-    if feature.kind == "category":
-        yield from _faults_of_category(feature, spec)
-    elif feature.categories or feature.unknown != "refuse":
-        yield "categories and unknown are for features of the kind 'category'."
-    if feature.nullable and kind != "f":
-        yield from _faults_of_null(feature, spec)
-    elif feature.null_as is not None:
-        yield "null_as is for a nullable feature whose tensor can't hold NaN."
-
-
-def _faults_of_category(feature: Feature, spec: TensorSpec) -> Iterator[str]:
-    if len(set(feature.categories)) != len(feature.categories):
-        yield "categories must be unique."
-    if feature.unknown == "pass" and spec.datatype != "BYTES":
-        yield f"unknown can't be 'pass' where the values are codes, in {spec.datatype}."
-    if not feature.categories and feature.unknown == "refuse":
-        yield "categories is missing: the strings that the feature may be."
-
-
-def _faults_of_null(feature: Feature, spec: TensorSpec) -> Iterator[str]:
-    kind, value = DTYPES[spec.datatype].kind, feature.null_as
-    wanted = {"O": str, "b": bool}.get(kind, int)
-    if type(value) is not wanted:
-        yield (
-            f"it is nullable, and {spec.datatype} can't hold NaN: null_as must say, as "
-            f"{ {str: 'a string', bool: 'true or false', int: 'an integer'}[wanted] }, what null "
-            "becomes."
-        )

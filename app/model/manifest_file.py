@@ -60,7 +60,7 @@ def _read_document(path: Path) -> Any:
             )
         # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits;
         # a response that repeats them couldn't be encoded.
-        return orjson.loads(decode(path.read_bytes()))
+        document = orjson.loads(decode(path.read_bytes()))
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
     except NotUtf8 as error:
@@ -70,6 +70,13 @@ def _read_document(path: Path) -> Any:
         if kind:
             raise BundleError(f"{path} {kind}.") from error
         raise BundleError(f"{path} is not JSON: {error}") from error
+    try:
+        orjson.dumps([[[[document]]]])  # it writes fewer levels than it reads
+    except orjson.JSONEncodeError:
+        raise BundleError(
+            f"{path} is nested too deeply: a response that repeats it couldn't be encoded."
+        ) from None
+    return document
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

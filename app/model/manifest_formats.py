@@ -82,26 +82,28 @@ class _Feature(Feature, frozen=True, forbid_unknown_fields=True):
     """A column of an input, with no member but those that are known."""
 
 
-class _Format2(Struct, forbid_unknown_fields=True):
+class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Format 2, in the order in which it is written."""
+
     format: Literal[2]
     name: Name
     version: Version
+    description: str = ""
+    created_at: str | None = None
     task: TaskName
     inputs: Annotated[tuple[TensorSpec, ...], _Tensors]
     outputs: Annotated[tuple[OutputSpec, ...], _SomeTensors]
-    golden: _FileName
-    files: Mapping[_FileName, FileRecord]
     features: tuple[_Feature, ...] = ()
     classes: tuple[Name, ...] = ()
     labels: tuple[Name, ...] = ()
     targets: tuple[Target, ...] = ()
-    tolerances: Mapping[str, Tolerance] = {}
     batch: bool = False
-    reference: _FileName | Literal[""] = ""
-    description: str = ""
-    created_at: str | None = None
+    tolerances: Mapping[str, Tolerance] = {}
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
+    golden: _FileName
+    reference: _FileName | Literal[""] = ""
+    files: Mapping[_FileName, FileRecord]
 
 
 _Rows = Annotated[list[list[Number | None]], Meta(min_length=1)]
@@ -130,10 +132,10 @@ def parse_manifest(document: Any) -> Manifest:
 
 def manifest_document(manifest: Manifest) -> dict[str, Any]:
     """Return ``manifest`` as the JSON object in its file. What is not said is left out."""
-    members = (field.name for field in msgspec.structs.fields(_Format2))
-    found = {name: getattr(manifest, name) for name in members if hasattr(manifest, name)}
-    built = msgspec.to_builtins(found | {"golden": manifest.golden_file})
-    document = {"format": 2, **built}
+    apart = {"format": 2, "golden": manifest.golden_file}
+    names = (field.name for field in msgspec.structs.fields(_Format2))
+    members = {name: apart[name] if name in apart else getattr(manifest, name) for name in names}
+    document: dict[str, Any] = msgspec.to_builtins(members)
     document["features"] = [_without_defaults(feature) for feature in document["features"]]
     optional = ("features", "classes", "labels", "targets", "preprocessing", "reference")
     return {name: value for name, value in document.items() if value or name not in optional}

@@ -8,14 +8,15 @@ probabilities are there as such, and a label is the index of a class.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .errors import MAX_FAULTS, BundleError, InputsRejected, NonFiniteOutput
-from .manifest import Manifest
+from .manifest import Manifest, TaskName
+from .manifest_checks import answer_roles
 from .predictions import (
     Batch,
     ClassBatch,
@@ -28,80 +29,69 @@ from .predictions import (
     ValuesBatch,
     ValuesPrediction,
 )
-from .signature import (
-    LABEL,
-    PREDICTION,
-    Array,
-    OutputSpec,
-    Role,
-    Signature,
-    Tensors,
-    TensorSpec,
-)
+from .signature import LABEL, PREDICTION, Array, OutputSpec, Signature, Tensors, TensorSpec
 
 THRESHOLD = 0.5
 """The probability from which on a label applies, where the network doesn't say it itself."""
 
 
-class Task(Protocol):
-    """What the outputs of a network mean. ``signature`` is what clients see of it.
+class Task:
+    """What the outputs of a network mean; this one leaves it to the caller, who has the tensors.
 
-    ``width`` is the number of values in the answer to one row, 0 where it isn't known; ``columns``
-    are their names, None where they have none.
+    ``signature`` is what clients see of the network. ``width`` is the number of values in the
+    answer to one sample, and ``columns`` are their names, None where they have none.
     """
 
-    name: str
+    name: TaskName = "tensors"
     signature: Signature
-    width: int
-    columns: tuple[str, ...] | None
+    width = 0
+    columns: tuple[str, ...] | None = None
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.signature = manifest.signature
 
     def answers(self, outputs: Tensors) -> Array:
         """Return the output that is the answer, a row for each of the inputs."""
-        ...
+        raise self._nothing_to_predict()
 
     def decide(self, outputs: Tensors) -> Any:
         """Return what the outputs for one row say, as plain values that don't change.
 
         Raises `NonFiniteOutput`.
         """
-        ...
+        raise self._nothing_to_predict()
 
     def prediction(
         self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
     ) -> Prediction:
         """Return the prediction that `decide` came to."""
-        ...
+        raise self._nothing_to_predict()
 
     def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> Batch:
         """Return the predictions for all rows. Raises `NonFiniteOutput`."""
-        ...
+        raise self._nothing_to_predict()
 
     def check(self, outputs: Tensors) -> None:
         """Raise `BundleError` for outputs that can't be those of this task."""
-        ...
+
+    def _nothing_to_predict(self) -> NotImplementedError:
+        return NotImplementedError(f"a model of the task {self.name!r} predicts nothing")
 
 
-class _Answering:
+class _AnsweringTask(Task):
     """The part that all tasks of samples share: one output of the network is the answer."""
 
-    roles: tuple[Role, ...]
-    name: str
-    columns: tuple[str, ...] | None
-
     def __init__(self, manifest: Manifest) -> None:
-        answer, label = manifest.output(*self.roles), manifest.output("label")
+        super().__init__(manifest)
+        answer, label = manifest.output(*answer_roles(self.name)), manifest.output("label")
         assert answer is not None  # a manifest that could be read has one
         self._answer = answer.name
         self._spec = answer
         self._label = label.name if label is not None else None
-        self._manifest = manifest
-        self.width = math.prod(map(abs, answer.shape[1:]))
-        extras = [spec for spec in manifest.outputs if spec not in (answer, label)]
-        self.signature = (
-            Signature(manifest.inputs, (*self._outputs(answer), *extras))
-            if manifest.features
-            else manifest.signature
-        )
+        if manifest.features:
+            extras = [spec for spec in manifest.outputs if spec not in (answer, label)]
+            self.signature = Signature(manifest.inputs, (*self._outputs(answer), *extras))
+            self.width = math.prod(answer.shape[1:])
 
     def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
         """Return the outputs that clients see in the place of the network's own."""
@@ -128,13 +118,12 @@ class _Answering:
             )
 
 
-class Classification(_Answering):
+class Classification(_AnsweringTask):
     """Classes that exclude each other: the predicted one is the network's label, if it has one,
     or the one with the largest value.
     """
 
     name = "classification"
-    roles = ("probabilities", "scores")
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
@@ -150,7 +139,8 @@ class Classification(_Answering):
 
     def decide(self, outputs: Tensors) -> Any:
         values = tuple(outputs[self._answer][0].tolist())
-        if not math.isfinite(sum(values)):  # any NaN makes the sum NaN
+        # Any NaN makes the sum NaN; that of finite scores may overflow.
+        if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
             raise NonFiniteOutput
         if self._label is None:
             return values.index(max(values)), values
@@ -207,13 +197,12 @@ class Classification(_Answering):
                 ) from None
 
 
-class Multilabel(_Answering):
+class Multilabel(_AnsweringTask):
     """Labels that don't exclude each other: those apply that the network's label says, if it has
     one, or whose probability is `THRESHOLD` or more.
     """
 
     name = "multilabel"
-    roles = ("probabilities",)
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
@@ -261,11 +250,10 @@ class Multilabel(_Answering):
         _check_probabilities(outputs[self._answer])
 
 
-class Regression(_Answering):
+class Regression(_AnsweringTask):
     """Numbers, one for each target."""
 
     name = "regression"
-    roles = ("values",)
 
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
@@ -295,15 +283,15 @@ class Regression(_Answering):
         )
 
 
-class Embedding(_Answering):
+class Embedding(_AnsweringTask):
     """A vector that stands for the sample."""
 
     name = "embedding"
-    roles = ("embedding",)
-    columns: tuple[str, ...] | None = None
 
     def decide(self, outputs: Tensors) -> Any:
-        return self._finite(outputs)[0]
+        vector = self._finite(outputs)[0].copy()  # it may be a row of many, which it would keep
+        vector.setflags(write=False)
+        return vector
 
     def prediction(
         self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
@@ -321,43 +309,14 @@ class Embedding(_Answering):
         )
 
 
-class TensorTask:
-    """Tensors as the network has them: what they mean is known to the caller."""
-
-    name = "tensors"
-    width = 0
-    columns: tuple[str, ...] | None = None
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.signature = manifest.signature
-
-    def answers(self, outputs: Tensors) -> Array:
-        raise AssertionError("a model of the task 'tensors' has no features to predict from")
-
-    def decide(self, outputs: Tensors) -> Hashable:
-        raise AssertionError("a model of the task 'tensors' has no features to predict from")
-
-    def prediction(
-        self, decided: Any, version: str, timestamp: datetime, was_cached: bool | None
-    ) -> Prediction:
-        raise AssertionError("a model of the task 'tensors' has no features to predict from")
-
-    def batch(self, outputs: Tensors, version: str, timestamp: datetime) -> Batch:
-        raise AssertionError("a model of the task 'tensors' has no features to predict from")
-
-    def check(self, outputs: Tensors) -> None:
-        """Accept any outputs: they mean nothing here."""
-
-
-_TASKS: Mapping[str, type[Classification | Multilabel | Regression | Embedding]] = {
-    task.name: task for task in (Classification, Multilabel, Regression, Embedding)
+_TASKS: Mapping[str, type[Task]] = {
+    task.name: task for task in (Classification, Multilabel, Regression, Embedding, Task)
 }
 
 
 def task_of(manifest: Manifest) -> Task:
     """Return the task of a model."""
-    task = _TASKS.get(manifest.task)
-    return TensorTask(manifest) if task is None else task(manifest)
+    return _TASKS[manifest.task](manifest)
 
 
 _NO_PROBABILITIES = (

@@ -345,7 +345,7 @@ def test_the_bundled_model_answers_sixteen_threads_as_it_answers_one(runtime: An
     assert isinstance(batching.runtime, BatchingRuntime)
     passes: list[int] = []
     batching.runtime.on_run = passes.append
-    samples = parity_samples(plain.manifest.golden.samples)  # type: ignore[union-attr]
+    samples = parity_samples(plain.golden().inputs[FEATURES])
     matrices = np.array_split(samples, len(samples) // 2)
     answers = answers_of(batching.runtime, matrices, threads=16)
     for matrix, answer in zip(matrices, answers, strict=True):
