@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def golden_samples() -> list[Sample]:
     """Return the bundle's own samples, some at the edges, one with nulls."""
     with np.load(BUNDLE / manifest()["golden"]) as arrays:
         matrix = arrays["input_0"]
-    rows = np.where(np.isnan(matrix), None, matrix).tolist()
+    rows = [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
     return [dict(zip(feature_names(), row, strict=True)) for row in rows]
 
 

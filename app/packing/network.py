@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..model import bundle as bundles
-from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError
 from ..model.features import Feature
 from ..model.golden import Golden
@@ -28,12 +27,11 @@ from ..model.manifest import Manifest
 from ..model.network import Network, Preprocessing, Probabilities, save_checkpoint
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.reference import FILE_NAME as REFERENCE
-from ..model.reference import write_reference
-from ..model.signature import FEATURES, classifier_graph
+from ..model.reference import Reference, write_reference
+from ..model.signature import classifier_graph
 from ..model.torch_runtime import TorchRuntime
 from .answers import probabilities_of
 from .bundle_writer import check_replaceable, require_packages, write_bundle
-from .reference import make_reference
 
 PARITY_TOLERANCE = 1e-5
 """The largest absolute difference allowed between ONNX Runtime's probabilities and torch's."""
@@ -51,8 +49,7 @@ def pack(
     features: Sequence[Feature],
     classes: Sequence[str],
     golden_samples: NDArray[np.float32],
-    reference_samples: NDArray[np.float32] | None = None,
-    truth: Sequence[str] | None = None,
+    reference: Reference | None = None,
     description: str = "",
     training: Mapping[str, Any] | None = None,
     documents: Mapping[str, bytes] | None = None,
@@ -60,11 +57,10 @@ def pack(
     """Write the bundle of ``network`` to the directory ``out``, completely or not at all.
 
     ``golden_samples`` are raw features, float32 ``(n, features)``; their answers are recorded.
-    With ``reference_samples``, of the same form, the bundle says how they and their answers are
-    distributed; ``truth`` has the class of each of them. ``documents`` (file name -> content) are
-    stored beside the model: its card, pictures. An existing bundle at ``out`` is replaced. Raises
-    `BundleError` if the exported network answers differently, or if ``out`` is something other than
-    a bundle.
+    ``reference`` says how the samples of training are distributed. ``documents`` (file name ->
+    content) are stored beside the model: its card, pictures. An existing bundle at ``out`` is
+    replaced. Raises `BundleError` if the exported network answers differently, or if ``out`` is
+    something other than a bundle.
     """
     check_replaceable(out)
     network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's is not changed
@@ -80,21 +76,14 @@ def pack(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         preprocessing=describe_preprocessing(network, [feature.name for feature in features]),
         training=training or {},
-        reference=REFERENCE if reference_samples is not None else "",
+        reference=REFERENCE if reference is not None else "",
     )
 
     def fill(directory: Path) -> None:
         save_checkpoint(network, version, directory / bundles.CHECKPOINT)
         export_onnx(network, directory / bundles.ONNX)
         check_export(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
-        if reference_samples is not None:
-            reference = make_reference(
-                FeatureEncoder(manifest.features),
-                {FEATURES: reference_samples},
-                probabilities_of(torch_runtime, reference_samples),
-                classes,
-                truth=truth,
-            )
+        if reference is not None:
             write_reference(reference, directory / REFERENCE)
         for file_name, content in (documents or {}).items():
             (directory / Path(file_name).name).write_bytes(content)

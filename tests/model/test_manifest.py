@@ -183,9 +183,9 @@ REFUSED: list[tuple[Manifest, Edit, str]] = [
     ),
     # rows
     (REGRESSION, lambda m: m.update(batch=False), "batch must be true where there are features"),
-    (TENSORS, lambda m: m.update(batch=True), "inputs: the first dimension of 'state' must be -1"),
+    (TENSORS, lambda m: m.update(batch=True), "inputs: 'state' must have -1 as its"),
     (TENSORS, lambda m: m.update(batch=True, inputs=[]), "batch must be false where there are no"),
-    (REGRESSION, lambda m: m["outputs"][1].update(shape=[3]), "outputs: the first dimension of"),
+    (REGRESSION, lambda m: m["outputs"][1].update(shape=[3]), "outputs: 'leaf' must have -1"),
     # its task
     (REGRESSION, lambda m: m.update(task="embedding"), "targets is for the task 'regression', and"),
     (CLASSIFIER, lambda m: m.update(labels=["a"]), "labels is for the task 'multilabel', and the"),
@@ -270,6 +270,20 @@ FEATURES_REFUSED: list[tuple[Edit, str]] = [
     (of_feature("age", column=2), "features[1] ('age'): 'numbers' has no column 2."),
     (of_feature("age", column=1), "features[6] ('income') has the column of 'age'."),
     (of_feature("age", column=-1), "features[1].column must be an integer of at least 0"),
+    (
+        lambda m: [
+            m.update(features=m["features"][:2]),
+            m["features"][0].update(name="b", tensor="a", column=0),
+            m["features"][1].update(name="a", tensor="b", column=0),
+            m.update(
+                inputs=[
+                    {"name": "b", "datatype": "FP32", "shape": [-1, 1]},
+                    {"name": "a", "datatype": "BYTES", "shape": [-1, 1]},
+                ]
+            ),
+        ],
+        "features: 'b' is the name of another input than its tensor 'a'",
+    ),
     (without("age", "column"), "features[1] ('age'): column is missing; 'numbers' has 2."),
     (
         lambda m: m["inputs"][0].update(shape=[-1, 3]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from app.model.manifest_file import read_manifest
+from app.model.reference import read_reference
 from app.model.runtime import RuntimeChoice
 from app.model.signature import FEATURES
 from app.registry.loading import ModelSource
@@ -38,6 +40,10 @@ def test_the_trained_bundle_serves_under_both_runtimes(customers_csv: Path, tmp_
         answers.append(service.current().predict({FEATURES: row}).values)
         info = service.current().info()
         assert (info["name"], info["model_version"], info["runtime"]) == ("example", "7", runtime)
+    assert json.loads((bundle / "manifest.json").read_text())["format"] == 2
+    reference = read_reference(bundle / "reference.json")
+    assert reference.samples == 240
+    assert sum(each.count for each in reference.calibration["response"]) == 240
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
 
 
