@@ -46,9 +46,9 @@ class FeatureEncoder:
             [self._positions[f.name] for f in columns.features] for columns in self.tensors
         ]
         self._fills_one = len(self.tensors) == 1 and self.tensors[0].features == self.features
-        self._types_of_each = [self._types_at(name) for name in self.names]
-        distinct = set(self._types_of_each)
-        self._types_of_all = distinct.pop() if len(distinct) == 1 else None
+        places = [self._place[name] for name in self.names]
+        self._types_of_each = [columns.types(index) for columns, index in places]
+        self._types_of_all = self._types_of_matrix()
         self.columns: Callable[[Any], tuple[Any, ...]] = (  # the values of a sample, in order
             itemgetter(*self.names)
             if self.width > 1
@@ -179,28 +179,27 @@ class FeatureEncoder:
             values = list(chain.from_iterable(map(self.columns, samples)))
         except KeyError:
             return None
+        if self._types_of_all is not None:  # null where there is none is found in the array
+            return values if self._types_of_all.issuperset(map(type, values)) else None
         return values if self.are_of_their_types(values) else None
 
     def are_of_their_types(self, values: Sequence[Any]) -> bool:
-        """Return True if each of ``values``, row by row, is of a type that its feature may have.
-
-        A null that is NaN in its tensor is of the right type here; `assemble` refuses it where the
-        feature takes none.
-        """
+        """Return True if each of ``values``, row by row, is of a type that its feature may have."""
         # Exact types: to isinstance, bool is an int, but to callers it is not a number.
-        if self._types_of_all is not None:
-            return self._types_of_all.issuperset(map(type, values))
         return all(
-            set(map(type, values[index :: self.width])) <= types
+            types.issuperset(map(type, values[index :: self.width]))
             for index, types in enumerate(self._types_of_each)
         )
 
-    def _types_at(self, name: str) -> frozenset[type]:
-        """Return the types that the values of a feature may have, to be examined further."""
-        columns, index = self._place[name]
-        types = columns.types(index)
-        # The same for all features of a matrix, of which only some take null.
-        return types | {type(None)} if columns.dtype.kind == "f" else types
+    def _types_of_matrix(self) -> frozenset[type] | None:
+        """Return the types that are the same for all features but for null, or None.
+
+        Only where all tensors are of floats, which refuse a NaN that is not accepted.
+        """
+        if any(columns.dtype.kind != "f" for columns in self.tensors):
+            return None
+        distinct = {types | {type(None)} for types in self._types_of_each}
+        return distinct.pop() if len(distinct) == 1 else None
 
     def _faults(
         self, sample: object, path: tuple[str | int, ...], guesses: Guesses
