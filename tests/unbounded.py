@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from app.packing.file import pack_tensors
-from tests.tensor_graphs import write_graph
+from tests.tensor_graphs import pack_tensors, write_graph
 
 EXAMPLE: dict[str, Any] = {
     "rounds": np.array(1),

@@ -26,7 +26,8 @@ Number = Annotated[
     ),
 ]
 Value = Annotated[
-    bool | int | Number | str, Meta(description="a number, a string, or true or false")
+    bool | int | Number | str,
+    Meta(description="a number that is finite as a 32-bit float, a string, or true or false"),
 ]
 """What a client sends for a feature, null apart."""
 _NullAs = Annotated[bool | int | str, Meta(description="an integer, a string, or true or false")]

@@ -65,10 +65,10 @@ class OnnxRuntime:
         if has_rows and takes_one_row(signature.inputs, [tensor.shape for tensor in inputs]):
             self._run = RowByRow(self._run, signature.outputs)
             signature = one_row(signature)
-        bound = _bind(path, "input", signature.inputs, inputs)
+        bound = _bind(path, "input", signature.inputs, inputs, is_exact=True)
         # Most graphs have our names, and then nothing is made for each prediction.
         self._renamed = bound if any(ours != its for ours, its in bound.items()) else {}
-        bound = _bind(path, "output", signature.outputs, outputs)
+        bound = _bind(path, "output", signature.outputs, outputs, is_exact=has_rows)
         self._outputs, self._graph_outputs = [*bound], [*bound.values()]
         self._only_output = self._outputs[0] if len(self._outputs) == 1 else None
         self._limits = limits
@@ -152,10 +152,12 @@ def _check_pair(
 
 
 def _bind(
-    path: Path, role: str, specs: Sequence[TensorSpec], tensors: Sequence[Any]
+    path: Path, role: str, specs: Sequence[TensorSpec], tensors: Sequence[Any], *, is_exact: bool
 ) -> dict[str, str]:
     """Return what the graph calls the tensors of ``specs``, by their names.
 
+    Unless ``is_exact``, a dimension may vary for us that is one number in the graph: of an output,
+    that says less than could be said, and nothing wrong.
     Raises `BundleError` where the graph's ``tensors`` are others.
     """
     by_name = {tensor.name: tensor for tensor in tensors}
@@ -168,7 +170,9 @@ def _bind(
         by_name = {names[0]: tensors[0]}
     for spec in specs:
         tensor = by_name[spec.name]
-        if DATATYPES.get(tensor.type) != spec.datatype or not _fits(spec, tensor.shape):
+        if DATATYPES.get(tensor.type) != spec.datatype or not _fits(
+            spec, tensor.shape, is_exact=is_exact
+        ):
             called = "" if len(specs) == 1 else f" {shown(spec.name)}"
             raise BundleError(
                 f"{path}: the {role}{called} must be {_described(spec)}; it is {tensor.type} of "
@@ -177,13 +181,14 @@ def _bind(
     return {name: by_name[name].name for name in names}
 
 
-def _fits(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
+def _fits(spec: TensorSpec, shape: Sequence[int | str | None], *, is_exact: bool) -> bool:
     """Return True if ``shape`` of a graph, whose varying dimensions are no numbers, is the spec's.
 
-    What varies in the graph may be one number for us; what varies for us must vary in the graph.
+    What varies in the graph may be one number for us; if ``is_exact``, what varies for us must vary
+    in the graph.
     """
     return len(shape) == len(spec.shape) and all(
-        not isinstance(size, int) or size == wanted
+        not isinstance(size, int) or size == wanted or (wanted < 0 and not is_exact)
         for wanted, size in zip(spec.shape, shape, strict=True)
     )
 

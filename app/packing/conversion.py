@@ -18,7 +18,7 @@ from ..model.errors import BundleError
 from ..model.golden import Golden
 from ..model.manifest import EXACT, Manifest, Target, TaskName
 from ..model.reference import FILE_NAME, write_reference
-from ..model.signature import OutputSpec, Tensors, TensorSpec
+from ..model.signature import OutputSpec, Tensors, TensorSpec, row_count
 from .bundle_writer import write_bundle
 from .checks import run_of
 from .comparison import check_answers, check_golden, make_served
@@ -106,7 +106,7 @@ def _as_run(
 
 def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
     stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
-    if material.features:  # rows, and columns that don't vary
+    if material.features and shape[:1] == (row_count(material.tried()),):  # only rows vary
         return structs.replace(spec, shape=(-1, *shape[1:]))
     sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
     return structs.replace(spec, shape=tuple(sizes))

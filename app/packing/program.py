@@ -21,7 +21,7 @@ from .calling import Calling
 from .functional import functional
 from .network import OPSET, quiet_exporter
 from .rows import Rows, run_in_parts
-from .source import DYNAMIC_BATCH, Answers, GraphOutput, GraphSource, Matrix, Source, asking
+from .source import GraphOutput, GraphSource
 
 if TYPE_CHECKING:
     import onnx
@@ -86,32 +86,6 @@ def open_program(path: Path) -> GraphSource:
 
     kinds = tuple(GraphOutput(spec) for spec in outputs)
     return GraphSource(path, graph, inputs, kinds, ask, calling.notes)
-
-
-def read_program(path: Path) -> Source:
-    """Read an exported program of one float matrix to one tensor, and export it to ONNX.
-
-    Nothing in the file is executed but operators on tensors. Raises `BundleError`, which says what
-    is wrong with the file, or with the program in it.
-    """
-    program = _load(path)
-    value, rows, width = _matrix(program)
-    fixed = rows if isinstance(rows, int) else None
-    part = _rows_allowed(program, rows) if fixed is None else fixed
-    if not 0 < part <= _MAX_ROWS:
-        raise BundleError(f"{path} was exported for {part:,} rows. {DYNAMIC_BATCH}.")
-    graph = _graph(program)
-    with quiet_exporter():
-        module = program.exported.module()
-
-    def run(matrix: Matrix) -> Answers:
-        with torch.inference_mode():
-            (answer,) = module(torch.from_numpy(np.ascontiguousarray(matrix)).to(value.dtype))
-        answers: Answers = answer.double().numpy()
-        return answers
-
-    ask = asking(run, path, width=width, rows=part)
-    return Source(path, graph, ask, fixed, value.dtype is torch.float64)
 
 
 def _load(path: Path) -> _Program:
@@ -276,32 +250,3 @@ def _rename(graph: Any, calling: Calling) -> None:
             value.name = f"{value.name}__{number}"
     for value, name in ends:
         value.name = name
-
-
-def _matrix(program: _Program) -> tuple[torch.Tensor, Any, int]:
-    """Return the one input, its rows and its width, of a program from a matrix to a tensor."""
-    path, given, returned = program.path, program.given, program.returned
-    if len(given) != 1:
-        raise BundleError(f"{path} takes {len(given)} inputs; one matrix of features is expected.")
-    if len(returned) != 1:
-        raise BundleError(
-            f"{path} returns {len(returned)} outputs; one tensor (rows, classes) is expected."
-        )
-    (value,) = given
-    if value.dtype not in (torch.float32, torch.float64) or value.ndim != 2:
-        raise BundleError(
-            f"{path} takes {value.dtype} of {value.ndim} dimension(s); a matrix of float32 or "
-            "float64, one row per sample, is expected (model.float() converts a model)."
-        )
-    rows, width = value.shape
-    if not isinstance(width, int):
-        raise BundleError(f"{path} takes any number of columns; let only the rows be dynamic.")
-    return value, rows, width
-
-
-def _rows_allowed(program: _Program, rows: Any) -> int:
-    """Return a number of rows that the program accepts."""
-    allowed = program.exported.range_constraints.get(rows.node.expr)
-    if allowed is None:
-        return _ROWS
-    return int(max(min(_ROWS, allowed.upper), min(allowed.lower, _MAX_ROWS + 1), 1))

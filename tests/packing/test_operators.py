@@ -20,8 +20,8 @@ from app.packing.arguments import check_arguments
 from app.packing.expressions import check_expression
 from app.packing.functional import functional
 from app.packing.network import quiet_exporter
-from app.packing.program import open_program, read_program
-from tests.packing.conftest import ANY_ROWS, editing, rewrite, save_program
+from app.packing.program import open_program
+from tests.packing.conftest import ANY_ROWS, asked, editing, rewrite, save_program
 
 PROGRAM = "models/model.json"
 aten = torch.ops.aten
@@ -51,7 +51,7 @@ def made_functional(path: Path) -> torch.export.ExportedProgram:
 
 def refusal(path: Path) -> str:
     with pytest.raises(BundleError) as error:
-        read_program(path)
+        open_program(path)
     assert str(error.value).startswith(str(path))
     return str(error.value)
 
@@ -350,8 +350,8 @@ def test_a_transformer_with_a_mask_in_place_is_read_and_answers_as_it_did(tmp_pa
     rows[:, 0] = 1
     with torch.inference_mode():
         expected = model(torch.from_numpy(rows)).numpy()
-    source = read_program(tmp_path / "model.pt2")
-    np.testing.assert_allclose(source.ask(rows), expected, atol=1e-6)
+    source = open_program(tmp_path / "model.pt2")
+    np.testing.assert_allclose(asked(source, rows), expected, atol=1e-6)
 
 
 # Sizes
@@ -683,8 +683,8 @@ def test_a_residual_network_with_norms_and_activations_in_place_answers_as_it_di
     model = nn.Sequential(*layers)
     model(torch.randn(50, 4))
     model.eval()
-    source = read_program(save_program(model, tmp_path / "model.pt2"))
+    source = open_program(save_program(model, tmp_path / "model.pt2"))
     rows = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     with torch.inference_mode():
         expected = model(torch.from_numpy(rows)).numpy()
-    np.testing.assert_allclose(source.ask(rows), expected, atol=1e-6)
+    np.testing.assert_allclose(asked(source, rows), expected, atol=1e-6)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
-from app.packing.program import read_program
-from tests.packing.conftest import Residual, editing, plain, rewrite, save_program
+from app.packing.program import open_program
+from tests.packing.conftest import Residual, asked, editing, plain, rewrite, save_program
 
 PROGRAM = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"
@@ -28,7 +28,7 @@ CONSTANTS = "data/constants/model_constants_config.json"
 
 def refusal(path: Path) -> str:
     with pytest.raises(BundleError) as error:
-        read_program(path)
+        open_program(path)
     assert str(error.value).startswith(str(path))
     return str(error.value)
 
@@ -103,9 +103,9 @@ def test_code_that_a_program_hides_never_runs(program: Path, tmp_path: Path, whe
     mark = tmp_path / "mark"
     path = rewrite(program, tmp_path / "model.pt2", hidden_code(mark)[where])
     if where in LEFT_OUT:
-        source = read_program(path)
+        source = open_program(path)
         row = np.ones((1, 4), dtype=np.float32)
-        np.testing.assert_array_equal(source.ask(row), read_program(program).ask(row))
+        np.testing.assert_array_equal(asked(source, row), asked(open_program(program), row))
     else:
         assert any(word in refusal(path) for word in ("is refused", "is not an operator"))
     assert not mark.exists()
@@ -124,12 +124,12 @@ def test_the_same_code_runs_in_the_loader_of_torch(
 
 
 def test_what_torch_wrote_answers_as_the_model_does(program: Path, values: Any) -> None:
-    source = read_program(program)
+    source = open_program(program)
     with torch.inference_mode():
         expected = Residual().eval()(torch.from_numpy(values)).numpy()
-    np.testing.assert_allclose(source.ask(values), expected, atol=1e-6)
-    assert source.ask(values[:1]).shape == (1, 3)
-    assert source.fixed_rows is None
+    np.testing.assert_allclose(asked(source, values), expected, atol=1e-6)
+    assert asked(source, values[:1]).shape == (1, 3)
+    assert source.inputs[0].shape == (-1, 4)
 
 
 class Sizes(nn.Module):
@@ -157,7 +157,7 @@ def test_however_the_rows_were_declared_any_number_is_answered(
     path = save_program(Sizes().eval(), tmp_path / "m.pt2", dynamic_shapes=({0: rows},), rows=6)
     with torch.inference_mode():
         expected = plain()(torch.from_numpy(values)).numpy()
-    np.testing.assert_allclose(read_program(path).ask(values), expected, atol=1e-6)
+    np.testing.assert_allclose(asked(open_program(path), values), expected, atol=1e-6)
 
 
 class Wrapped(nn.Module):
@@ -170,8 +170,6 @@ class Wrapped(nn.Module):
     def forward(self, x: Tensor) -> Any:
         if self.way == "tuple":
             return (self.inner(x),)
-        if self.way == "two outputs":
-            return self.inner(x), x
         with torch.no_grad():
             return self.inner(x)
 
@@ -180,7 +178,6 @@ class Wrapped(nn.Module):
     ("model", "said"),
     [
         (Residual(), "was exported while training; call model.eval() before exporting"),
-        (Wrapped("two outputs").eval(), "returns 2 outputs; one tensor (rows, classes)"),
         (Wrapped("no_grad").eval(), "wrap_with_set_grad_enabled', which is not an operator"),
     ],
 )
@@ -190,22 +187,20 @@ def test_a_program_of_another_form_is_refused_by_its_form(
     assert said in refusal(save_program(model, tmp_path / "model.pt2"))
 
 
-def test_half_precision_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    path = save_program(plain().half(), tmp_path / "model.pt2", dtype=torch.float16)
+def test_a_datatype_that_numpy_lacks_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = save_program(plain().bfloat16(), tmp_path / "model.pt2", dtype=torch.bfloat16)
     said = refusal(path)
-    assert "takes torch.float16" in said
-    assert "model.float()" in said
+    assert "takes 'input' as torch.bfloat16" in said
+    assert "model.float() converts a model" in said
 
 
-class Two(nn.Module):
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
-
-
-def test_two_inputs_are_no_matrix_of_features(tmp_path: Path) -> None:
-    zeros = torch.zeros(2, 4)
-    torch.export.save(torch.export.export(Two(), (zeros, zeros)), tmp_path / "two.pt2")
-    assert "takes 2 inputs; one matrix of features is expected" in refusal(tmp_path / "two.pt2")
+def test_half_precision_is_taken_as_it_is(tmp_path: Path, values: Any) -> None:
+    path = save_program(plain().half(), tmp_path / "model.pt2", dtype=torch.float16)
+    source = open_program(path)
+    assert [spec.datatype for spec in source.inputs] == ["FP16"]
+    with torch.inference_mode():
+        expected = plain().half()(torch.from_numpy(values).half()).numpy()
+    np.testing.assert_allclose(asked(source, values), expected, atol=1e-2)
 
 
 def bomb(path: Path) -> None:

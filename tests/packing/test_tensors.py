@@ -12,13 +12,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from app.model.errors import BundleError
+from app.model.isolation import ProcessLimits
 from app.model.manifest_file import read_manifest
-from app.packing.file import pack_tensors
+from app.packing.file import pack_file
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from app.registry.verification import verify
-from tests.tensor_graphs import EVERY_KIND, every_kind, pack_every_kind, write_graph
+from tests.tensor_graphs import EVERY_KIND, every_kind, pack_every_kind, pack_tensors, write_graph
 from tests.unbounded import EXAMPLE, write_unbounded
 
+TENSORS = Statement(task="tensors")
 FLOATS = ("x", TensorProto.FLOAT, ["n"])
 
 
@@ -192,7 +195,7 @@ def test_what_is_no_tensor_is_refused(tmp_path: Path, out: Path) -> None:
     )
     graph = tmp_path / "g.onnx"
     graph.write_bytes(model.SerializeToString())
-    assert "is seq(tensor(float)), and only tensors" in refusal(graph, out, {"x": [1]})
+    assert "the output 'y' is a sequence of 1 te" in refusal(graph, out, {"x": [1]})
 
 
 def test_a_dimension_that_the_graph_states_and_a_run_contradicts_varies(
@@ -201,13 +204,11 @@ def test_a_dimension_that_the_graph_states_and_a_run_contradicts_varies(
     graph = one_node(tmp_path / "g.onnx", "NonZero", ("y", TensorProto.INT64, [1, 7]))
     (tmp_path / "example.json").write_text('{"x": [1, 0, 3]}')
     manifest = pack_tensors(graph, out, example=tmp_path / "example.json")
-    assert manifest.outputs[0].shape == (1, -1)
+    assert manifest.outputs[0].shape == (-1, -1)
     assert verify(out.parent, "1").passed
 
 
 def test_a_loop_without_end_is_ended(tmp_path: Path, out: Path) -> None:
-    from app.model.isolation import ProcessLimits
-
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["goes on"])],
         "body",
@@ -228,10 +229,11 @@ def test_a_loop_without_end_is_ended(tmp_path: Path, out: Path) -> None:
     )
     (tmp_path / "example.json").write_text('{"yes": true}')
     with pytest.raises(BundleError, match="was still running after|can't be loaded"):
-        pack_tensors(
+        pack_file(
             graph,
             out,
-            example=tmp_path / "example.json",
+            samples=tmp_path / "example.json",
+            statement=TENSORS,
             limits=ProcessLimits(seconds=0.5),
         )
     assert not out.exists()
@@ -250,14 +252,13 @@ def test_a_loop_without_end_is_ended(tmp_path: Path, out: Path) -> None:
 def test_what_an_example_makes_a_graph_do_is_bounded(
     tmp_path: Path, out: Path, huge: dict[str, Any], said: str
 ) -> None:
-    from app.model.isolation import ProcessLimits
-
     np.savez(tmp_path / "example.npz", **EXAMPLE | huge)
     with pytest.raises(BundleError, match=said):
-        pack_tensors(
+        pack_file(
             write_unbounded(tmp_path / "g.onnx"),
             out,
-            example=tmp_path / "example.npz",
+            samples=tmp_path / "example.npz",
+            statement=TENSORS,
             limits=ProcessLimits(seconds=0.5 if "rounds" in huge else 60, memory_mb=512),
         )
     assert not out.exists()
@@ -293,12 +294,12 @@ def test_pickles_and_bombs_in_an_example_are_refused(tmp_path: Path, out: Path) 
         (lambda m: m.update(steps=[]), "steps is reserved for a later version"),
         (lambda m: m.update(handler="h.py"), "handler is reserved for a later version"),
         (lambda m: m.update(more=1), "more must be left out"),
-        (lambda m: m.update(task="classification"), "task must be one of 'tensors'"),
+        (lambda m: m.update(task="clustering"), "task must be one of 'classification'"),
         (lambda m: m["inputs"][0].update(datatype="FP8"), r"inputs\[0\].datatype must be one of"),
         (lambda m: m["inputs"][0].update(shape=[-2]), r"inputs\[0\].shape"),
         (lambda m: m["inputs"].append(m["inputs"][0]), "inputs must be unique"),
         (lambda m: m["outputs"][0].update(role="score"), r"outputs\[0\].role must be one of"),
-        (lambda m: m["outputs"][0].update(role="probabilities"), "must be 'tensor' or 'state'"),
+        (lambda m: m["outputs"][0].update(role="probabilities"), "have the role 'tensor' or 'state'"),
         (lambda m: m.update(golden="../x"), "golden must be"),
         (lambda m: m.update(golden="none.npz"), "which files doesn't list"),
         (lambda m: m["tolerances"].update(x={}), "tolerances has 'x'"),
