@@ -29,14 +29,14 @@ def open_source(
 ) -> GraphSource:
     """Return the model in ``path``. Raises `BundleError`."""
     if path.suffix == GRAPH_SUFFIX:
-        from .graph_reading import read_graph
+        from .graphs.reading import read_graph
 
         return read_graph(path)
     if path.suffix in CHECKPOINT_SUFFIXES and statement.allow_code:
-        from .torchscript import open_torchscript
+        from .programs.torchscript import open_torchscript
 
         return open_torchscript(path, _examples(path, description, samples))
-    from .program import open_program
+    from .programs.program import open_program
 
     return open_program(path)
 

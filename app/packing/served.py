@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
 from ..model.signature import LABEL, Array, OutputSpec, Role, Tensors
-from . import served_graph as forms
-from .graph_editor import GraphEditor
+from .graphs import forms
+from .graphs.editor import GraphEditor
 from .material import Material
 from .roles import Answer, Roles
 from .source import GraphOutput, GraphSource

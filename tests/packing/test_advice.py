@@ -26,7 +26,7 @@ from app.model.file_kind import PACK
 from app.model.network import read_checkpoint
 from app.packing.description import ModelDescription
 from app.packing.file import pack_file
-from app.packing.program import open_program
+from app.packing.programs.program import open_program
 from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from tests.model.test_bundle import change

@@ -24,10 +24,10 @@ from app.model.isolation import ProcessLimits
 from app.model.network import build_network, read_checkpoint
 from app.model.onnx_runtime import OnnxRuntime
 from app.model.signature import FEATURES, classifier_graph
-from app.packing.external import take_in_external_data
 from app.packing.file import pack_file
-from app.packing.graph_reading import read_graph
-from app.packing.program import open_program
+from app.packing.graphs.external import take_in_external_data
+from app.packing.graphs.reading import read_graph
+from app.packing.programs.program import open_program
 from app.packing.statement import Statement
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService

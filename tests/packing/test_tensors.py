@@ -299,7 +299,7 @@ def test_pickles_and_bombs_in_an_example_are_refused(tmp_path: Path, out: Path) 
         (lambda m: m["inputs"][0].update(shape=[-2]), r"inputs\[0\].shape"),
         (lambda m: m["inputs"].append(m["inputs"][0]), "inputs must be unique"),
         (lambda m: m["outputs"][0].update(role="score"), r"outputs\[0\].role must be one of"),
-        (lambda m: m["outputs"][0].update(role="probabilities"), "have the role 'tensor' or 'state'"),
+        (lambda m: m["outputs"][0].update(role="probabilities"), "the role 'tensor' or 'state'"),
         (lambda m: m.update(golden="../x"), "golden must be"),
         (lambda m: m.update(golden="none.npz"), "which files doesn't list"),
         (lambda m: m["tolerances"].update(x={}), "tolerances has 'x'"),

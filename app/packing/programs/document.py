@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..model.errors import BundleError, first_line, shown
+from ...model.errors import BundleError, first_line, shown
 from . import operators
 from .calling import Calling, flatten_calls
 from .expressions import check_expression

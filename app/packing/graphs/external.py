@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from ..model.errors import BundleError, first_line, shown
+from ...model.errors import BundleError, first_line, shown
 
 _NUMBERS = ("offset", "length")
 

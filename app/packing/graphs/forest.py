@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from .graph_index import attribute
+from .index import attribute
 
 _SUM_TOLERANCE = 1e-4
 _BINARY = 2

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..model.errors import BundleError, first_line, shown
-from ..model.file_kind import archive_kind, foreign_kind, members_of
+from ...model.errors import BundleError, first_line, shown
+from ...model.file_kind import archive_kind, foreign_kind, members_of
 from .calling import Calling
 from .document import check_document, check_values, objects, read_json
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import onnx
 
-from .graph_forest import leaves_are_distributions
-from .graph_index import DEFAULT_DOMAINS, ML, GraphIndex, attribute, count_in, is_ml, is_operator
-from .graph_labels import CLASS_LABELS, CLASSIFIERS, is_times_one
-from .source import OutputKind
+from ..source import OutputKind
+from .forest import leaves_are_distributions
+from .index import DEFAULT_DOMAINS, ML, GraphIndex, attribute, count_in, is_ml, is_operator
+from .labels import CLASS_LABELS, CLASSIFIERS, is_times_one
 
 MAX_STEPS = 1_000
 """Values that are looked at for one output at most."""

@@ -1,6 +1,6 @@
 """Edit a graph: add nodes under new names, move a name to another value, drop what nothing uses.
 
-It knows nothing of what a model means: `app.packing.served_graph` has the forms that are added.
+It knows nothing of what a model means: `forms` has those that are added.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..model.errors import BundleError, shown
-from ..model.signature import TensorSpec
-from .graph_file import graphs_of
-from .graph_index import DEFAULT_DOMAINS, ML, is_ml, opset_of
+from ...model.errors import BundleError, shown
+from ...model.signature import TensorSpec
+from .file import graphs_of
+from .index import DEFAULT_DOMAINS, ML, is_ml, opset_of
 
 _OLDEST_OPSET = 7
 """The first opset whose operators broadcast as numpy does, and the first that ONNX Runtime takes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.network import read_checkpoint
-from app.packing.torchscript import open_torchscript
+from app.packing.programs.torchscript import open_torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

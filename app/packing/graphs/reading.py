@@ -12,15 +12,15 @@ from typing import Any
 import onnx
 from msgspec import structs
 
-from ..model.errors import BundleError, first_line, shown
-from ..model.onnx_runtime import DATATYPES
-from ..model.signature import DTYPES, MAX_TENSORS, Tensors, TensorSpec
-from .graph_containers import Unpacked, as_it_is, unpack_containers
-from .graph_file import load_graph, open_graph
-from .graph_index import GraphIndex, attribute, is_ml, is_operator
-from .graph_kinds import KindReader
-from .graph_labels import MAX_STEPS, LabelReader, Labels, agreed
-from .source import GraphOutput, GraphSource
+from ...model.errors import BundleError, first_line, shown
+from ...model.onnx_runtime import DATATYPES
+from ...model.signature import DTYPES, MAX_TENSORS, Tensors, TensorSpec
+from ..source import GraphOutput, GraphSource
+from .containers import Unpacked, as_it_is, unpack_containers
+from .file import load_graph, open_graph
+from .index import GraphIndex, attribute, is_ml, is_operator
+from .kinds import KindReader
+from .labels import MAX_STEPS, LabelReader, Labels, agreed
 
 _MATRIX = 2
 _LARGEST_DIMENSION = 2**31

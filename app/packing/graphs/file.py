@@ -12,9 +12,9 @@ from typing import Any
 
 import onnx
 
-from ..model.errors import BundleError, first_line
-from ..model.file_kind import foreign_kind
-from ..model.onnx_runtime import open_session
+from ...model.errors import BundleError, first_line
+from ...model.file_kind import foreign_kind
+from ...model.onnx_runtime import open_session
 from .external import take_in_external_data
 
 _RANDOM = frozenset(

@@ -18,7 +18,7 @@ from torch._guards import detect_fake_mode
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import tree_leaves
 
-from ..model.errors import BundleError
+from ...model.errors import BundleError
 from . import operators
 from .arguments import check_arguments
 

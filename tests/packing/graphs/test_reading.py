@@ -13,13 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.model.errors import BundleError
 from app.model.signature import DTYPES, Tensors, TensorSpec
-from app.packing.graph_file import open_graph
-from app.packing.graph_index import GraphIndex
-from app.packing.graph_reading import read_graph
-from app.packing.served_graph import as_fp32, as_vector, editing, finished, label_index
+from app.packing.graphs.file import open_graph
+from app.packing.graphs.forms import as_fp32, as_vector, editing, finished, label_index
+from app.packing.graphs.index import GraphIndex
+from app.packing.graphs.reading import read_graph
 from app.packing.source import GraphOutput, GraphSource
 
-CASES = Path(__file__).parent / "cases"
+CASES = Path(__file__).parent.parent / "cases"
 ML = "ai.onnx.ml"
 node = helper.make_node
 THREE = ("setosa", "versicolor", "virginica")

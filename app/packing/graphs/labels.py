@@ -15,8 +15,8 @@ import onnx
 from msgspec import Struct, structs
 from onnx import TensorProto
 
-from ..model.errors import BundleError, shown
-from .graph_index import GraphIndex, attribute, is_ml, is_operator, labels_in
+from ...model.errors import BundleError, shown
+from .index import GraphIndex, attribute, is_ml, is_operator, labels_in
 
 CLASSIFIERS = ("TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier")
 CLASS_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")

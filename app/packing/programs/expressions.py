@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 
-from ..model.errors import BundleError, shown
+from ...model.errors import BundleError, shown
 
 _LONGEST = 2_000
 _MAX_NODES = 300

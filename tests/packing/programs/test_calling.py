@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.signature import Tensors
-from app.packing.program import open_program
+from app.packing.programs.program import open_program
 from app.packing.source import GraphSource
 from tests.packing.conftest import editing, rewrite
 

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..model.errors import BundleError, shown
+from ...model.errors import BundleError, shown
 
 ML = "ai.onnx.ml"
 """The domain of the operators of classic machine learning: trees, labels, ZipMap."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
-from app.packing import operators
-from app.packing.archive import safe_archive
-from app.packing.arguments import check_arguments
-from app.packing.expressions import check_expression
-from app.packing.functional import functional
 from app.packing.network import quiet_exporter
-from app.packing.program import open_program
+from app.packing.programs import operators
+from app.packing.programs.archive import safe_archive
+from app.packing.programs.arguments import check_arguments
+from app.packing.programs.expressions import check_expression
+from app.packing.programs.functional import functional
+from app.packing.programs.program import open_program
 from tests.packing.conftest import ANY_ROWS, asked, editing, rewrite, save_program
 
 PROGRAM = "models/model.json"

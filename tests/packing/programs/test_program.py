@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
-from app.packing.program import open_program
+from app.packing.programs.program import open_program
 from tests.packing.conftest import Residual, asked, editing, plain, rewrite, save_program
 
 PROGRAM = "models/model.json"

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from app.model.errors import BundleError
 from app.model.signature import Tensors, TensorSpec
-from app.packing.graph_editor import GraphEditor
-from app.packing.graph_file import open_graph
-from app.packing.served_graph import (
+from app.packing.graphs.editor import GraphEditor
+from app.packing.graphs.file import open_graph
+from app.packing.graphs.forms import (
     as_column,
     as_fp32,
     as_vector,

@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
-from ..model.errors import BundleError, shown
-from ..model.signature import MAX_TENSORS, Array
-from .graph_editor import GraphEditor
-from .graph_file import open_graph
-from .graph_index import GraphIndex, is_ml, is_operator
-from .graph_labels import LabelReader
-from .served_graph import second_columns
+from ...model.errors import BundleError, shown
+from ...model.signature import MAX_TENSORS, Array
+from .editor import GraphEditor
+from .file import open_graph
+from .forms import second_columns
+from .index import GraphIndex, is_ml, is_operator
+from .labels import LabelReader
 
 _TWO = 2
 

@@ -14,12 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ..model.errors import BundleError, shown
-from ..model.signature import DTYPES
-from .graph_editor import GraphEditor
-from .graph_file import remove_traces, serialised
-from .graph_index import ML
-from .source import GraphSource
+from ...model.errors import BundleError, shown
+from ...model.signature import DTYPES
+from ..source import GraphSource
+from .editor import GraphEditor
+from .file import remove_traces, serialised
+from .index import ML
 
 _IR_VERSION = 8
 """The lowest version of the format that is written: from 4 on, weights need not be inputs, too."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..model.errors import BundleError, first_line, shown
-from ..model.signature import DTYPES, MAX_RANK, Tensors, TensorSpec
+from ...model.errors import BundleError, first_line, shown
+from ...model.signature import DTYPES, MAX_RANK, Tensors, TensorSpec
+from ..network import OPSET, quiet_exporter
+from ..rows import Rows, run_in_parts
+from ..source import GraphOutput, GraphSource
 from .archive import safe_archive
 from .calling import Calling
 from .functional import functional
-from .network import OPSET, quiet_exporter
-from .rows import Rows, run_in_parts
-from .source import GraphOutput, GraphSource
 
 if TYPE_CHECKING:
     import onnx

@@ -17,11 +17,11 @@ import numpy as np
 import onnx
 import torch
 
-from ..model.errors import BundleError, first_line, shown
-from ..model.signature import DTYPES, Tensors, TensorSpec
-from .network import OPSET, quiet_exporter
+from ...model.errors import BundleError, first_line, shown
+from ...model.signature import DTYPES, Tensors, TensorSpec
+from ..network import OPSET, quiet_exporter
+from ..source import THE_ONLY_INPUT, GraphOutput, GraphSource
 from .program import DATATYPES
-from .source import THE_ONLY_INPUT, GraphOutput, GraphSource
 
 
 @dataclass(frozen=True, slots=True)

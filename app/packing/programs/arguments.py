@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..model.errors import BundleError
+from ...model.errors import BundleError
 
 _LARGEST_SCALE = 1_000.0
 

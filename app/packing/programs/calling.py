@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.errors import BundleError, shown
-from ..model.signature import MAX_TENSORS
+from ...model.errors import BundleError, shown
+from ...model.signature import MAX_TENSORS
 
 _MAX_DEPTH = 16
 _LONGEST_NAME = 256
