@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..model.errors import BundleError, first_line, shown
+from ..model.errors import BundleError, first_line, listed, shown
 from ..model.manifest import Tolerance
 from ..model.self_test import is_close, largest_difference
 from ..model.signature import Array, OutputSpec, Tensors, row_count
 from .material import Material
+from .roles import Answer
 from .source import GraphSource
 
 Run = Callable[[Tensors], Tensors]
@@ -73,6 +74,22 @@ def check_probabilities(
             f"{path}: {shown(name)} has no probabilities of classes, which sum to 1: "
             f"{_values(values[row])} for {_row(material, row)}. Are they logits (--outputs "
             "logits), or independent of each other (--task multilabel)?"
+        )
+
+
+def check_label(
+    indices: Array, found: Tensors, answer: Answer, material: Material, path: Path
+) -> None:
+    """Refuse a label that is none of the classes, for a sample."""
+    assert answer.label is not None
+    wrong = np.flatnonzero((indices < 0) | (indices >= len(answer.names)))
+    if len(wrong):
+        row, name = int(wrong[0]), answer.label.spec.name
+        (label,) = found[name][row : row + 1].reshape(-1).tolist()
+        raise BundleError(
+            f"{path}: the label {shown(name)} is {label!r} for {_row(material, row)}, which is not "
+            f"one of the classes, {listed(answer.names)}. Give those that the model returns, or "
+            f"serve it as an output that isn't the prediction (--outputs {name}=tensor)."
         )
 
 

@@ -17,6 +17,7 @@ from .checks import (
     Run,
     are_rows,
     check_finite,
+    check_label,
     check_logits,
     check_nulls,
     check_probabilities,
@@ -56,8 +57,11 @@ def check_answers(plan: Plan) -> None:
     check_finite(found[name], material, path, name)
     if answer.from_logits:
         check_logits(found[name], path, name)
+    made = expected(plan.task, answer, found)
+    if plan.task == "classification" and "label" in made:
+        check_label(made["label"], found, answer, material, path)
     if answer.role == "probabilities":
-        values = expected(plan.task, answer, found)["probabilities"]
+        values = made["probabilities"]
         is_exclusive = plan.task == "classification"
         check_probabilities(values, material, path, name, sum_to_one=is_exclusive)
 

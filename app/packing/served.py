@@ -117,6 +117,8 @@ def _answer(
         shape = (shape[0], len(answer.names))
     if datatype != "FP32" and answer.role not in _EXACT_ROLES:
         value, datatype = forms.as_fp32(editor, value), "FP32"
+    if answer.role == "probabilities" and not answer.from_logits and not keeps_name:
+        value = forms.within_0_and_1(editor, value)
     name = spec.name if keeps_name and value == spec.name else answer.role
     return value, OutputSpec(name, datatype, shape, answer.role)
 

@@ -180,6 +180,11 @@ class GraphEditor:
                 "newer one."
             )
 
+    @property
+    def opset(self) -> int:
+        """The version of the operators of ONNX that a node gets which is added now."""
+        return opset_of(self.model, DEFAULT_DOMAINS) or _NEW_OPSET
+
     def has_label_encoder(self) -> bool:
         """Return True if a LabelEncoder of keys and values can be added, after which it can.
 

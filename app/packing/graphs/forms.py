@@ -25,6 +25,8 @@ _IR_VERSION = 8
 """The lowest version of the format that is written: from 4 on, weights need not be inputs, too."""
 _NULLS_OPSET = 9
 """The first opset that has IsNaN and Where on floats."""
+_CLIP_INPUTS_OPSET = 11
+"""The first opset in which the bounds of Clip are inputs."""
 _UNKNOWN_LABEL = -1
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
 
@@ -73,6 +75,20 @@ def as_vector(editor: GraphEditor, value: str) -> str:
 def as_fp32(editor: GraphEditor, value: str) -> str:
     """Add the FP32 form of numbers of another datatype."""
     return editor.add("Cast", [value], "fp32", to=TensorProto.FLOAT)
+
+
+def within_0_and_1(editor: GraphEditor, probabilities: str) -> str:
+    """Add FP32 probabilities without what rounding adds to 1 or takes from 0.
+
+    The trees of a forest may add up to -1e-7.
+    """
+    if editor.opset < _CLIP_INPUTS_OPSET:
+        return editor.add("Clip", [probabilities], "clipped", min=0.0, max=1.0)
+    bounds = [
+        editor.constant(np.array(bound, np.float32), name)
+        for bound, name in ((0, "lowest_probability"), (1, "highest_probability"))
+    ]
+    return editor.add("Clip", [probabilities, *bounds], "clipped")
 
 
 def second_columns(editor: GraphEditor, matrices: Sequence[str]) -> str:
