@@ -14,21 +14,23 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
+EXAMPLES := examples/.venv
 # Bytecode is kept, whatever the environment says: tests start hundreds of processes, each of which
 # would compile everything again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve wheel test test-clients test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
-    types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
-    check-nginx check-cc
+.PHONY: help serve wheel test test-clients test-examples test-busy coverage bench \
+    rolling-restart soak fuzz audit image-test lock lint format types check-chromium check-wrk \
+    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make wheel   build the package for pip into dist/"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make test-clients  test it with the clients of Triton, KServe and MLServer"
+	@echo "make test-examples  run the examples, in an environment of their own"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which takes twice as long"
 	@echo "make bench   measure it beside three FastAPI and Starlette services, and draw the charts (20 minutes)"
@@ -57,6 +59,9 @@ test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check
 # models that they ask are packed, which takes what the tests take.
 test-clients: $(DEVELOPMENT)
 	$(BIN)/python -m tests.clients
+
+test-examples: $(DEVELOPMENT) $(EXAMPLES)/.installed
+	$(PYTEST) -m examples --numprocesses=auto tests/test_examples.py
 
 # The tests' results must not depend on the machine's speed. The busy processes end with the tests,
 # however those end.
@@ -163,4 +168,11 @@ $(SERVING): requirements.txt requirements-onnx.txt
 
 $(DEVELOPMENT): $(SERVING) requirements-dev.txt requirements-wheel.txt
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+# Its libraries don't fit those of the tests: skl2onnx needs an older protobuf.
+$(EXAMPLES)/.installed: examples/requirements.txt requirements.txt requirements-onnx.txt pyproject.toml
+	test -x $(EXAMPLES)/bin/python || $(PYTHON) -m venv $(EXAMPLES)
+	$(EXAMPLES)/bin/pip --disable-pip-version-check install --quiet \
+	    -r examples/requirements.txt -e '.[pack]'
 	touch $@
