@@ -143,16 +143,20 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
 
 def _without_defaults(feature: dict[str, Any]) -> dict[str, Any]:
     """Return a feature without the members that most have no need of."""
-    defaults = {
-        field.name: field.default
-        for field in msgspec.structs.fields(Feature)
-        if field.name in ("categories", "unknown", "null_as", "column")
-    }
     return {
         name: value
         for name, value in feature.items()
-        if name not in defaults or value not in (defaults[name], [])
+        if name not in _RARE_MEMBERS or value not in (_RARE_MEMBERS[name], [])
     }
+
+
+_RARE_MEMBERS = {
+    field.name: field.default
+    for field in msgspec.structs.fields(Feature)
+    if field.name in ("categories", "unknown", "null_as", "column")
+}
+"""The members of a feature that most have no need of, and their defaults: read once, since a model
+may have very many features."""
 
 
 def _parse_format_1(root: dict[str, Any]) -> Manifest:

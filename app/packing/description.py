@@ -82,10 +82,11 @@ class ModelDescription:
         """Return, for each feature, what its owner said of it: what isn't as by default, if it was
         not read from a file.
         """
-        return self.stated or tuple(
-            frozenset(
-                each.name for each in fields(Feature) if getattr(feature, each.name) != each.default
-            )
+        if self.stated:
+            return self.stated
+        defaults = [(each.name, each.default) for each in fields(Feature)]
+        return tuple(
+            frozenset(name for name, default in defaults if getattr(feature, name) != default)
             for feature in self.features
         )
 

@@ -257,7 +257,7 @@ def test_a_label_against_the_probabilities_is_not_corrected(tmp_path: Path, out:
     text = refusal(
         source, out.with_name("2"), samples, said("classification", names="stays,leaves")
     )
-    assert "'l' is 'churns' for line 2 of samples.csv, which is not one of the classes" in text
+    assert "'l' is 'churns' for line 3 of samples.csv, which is not one of the classes" in text
     advised = said("classification", "l=tensor", names="stays,leaves")
     packed(source, out.with_name("3"), samples, advised)
 
