@@ -18,7 +18,6 @@ from ..protocols.open_inference.response import InferenceResponse, encode_respon
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..telemetry import predictions
-from ..telemetry.statistics import DECODE, ENCODE, RUN
 from .body import JSON, OCTETS
 from .context import RequestContext
 from .extension import Lantern
@@ -59,22 +58,22 @@ def _infer(
     request = decode_request(
         body, _json_bytes(context), model.signature.inputs, tensors.inputs.max_inputs
     )
-    tensors.outputs.check(request.outputs)
+    requested = tensors.outputs.requested(request)
     rows = tensors.inputs.count_rows(request.inputs)
     if rows > limits.max_batch_size:
         raise BatchTooLarge(rows, limits.max_batch_size)
-    tensors.outputs.check_size(request.outputs, rows, limits.max_answer_values)
+    tensors.outputs.check_size(requested, rows, limits.max_answer_values)
     inputs = tensors.inputs.read(request.inputs)
     decoded = perf_counter()
     batch = model.predict_batch(inputs) if model.takes_features else None
     found = model.run_rows(inputs) if batch is None else tensors.outputs.of_batch(batch)
     ran = perf_counter()
-    outputs = tensors.outputs.write(request, found, limits.max_answer_values)
+    outputs = tensors.outputs.write(requested, found, limits.max_answer_values)
     id_ = context.request_id if request.id is None else request.id
     answer, json_bytes = encode_response(InferenceResponse(model.name, model.version, id_, outputs))
-    spent = {DECODE: decoded - begun, RUN: ran - decoded, ENCODE: perf_counter() - ran}
+    ended = perf_counter()
     context.rows = rows
-    lantern.statistics.succeeded(model, rows, spent)
+    lantern.statistics.succeeded(model, rows, decoded - begun, ran - decoded, ended - ran)
     form = [("Content-Type", JSON)]
     if json_bytes is not None:
         form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
@@ -83,7 +82,7 @@ def _infer(
         return answer, form + predictions.record_batch(lantern.metrics, model, inputs, batch)
     predictions.record_run(lantern.metrics, model, rows, model.label_counts(found))
     if rollout.mode == "canary":
-        lantern.metrics.prediction_timed(model, spent[RUN])
+        lantern.metrics.prediction_timed(model, ran - decoded)
     return answer, form
 
 

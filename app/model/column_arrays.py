@@ -90,7 +90,7 @@ class ColumnArrays:
 
     def _check_finite(self, matrix: Array) -> None:
         """Raise `FaultyArray` for what is infinite, or NaN where there is no null."""
-        if matrix.dtype.kind != "f" or np.isfinite(matrix).all():
+        if matrix.dtype.kind != "f" or np.count_nonzero(np.isfinite(matrix)) == matrix.size:
             return
         wrong = ~np.isfinite(matrix) & ~(np.isnan(matrix) & self._columns.nullable)
         faults = [

@@ -130,7 +130,9 @@ class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
 
     def label_counts(self) -> Mapping[str, int]:
         counts = np.bincount(self.class_indices)
-        return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
+        present = counts.nonzero()[0]
+        rows = zip(present.tolist(), counts[present].tolist(), strict=True)
+        return {self.classes[index]: n for index, n in rows}
 
     def comparable(self) -> Tensors:
         return {VALUES: self.answers, DECIDED: self.class_indices}

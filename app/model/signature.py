@@ -64,9 +64,12 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Return True if an array of ``shape`` is one of this tensor."""
-        return len(shape) == len(self.shape) and all(
-            wanted in (-1, size) for wanted, size in zip(self.shape, shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        for wanted, size in zip(self.shape, shape, strict=True):
+            if wanted not in (-1, size):
+                return False
+        return True
 
 
 Role = Literal[

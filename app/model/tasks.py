@@ -104,7 +104,7 @@ class _AnsweringTask(Task):
         """Return the answers to all rows. Raises `NonFiniteOutput` with the first that aren't."""
         answers = outputs[self._answer]
         finite = np.isfinite(answers)
-        if not finite.all():
+        if np.count_nonzero(finite) != finite.size:  # a third of the time of all(), for a row
             rows = ~finite.reshape(len(answers), -1).all(axis=1)
             raise NonFiniteOutput(np.flatnonzero(rows)[:MAX_FAULTS].tolist())
         return answers

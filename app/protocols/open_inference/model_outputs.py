@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -36,7 +36,9 @@ class ModelOutputs:
         of_task = [spec for spec in specs if model.takes_features and spec not in manifest.outputs]
         self._answer = of_task[0].name if of_task else ""
         self._following = {spec.name for spec in of_task[1:]}
-        self._sizes = {spec.name: self._size(spec) for spec in specs}
+        self._answer_size = self._size(of_task[0]) or 0 if of_task else 0
+        counted = [spec for spec in specs if spec not in of_task]
+        self._sizes = {spec.name: self._size(spec) for spec in counted}
         ranked = manifest.output("probabilities", "scores") if model.classes else None
         self._ranked = self._answer or ranked.name if ranked is not None else ""
         self._classes = np.empty(len(model.classes), dtype=object)
@@ -45,13 +47,21 @@ class ModelOutputs:
             spec.name
             for spec in specs
             if spec.name not in self._following
-            and (spec.datatype == "BYTES" or self._sizes[spec.name] is None)
+            and (spec.datatype == "BYTES" or self._size(spec) is None)
         }
-        self._values_of_all = self._values(self._specs)
+        self._all = {
+            is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._specs)
+            for is_binary in (False, True)
+        }
 
-    def check(self, requested: Sequence[RequestedOutput]) -> None:
-        """Raise `InvalidRequest` for an output that the model doesn't have, or not in that form."""
-        for output in requested:
+    def requested(self, request: InferenceRequest) -> Sequence[RequestedOutput]:
+        """Return the outputs that ``request`` asks for, by default all.
+
+        Raises `InvalidRequest` for one that the model doesn't have, or not in that form.
+        """
+        if not request.outputs:
+            return self._all[request.is_binary]
+        for output in request.outputs:
             if output.name not in self._specs:
                 raise InvalidRequest.at(
                     (*output.path, "name"),
@@ -62,15 +72,15 @@ class ModelOutputs:
                 if not self._ranked:
                     detail = "is a parameter for the answer of a classifier, which this model isn't"
                 raise InvalidRequest.at((*output.path, "parameters", "classification"), detail)
+        return request.outputs
 
-    def values_per_row(self, requested: Sequence[RequestedOutput]) -> int:
+    def values_per_row(self, requested: Sequence[RequestedOutput] = ()) -> int:
         """Return the number of values in the answer to a row (or to a request, where there are no
-        rows), as far as it is known before the network runs.
+        rows), as far as it is known before the network runs; by default of all outputs.
         """
-        if not requested:
-            return self._values_of_all
-        values = self._values(output.name for output in requested)
-        for output in requested:
+        values = self._answer_size
+        for output in requested or self._all[False]:
+            values += self._sizes.get(output.name) or 0
             if output.classes:
                 longest = max(map(len, self._classes))
                 ranked = min(output.classes, len(self._classes))
@@ -98,24 +108,21 @@ class ModelOutputs:
         return found
 
     def write(
-        self, request: InferenceRequest, found: Tensors, max_values: int
+        self, requested: Sequence[RequestedOutput], found: Tensors, max_values: int
     ) -> list[OutputTensor]:
-        """Return the outputs that ``request`` asks for, by default all, of those that were
-        ``found``.
+        """Return the ``requested`` outputs, of those that were ``found``.
 
         Raises `OutputsTooLarge` if those whose size wasn't known before have more than
         ``max_values``.
         """
-        requested = request.outputs or [
-            RequestedOutput(name, (), request.is_binary) for name in self._specs
-        ]
         grown = [output for output in requested if output.name in self._growing]
+        if not grown:
+            return [self._output(output, found[output.name]) for output in requested]
         values = sum(found[output.name].size for output in grown)
         if values > max_values:
             raise OutputsTooLarge(values, max_values)
         written = [self._output(output, found[output.name]) for output in requested]
-        text = sum(map(_bytes_of, written)) if grown else 0
-        values += text // _BYTES_PER_VALUE
+        values += sum(map(_bytes_of, written)) // _BYTES_PER_VALUE
         if values > max_values:
             raise OutputsTooLarge(values, max_values)
         return written
@@ -126,11 +133,6 @@ class ModelOutputs:
         """
         shape = spec.shape[1:] if self._has_rows else spec.shape
         return None if -1 in shape else prod(shape)
-
-    def _values(self, names: Iterable[str]) -> int:
-        """Return the number of values in outputs, as far as it is known, and in the answer."""
-        counted = {*names, *filter(None, [self._answer])} - self._following
-        return sum(self._sizes[name] or 0 for name in counted)
 
     def _output(self, output: RequestedOutput, array: Array) -> OutputTensor:
         datatype = self._specs[output.name].datatype

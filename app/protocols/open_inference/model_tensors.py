@@ -26,7 +26,7 @@ class ModelTensors:
         """Return the number of rows that a request for all outputs may have; 0 if it has none."""
         if not self._has_rows:
             return 0
-        return min(max_rows, max_values // max(1, self.outputs.values_per_row(())))
+        return min(max_rows, max_values // max(1, self.outputs.values_per_row()))
 
 
 _tensors: WeakKeyDictionary[Model, ModelTensors] = WeakKeyDictionary()

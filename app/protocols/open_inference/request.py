@@ -7,7 +7,7 @@ are ignored; what is known must be as the protocol says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Annotated, TypeVar
 
@@ -23,6 +23,7 @@ from .json_data import decode_json
 
 _MAX_OUTPUTS = 1000
 _NOTHING = Raw(b"null")
+_NO_BYTES = memoryview(b"")
 _Count = Annotated[int, Meta(ge=0)]
 _NO_SHARED_MEMORY = "name shared memory, which is not supported; send the data in the body"
 
@@ -136,22 +137,17 @@ def decode_request(
             f"has {len(body):,} bytes, and Inference-Header-Content-Length says that "
             f"{json_bytes:,} are JSON",
         )
-    binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
-    request = _read(body if json_bytes is None else body[:json_bytes], _decode_request)
+    is_mixed = json_bytes is not None
+    binary = memoryview(body)[json_bytes:] if is_mixed else _NO_BYTES
+    request = _read(body[:json_bytes] if is_mixed else body, _decode_request)
     if len(request.inputs) > max_inputs:
         raise InvalidRequest.at(
             ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
         )
-    parameters = request.parameters or _RequestParameters()
-    if parameters.sequence_id:  # 0 and "" are no sequence
-        raise InvalidRequest.at(
-            ("parameters", "sequence_id"),
-            "names a sequence of requests, which is not supported; send the state as a tensor",
-        )
-    is_binary = bool(parameters.binary_data_output)
+    is_binary = request.parameters is not None and _wants_binary(request.parameters)
     return InferenceRequest(
-        tuple(_tensors(request.inputs, binary, has_binary=json_bytes is not None)),
-        tuple(_outputs(request.outputs or (), is_binary=is_binary)),
+        _tensors(request.inputs, binary, has_binary=is_mixed),
+        _outputs(request.outputs, is_binary=is_binary) if request.outputs else (),
         request.id,
         is_binary,
     )
@@ -177,51 +173,61 @@ def _read(text: bytes, decode: Callable[[bytes], _Kind]) -> _Kind:
         raise raw_json.NotJson(str(error)) from None
 
 
+def _wants_binary(parameters: _RequestParameters) -> bool:
+    """Return True if the outputs are to be returned in binary, unless they say otherwise."""
+    if parameters.sequence_id:  # 0 and "" are no sequence
+        raise InvalidRequest.at(
+            ("parameters", "sequence_id"),
+            "names a sequence of requests, which is not supported; send the state as a tensor",
+        )
+    return bool(parameters.binary_data_output)
+
+
 def _tensors(
     inputs: Sequence[_Input], binary: memoryview, *, has_binary: bool
-) -> Iterator[InputTensor]:
-    """Yield the tensors of ``inputs``, of which ``binary`` has the data of some."""
-    _check_names("inputs", (each.name for each in inputs))
-    sizes = [
-        _bytes_sent(each, ("inputs", index), has_binary=has_binary)
-        for index, each in enumerate(inputs)
-    ]
-    total = sum(filter(None, sizes))
-    if total != len(binary):
-        raise InvalidRequest.at(
-            ("inputs",),
-            f"have a binary_data_size of {total:,} bytes in all, and {len(binary):,} bytes follow "
-            "the JSON",
-        )
-    begin = 0
-    for index, (each, bytes_sent) in enumerate(zip(inputs, sizes, strict=True)):
+) -> tuple[InputTensor, ...]:
+    """Return the tensors of ``inputs``, of which ``binary`` has the data of some."""
+    _check_names("inputs", inputs)
+    tensors = []
+    end = 0
+    for index, sent in enumerate(inputs):
         path = ("inputs", index)
-        datatype = DATATYPES.get(each.datatype)
+        bytes_sent = _bytes_sent(sent, path, has_binary=has_binary)
+        datatype = DATATYPES.get(sent.datatype)
         if datatype is None:
             raise InvalidRequest.at((*path, "datatype"), f"must be one of {', '.join(DATATYPES)}")
-        size = count_values(each.shape, datatype, (*path, "shape"))
-        data: Raw | memoryview = each.data
+        size = count_values(sent.shape, datatype, (*path, "shape"))
+        data: Raw | memoryview = sent.data
         if bytes_sent is not None:
-            end = begin + bytes_sent
-            data, begin = binary[begin:end], end
-        yield InputTensor(each.name, datatype, tuple(each.shape), size, path, data)
+            begin, end = end, end + bytes_sent
+            data = binary[begin:end]
+        tensors.append(InputTensor(sent.name, datatype, tuple(sent.shape), size, path, data))
+    if end != len(binary):
+        raise InvalidRequest.at(
+            ("inputs",),
+            f"have a binary_data_size of {end:,} bytes in all, and {len(binary):,} bytes follow "
+            "the JSON",
+        )
+    return tuple(tensors)
 
 
-def _check_names(place: str, names: Iterable[str]) -> None:
-    """Raise `InvalidRequest` where two of the tensors at ``place`` have the same name."""
+def _check_names(place: str, tensors: Sequence[_Input] | Sequence[_Output]) -> None:
+    """Raise `InvalidRequest` where two of the ``tensors`` at ``place`` have the same name."""
     known: set[str] = set()
-    for index, name in enumerate(names):
-        if name in known:
+    for index, each in enumerate(tensors):
+        if each.name in known:
             raise InvalidRequest.at((place, index, "name"), "is that of an earlier one, too")
-        known.add(name)
+        known.add(each.name)
 
 
 def _bytes_sent(sent: _Input, path: Path, *, has_binary: bool) -> int | None:
     """Return how many bytes of binary data an input has; None if its data are in the JSON."""
     parameters = sent.parameters
-    if parameters is not None and parameters.shared_memory_region is not UNSET:
-        raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
-    bytes_sent = parameters.binary_data_size if parameters is not None else None
+    bytes_sent = None
+    if parameters is not None:
+        if parameters.shared_memory_region is not UNSET:
+            raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+        bytes_sent = parameters.binary_data_size
     if bytes_sent is None:
         if raw_json.is_null(sent.data):
             raise InvalidRequest.at((*path, "data"), "is missing")
@@ -259,20 +265,20 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
     return InputTensor(spec.name, datatype, shape, prod(shape), (), data)
 
 
-def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> Iterator[RequestedOutput]:
-    _check_names("outputs", (each.name for each in outputs))
+def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> tuple[RequestedOutput, ...]:
+    _check_names("outputs", outputs)
+    requested = []
     for index, each in enumerate(outputs):
         path = ("outputs", index)
-        parameters = each.parameters or _OutputParameters()
-        if parameters.shared_memory_region is not UNSET:
-            raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
-        asked = parameters.binary_data
-        yield RequestedOutput(
-            each.name,
-            path,
-            is_binary if asked is None else asked,
-            parameters.classification or 0,
-        )
+        wants_binary, classes = is_binary, 0
+        if each.parameters is not None:
+            if each.parameters.shared_memory_region is not UNSET:
+                raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+            if each.parameters.binary_data is not None:
+                wants_binary = each.parameters.binary_data
+            classes = each.parameters.classification or 0
+        requested.append(RequestedOutput(each.name, path, wants_binary, classes))
+    return tuple(requested)
 
 
 _MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)

@@ -7,7 +7,7 @@ import pytest
 
 from app.model.model import Model
 from app.protocols.open_inference.model_outputs import ModelOutputs
-from app.protocols.open_inference.request import InferenceRequest, RequestedOutput
+from app.protocols.open_inference.request import RequestedOutput
 from app.registry.loading import ModelSource, load_model
 from tests import task_models
 
@@ -33,8 +33,8 @@ def test_long_names_of_classes_count_as_many_values(model: Model) -> None:
 def test_the_largest_scores_come_first(model: Model) -> None:
     outputs = ModelOutputs(model)
     batch = model.predict_batch({"features": np.array([[1, 149], [1, 9]], dtype=np.float32)})
-    request = InferenceRequest((), (RequestedOutput("scores", (), classes=2),))
-    (written,) = outputs.write(request, outputs.of_batch(batch), 100)
+    requested = [RequestedOutput("scores", (), classes=2)]
+    (written,) = outputs.write(requested, outputs.of_batch(batch), 100)
     assert written.array.tolist() == [
         [b"100.0:2:a name of thirty two characters.", b"50.0:1:yes"],
         [b"-0.0:0:no", b"-90.0:1:yes"],
