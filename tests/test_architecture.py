@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "registry": {"documents", "model", "version"},
     "inference": {"model", "registry"},
     "packing": {"documents", "model", "registry", "version"},
-    "protocols": {"model", "inference"},
+    "protocols": {"documents", "model", "inference"},
     "access": {"documents", "model", "settings", "version"},
     "settings": {"documents", "model"},
     "telemetry": {"documents", "model", "registry", "inference", "access", "settings"},

@@ -64,12 +64,9 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Return True if an array of ``shape`` is one of this tensor."""
-        if len(shape) != len(self.shape):
-            return False
-        for wanted, size in zip(self.shape, shape, strict=True):
-            if wanted not in (-1, size):
-                return False
-        return True
+        return len(shape) == len(self.shape) and all(
+            wanted in (-1, size) for wanted, size in zip(self.shape, shape, strict=True)
+        )
 
 
 Role = Literal[

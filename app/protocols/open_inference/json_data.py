@@ -52,16 +52,13 @@ def decode_json(
     if datatype.name == "BYTES":
         return _strings(text, shape, size, path)
     is_nested = text.find(b"[", 1) >= 0
-    if not is_nested and len(text) <= _FEW:
-        values = _any_values(text, 0, datatype, path)
-        if len(values) != size:
-            raise _wrong_count(len(values), shape, size, path)
-        return values.reshape(shape)
     parser = simdjson.Parser()
     if not is_nested and len(text) <= _PART:  # as most are; nothing has to be counted first
-        numbers = _numbers(text, datatype, parser)
-        if numbers is not None and len(numbers) == size:
-            return numbers.astype(datatype.dtype, copy=False).reshape(shape)
+        values = (
+            _few_numbers(text, datatype) if len(text) <= _FEW else _numbers(text, datatype, parser)
+        )
+        if values is not None and len(values) == size:
+            return values.astype(datatype.dtype, copy=False).reshape(shape)
     is_empty = _EMPTY.fullmatch(text) is not None
     if is_nested:
         _check_nesting(text, shape, path)
@@ -139,6 +136,30 @@ def _numbers(part: bytes, datatype: Datatype, parser: simdjson.Parser) -> Array 
     return values if fits else None
 
 
+def _few_numbers(text: bytes, datatype: Datatype) -> Array | None:
+    """Return what `_numbers` does, by way of Python's numbers."""
+    if not datatype.is_number:
+        return None
+    decode, low, high = _bounded(datatype.dtype)
+    try:
+        values = decode(text)
+    except msgspec.DecodeError:
+        return None
+    if values and not (low <= min(values) and max(values) <= high):
+        return None
+    return np.array(values, dtype=datatype.dtype)
+
+
+@cache
+def _bounded(dtype: np.dtype[Any]) -> tuple[Callable[[bytes], list[Any]], float, float]:
+    """Return what reads an array of numbers, and the least and the largest that ``dtype`` holds."""
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return msgspec.json.Decoder(list[float]).decode, -largest, largest
+    bounds = np.iinfo(dtype)
+    return msgspec.json.Decoder(list[int]).decode, int(bounds.min), int(bounds.max)
+
+
 def _any_values(part: bytes, start: int, datatype: Datatype, path: Path) -> Array:
     """Return the values of an array, of which ``start`` is the index of the first.
 
@@ -158,9 +179,9 @@ def _any_values(part: bytes, start: int, datatype: Datatype, path: Path) -> Arra
             index = next(i for i, value in enumerate(values) if value >= 2**64)
             raise InvalidRequest.at((*path, start + index), f"must be {wanted}") from None
     with np.errstate(over="ignore"):
-        array = np.array(values, dtype=datatype.dtype)
+        array = np.array(values, dtype=np.float64).astype(datatype.dtype, copy=False)
     infinite = np.isinf(array)
-    if np.count_nonzero(infinite):
+    if infinite.any():
         raise InvalidRequest.at((*path, start + int(infinite.argmax())), f"must be {wanted}")
     return array
 

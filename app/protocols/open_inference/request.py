@@ -6,7 +6,6 @@ are ignored; what is known must be as the protocol says.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Annotated, TypeVar
@@ -14,6 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from ...documents.schema import SchemaError, explain
 from ...model.signature import TensorSpec
 from .. import raw_json
 from .binary_data import decode_binary, frame
@@ -139,7 +139,7 @@ def decode_request(
         )
     is_mixed = json_bytes is not None
     binary = memoryview(body)[json_bytes:] if is_mixed else _NO_BYTES
-    request = _read(body[:json_bytes] if is_mixed else body, _decode_request)
+    request = _read(body[:json_bytes] if is_mixed else body, _Request, _decode_request)
     if len(request.inputs) > max_inputs:
         raise InvalidRequest.at(
             ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
@@ -158,16 +158,16 @@ def wants_ready_only(body: bytes) -> bool:
 
     Its body may be empty. Raises `NotJson` and `InvalidRequest`.
     """
-    return bool(body) and _read(body, _decode_index_request).ready is True
+    return bool(body) and _read(body, _IndexRequest, _decode_index_request).ready is True
 
 
-def _read(text: bytes, decode: Callable[[bytes], _Kind]) -> _Kind:
+def _read(text: bytes, kind: type[_Kind], decode: Callable[[bytes], _Kind]) -> _Kind:
     try:
         if not text.isascii():
             text.decode()  # what is skipped is not looked into
         return decode(text)
     except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
+        raise _invalid(explain(kind, error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raw_json.check(text)  # raises what is wrong with it, as elsewhere
         raise raw_json.NotJson(str(error)) from None
@@ -281,37 +281,8 @@ def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> tuple[RequestedO
     return tuple(requested)
 
 
-_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
-_WORDS = {
-    "array": "an array",
-    "bool": "true or false",
-    "float": "a number",
-    "int": "an integer",
-    "null": "null",
-    "object": "an object",
-    "str": "a string",
-}
-
-
-def _explained(message: str) -> InvalidRequest:
-    """Return the error that msgspec words in ``message``, which is for programs."""
-    found = _MESSAGE.fullmatch(message)
-    assert found is not None
-    steps = _STEP.findall(found["place"] or "")
-    path: Path = tuple(name or int(index) for name, index in steps)
-    text: str = found["text"]
-    named = re.findall(r"`([^`]*)`", text)
-    if text.startswith("Object missing") and named:
-        return InvalidRequest.at((*path, named[0]), "is missing")
-    if text.startswith("Expected") and named:
-        kinds = [_WORDS.get(kind, kind) for kind in named[0].split(" | ")]
-        wanted = " or ".join(kinds)
-        if " of length <= " in text:
-            return InvalidRequest.at(path, f"must have {text.rpartition(' ')[2]} elements at most")
-        if " >= " in text:
-            least = text.rpartition(" ")[2]
-            return InvalidRequest.at(path, f"must be {wanted} of at least {least}")
-        sent = _WORDS.get(named[-1], named[-1])
-        return InvalidRequest.at(path, f"must be {wanted}" + f", not {sent}" * (len(named) > 1))
-    return InvalidRequest.at(path, f"is not as the protocol says: {text[:1].lower()}{text[1:]}")
+def _invalid(error: SchemaError) -> InvalidRequest:
+    if error.missing:
+        return InvalidRequest.at(error.path, "is missing")
+    sent = f", not {error.sent}" if error.sent else ""
+    return InvalidRequest.at(error.path, f"must be {error.wanted}{sent}")
