@@ -187,7 +187,7 @@ def _only_answer(
 
 def _check_stated(output: GraphOutput, stated: StatedRole) -> None:
     """Raise `BundleError` where the graph itself says otherwise than its owner."""
-    if output.kind in ("", "label", stated):
+    if output.kind in ("", stated):
         return
     if (output.kind, stated) == ("scores", "logits"):
         return  # a softmax of scores is the owner's decision
@@ -196,6 +196,7 @@ def _check_stated(output: GraphOutput, stated: StatedRole) -> None:
         "scores": "the graph ends in the decision function of a classifier",
         "logits": "the graph has a classifier without a softmax there",
         "values": "the graph ends in a regressor",
+        "label": "it is the label that the graph predicts",
     }[output.kind]
     raise BundleError(
         f"{shown(output.spec.name)} is said to be {stated}, but {why}: give --outputs "

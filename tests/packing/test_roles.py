@@ -99,10 +99,14 @@ def test_what_nobody_says_of_an_output_is_asked_for(task: Any, asked: str) -> No
         ("probabilities", "scores"),
         ("scores", "probabilities"),
         ("logits", "probabilities"),
+        ("label", "probabilities"),
+        ("label", "logits"),
     ],
 )
 def test_a_graph_that_says_otherwise_than_its_owner_is_refused(kind: str, said: str) -> None:
-    text = refusal("classification", output("z", 2, kind=kind), said=[said], names=("a", "b"))
+    text = refusal(
+        "classification", output("z", 2, kind=kind), said=[f"z={said}"], names=("a", "b")
+    )
     assert f"is said to be {said}" in text
     assert f"give --outputs {kind}" in text
 
