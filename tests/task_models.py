@@ -83,6 +83,23 @@ def regression(out: Path, targets: Sequence[str] = ("price",), datatype: str = "
     )
 
 
+def lossy(out: Path) -> Path:
+    """A regression of rooms + area that leaves out the rows of 600 rooms or more."""
+    graph = _Graph()
+    rooms = graph.add("Gather", "features", graph.constant(np.array(0)), axis=1)
+    kept = graph.add("Less", rooms, graph.floats([600]))
+    graph.add("Compress", graph.total_of_rooms("FP32"), kept, into="values", axis=0)
+    return _write(
+        out,
+        graph,
+        _rooms("FP32"),
+        [OutputSpec("values", "FP32", (-1, 1), "values")],
+        task="regression",
+        features=ROOMS,
+        targets=(Target("price", "EUR"),),
+    )
+
+
 def multilabel(out: Path, labels: Sequence[str] = ("large", "airy", "cheap")) -> Path:
     """Labels whose probabilities are the sigmoids of (rooms + area) / 100 - (0, 1, 2, ...)."""
     graph = _Graph()

@@ -244,6 +244,26 @@ def test_an_answer_that_is_too_large_is_refused_whatever_the_task(
     assert "at most 5 rows" in refused.get_json()["detail"]
 
 
+def test_rows_that_a_network_leaves_out_are_no_answers_to_others(
+    served: Callable[..., FlaskClient],
+) -> None:
+    """Its shape is as it says for the golden data; it is held to it for all others, too."""
+    client = served("lossy")
+    rooms = [{"rooms": count, "area": 50} for count in (1, 700, 3)]
+    data = [[row["rooms"], 50] for row in rooms]
+    tensor = {"name": "features", "datatype": "FP32", "shape": [3, 2], "data": data}
+    for path, body in (
+        ("/predict", {"features": rooms[1]}),
+        ("/predict/batch", {"samples": rooms}),
+        ("/v2/models/lossy/infer", {"inputs": [tensor]}),
+    ):
+        refused = client.post(path, json=body)
+        assert refused.status_code == 400, refused.get_data(as_text=True)
+        assert "its output 'values' has the shape" in refused.get_json()["detail"]
+    kept = client.post("/predict/batch", json={"samples": rooms[::2]}).get_json()
+    assert [each["prediction"] for each in kept["predictions"]] == [51, 53]
+
+
 @pytest.mark.parametrize("kind", ["regression", "multilabel", "scores", "embedding", "mixed"])
 def test_the_page_promises_what_the_task_answers(
     served: Callable[..., FlaskClient], kind: str

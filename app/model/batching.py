@@ -18,6 +18,10 @@ from .runtime import Runtime
 from .signature import Tensors
 
 
+class _OtherRows(Exception):
+    """The network answered with another number of rows: whose they are can't be known."""
+
+
 class _Call:
     """Waiting rows. Their caller is woken when the answer is there, or to lead the next pass."""
 
@@ -41,7 +45,8 @@ class BatchingRuntime:
     hands over, so that no caller works for others twice. A call of more than ``max_rows`` rows runs
     alone.
 
-    If a pass of several calls fails, each of them runs alone and gets its own result.
+    If a pass of several calls fails, or returns another number of rows, each of them runs alone and
+    gets its own result.
 
     Rows that run together may be answered with other last bits than alone (a product of matrices
     sums in another order than one of a matrix and a vector), as in every batch.
@@ -107,7 +112,10 @@ class BatchingRuntime:
         if not followers:
             return self._pass(call.inputs)
         try:
+            rows = call.rows + sum(follower.rows for follower in followers)
             answers = self._pass(_joined([call, *followers]))
+            if any(array.shape[:1] != (rows,) for array in answers.values()):
+                raise _OtherRows
             for array in answers.values():
                 array.setflags(write=False)  # every caller gets a view of it
             end = call.rows

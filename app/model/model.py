@@ -15,7 +15,7 @@ import numpy as np
 from .bundle import Bundle
 from .cache import AnswerCache
 from .encoder import FeatureEncoder
-from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line
+from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line, shown
 from .golden import Golden
 from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
@@ -58,6 +58,7 @@ class Model:
         self.signature = self.task.signature
         self.cache = AnswerCache(cache_size) if cache_size and self.takes_features else None
         self._bundle = bundle
+        self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
     @property
     def takes_features(self) -> bool:
@@ -67,15 +68,36 @@ class Model:
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
 
-        Raises `InputsRejected` where the network can't be run on their values, and `RunTooLong` or
-        `RunTooLarge` where it does too much with them.
+        Raises `InputsRejected` where the network can't be run on their values or answers with other
+        shapes than the signature has, and `RunTooLong` or `RunTooLarge` where it does too much with
+        them.
         """
         try:
-            return self.runtime.run(inputs)
+            outputs = self.runtime.run(inputs)
         except ModelError:
             raise
         except Exception as error:  # ONNX Runtime's have no public base
             raise InputsRejected(first_line(error)) from error
+        self._check_shapes(inputs, outputs)
+        return outputs
+
+    def _check_shapes(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Raise `InputsRejected` for an output without a row for each of the inputs', whose answers
+        would be taken for those of other rows, or of another shape than its spec has.
+
+        ONNX Runtime doesn't hold a graph to the shapes that it declares.
+        """
+        rows = row_count(inputs) if self.manifest.batch else -1
+        for spec, of_row in self._outputs:
+            shape = outputs[spec.name].shape
+            if shape == (rows, *of_row):  # as nearly always
+                continue
+            if not spec.accepts(shape) or (self.manifest.batch and shape[0] != rows):
+                wanted = f" for {rows} rows" if self.manifest.batch else ""
+                raise InputsRejected(
+                    f"its output {shown(spec.name)} has the shape {list(shape)}{wanted}, and "
+                    f"{list(spec.shape)} was stated"
+                )
 
     def run_rows(self, inputs: Tensors) -> Tensors:
         """Return what `run` returns, and for inputs of no rows outputs of none: not every exported

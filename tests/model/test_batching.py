@@ -42,7 +42,8 @@ def answer_of(runtime: Runtime, matrix: Matrix) -> Matrix:
 class Doubling:
     """Answers twice its input. ``runs`` are the first columns of the passes, as they began.
 
-    With ``gated`` each pass waits for `let_one_pass`. A value in ``raising`` fails its pass.
+    With ``gated`` each pass waits for `let_one_pass`. A value in ``raising`` fails its pass, and
+    the rows of values in ``lost`` are left out.
     """
 
     name = "doubling"
@@ -51,6 +52,7 @@ class Doubling:
     def __init__(self, *, gated: bool = False) -> None:
         self.runs: list[list[float]] = []
         self.raising: dict[float, BaseException] = {}
+        self.lost: list[float] = []
         self.threads: list[int] = []
         self._began = threading.Semaphore(0)
         self._gate = threading.Semaphore(0)
@@ -67,7 +69,7 @@ class Doubling:
         for value, error in self.raising.items():
             if value in values:
                 raise error
-        return {"twice": matrix * 2}
+        return {"twice": matrix[~np.isin(matrix[:, 0], self.lost)] * 2}
 
     def await_pass(self) -> None:
         """Wait until one more pass has begun."""
@@ -223,6 +225,14 @@ def test_a_call_that_fails_alone_fails_no_other_in_its_pass() -> None:
     assert queue.finish(*callers) == [[1, 2, 3, 4], [1], [2], [3], [4]]
     assert [caller.answered() for caller in callers] == [True, False, True, True]
     assert isinstance(callers[1].error, Poison)
+
+
+def test_nobody_gets_the_row_of_another_where_one_is_left_out() -> None:
+    queue = Queue()
+    queue.network.lost = [2]
+    callers = [queue.join(1), queue.join(2), queue.join(3)]
+    assert queue.finish(*callers) == [[1, 2, 3], [1], [2], [3]]
+    assert [caller.answered() for caller in callers] == [True, False, True]
 
 
 def test_after_a_failed_pass_calls_join_again() -> None:
