@@ -39,8 +39,8 @@ def predict(
     """Predict the sample in the body.
 
     Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
-    `NotJson`, marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions
-    are logged and counted.
+    `NotJson`, marshmallow's `ValidationError`, and what `Model.predict` raises. Only successful
+    predictions are logged and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)

@@ -51,8 +51,8 @@ _ERRORS = {
     404: "The model does not exist, or the requested version is not loaded.",
     408: "The body did not arrive in time.",
     413: "The body, the batch or its response is too large.",
-    415: "The Content-Type is not JSON.",
-    422: "The JSON has the wrong shape, or a value is not a finite number.",
+    415: "The Content-Type or the Content-Encoding is not supported.",
+    422: "The JSON has the wrong shape, or a value is not one of its feature's.",
     500: "Internal server error.",
     503: "No model is loaded, or the server is overloaded. Retry-After says when to retry.",
 }

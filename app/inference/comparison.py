@@ -10,8 +10,7 @@ import numpy as np
 from ..model.agreement import agreement, answers_for, check_comparable, differences
 from ..model.encoder import FeatureEncoder
 from ..model.model import Model
-from ..model.signature import Tensors, row_count
-from .sample import selected
+from ..model.signature import Tensors, row_count, select_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) ->
     if failed == row_count(rows):
         return ShadowResult(failed=failed)
     if failed:
-        outputs, answers = selected(outputs, finite), selected(answers, finite)
+        outputs, answers = select_rows(outputs, finite), select_rows(answers, finite)
     theirs = answers_for(stable, candidate, outputs)
     return ShadowResult(
         agreed=int(np.count_nonzero(agreement(stable, answers, theirs))),

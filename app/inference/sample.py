@@ -13,10 +13,12 @@ from weakref import ref
 import numpy as np
 
 from ..model.model import Model
-from ..model.signature import Array, Tensors, row_count
+from ..model.signature import Array, Tensors, row_count, select_rows
 
 MAX_BYTES = 16 << 20
 """The most bytes of rows and answers that wait."""
+_POINTER = 8
+"""The bytes of a reference to a string."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +71,7 @@ class _Numbers:
 
 
 class _Strings:
-    """Rows of an array of strings, which are kept as they are and shared with whoever has them."""
+    """Rows of an array of strings, which are not copied."""
 
     def __init__(self, like: Array) -> None:
         self._shape = (-1, *like.shape[1:])
@@ -84,10 +86,6 @@ class _Strings:
     @property
     def array(self) -> Array:
         return np.array(self._strings, dtype=object).reshape(self._shape)
-
-
-_POINTER = 8
-"""The bytes of a reference to a string."""
 
 
 class _Columns:
@@ -206,7 +204,7 @@ class Sample:
         chosen = self._random.random(count) < share
         kept = int(np.count_nonzero(chosen))
         if kept:
-            self._keep(pair, selected(rows, chosen), selected(answers, chosen))
+            self._keep(pair, select_rows(rows, chosen), select_rows(answers, chosen))
         if kept < count:
             self.dropped[pair] += count - kept
 
@@ -216,8 +214,3 @@ class Sample:
             block = self._blocks[pair] = Block(pair, rows, answers)
         self._bytes += block.add(rows, answers)
         self.rows += row_count(rows)
-
-
-def selected(tensors: Tensors, rows: slice | Array) -> Tensors:
-    """Return some of the rows: a slice of them, or those where an array says True."""
-    return {name: array[rows] for name, array in tensors.items()}

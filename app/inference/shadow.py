@@ -19,9 +19,9 @@ import numpy as np
 from ..model.agreement import Incomparable
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
-from ..model.signature import Tensors, row_count
+from ..model.signature import Tensors, row_count, select_rows
 from .comparison import ShadowResult, Timing, compare, time_both
-from .sample import Pair, Sample, selected
+from .sample import Pair, Sample
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -193,8 +193,8 @@ class Shadow:
             rows, answers, done = block.rows, block.answers, 0
             while done < len(block):
                 some = slice(done, done + max(1, int(_PASS_SECONDS / self._seconds_a_row)))
-                part = selected(rows, some)
-                spent = self._compare(block.pair, part, selected(answers, some))
+                part = select_rows(rows, some)
+                spent = self._compare(block.pair, part, select_rows(answers, some))
                 count = row_count(part)
                 done += count
                 if spent:
@@ -212,7 +212,7 @@ class Shadow:
         taken = (time.perf_counter() - started) / row_count(rows)
         self._seconds_a_row = _smoothed(self._seconds_a_row, taken)
         if started >= self._time_again_at:
-            self._time_one(pair, models, selected(rows, slice(1)))
+            self._time_one(pair, models, select_rows(rows, slice(1)))
         return time.perf_counter() - started
 
     def _compared(
@@ -227,7 +227,7 @@ class Shadow:
             if count == 1 or isinstance(error, Incomparable):
                 return ShadowResult(failed=count)
         first, second = (
-            self._compared(pair, models, selected(rows, half), selected(answers, half))
+            self._compared(pair, models, select_rows(rows, half), select_rows(answers, half))
             for half in (slice(count // 2), slice(count // 2, None))
         )
         return first + second

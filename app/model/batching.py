@@ -15,7 +15,7 @@ from threading import Event, Lock
 import numpy as np
 
 from .runtime import Runtime
-from .signature import Tensors
+from .signature import Tensors, row_count, select_rows
 
 
 class _OtherRows(Exception):
@@ -29,7 +29,7 @@ class _Call:
 
     def __init__(self, inputs: Tensors) -> None:
         self.inputs = inputs
-        self.rows = _rows(inputs)
+        self.rows = row_count(inputs)
         self.woken = Event()
         self.answer: Tensors | None = None
         self.alone = False
@@ -121,9 +121,9 @@ class BatchingRuntime:
             end = call.rows
             for follower in followers:
                 start, end = end, end + follower.rows
-                follower.answer = _part(answers, start, end)
+                follower.answer = select_rows(answers, slice(start, end))
                 follower.woken.set()
-            return _part(answers, 0, call.rows)
+            return select_rows(answers, slice(call.rows))
         except Exception:
             self._return(followers, alone=True)
         except BaseException:  # this thread is interrupted; the rows are not to blame
@@ -168,12 +168,8 @@ class BatchingRuntime:
     def _pass(self, inputs: Tensors) -> Tensors:
         answers = self._runtime.run(inputs)
         if self.on_run is not None:
-            self.on_run(_rows(inputs))
+            self.on_run(row_count(inputs))
         return answers
-
-
-def _rows(inputs: Tensors) -> int:
-    return len(next(iter(inputs.values())))
 
 
 def _form(inputs: Tensors) -> list[tuple[int, ...]]:
@@ -183,7 +179,3 @@ def _form(inputs: Tensors) -> list[tuple[int, ...]]:
 
 def _joined(calls: list[_Call]) -> Tensors:
     return {name: np.concatenate([c.inputs[name] for c in calls]) for name in calls[0].inputs}
-
-
-def _part(outputs: Tensors, start: int, end: int) -> Tensors:
-    return {name: array[start:end] for name, array in outputs.items()}

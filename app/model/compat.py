@@ -59,7 +59,7 @@ def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[st
 
     With ``names_differ``, it is said already that the answer has other columns.
     """
-    before, after = _answer_role(old), _answer_role(new)
+    before, after = answer_role(old), answer_role(new)
     if before != after:
         yield f"It answers {after}, and answered {before}."
     found = {spec.name: spec for spec in task_of(new).signature.outputs}
@@ -75,7 +75,7 @@ def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[st
             yield "The output {!r} has the role {!r}, and had {!r}.".format(spec.name, *roles)
 
 
-def _answer_role(manifest: Manifest) -> str:
+def answer_role(manifest: Manifest) -> str:
     """Return the role of the output that is the answer; empty where there is none."""
     spec = manifest.output(*answer_roles(manifest.task))
     return spec.role if spec is not None else ""

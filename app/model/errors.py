@@ -120,7 +120,7 @@ class AnswerTooLarge(ModelError):
 
 
 class OutputsTooLarge(ModelError):
-    """Outputs of more values than the service gives, as is known once the network has run."""
+    """Outputs of more values than the service returns; that shows only once the network has run."""
 
     def __init__(self, values: int, limit: int) -> None:
         super().__init__(
@@ -168,15 +168,13 @@ class TakesNoFeatures(ModelError):
 
 
 class NonFiniteOutput(ModelError):
-    """The network returned no finite probabilities for the sample, or for some of a batch.
+    """The answer to the sample, or to some of a batch, has numbers that aren't finite.
 
     ``rows`` are the indices of those; None for a single sample.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
-        super().__init__(
-            "The model returns no finite probabilities for these values; check their magnitude."
-        )
+        super().__init__("The model's answer to these values is not finite; check their magnitude.")
         self.rows = None if rows is None else tuple(rows)
 
 

@@ -31,6 +31,7 @@ from .signature import (
     Tensors,
     TensorSpec,
     row_count,
+    select_rows,
 )
 
 FILE_NAME = "golden.npz"
@@ -74,7 +75,8 @@ class Golden(Struct, frozen=True):
 
     def row(self, index: int) -> Golden:
         """Return one row of it alone."""
-        return Golden(_row(self.inputs, index), _row(self.outputs, index))
+        row = slice(index, index + 1)
+        return Golden(select_rows(self.inputs, row), select_rows(self.outputs, row))
 
 
 def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> Golden:
@@ -164,10 +166,6 @@ def _read_array(file: IO[bytes], size: int, place: str) -> Array:
         raise BundleError(f"{place} says that it is larger than its file: it was cut short.")
     flat = np.frombuffer(file.read(), dtype, count=math.prod(shape))
     return flat.reshape(shape, order="F" if in_columns else "C").copy(order="C")  # aligned
-
-
-def _row(tensors: Tensors, index: int) -> Tensors:
-    return {name: array[index : index + 1] for name, array in tensors.items()}
 
 
 def _members(signature: Signature) -> Iterator[tuple[str, TensorSpec]]:

@@ -23,8 +23,8 @@ _DATA = re.compile(r"^VmData:\s+(\d+) kB", re.MULTILINE)
 class MemoryLimit:
     """Limits what this process takes in addition to what its models took when they were loaded.
 
-    That are ``memory_mb`` MiB; while a model is loaded, also what ``loads`` allow for checking its
-    files. Nothing is limited where the system doesn't say what a process has.
+    It may take ``memory_mb`` MiB; while a model is loaded, also what ``loads`` allows for checking
+    its files. Nothing is limited where the system doesn't say what a process has.
     """
 
     def __init__(self, memory_mb: int, loads: ProcessLimits) -> None:

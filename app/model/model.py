@@ -21,7 +21,7 @@ from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
 from .runtime import Runtime
 from .self_test import check_answer, runs_of
-from .signature import DTYPES, Tensors, TensorSpec, row_count
+from .signature import Tensors, no_rows, row_count
 from .tasks import task_of
 
 
@@ -104,7 +104,7 @@ class Model:
         graph accepts an empty batch.
         """
         if self.manifest.batch and not row_count(inputs):
-            return {spec.name: _no_rows(spec) for spec in self.manifest.outputs}
+            return {spec.name: no_rows(spec) for spec in self.manifest.outputs}
         return self.run(inputs)
 
     def predict(self, row: Tensors) -> Prediction:
@@ -195,8 +195,3 @@ class Model:
             "checksum": f"sha256:{self.checksum}",
             "loaded_at": self.loaded_at,
         }
-
-
-def _no_rows(spec: TensorSpec) -> Any:
-    shape = [max(size, 0) for size in spec.shape[1:]]
-    return np.empty((0, *shape), dtype=DTYPES[spec.datatype])

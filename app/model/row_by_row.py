@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from .errors import BundleError, InputsRejected, shown
-from .signature import DTYPES, Array, Signature, TensorSpec
+from .signature import Array, Signature, TensorSpec, no_rows, row_count, select_rows
 
 
 def takes_one_row(specs: Sequence[TensorSpec], shapes: Sequence[Sequence[Any]]) -> bool:
@@ -61,10 +61,9 @@ class RowByRow:
     def __call__(
         self, names: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> Sequence[Array]:
-        rows = len(next(iter(inputs.values())))
+        rows = row_count(inputs)
         found = [
-            self._run(names, {name: array[i : i + 1] for name, array in inputs.items()}, options)
-            for i in range(rows)
+            self._run(names, select_rows(inputs, slice(i, i + 1)), options) for i in range(rows)
         ]
         parts = zip(*found, strict=True) if rows else [()] * len(self._specs)
         return [_joined(spec, part) for spec, part in zip(self._specs, parts, strict=True)]
@@ -73,7 +72,7 @@ class RowByRow:
 def _joined(spec: TensorSpec, parts: Sequence[Array]) -> Array:
     """Return an output of all rows, from ``parts`` of one row each."""
     if not parts:
-        return np.empty((0, *(max(size, 0) for size in spec.shape[1:])), DTYPES[spec.datatype])
+        return no_rows(spec)
     for part in parts:
         if part.shape[:1] != (1,):
             raise BundleError(

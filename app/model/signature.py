@@ -94,6 +94,16 @@ def row_count(rows: Tensors) -> int:
     return len(next(iter(rows.values())))
 
 
+def select_rows(rows: Tensors, chosen: slice | Array) -> Tensors:
+    """Return some of the rows: a slice of them, or those where an array says True."""
+    return {name: array[chosen] for name, array in rows.items()}
+
+
+def no_rows(spec: TensorSpec) -> Array:
+    """Return the array of ``spec``, whose first dimension is rows, that has none."""
+    return np.empty((0, *(max(size, 0) for size in spec.shape[1:])), DTYPES[spec.datatype])
+
+
 def classifier_graph(features: int, classes: int) -> Signature:
     """Return the signature of the network of a classifier: one matrix of numbers to
     probabilities.

@@ -19,13 +19,13 @@ from ..model.agreement import (
     check_comparable,
     differences,
 )
-from ..model.compat import breaking_changes, harmless_changes
+from ..model.compat import answer_role, breaking_changes, harmless_changes
 from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
 from ..model.self_test import is_close, largest_difference
-from ..model.signature import Array, Role, Tensors
+from ..model.signature import Array, Tensors
 from ..model.training_metrics import flatten
 from .loading import ModelSource, load_model
 
@@ -120,7 +120,8 @@ def _agreement(old: Model, new: Model) -> Agreement:
     ]
     agreed = np.concatenate([agreed for agreed, _ in compared])
     found = np.concatenate([found.reshape(-1) for _, found in compared])
-    is_known = found.size and np.isfinite(found).all() and _answer_role(old) == _answer_role(new)
+    same_role = answer_role(old.manifest) == answer_role(new.manifest)
+    is_known = found.size and np.isfinite(found).all() and same_role
     return Agreement(
         len(agreed),
         float(agreed.mean()),
@@ -166,11 +167,6 @@ def _compared(old: Model, new: Model, ours: Tensors, theirs: Tensors) -> tuple[A
         for difference in [largest_difference(theirs[name], ours[name])]
     ]
     return np.array([same]), np.array(largest)
-
-
-def _answer_role(model: Model) -> Role | None:
-    spec = model.manifest.output("probabilities", "scores")
-    return spec.role if spec is not None else None
 
 
 def _common_samples(old: Model, new: Model) -> list[dict[str, Any]]:

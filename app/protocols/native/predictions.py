@@ -30,7 +30,7 @@ from .plain_answers import PlainRows
 Parts = EncodedRows | PlainRows | tuple[bytes]
 """The JSON of an answer in parts, each a few milliseconds of work; most answers are one."""
 
-_FEW_CLASSES = 64
+_FEW_VALUES = 64
 """Up to this many values in a row, orjson alone is faster."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _LINE = _NUMPY | orjson.OPT_APPEND_NEWLINE
@@ -71,10 +71,10 @@ class ByPositionField(fields.Dict):
 
 
 class AnswerSchema(Schema):
-    """The base of the schemas of one prediction; ``as_number`` gives numbers their digits.
+    """The base of the schemas of one prediction.
 
-    They are those that identify a value of the datatype of the network's output: a float32 has
-    fewer than a float64.
+    ``as_number`` converts a number to the datatype of the network's output, so that it is written
+    with the digits that identify it there: a float32 has fewer than a float64.
     """
 
     numbers_member: ClassVar[str]
@@ -89,12 +89,16 @@ class AnswerSchema(Schema):
         return b"".join(self.in_parts(prediction))
 
     def in_parts(self, prediction: Any) -> Parts:
-        """Return what `encode` returns in parts: one, unless there are very many values."""
-        values = prediction.values
-        if len(values) > _FEW_CLASSES:
-            shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
-            return PlainRows(self, lambda _: [prediction], 1, shape)
+        """Return what `encode` returns in parts: one, unless there are many values."""
+        if len(prediction.values) > _FEW_VALUES:
+            return self.many_values_in_parts(prediction)
         return (orjson.dumps(self.document(prediction), option=_LINE),)
+
+    def many_values_in_parts(self, prediction: Any) -> Parts:
+        """Return the parts of a prediction of many values."""
+        values = prediction.values
+        shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
+        return PlainRows(self, lambda _: [prediction], 1, shape)
 
     def document(self, prediction: Any) -> dict[str, Any]:
         """Return the members of a prediction, for orjson."""
@@ -125,34 +129,44 @@ class AnswerSchema(Schema):
         }
 
 
-class PredictionSchema(AnswerSchema):
+class _ClassSchema(AnswerSchema):
+    """One of several classes."""
+
+    prediction = fields.Integer(
+        required=True, attribute="class_index", **doc("Index of the predicted class.")
+    )
+    label = fields.String(required=True, **doc("Name of that class."))
+
+    def before(self, prediction: ClassPrediction) -> dict[str, Any]:
+        return {"prediction": prediction.class_index, "label": prediction.label}
+
+
+class PredictionSchema(_ClassSchema):
     """One of several classes, with probabilities."""
 
     numbers_member = "probabilities"
 
-    prediction = fields.Integer(
-        required=True, attribute="class_index", **doc("Index of the most probable class.")
-    )
-    label = fields.String(required=True, **doc("Name of that class."))
     probabilities = ByPositionField(
         "Probability of each class, by its index in the model's classes."
     )
     model_version = _version()
     timestamp = _timestamp()
 
-    def in_parts(self, prediction: ClassPrediction) -> EncodedRows | tuple[bytes]:
+    def many_values_in_parts(self, prediction: ClassPrediction) -> EncodedRows:
+        return EncodedRows(
+            np.array([prediction.class_index]),
+            np.array([prediction.values], dtype=np.float32),
+            {prediction.class_index: prediction.label},
+            version=prediction.model_version,
+            timestamp=prediction.timestamp,
+            begin=b"",
+            end=b"\n",
+        )
+
+    def document(self, prediction: ClassPrediction) -> dict[str, Any]:
+        # The commonest answer: as from the base, without a dictionary for each of its parts.
         values = prediction.values
-        if len(values) > _FEW_CLASSES:
-            return EncodedRows(
-                np.array([prediction.class_index]),
-                np.array([values], dtype=np.float32),
-                {prediction.class_index: prediction.label},
-                version=prediction.model_version,
-                timestamp=prediction.timestamp,
-                begin=b"",
-                end=b"\n",
-            )
-        document = {
+        return {
             "prediction": prediction.class_index,
             "label": prediction.label,
             "probabilities": dict(
@@ -161,26 +175,18 @@ class PredictionSchema(AnswerSchema):
             "model_version": prediction.model_version,
             "timestamp": json_time(prediction.timestamp),
         }
-        return (orjson.dumps(document, option=_LINE),)
 
 
-class ScoresPredictionSchema(AnswerSchema):
+class ScoresPredictionSchema(_ClassSchema):
     """One of several classes, with scores of which only the order has a meaning."""
 
     numbers_member = "scores"
 
-    prediction = fields.Integer(
-        required=True, attribute="class_index", **doc("Index of the predicted class.")
-    )
-    label = fields.String(required=True, **doc("Name of that class."))
     scores = ByPositionField(
         "Score of each class, by its index in the model's classes. Scores are no probabilities."
     )
     model_version = _version()
     timestamp = _timestamp()
-
-    def before(self, prediction: ClassPrediction) -> dict[str, Any]:
-        return {"prediction": prediction.class_index, "label": prediction.label}
 
 
 class LabelsPredictionSchema(AnswerSchema):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...model.columns import FLOAT_CODES
 from ...model.encoder import FeatureEncoder
-from ...model.signature import Tensors, row_count
+from ...model.signature import Tensors, row_count, select_rows
 
 
 class RowForm(Protocol):
@@ -72,10 +72,7 @@ class _TensorRows:
         return row
 
     def split(self, rows: Tensors) -> list[Tensors]:
-        return [
-            {name: array[index : index + 1] for name, array in rows.items()}
-            for index in range(row_count(rows))
-        ]
+        return [select_rows(rows, slice(i, i + 1)) for i in range(row_count(rows))]
 
     def join(self, rows: Sequence[Tensors]) -> Tensors:
         if not rows:

@@ -185,7 +185,7 @@ def _split(samples: Raw, max_rows: int) -> list[Raw]:
             count = raw_json.count_objects(samples)
         except raw_json.NotAllObjects as error:
             raise invalid_features(
-                [Fault((error.index,), "must be an object of feature names and numbers")]
+                [Fault((error.index,), "must be an object of feature names and values")]
             ) from None
         if count > max_rows:
             raise BatchTooLarge(count, max_rows)

@@ -116,7 +116,7 @@ def test_a_batch_is_written_as_one_object_a_number_would_be(batch: ClassBatch, s
 @given(batches().filter(len), st.booleans())
 def test_a_row_is_written_alone_as_in_a_batch(batch: ClassBatch, has_many: bool) -> None:
     together = orjson.loads(BATCH_RESPONSE.encode(batch))["predictions"]
-    with patch("app.protocols.native.predictions._FEW_CLASSES", 1 if has_many else 64):
+    with patch("app.protocols.native.predictions._FEW_VALUES", 1 if has_many else 64):
         for prediction, row in zip(batch, together, strict=True):
             alone = PREDICTION.encode(prediction)
             assert (

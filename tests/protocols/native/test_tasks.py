@@ -83,7 +83,7 @@ def test_what_is_encoded_is_what_is_dumped_however_it_is_cut(
         assert rounded(got, dtype) == rounded(bodies.one.dump(prediction), dtype)
         with (
             patch.object(plain_answers, "PART_VALUES", size),
-            patch.object(predictions, "_FEW_CLASSES", 1 if size < 9 else 64),
+            patch.object(predictions, "_FEW_VALUES", 1 if size < 9 else 64),
         ):
             assert json.loads(bodies.one.encode(prediction)) == got
 
