@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask, current_app
@@ -114,6 +115,10 @@ class Lantern:
         if name not in services:
             raise UnknownModel(name[:80], tuple(services))
         return services[name]
+
+    def service_at(self, directory: Path) -> ModelService | None:
+        """Return the service of the model in ``directory``; None if the settings don't name it."""
+        return next((each for each in self.services if each.source.path == directory), None)
 
     def limit_memory(self) -> None:
         """Limit the memory of this process, which serves nothing else; call it before `start`.
