@@ -161,10 +161,10 @@ function predicted(answer) {
 }
 
 function vector(answer) {
-  const first = answer.embedding.flat(Infinity).slice(0, NUMBERS_SHOWN);
+  const numbers = answer.embedding.flat(Infinity);
   const shown = element("p", "numbers");
-  first.forEach((number, i) => shown.append(i ? ", " : "", numeral(number)));
-  if (answer.embedding.flat(Infinity).length > first.length) shown.append(", …");
+  numbers.slice(0, NUMBERS_SHOWN).forEach((number, i) => shown.append(i ? ", " : "", numeral(number)));
+  if (numbers.length > NUMBERS_SHOWN) shown.append(", …");
   const caption = element("p", "caption", "Embedding");
   return [caption, element("p", "verdict", `${shape(answer.embedding)} numbers`), shown];
 }
