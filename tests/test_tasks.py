@@ -297,3 +297,22 @@ def test_the_shadow_compares_numbers_of_every_datatype(make_app: Make, tmp_path:
     (agreed,) = [line for line in lines if line.startswith("lantern_shadow_rows_total{")]
     assert 'result="agreed"' in agreed
     assert agreed.endswith(" 6.0")
+
+
+def test_a_classifier_of_tensors_is_described_by_them_and_its_classes(tmp_path: Path) -> None:
+    """Without features, as of images, there is no form, and nothing is too many for one."""
+    from app import create_app
+    from app.settings import load_settings
+
+    bundle = task_models.scores(tmp_path / "images" / "1")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    del manifest["features"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    client = create_app(load_settings({"LANTERN_MODEL__PATH": str(bundle)})).test_client()
+    page = client.get("/", headers={"Accept": "text/html"}).get_data(as_text=True)
+    assert "POST /v2/models/images/infer" in page
+    assert "features: FP32 [-1, 2]" in page
+    assert "flat, house, castle" in page
+    assert "too many" not in page
+    assert client.get("/openapi.json").status_code == 200
+    assert client.get("/model/info").get_json()["max_batch_size"] == 0
