@@ -163,7 +163,7 @@ class _Column:
         )
 
     def is_wrong(self, values: Array) -> Mask:
-        """Return which values of a tensor aren't the feature's; NaN is nobody's here."""
+        """Return which values of a tensor aren't the feature's; NaN is not among them."""
         if self._dtype.kind == "O":
             return self._is_unknown(values)
         if self._kind != "category":

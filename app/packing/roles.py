@@ -240,9 +240,9 @@ def _names(
         names, notes = _reconciled(said, own)
         return names, own if label is not None else (), notes
     if said:
-        is_named = task == "classification" and label is not None
-        is_named = is_named and label.spec.datatype == "BYTES"  # by the names that are said
-        return said, said if is_named else (), ()
+        if task == "classification" and label is not None and label.spec.datatype == "BYTES":
+            return said, said, ()  # its values are the names that are said
+        return said, (), ()
     if own:
         return tuple(map(str, own)), (), ()
     if task == "regression" and _columns(answer) == 1:

@@ -211,7 +211,7 @@ def _tensors(
     return tuple(tensors)
 
 
-def _check_names(place: str, tensors: Sequence[_Input] | Sequence[_Output]) -> None:
+def _check_names(place: str, tensors: Sequence[_Input | _Output]) -> None:
     """Raise `InvalidRequest` where two of the ``tensors`` at ``place`` have the same name."""
     known: set[str] = set()
     for index, each in enumerate(tensors):
