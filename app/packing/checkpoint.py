@@ -18,24 +18,20 @@ from .statement import Statement, names_of_answer
 
 
 def pack_checkpoint(
-    path: Path, out: Path, *, description: ModelDescription, statement: Statement, samples: Path
+    path: Path,
+    out: Path,
+    *,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
 ) -> list[str]:
     """Write the bundle ``out`` of the checkpoint in ``path``; see `make_bundle`."""
-    if statement.task not in (None, "classification"):
+    checkpoint = read_checkpoint(path)  # first: a file that is none says what to do with it
+    _check_stated(path, description, statement)
+    if samples is None:
         raise BundleError(
-            f"{path} is a checkpoint of Lantern's own network, which classifies; the task can't be "
-            f"{statement.task}."
+            f"{path} is a checkpoint, which is packed with samples: --samples, a CSV file."
         )
-    if statement.roles or statement.role not in (None, "logits"):
-        raise BundleError(
-            f"{path} is a checkpoint: its network returns logits; leave --outputs out."
-        )
-    if description.medians:
-        raise BundleError(
-            f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "
-            "features file, or pack the model as a .pt2."
-        )
-    checkpoint = read_checkpoint(path)
     classes, notes = names_of_answer("classification", statement, description)
     told = (checkpoint.input_dim, checkpoint.output_dim)
     wanted = (len(description.features), len(classes))
@@ -62,3 +58,21 @@ def pack_checkpoint(
         training=description.training,
     )
     return [*notes, *material.notes]
+
+
+def _check_stated(path: Path, description: ModelDescription, statement: Statement) -> None:
+    """Raise `BundleError` for what can't be said of a checkpoint."""
+    if statement.task not in (None, "classification"):
+        raise BundleError(
+            f"{path} is a checkpoint of Lantern's own network, which classifies; the task can't be "
+            f"{statement.task}."
+        )
+    if statement.roles or statement.role not in (None, "logits"):
+        raise BundleError(
+            f"{path} is a checkpoint: its network returns logits; leave --outputs out."
+        )
+    if description.medians:
+        raise BundleError(
+            f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "
+            "features file, or pack the model as a .pt2."
+        )

@@ -48,8 +48,6 @@ def make_bundle(
     if path.suffix in CHECKPOINT_SUFFIXES and not statement.allow_code:
         from .checkpoint import pack_checkpoint
 
-        if samples is None:
-            raise BundleError(f"{path} is a checkpoint, which is packed with samples: a CSV file.")
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
