@@ -273,19 +273,12 @@ def _overflows(values: Array) -> bool:
 
 def _row(material: Material, index: int) -> str:
     """Return which input a row is, in words."""
-    tried = row_count(material.tried()) if material.tried() else 0
     if not material.features:
         return "the example"
+    tried = row_count(material.tried())
     if index >= tried:
         return f"noise around the samples (row {index - tried})"
-    if material.lines:
-        chosen = np.unique(
-            np.linspace(0, len(material.lines) - 1, min(tried, len(material.lines)))
-            .round()
-            .astype(int)
-        )
-        return f"line {material.lines[int(chosen[index])]} of {material.path.name}"
-    return f"row {index} of the samples"
+    return material.place_of_tried(index)
 
 
 def _values(values: Array) -> str:

@@ -15,7 +15,7 @@ from ..model.signature import Array, Tensors, TensorSpec, row_count
 from .description import ModelDescription
 from .examples import SUFFIXES, read_example, row_of_ones
 from .placement import placed
-from .samples import GOLDEN_ROWS, Samples, column_names, read_samples, with_ranges
+from .samples import GOLDEN_ROWS, column_names, read_samples, spread, with_ranges
 
 _REFERRED_ROWS = 10_000
 """The most rows of the samples that the reference describes."""
@@ -56,12 +56,19 @@ class Material:
     def _spread(self, most: int) -> Tensors:
         if not self.features:
             return self.samples
-        return Samples(self.samples, tuple(range(row_count(self.samples)))).spread(most).rows
+        chosen = spread(row_count(self.samples), most)
+        return {name: array[chosen] for name, array in self.samples.items()}
+
+    def place_of_tried(self, index: int) -> str:
+        """Return which of the samples a row of `tried` is, in words."""
+        place = int(spread(row_count(self.samples), _TRIED_ROWS)[index])
+        if self.lines:
+            return f"line {self.lines[place]} of {self.path.name}"
+        return f"row {place} of the samples"
 
     def referred(self) -> tuple[Tensors, list[int]]:
         """Return the samples of which the reference is made, and their places among all."""
-        count = row_count(self.samples)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, _REFERRED_ROWS)).astype(int))
+        chosen = spread(row_count(self.samples), _REFERRED_ROWS)
         return {name: array[chosen] for name, array in self.samples.items()}, chosen.tolist()
 
     def filled(self, rows: Tensors) -> Tensors:

@@ -22,7 +22,7 @@ from ..model.signature import Array, Tensors, row_count
 from .comparison import Compared
 from .plan import Plan
 from .roles import Answer
-from .samples import read_column
+from .samples import read_column, spread
 from .statement import Statement
 
 MAX_FEATURES = 2_000
@@ -189,7 +189,7 @@ def _bins(probabilities: Array, came_true: Array) -> list[CalibrationBin]:
 def _background(encoder: FeatureEncoder, rows: Tensors, *, real_rows: bool) -> Background:
     count = row_count(rows)
     if real_rows:
-        chosen = np.unique(np.linspace(0, count - 1, min(count, _BACKGROUND_ROWS)).astype(int))
+        chosen = spread(count, _BACKGROUND_ROWS)
         samples = tuple(encoder.sample(rows, int(index)) for index in chosen)
         return Background("rows", samples, (1,) * len(samples))
     cluster = _clusters(_scaled(encoder, rows))

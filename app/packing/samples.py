@@ -36,6 +36,12 @@ _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 commas."""
 
 
+def spread(count: int, most: int) -> Array:
+    """Return the places of at most ``most`` of ``count`` rows, spread evenly over them."""
+    places: Array = np.linspace(0, count - 1, min(most, count)).round().astype(int)
+    return np.unique(places)
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Rows as a network takes them; ``lines`` are the lines of the file on which they end, counted
@@ -47,8 +53,7 @@ class Samples:
 
     def spread(self, most: int = GOLDEN_ROWS) -> Samples:
         """Return at most ``most`` rows, spread evenly over the file."""
-        count = len(self.lines)
-        chosen = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+        chosen = spread(len(self.lines), most)
         rows = {name: array[chosen] for name, array in self.rows.items()}
         return Samples(rows, tuple(self.lines[index] for index in chosen))
 
