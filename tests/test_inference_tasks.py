@@ -291,7 +291,7 @@ def test_raw_outputs_that_are_not_finite_are_null(client: FlaskClient) -> None:
     assert answer(infer(client, "ranked", inputs))["p"] == ("FP32", [1, 2], [None, 1])
     # A task's answer that is not finite is none.
     rows = rooms((1, None), (3.4e38, 3.4e38))
-    assert "no finite" in refused(infer(client, "regression", rows))
+    assert "is not finite" in refused(infer(client, "regression", rows))
 
 
 def test_rows_are_counted_by_class_with_and_without_features(

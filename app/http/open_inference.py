@@ -66,7 +66,7 @@ def _infer(
     inputs = tensors.inputs.read(request.inputs)
     decoded = perf_counter()
     batch = model.predict_batch(inputs) if model.takes_features else None
-    found = model.run_rows(inputs) if batch is None else tensors.outputs.of_batch(batch)
+    found = model.run_rows(inputs) if batch is None else tensors.outputs.of_batch(batch, requested)
     ran = perf_counter()
     outputs = tensors.outputs.write(requested, found, limits.max_answer_values)
     id_ = context.request_id if request.id is None else request.id

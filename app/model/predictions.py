@@ -129,10 +129,10 @@ class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
             )
 
     def label_counts(self) -> Mapping[str, int]:
+        if len(self.class_indices) == 1:
+            return {self.classes[self.class_indices.item()]: 1}
         counts = np.bincount(self.class_indices)
-        present = counts.nonzero()[0]
-        rows = zip(present.tolist(), counts[present].tolist(), strict=True)
-        return {self.classes[index]: n for index, n in rows}
+        return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
 
     def comparable(self) -> Tensors:
         return {VALUES: self.answers, DECIDED: self.class_indices}

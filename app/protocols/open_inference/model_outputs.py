@@ -11,7 +11,7 @@ import orjson
 from ...model.errors import AnswerTooLarge, OutputsTooLarge, listed
 from ...model.model import Model
 from ...model.predictions import Batch, ClassBatch, LabelsBatch
-from ...model.signature import LABEL, PREDICTION, Array, Tensors, TensorSpec
+from ...model.signature import LABEL, Array, Tensors, TensorSpec
 from .arrays import encode_strings
 from .datatypes import DATATYPES
 from .errors import InvalidRequest
@@ -97,15 +97,23 @@ class ModelOutputs:
                 raise AnswerTooLarge(rows, values, max_values)
             raise OutputsTooLarge(values, max_values)
 
-    def of_batch(self, batch: Batch) -> Tensors:
-        """Return the outputs of a model with features; `str` are as on the wire."""
+    def of_batch(self, batch: Batch, requested: Sequence[RequestedOutput]) -> Tensors:
+        """Return the outputs of a model with features: those of its network, and what is
+        ``requested`` of the others; `str` are as on the wire.
+        """
         found = {**batch.outputs, self._answer: batch.answers}
-        if isinstance(batch, ClassBatch):
-            found[PREDICTION] = batch.class_indices.astype(np.int64, copy=False)
-            found[LABEL] = self._classes[batch.class_indices]
-        elif isinstance(batch, LabelsBatch):
-            found[PREDICTION] = batch.applies.astype(np.int64)
+        for output in requested:
+            if output.name in self._following:
+                found[output.name] = self._follow(output.name, batch)
         return found
+
+    def _follow(self, name: str, batch: Batch) -> Array:
+        if isinstance(batch, LabelsBatch):
+            return batch.applies.astype(np.int64)
+        assert isinstance(batch, ClassBatch)
+        if name == LABEL:
+            return self._classes[batch.class_indices]
+        return batch.class_indices.astype(np.int64, copy=False)
 
     def write(
         self, requested: Sequence[RequestedOutput], found: Tensors, max_values: int
