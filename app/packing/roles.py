@@ -13,7 +13,7 @@ from ..model.errors import BundleError, listed, shown
 from ..model.manifest import TaskName
 from ..model.manifest_checks import answer_roles
 from ..model.signature import DTYPES, Role
-from .source import GraphOutput
+from .source import GraphOutput, OutputKind
 from .statement import NAMED, StatedRole, Statement
 
 _MEANS: Mapping[StatedRole, Role] = {"logits": "probabilities"}
@@ -26,6 +26,18 @@ _FITTING: Mapping[TaskName, tuple[StatedRole, ...]] = {
     "tensors": (),
 }
 """What the answer of a task may be said to be."""
+_WHY: Mapping[OutputKind, str] = {
+    "probabilities": "the graph ends in a softmax, a sigmoid or a classifier's probabilities",
+    "scores": "the graph ends in the decision function of a classifier",
+    "logits": "the graph has a classifier without a softmax there",
+    "values": "the graph ends in a regressor",
+    "label": "it is the label that the graph predicts",
+}
+"""What shows that an output is of a kind."""
+_COMPATIBLE = (("scores", "logits"), ("values", "scores"))
+"""Kinds that an owner may say are something else: a softmax of scores is a decision, and what a
+regressor answers may be scores, as those of a support vector machine of one class are.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +85,8 @@ def roles_of(
     if task == "tensors":
         return _tensor_roles(statement, outputs)
     answer, stated = _answer_output(task, statement, names, outputs)
-    _check_stated(answer, stated)
-    label = _label_output(statement, outputs)
+    _check_stated(task, answer, stated)
+    label = _label_output(task, statement, outputs)
     names, label_values, notes = _names(task, names, answer, label)
     is_one_score = task == "classification" and _columns(answer) == 1
     made = Answer(
@@ -141,6 +153,11 @@ def _answer_output(
         said = found.kind
     if said is None and len(fitting) == 1:
         said = fitting[0]  # the task says it
+    if said is None and found.kind:
+        raise BundleError(
+            f"{shown(found.spec.name)} can't be the answer of the task {task}: {_WHY[found.kind]}."
+            f"{_other_task(found.kind)}"
+        )
     if said is None:
         raise BundleError(
             f"What the output {shown(found.spec.name)} is can't be known from the file: give "
@@ -185,31 +202,36 @@ def _only_answer(
     )
 
 
-def _check_stated(output: GraphOutput, stated: StatedRole) -> None:
+def _check_stated(task: TaskName, output: GraphOutput, stated: StatedRole) -> None:
     """Raise `BundleError` where the graph itself says otherwise than its owner."""
-    if output.kind in ("", stated):
+    kind = output.kind
+    if kind in ("", stated) or (kind, stated) in _COMPATIBLE:
         return
-    if (output.kind, stated) == ("scores", "logits"):
-        return  # a softmax of scores is the owner's decision
-    why = {
-        "probabilities": "the graph ends in a softmax, a sigmoid or a classifier's probabilities",
-        "scores": "the graph ends in the decision function of a classifier",
-        "logits": "the graph has a classifier without a softmax there",
-        "values": "the graph ends in a regressor",
-        "label": "it is the label that the graph predicts",
-    }[output.kind]
+    if stated in ("values", "embedding") and not output.labels:
+        return  # a number between 0 and 1 is a number, and so is what a regressor answers
+    fits = kind in (*_FITTING[task], "label")
+    advice = f" Give --outputs {kind}." if fits else _other_task(kind)
     raise BundleError(
-        f"{shown(output.spec.name)} is said to be {stated}, but {why}: give --outputs "
-        f"{output.kind}."
+        f"{shown(output.spec.name)} is said to be {stated}, but {_WHY[kind]}.{advice}"
     )
 
 
-def _label_output(statement: Statement, outputs: Sequence[GraphOutput]) -> GraphOutput | None:
+def _other_task(kind: OutputKind) -> str:
+    task = "regression" if kind == "values" else "classification"
+    return f" Give --task {task}, or --task tensors for its outputs as they are."
+
+
+def _label_output(
+    task: TaskName, statement: Statement, outputs: Sequence[GraphOutput]
+) -> GraphOutput | None:
     said = [each for each in outputs if statement.roles.get(each.spec.name) == "label"]
     found = said or [
         each
         for each in outputs
-        if each.kind == "label" and statement.roles.get(each.spec.name) is None
+        if each.kind == "label"
+        and statement.roles.get(each.spec.name) is None
+        # Of several labels, 0 or 1 says which apply; a string would say it in the graph's words.
+        and (task == "classification" or each.spec.datatype == "INT64")
     ]
     return found[0] if len(found) == 1 else None
 
@@ -270,7 +292,8 @@ def _reconciled(
         )
     if len(said) != len(graph):
         raise BundleError(
-            f"{len(said)} classes are given, and the graph has {len(graph)}: {listed(graph)}."
+            f"{len(said)} classes are given, and the graph has {len(graph)}: {listed(graph)}. "
+            f"Where the {len(said)} don't exclude each other, give --task multilabel."
         )
     if all(isinstance(value, int) for value in own):
         pairs = ", ".join(f"{value} is {name!r}" for value, name in zip(own, said, strict=True))
@@ -318,6 +341,11 @@ def _notes_of(task: TaskName, answer: Answer) -> Iterator[str]:
     if answer.from_logits:
         added = "softmax" if task == "classification" and not answer.is_one_score else "sigmoid"
         yield f"A {added} was added after {name!r}, which has logits."
+    if answer.output.is_reversed:
+        yield (
+            f"The columns of {name!r} change places: ONNX Runtime has the score of each class of a "
+            "support vector machine in the column of the other."
+        )
     if answer.is_one_score:
         what = "score" if answer.role == "scores" else "probability"
         yield f"{name!r} has one value a row, the {what} of {answer.names[1]!r}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
-from ..model.signature import LABEL, Array, OutputSpec, Role, Tensors
+from ..model.signature import LABEL, PREDICTION, Array, OutputSpec, Role, Tensors
 from .graphs import forms
 from .graphs.editor import GraphEditor
 from .material import Material
@@ -58,26 +58,33 @@ def serve(
     for output, role in (*originals, *roles.others):
         spec = OutputSpec(output.spec.name, output.spec.datatype, output.spec.shape, role)
         outputs.append((output.spec.name, spec))
-    outputs = _with_free_names(model, outputs)
+    made = len(outputs) - len(originals) - len(roles.others)
+    reserved = {answer.role, PREDICTION, LABEL} if answer and material.features else set()
+    outputs = _with_free_names(model, outputs, made, reserved)
     if material.medians:
         forms.fill_nulls(editor, material.medians)
     if any_rows:
         editor.set_inputs(material.inputs)
-    made = len(outputs) - len(originals) - len(roles.others)
     names = [value if index >= made else None for index, (value, _) in enumerate(outputs)]
     editor.set_outputs(outputs)
     return Served(forms.finished(editor), tuple(spec for _, spec in outputs), tuple(names))
 
 
 def _with_free_names(
-    model: onnx.ModelProto, outputs: list[tuple[str, OutputSpec]]
+    model: onnx.ModelProto,
+    outputs: list[tuple[str, OutputSpec]],
+    made: int,
+    reserved: Collection[str],
 ) -> list[tuple[str, OutputSpec]]:
-    """Return the outputs with names that neither another has, nor an input or a weight."""
+    """Return the outputs with names that neither another has, nor an input or a weight.
+
+    All but the first ``made``, those of the task, also keep clear of what is ``reserved`` for it.
+    """
     taken = {each.name for each in (*model.graph.input, *model.graph.initializer)}
     free = []
-    for value, spec in outputs:
+    for index, (value, spec) in enumerate(outputs):
         name = spec.name
-        while name in taken:
+        while name in taken or (index >= made and name in reserved):
             name += "_"
         taken.add(name)
         free.append((value, replace(spec, name=name)))
@@ -104,6 +111,8 @@ def _answer(
         value, datatype = forms.as_fp32(editor, value), "FP32"
     if len(shape) == 1 and answer.names:
         value, shape = forms.as_column(editor, value), (*shape, 1)
+    if answer.output.is_reversed:
+        value = forms.reversed_columns(editor, value)
     if answer.from_logits:
         is_softmax = task == "classification" and not answer.is_one_score
         value = (forms.softmax if is_softmax else forms.sigmoid)(editor, value)
@@ -165,6 +174,8 @@ def expected(task: TaskName, answer: Answer, found: Tensors) -> Mapping[Role, Ar
     values = found[answer.output.spec.name].astype(np.float64)
     if values.ndim == 1 and answer.names:
         values = values[:, np.newaxis]
+    if answer.output.is_reversed:
+        values = values[:, ::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         if answer.from_logits and (task != "classification" or answer.is_one_score):
             values = 1 / (1 + np.exp(-values))
@@ -177,9 +188,11 @@ def expected(task: TaskName, answer: Answer, found: Tensors) -> Mapping[Role, Ar
     made: dict[Role, Array] = {answer.role: values}
     if answer.label is not None:
         label = found[answer.label.spec.name]
+        if task == "classification":
+            label = label.reshape(-1)
         if task == "classification" and answer.label_values:
             places = {value: index for index, value in enumerate(answer.label_values)}
-            indices = [places.get(value, -1) for value in label.reshape(-1).tolist()]
+            indices = [places.get(value, -1) for value in label.tolist()]
             label = np.array(indices, dtype=np.int64)
         made["label"] = label
     return made

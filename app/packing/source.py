@@ -34,12 +34,14 @@ class GraphOutput(Struct, frozen=True):
     """An output of a graph, and what the graph itself says of it.
 
     ``labels`` are the names of its columns, in their order, or those of the values of a label.
-    ``kind`` comes from the operators and their attributes, never from answers.
+    ``kind`` comes from the operators and their attributes, never from answers. With ``is_reversed``
+    the scores of the two classes stand in each other's columns.
     """
 
     spec: TensorSpec
     labels: tuple[str | int, ...] = ()
     kind: OutputKind = ""
+    is_reversed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,14 +108,36 @@ def test_a_graph_that_says_otherwise_than_its_owner_is_refused(kind: str, said: 
         "classification", output("z", 2, kind=kind), said=[f"z={said}"], names=("a", "b")
     )
     assert f"is said to be {said}" in text
-    assert f"give --outputs {kind}" in text
+    assert f"Give --outputs {kind}" in text
 
 
-def test_a_regressor_does_not_classify() -> None:
+@pytest.mark.parametrize("said", [(), ("logits",), ("probabilities",)])
+def test_a_regressor_does_not_classify(said: tuple[str, ...]) -> None:
     values = output("v", 2, kind="values")
-    assert "the graph ends in a regressor" in refusal(
-        "classification", values, said=["logits"], names=("a", "b")
-    )
+    text = refusal("classification", values, said=said, names=("a", "b"))
+    assert "the graph ends in a regressor. Give --task regression" in text
+
+
+def test_a_classifier_has_no_values() -> None:
+    text = refusal("regression", NAME, FOREST)
+    assert "'probs' is said to be values, but the graph ends in a softmax" in text
+    assert "Give --task classification" in text
+
+
+@pytest.mark.parametrize("task", ["regression", "embedding"])
+def test_a_number_between_0_and_1_is_a_number(task: Any) -> None:
+    rate = output("rate", 1, kind="probabilities")
+    answer = found(task, rate).answer
+    assert answer is not None
+    assert answer.output == rate
+
+
+def test_a_string_for_each_label_does_not_say_which_apply() -> None:
+    words = output("label", 2, datatype="BYTES", kind="label", labels=("no", "yes"))
+    found_roles = found("multilabel", words, output("p", 2, kind="probabilities"), names=("a", "b"))
+    assert found_roles.answer is not None
+    assert found_roles.answer.label is None
+    assert found_roles.others == ((words, "tensor"),)
 
 
 def test_one_of_several_outputs_is_chosen_by_name_kind_or_columns() -> None:
@@ -195,6 +217,14 @@ def test_numbers_of_a_graph_are_named_in_their_order_and_that_is_said() -> None:
     assert roles.answer is not None
     assert roles.answer.label_values == (0, 1)
     assert "The graph's class 0 is 'bad', 1 is 'good'." in roles.notes
+
+
+def test_more_classes_than_the_graph_has_may_be_labels() -> None:
+    text = refusal(
+        "classification", LABEL, output("p", 4, kind="probabilities"), names=tuple("abcd")
+    )
+    assert "4 classes are given, and the graph has 2: 0, 1." in text
+    assert "give --task multilabel" in text
 
 
 def test_columns_and_labels_of_other_classes_contradict_each_other() -> None:

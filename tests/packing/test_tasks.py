@@ -230,6 +230,61 @@ def test_a_label_that_is_not_the_most_probable_class_is_served_as_its_library_sa
     np.testing.assert_allclose(batch.answers, wanted["proba"], atol=1e-5)
 
 
+def test_the_scores_of_a_support_vector_machine_are_those_of_its_two_classes(
+    tmp_path: Path, out: Path
+) -> None:
+    """ONNX Runtime has the score of each in the column of the other."""
+    name, wanted = "svc_two_classes", case("svc_two_classes")
+    samples = samples_of_case(tmp_path, name)
+    model, made = packed(CASES / f"{name}.onnx", out, samples, said())
+    batch = model.predict_batch({"X": wanted["in_"]})
+    score = wanted["scores"][:, np.newaxis]  # positive for the second class
+    np.testing.assert_allclose(
+        batch.answers, np.concatenate([-score, score], axis=1), rtol=1e-4, atol=1e-5
+    )
+    assert [model.manifest.classes[i] for i in batch.class_indices] == wanted["label"].tolist()
+    assert any(
+        note.startswith("The columns of 'probabilities' change places") for note in made.notes
+    )
+
+
+def test_the_scores_of_two_classes_stay_in_place_as_tensors(out: Path) -> None:
+    wanted = case("svc_two_classes")
+    model, _ = packed(CASES / "svc_two_classes.onnx", out, None, said("tensors"))
+    scores = model.run({"X": wanted["in_"]})["probabilities"]
+    np.testing.assert_allclose(scores[:, 0], wanted["scores"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_label_in_a_column_of_its_own_is_a_label(tmp_path: Path, out: Path) -> None:
+    name, wanted = "one_vs_one", case("one_vs_one")
+    statement = said("classification", "scores", names="0,1,2")
+    samples = samples_of_case(tmp_path, name)
+    model, _ = packed(CASES / f"{name}.onnx", out, samples, statement)
+    batch = model.predict_batch({"X": wanted["in_"]})
+    assert batch.class_indices.tolist() == wanted["label"].tolist()
+    np.testing.assert_allclose(batch.answers, wanted["scores"], rtol=1e-4, atol=1e-5)
+
+
+def test_labels_of_which_nothing_is_known_stay_beside_the_answer(tmp_path: Path, out: Path) -> None:
+    name, wanted = "one_vs_rest_labels", case("one_vs_rest_labels")
+    samples = samples_of_case(tmp_path, name)
+    statement = said("multilabel", names="long,wide")
+    model, _ = packed(CASES / f"{name}.onnx", out, samples, statement)
+    answers = model.predict_batch({"X": wanted["in_"]}).answers
+    np.testing.assert_allclose(answers, wanted["proba"], atol=1e-5)
+    assert [spec.name for spec in model.manifest.outputs] == ["probabilities", "label_"]
+
+
+def test_a_support_vector_machine_of_one_class_has_a_score(tmp_path: Path, out: Path) -> None:
+    name, wanted = "one_class", case("one_class")
+    statement = said("classification", "scores", names="outlier,inlier")
+    samples = samples_of_case(tmp_path, name)
+    model, _ = packed(CASES / f"{name}.onnx", out, samples, statement)
+    batch = model.predict_batch({"X": wanted["in_"]})
+    np.testing.assert_allclose(batch.answers[:, 1], wanted["scores"], rtol=1e-3, atol=1e-4)
+    assert batch.class_indices.tolist() == (wanted["label"] > 0).astype(int).tolist()
+
+
 def test_a_label_against_the_probabilities_is_not_corrected(tmp_path: Path, out: Path) -> None:
     source = save(
         tmp_path,

@@ -91,6 +91,12 @@ def within_0_and_1(editor: GraphEditor, probabilities: str) -> str:
     return editor.add("Clip", [probabilities, *bounds], "clipped")
 
 
+def reversed_columns(editor: GraphEditor, matrix: str) -> str:
+    """Add a matrix of two columns with the second one first."""
+    order = editor.constant(np.array([1, 0], np.int64), "second_first")
+    return editor.add("Gather", [matrix, order], "reversed_columns", axis=1)
+
+
 def second_columns(editor: GraphEditor, matrices: Sequence[str]) -> str:
     """Add a matrix of the second columns of several matrices, one after the other."""
     one = editor.constant(np.array([1], np.int64), "second_column")

@@ -209,7 +209,7 @@ def agreed(one: Labels, other: Labels, output: str) -> Labels:
         return one
     # A classifier inside another may know its classes by their positions alone.
     for positions, words in ((one, other), (other, one)):
-        if _are_positions_of(positions.names, words.names):
+        if _are_positions_of(positions.names, words):
             return words
     raise BundleError(
         f"The graph contradicts itself about {shown(output)}: its {one.operator} has the "
@@ -217,8 +217,11 @@ def agreed(one: Labels, other: Labels, output: str) -> Labels:
     )
 
 
-def _are_positions_of(names: tuple[str | int, ...], words: tuple[str | int, ...]) -> bool:
-    return isinstance(words[0], str) and names == tuple(range(len(words)))
+def _are_positions_of(names: tuple[str | int, ...], words: Labels) -> bool:
+    """Return True if ``names`` are 0, 1, ... and ``words`` can only be what is called so."""
+    positions = tuple(range(len(words.names)))
+    looked_up = words.by_index and {*words.names} != {*positions}
+    return names == positions and (isinstance(words.names[0], str) or looked_up)
 
 
 def is_times_one(node: onnx.NodeProto, index: GraphIndex) -> bool:

@@ -23,6 +23,7 @@ from .kinds import KindReader
 from .labels import MAX_STEPS, LabelReader, Labels, agreed
 
 _MATRIX = 2
+_TWO_CLASSES = 2
 _LARGEST_DIMENSION = 2**31
 
 
@@ -157,7 +158,12 @@ def _matched(
     output, own = found[place]
     both = agreed(own, names, output.spec.name).names
     kind = output.kind or ("scores" if _is_svm_without_probabilities(index, label) else "")
-    outputs[place] = structs.replace(output, labels=both, kind=kind)
+    outputs[place] = structs.replace(
+        output,
+        labels=both,
+        kind=kind,
+        is_reversed=kind == "scores" and _is_svm_of_two_classes(index, output, both),
+    )
     assumed = (
         f"The columns of {shown(output.spec.name)} are taken to be in the order of the labels of "
         f"{shown(label.spec.name)}."
@@ -169,6 +175,25 @@ def _is_svm_without_probabilities(index: GraphIndex, label: GraphOutput) -> bool
     """Return True if a label is that of a support vector machine that only has scores."""
     node = _behind(index, label.spec.name)
     return node is not None and is_ml(node, "SVMClassifier") and not attribute(node, "prob_a")
+
+
+def _is_svm_of_two_classes(
+    index: GraphIndex, output: GraphOutput, classes: Sequence[str | int]
+) -> bool:
+    """Return True if an output has the scores of a support vector machine of two classes.
+
+    ONNX Runtime's kernel answers ``[-s, s]`` where a positive ``s`` makes the first one the label:
+    https://github.com/microsoft/onnxruntime/blob/v1.20.0/onnxruntime/core/providers/cpu/ml/svmclassifier.cc
+    """
+    node = _behind(index, output.spec.name)
+    return (
+        node is not None
+        and len(classes) == _TWO_CLASSES
+        and is_ml(node, "SVMClassifier")
+        and not attribute(node, "prob_a")
+        and bool(attribute(node, "vectors_per_class"))
+        and attribute(node, "post_transform", b"NONE") == b"NONE"
+    )
 
 
 def _true_shape(
