@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..model.errors import BundleError, shown
 from ..model.golden import Golden, same_strings
 from ..model.manifest import EXACT, Tolerance
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.self_test import is_close
-from ..model.signature import OutputSpec, Signature
+from ..model.signature import OutputSpec, Signature, Tensors
 from .checks import (
     Allowed,
     Run,
@@ -129,9 +131,26 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
         )
         largest = max(largest, off or 0.0)
     notes.append(f"The original and what is served: the same within {largest:.1g}.")
+    notes += _about_label(served, found)
     if material.features:
         check_nulls(run, material, source.path, served.outputs[0].name)
     return Compared(served, run, batch, tolerances, tuple(notes))
+
+
+def _about_label(served: Served, found: Tensors) -> Iterator[str]:
+    """Yield how often the label is not the class of the largest number, where it ever isn't."""
+    by_role = {spec.role: found[spec.name] for spec in reversed(served.outputs)}
+    for role in ("probabilities", "scores"):
+        label, numbers = by_role.get("label"), by_role.get(role)
+        if label is None or numbers is None or label.ndim != 1:
+            continue
+        of_label = np.take_along_axis(numbers, label[:, np.newaxis], axis=1)
+        count = np.count_nonzero(of_label[:, 0] < numbers.max(axis=1))
+        if count:
+            yield (
+                f"For {count} of {len(label)} rows tried, the label is not the class with the "
+                f"largest of the {role}; it is served as the model answers it."
+            )
 
 
 def check_golden(plan: Plan, compared: Compared, golden: Golden) -> None:

@@ -207,7 +207,7 @@ def _check_stated(task: TaskName, output: GraphOutput, stated: StatedRole) -> No
     kind = output.kind
     if kind in ("", stated) or (kind, stated) in _COMPATIBLE:
         return
-    if stated in ("values", "embedding") and not output.labels:
+    if stated in ("values", "embedding") and kind != "label" and not output.labels:
         return  # a number between 0 and 1 is a number, and so is what a regressor answers
     fits = kind in (*_FITTING[task], "label")
     advice = f" Give --outputs {kind}." if fits else _other_task(kind)

@@ -306,9 +306,10 @@ def test_a_label_against_the_probabilities_is_not_corrected(tmp_path: Path, out:
     )
     samples = csv(tmp_path, "a,b", ROWS)
     statement = said("classification", names="stays,churns")
-    model, _ = packed(source, out, samples, statement)
+    model, made = packed(source, out, samples, statement)
     batch = model.predict_batch({"x": np.array(ROWS, np.float32)})
     assert batch.class_indices.tolist() == np.argmin(ROWS, axis=1).tolist()
+    assert any("rows tried, the label is not the class with the largest" in n for n in made.notes)
     text = refusal(
         source, out.with_name("2"), samples, said("classification", names="stays,leaves")
     )
