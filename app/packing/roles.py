@@ -195,6 +195,13 @@ def _only_answer(
             f"The model has no output of floats that could be the answer of the task {task}; its "
             f"outputs are {listed(map(_described, outputs))}."
         )
+    classes = {len(each.labels) for each in outputs if each.kind == "label"}
+    if len(candidates) in classes and {*map(_columns, candidates)} == {1}:
+        raise BundleError(
+            f"The model has an output for each class: {listed(map(_described, candidates))}. Let "
+            "it return one matrix (in skl2onnx: options={'zipmap': False}), or serve its outputs "
+            "as they are: --task tensors."
+        )
     first = shown(candidates[0].spec.name).strip("'")
     raise BundleError(
         f"The model has {len(candidates)} outputs that could be the answer: "

@@ -158,6 +158,12 @@ def test_one_of_several_outputs_is_chosen_by_name_kind_or_columns() -> None:
     )
 
 
+def test_a_matrix_is_asked_for_where_each_class_has_an_output() -> None:
+    text = refusal("classification", NAME, output("churns"), output("stays"))
+    assert "an output for each class: churns (FP32 [-1]), stays (FP32 [-1])" in text
+    assert "options={'zipmap': False}" in text
+
+
 def test_a_name_or_role_that_is_none_is_refused_with_a_suggestion() -> None:
     assert "the model's outputs are out" in refusal("embedding", LOGITS, said=["ot=embedding"])
     with pytest.raises(BundleError, match="did you mean 'logits'"):
