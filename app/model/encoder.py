@@ -7,6 +7,7 @@ nothing of JSON or HTTP, only of mappings from names to values.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import chain, islice
 from operator import itemgetter, le
 from typing import Any
@@ -18,6 +19,10 @@ from .errors import MAX_FAULTS, Fault
 from .feature_faults import Guesses, appearance, invalid_features
 from .features import Feature
 from .signature import FEATURES, Array, Tensors, TensorSpec
+
+
+_LONGEST_IN_KEY = 100
+"""Characters of a string that is part of a key as it is."""
 
 
 class FeatureEncoder:
@@ -158,7 +163,7 @@ class FeatureEncoder:
             return lambda row: row[only].tobytes()
         of_text = {each.spec.name for each in self.tensors if each.dtype.kind == "O"}
         return lambda row: tuple(
-            tuple(row[name].reshape(-1)) if name in of_text else row[name].tobytes()
+            tuple(map(_text_key, row[name].reshape(-1))) if name in of_text else row[name].tobytes()
             for name in names
         )
 
@@ -268,6 +273,11 @@ class _Ranges:
     def _is_inside(self, row: list[float]) -> bool:
         """Return True if a row without nulls is inside every range."""
         return all(map(le, self._lows, row)) and all(map(le, row, self._highs))
+
+
+def _text_key(text: str) -> str | bytes:
+    """Return what only ``text`` has, of few bytes however long it is: a cache holds many."""
+    return text if len(text) <= _LONGEST_IN_KEY else sha256(text.encode()).digest()
 
 
 def _filling(spec: TensorSpec, features: Sequence[Feature]) -> list[Feature]:

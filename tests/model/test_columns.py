@@ -302,6 +302,15 @@ def test_rows_that_differ_in_one_value_of_any_tensor_have_other_keys() -> None:
     assert keys[0] == encoder.key(encoder.encode(dict(MIXED_SAMPLE)))
 
 
+def test_the_key_of_a_row_is_short_and_its_own_however_long_its_text() -> None:
+    """A cache holds many: of strings of a megabyte each, they would be gigabytes."""
+    encoder = FeatureEncoder(MIXED, MIXED_INPUTS)
+    texts = ["a" * 10**6, "a" * (10**6 - 1) + "b", "a" * 99, "a" * 100, "a" * 101, "é" * 10**6]
+    keys = [encoder.key(encoder.encode(MIXED_SAMPLE | {"comment": text})) for text in texts]
+    assert len(set(keys)) == len(texts)
+    assert all(len(repr(key)) < 1000 for key in keys)
+
+
 def test_values_out_of_range_are_counted_in_every_tensor() -> None:
     encoder = FeatureEncoder(MIXED, MIXED_INPUTS)
     samples = [MIXED_SAMPLE | {"age": age, "visits": visits} for age, visits in ((17, 5), (91, -1))]
