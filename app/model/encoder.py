@@ -20,7 +20,6 @@ from .feature_faults import Guesses, appearance, invalid_features
 from .features import Feature
 from .signature import FEATURES, Array, Tensors, TensorSpec
 
-
 _LONGEST_IN_KEY = 100
 """Characters of a string that is part of a key as it is."""
 

@@ -75,7 +75,7 @@ def load_model(source: ModelSource) -> Model:
 def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Model:
     bundle, runtime, checksum = load(source, found)
     manifest = bundle.manifest
-    values = task_of(manifest).width if manifest.features else 0
+    values = task_of(manifest).width
     if 0 < source.max_answer_values < values:
         raise BundleError(
             f"Version {manifest.version} answers {values:,} values for a row, and "
