@@ -33,7 +33,7 @@ help:
 	@echo "make test-examples  run the examples, in an environment of their own"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which takes twice as long"
-	@echo "make bench   measure it beside three FastAPI and Starlette services, and draw the charts (20 minutes)"
+	@echo "make bench   measure it beside five other servers, and draw the charts (half an hour)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
 	@echo "make fuzz    send it 200,000 random and malformed requests; SEED repeats a run"
