@@ -47,11 +47,14 @@ class Allowed:
         return found
 
 
-def tolerance_of(spec: OutputSpec) -> Tolerance | None:
-    """Return how far an output may lie from the original's; None for what must be equal."""
-    if spec.role == "probabilities":
+def tolerance_of(spec: OutputSpec, made_of: str = "") -> Tolerance | None:
+    """Return how far an output may lie from the original's; None for what must be equal.
+
+    ``made_of`` is the datatype of what it is made of: probabilities are no more exact than that.
+    """
+    if spec.role == "probabilities" and made_of != "FP16":
         return Tolerance(absolute=PARITY_TOLERANCE)
-    return TOLERANCES.get(spec.datatype)
+    return TOLERANCES.get(made_of if spec.role == "probabilities" else spec.datatype)
 
 
 def check_probabilities(

@@ -107,7 +107,8 @@ def _runner(plan: Plan, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
 def _compare(plan: Plan, served: Served, run: Run) -> Compared:
     """Compare what is served with the original. Raises `BundleError`."""
     source, material = plan.source, plan.material
-    tolerances = {spec.name: tolerance_of(spec) or EXACT for spec in served.outputs}
+    made_of = "" if plan.roles.answer is None else plan.roles.answer.output.spec.datatype
+    tolerances = {spec.name: tolerance_of(spec, made_of) or EXACT for spec in served.outputs}
     notes = []
     if material.features:
         apart = check_rows_alone(run, material, source, tolerances)

@@ -701,3 +701,17 @@ def test_a_true_class_that_is_none_is_named_by_its_line(tmp_path: Path, out: Pat
     description = described(Feature("a"), Feature("b"), PLAN)
     text = refusal(with_plan(tmp_path), out, samples, statement, description)
     assert "line 6, column 'truth': 'z' is not one of the classes" in text
+
+
+def test_probabilities_are_as_exact_as_the_logits_they_are_made_of(
+    tmp_path: Path, out: Path
+) -> None:
+    source = product(tmp_path, kind=TensorProto.FLOAT16)
+    statement = said("classification", "logits", names="p,q,r")
+    model, _ = packed(source, out, csv(tmp_path, "a,b", ROWS), statement)
+    (tolerance,) = model.manifest.tolerances.values()
+    assert tolerance.absolute == 1e-3
+    batch = model.predict_batch(model.encoder.encode_batch(as_samples("a,b", ROWS)))
+    exponents = np.exp(values())
+    expected = exponents / exponents.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(batch.answers, expected, atol=2e-3)
