@@ -67,6 +67,11 @@ def pack_file(
         )
     _refuse_released(out)
     _check_suffix(source)
+    if samples is not None and samples.exists() and not (samples.is_file() or samples.is_dir()):
+        raise BundleError(
+            f"{samples} is a pipe or a device, and samples are read more than once: write them to "
+            "a file."
+        )
     require_packages()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -676,3 +677,14 @@ def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
         [sys.executable, "-c", served], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_samples_that_can_be_read_only_once_are_refused_not_waited_for(
+    out: Path, tmp_path: Path
+) -> None:
+    """A pipe is empty, or has no writer, where the samples are read again."""
+    graph, pipe = tmp_path / "any.onnx", tmp_path / "samples.csv"
+    graph.touch()
+    os.mkfifo(pipe)
+    with pytest.raises(BundleError, match="is a pipe or a device, and samples are read more than"):
+        pack_file(graph, out, samples=pipe)
