@@ -42,7 +42,24 @@ def load_graph(path: Path) -> onnx.ModelProto:
     _refuse_random(model, path)
     if not model.graph.node:
         raise BundleError(f"{path} can't be read as ONNX: there is no graph in it.")
+    _name_locale(model)
     return model
+
+
+def _name_locale(model: onnx.ModelProto) -> None:
+    """Let text be made lower or upper case in a locale that every system has.
+
+    By default ONNX Runtime asks for ``en_US.UTF-8``, which images don't have, and refuses the graph
+    without it. The C library's rules on case are the same in ``C.UTF-8``.
+    """
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            if node.op_type == "StringNormalizer" and not any(
+                each.name == "locale" and not each.s.startswith(b"en_US") for each in node.attribute
+            ):
+                kept = [each for each in node.attribute if each.name != "locale"]
+                del node.attribute[:]
+                node.attribute.extend([*kept, onnx.helper.make_attribute("locale", "C.UTF-8")])
 
 
 def open_graph(model: onnx.ModelProto, path: Path) -> Any:

@@ -546,3 +546,19 @@ def test_labels_are_followed_to_a_bounded_depth(tmp_path: Path) -> None:
     near, far = read_graph(path).outputs
     assert (near.labels, far.labels) == ((0, 1), ())
     assert far.kind == "label"
+
+
+def test_text_is_lowered_without_a_locale_that_the_system_may_lack(tmp_path: Path) -> None:
+    """As the pipelines of scikit-learn with words are exported: ONNX Runtime's default is en_US."""
+    lowered = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER")
+    text = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in ("x", "y")]
+    model = helper.make_model(
+        helper.make_graph([lowered], "g", text[:1], text[1:]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,
+    )
+    (tmp_path / "g.onnx").write_bytes(model.SerializeToString())
+    source = read_graph(tmp_path / "g.onnx")
+    given = np.array(["Straße", "ÉTÉ", "Ω"], dtype=object)
+    assert source.ask({"x": given})["y"].tolist() == ["straße", "été", "ω"]
+    assert b"C.UTF-8" in source.graph.SerializeToString()
