@@ -130,6 +130,7 @@ def test_an_unknown_category_is_refused_with_what_was_meant(
     (fault,) = refused.get_json()["errors"]
     assert fault["pointer"] == "/features/city"
     assert "did you mean 'Zürich'" in fault["detail"]
+    assert refused.get_json()["detail"] == f"/features/city {fault['detail']}"  # ends in "?"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -96,10 +96,16 @@ def _validation_error(error: ValidationError) -> Response:
     faults = list(islice(_faults(error.messages, ()), MAX_FAULTS))
     if any(fault.mismatch for fault in faults):
         return problem(400, describe_mismatch(faults), kind="feature-mismatch", faults=faults)
+    return problem(422, _sentence(faults), kind="invalid-value", faults=faults)
+
+
+def _sentence(faults: Sequence[Fault]) -> str:
+    """Return the first of ``faults`` in words, and how many more there are."""
     first = faults[0]
     place = json_pointer(first.path) or "The body"
     more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
-    return problem(422, f"{place} {first.detail}{more}.", kind="invalid-value", faults=faults)
+    said = f"{place} {first.detail}{more}"
+    return said if said.endswith("?") else f"{said}."
 
 
 def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -116,10 +122,7 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
 
 
 def _invalid_request(error: InvalidRequest) -> Response:
-    first = error.faults[0]
-    place = json_pointer(first.path) or "The body"
-    more = f" ({len(error.faults) - 1} more in errors)" if len(error.faults) > 1 else ""
-    sentence = error.sentence or f"{place} {first.detail}{more}."
+    sentence = error.sentence or _sentence(error.faults)
     return problem(400, sentence, kind="invalid-request", faults=error.faults)
 
 

@@ -240,7 +240,7 @@ function pointerTo(name) {
 }
 
 function sentence(text) {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith("?") ? "" : "."}`;
 }
 
 /** Show a message at an input: an error, a warning, or (without a kind) none. */
