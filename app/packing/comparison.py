@@ -132,21 +132,31 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
         )
         largest = max(largest, off or 0.0)
     notes.append(f"The original and what is served: the same within {largest:.1g}.")
-    notes += _about_label(served, found)
+    notes += _about_label(plan, served, found)
     if material.features:
         check_nulls(run, material, source.path, served.outputs[0].name)
     return Compared(served, run, batch, tolerances, tuple(notes))
 
 
-def _about_label(served: Served, found: Tensors) -> Iterator[str]:
+def _about_label(plan: Plan, served: Served, found: Tensors) -> Iterator[str]:
     """Yield how often the label is not the class of the largest number, where it ever isn't."""
     by_role = {spec.role: found[spec.name] for spec in reversed(served.outputs)}
     for role in ("probabilities", "scores"):
         label, numbers = by_role.get("label"), by_role.get(role)
         if label is None or numbers is None or label.ndim != 1:
             continue
+        if not ((label >= 0) & (label < numbers.shape[1])).all():
+            strange = label[(label < 0) | (label >= numbers.shape[1])][0]
+            raise BundleError(f"The label {strange} is the index of none of the classes.")
         of_label = np.take_along_axis(numbers, label[:, np.newaxis], axis=1)
         count = np.count_nonzero(of_label[:, 0] < numbers.max(axis=1))
+        has_values = plan.roles.answer is not None and plan.roles.answer.label_values
+        if 2 * count > len(label) and not has_values:
+            raise BundleError(
+                f"For {count} of {len(label)} rows tried, the label is not the class with the "
+                f"largest of the {role}: is it counted from 1? Leave it out, or let it be the "
+                "index of the class from 0."
+            )
         if count:
             yield (
                 f"For {count} of {len(label)} rows tried, the label is not the class with the "

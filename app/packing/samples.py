@@ -97,11 +97,11 @@ def read_column(path: Path, name: str) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         header = [each.strip() for each in next(reader, [])]
-        if name not in header:
-            close = closest(name, header)
-            hint = f" (is it {close!r}{difference(name, close)}?)" if close else ""
-            raise BundleError(f"{path}: the column {name!r} is missing{hint}.")
-        index = header.index(name)
+        positions = [index for index, column in enumerate(header) if column == name]
+        try:
+            index = _column(header, {name: positions}, name)
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from None
         return [row[index].strip() for row in reader if row]
 
 

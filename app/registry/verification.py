@@ -22,6 +22,7 @@ from ..model.golden import Golden
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
+from ..model.reference import read_reference
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
 from ..model.self_test import largest_difference, runs_of
 from ..model.signature import Tensors
@@ -130,6 +131,7 @@ def verify(
         *_problems(bundles.check_version, path, manifest, version),
         *damaged.values(),
         *_problems(bundles.describe, path, manifest),
+        *_problems(_check_reference, path, manifest, damaged),
         *_problems(
             choose_runtime, runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
         ),
@@ -145,6 +147,12 @@ def verify(
             reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
+
+
+def _check_reference(path: Path, manifest: Manifest, damaged: Mapping[str, str]) -> None:
+    """Raise `BundleError` for a reference that is the file that was packed, and can't be read."""
+    if manifest.reference and manifest.reference not in damaged:
+        read_reference(path / manifest.reference)
 
 
 def _problems(check: Callable[..., object], *arguments: Any, **options: Any) -> list[str]:

@@ -70,6 +70,11 @@ form.addEventListener(
 );
 
 /** Return the values of the form as a JSON object, by the kinds of the features. */
+// A target may be called as something that every object has.
+function unitOf(name) {
+  return Object.hasOwn(model.units, name) ? model.units[name] : "";
+}
+
 function values() {
   const members = inputs.map((input, i) => `${JSON.stringify(model.features[i])}:${encoded(input.value, i)}`);
   return `{${members.join()}}`;
@@ -156,7 +161,7 @@ function predicted(answer) {
   if (rows.length > 1) return ranked(rows, (some) => table("Value", some));
   const [{ name, number }] = rows;
   const verdict = element("p", "verdict", numeral(number));
-  if (model.units[name]) verdict.append(" ", element("span", "unit", model.units[name]));
+  if (unitOf(name)) verdict.append(" ", element("span", "unit", unitOf(name)));
   return [element("p", "caption", name), verdict];
 }
 
@@ -184,7 +189,7 @@ function table(heading, rows) {
   const head = element("tr", "", cell("th", "Name"), cell("th", heading));
   const body = rows.map(({ name, number, predicted }) => {
     const value = element("td", "", numeral(number));
-    if (model.units[name]) value.append(" ", element("span", "unit", model.units[name]));
+    if (unitOf(name)) value.append(" ", element("span", "unit", unitOf(name)));
     return element("tr", predicted ? "predicted" : "", element("td", "", element("span", "", name)), value);
   });
   const made = element("table", "", element("thead", "", head), element("tbody", "", ...body));

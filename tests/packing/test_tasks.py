@@ -715,3 +715,31 @@ def test_probabilities_are_as_exact_as_the_logits_they_are_made_of(
     exponents = np.exp(values())
     expected = exponents / exponents.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(batch.answers, expected, atol=2e-3)
+
+
+def test_an_index_that_is_mostly_of_another_class_is_refused(tmp_path: Path, out: Path) -> None:
+    """One that is counted from 1, say, of which the last class is in no sample."""
+    nodes = [
+        helper.make_node("Softmax", ["x"], ["p"], axis=1),
+        helper.make_node("ArgMax", ["x"], ["largest"], axis=1, keepdims=0),
+        helper.make_node("Add", ["largest", "one"], ["y"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 3]),
+        helper.make_tensor_value_info("y", TensorProto.INT64, ["n"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        outputs,
+        [numpy_helper.from_array(np.array([1]), "one")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    source = tmp_path / "g.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), source)
+    samples = tmp_path / "samples.csv"
+    samples.write_text("a,b,c\n9,1,0\n1,9,0\n8,2,1\n")
+    said = Statement("classification", None, {"y": "label"}, ("r", "s", "t"))
+    with pytest.raises(BundleError, match="is it counted from 1"):
+        pack_file(source, out, samples=samples, statement=said)

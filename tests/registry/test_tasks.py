@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flask import Flask
 
 from app.model.errors import ReleaseRejected
+from app.model.reference import Background, Reference, write_reference
 from app.registry.diff import diff_versions
 from app.registry.loading import ModelSource
 from app.registry.release import Release, read_release
@@ -106,16 +106,19 @@ def test_reference_data_are_a_gate_of_a_release(directory: Path) -> None:
     write(directory, "regression", "1", "2")
     repository = Repository(directory)
     repository.promote("1")
-    np.savez(directory / "2" / "reference.npz", rows=np.zeros((2, 2)))
-    record_file(directory / "2", "reference.npz")
-    edit_manifest(directory / "2", lambda m: m.update(reference="reference.npz"))
+    file = directory / "2" / "reference.json"
+    file.write_text("what nobody can read")
+    record_file(directory / "2", file.name)
+    edit_manifest(directory / "2", lambda m: m.update(reference=file.name))
+    assert "is no reference" in str(verify(directory, "2", measure=False).problems)
+    write_reference(Reference(0, {}, {}, Background("rows", (), ())), file)
+    record_file(directory / "2", file.name)
     assert verify(directory, "2", measure=False).passed
-    with (directory / "2" / "reference.npz").open("ab") as file:
-        file.write(b"?")
-    with pytest.raises(ReleaseRejected, match=r"reference\.npz has .* bytes"):
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ReleaseRejected, match=r"reference\.json has .* bytes"):
         repository.promote("2")
-    (directory / "2" / "reference.npz").unlink()
-    with pytest.raises(ReleaseRejected, match=r"reference\.npz is missing"):
+    file.unlink()
+    with pytest.raises(ReleaseRejected, match=r"reference\.json is missing"):
         repository.canary("2", 0.5)
     assert read_release(directory) == Release("1")
 
