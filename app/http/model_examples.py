@@ -215,7 +215,9 @@ def _described_answers(model: Model) -> str:
         return f"Labels, of which any may apply: {_some(_by_key(manifest.labels))}."
     if manifest.classes:
         return f"Classes: {_some(_by_key(manifest.classes))}."
-    shape = [size for size in model.signature.outputs[0].shape[1:] if size > 0]
+    answer = model.task.answer
+    assert answer is not None  # it has features
+    shape = answer.shape[1:]
     return f"Returns a vector of {' x '.join(map(str, shape))} numbers." if shape else ""
 
 

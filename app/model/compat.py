@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from .compat_features import breaking_features, harmless_features
 from .compat_names import breaking_names, harmless_names
 from .manifest import Manifest
-from .manifest_checks import answer_roles
-from .signature import OutputSpec, TensorSpec
+from .signature import TensorSpec
 from .tasks import task_of
 
 
@@ -59,36 +58,20 @@ def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[st
 
     With ``names_differ``, it is said already that the answer has other columns.
     """
-    before, after = answer_role(old), answer_role(new)
-    if before != after:
-        yield f"It answers {after}, and answered {before}."
-    found = {spec.name: spec for spec in task_of(new).signature.outputs}
-    for spec in task_of(old).signature.outputs:
-        if (names_differ or before != after) and _is_answer(spec):
-            continue
+    before, after = task_of(old), task_of(new)
+    roles_differ = before.answer_role != after.answer_role
+    if roles_differ:
+        yield f"It answers {after.answer_role}, and answered {before.answer_role}."
+    found = {spec.name: spec for spec in after.signature.outputs}
+    for spec in before.signature.outputs:
+        if (names_differ or roles_differ) and spec.role not in ("tensor", "state", "logits"):
+            continue  # it is of the answer, not beside it
         if spec.name not in found:
             yield f"The output {spec.name!r} is removed."
         elif _is_narrower(found[spec.name], spec):  # callers rely on what doesn't vary
             yield _changed("output", spec, found[spec.name])
-        elif _role(spec) != _role(found[spec.name]):
-            roles = _role(found[spec.name]), _role(spec)
-            yield "The output {!r} has the role {!r}, and had {!r}.".format(spec.name, *roles)
-
-
-def answer_role(manifest: Manifest) -> str:
-    """Return the role of the output that is the answer; empty where there is none."""
-    spec = manifest.output(*answer_roles(manifest.task))
-    return spec.role if spec is not None else ""
-
-
-def _is_answer(spec: TensorSpec) -> bool:
-    """Return True for what a task answers, and not for what the graph has beside it."""
-    return _role(spec) not in ("tensor", "state", "logits")
-
-
-def _role(spec: TensorSpec) -> str:
-    """Return the role of an output; the tensor of a task, which is named by its role, has none."""
-    return spec.role if isinstance(spec, OutputSpec) else ""
+        elif (role := found[spec.name].role) != spec.role:
+            yield f"The output {spec.name!r} has the role {role!r}, and had {spec.role!r}."
 
 
 def _is_narrower(wide: TensorSpec, narrow: TensorSpec) -> bool:

@@ -7,13 +7,15 @@ others, so rows run one after the other, and their outputs are joined.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from .errors import BundleError, InputsRejected, shown
 from .signature import Array, Signature, TensorSpec, no_rows, row_count, select_rows
+
+_Spec = TypeVar("_Spec", bound=TensorSpec)
 
 
 def takes_one_row(specs: Sequence[TensorSpec], shapes: Sequence[Sequence[Any]]) -> bool:
@@ -38,12 +40,12 @@ def one_row(signature: Signature) -> Signature:
                 f"{list(spec.shape)}."
             )
     return Signature(
-        inputs=tuple(_of_one(spec) for spec in signature.inputs),
-        outputs=tuple(_of_one(spec) for spec in signature.outputs),
+        inputs=tuple(map(_of_one, signature.inputs)),
+        outputs=tuple(map(_of_one, signature.outputs)),
     )
 
 
-def _of_one(spec: TensorSpec) -> TensorSpec:
+def _of_one(spec: _Spec) -> _Spec:
     return msgspec.structs.replace(spec, shape=(1, *spec.shape[1:]))
 
 

@@ -86,7 +86,7 @@ class Signature(Struct, frozen=True):
     """The tensors that a model takes, and those that it returns."""
 
     inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    outputs: tuple[OutputSpec, ...]
 
 
 def row_count(rows: Tensors) -> int:

@@ -8,7 +8,7 @@ probabilities are there as such, and a label is the index of a class.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ from .predictions import (
     ValuesBatch,
     ValuesPrediction,
 )
-from .signature import LABEL, PREDICTION, Array, OutputSpec, Signature, Tensors, TensorSpec
+from .signature import LABEL, PREDICTION, Array, OutputSpec, Signature, Tensors
 
 THRESHOLD = 0.5
 """The probability from which on a label applies, where the network doesn't say it itself."""
@@ -38,17 +38,26 @@ THRESHOLD = 0.5
 class Task:
     """What the outputs of a network mean; this one leaves it to the caller, who has the tensors.
 
-    ``signature`` is what clients see of the network. ``width`` is the number of values in the
-    answer to one sample, and ``columns`` are their names, None where they have none.
+    ``signature`` is what clients see of the network. ``answer`` is the output there that the task
+    is about, None where there is none, and ``following`` are those that the network doesn't have,
+    because they follow from it. ``width`` is the number of values in the answer to one sample, and
+    ``columns`` are their names, None where they have none.
     """
 
     name: TaskName = "tensors"
     signature: Signature
+    answer: OutputSpec | None = None
+    following: tuple[OutputSpec, ...] = ()
     width = 0
     columns: tuple[str, ...] | None = None
 
     def __init__(self, manifest: Manifest) -> None:
         self.signature = manifest.signature
+
+    @property
+    def answer_role(self) -> str:
+        """What the numbers of the answer are; empty where there is no answer."""
+        return self.answer.role if self.answer is not None else ""
 
     def answers(self, outputs: Tensors) -> Array:
         """Return the output that is the answer, a row for each of the inputs."""
@@ -85,17 +94,20 @@ class _AnsweringTask(Task):
         super().__init__(manifest)
         answer, label = manifest.output(*answer_roles(self.name)), manifest.output("label")
         assert answer is not None  # a manifest that could be read has one
+        self.answer = self._own = answer
         self._answer = answer.name
-        self._spec = answer
         self._label = label.name if label is not None else None
         if manifest.features:
+            self.answer = OutputSpec(answer.role, answer.datatype, answer.shape, answer.role)
+            self.following = self._following(answer)
             extras = [spec for spec in manifest.outputs if spec not in (answer, label)]
-            self.signature = Signature(manifest.inputs, (*self._outputs(answer), *extras))
+            outputs = (self.answer, *self.following, *extras)
+            self.signature = Signature(manifest.inputs, outputs)
             self.width = math.prod(answer.shape[1:])
 
-    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
-        """Return the outputs that clients see in the place of the network's own."""
-        return [TensorSpec(answer.role, answer.datatype, answer.shape)]
+    def _following(self, answer: OutputSpec) -> tuple[OutputSpec, ...]:
+        """Return the outputs beside the answer that clients see in the place of the label."""
+        return ()
 
     def answers(self, outputs: Tensors) -> Array:
         return outputs[self._answer]
@@ -111,10 +123,10 @@ class _AnsweringTask(Task):
 
     def check(self, outputs: Tensors) -> None:
         answers = outputs[self._answer]
-        if not self._spec.accepts(answers.shape):
+        if not self._own.accepts(answers.shape):
             raise BundleError(
                 f"The network returns outputs of shape {answers.shape}, not "
-                f"{list(self._spec.shape)} as the manifest says."
+                f"{list(self._own.shape)} as the manifest says."
             )
 
 
@@ -128,14 +140,13 @@ class Classification(_AnsweringTask):
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
         self.columns = self._classes = manifest.classes
-        self._are_scores = self._spec.role == "scores"
+        self._are_scores = self._own.role == "scores"
 
-    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
-        return [
-            *super()._outputs(answer),
-            TensorSpec(PREDICTION, "INT64", (-1,)),
-            TensorSpec(LABEL, "BYTES", (-1,)),
-        ]
+    def _following(self, answer: OutputSpec) -> tuple[OutputSpec, ...]:
+        return (
+            OutputSpec(PREDICTION, "INT64", (-1,), "label"),
+            OutputSpec(LABEL, "BYTES", (-1,), "label"),
+        )
 
     def decide(self, outputs: Tensors) -> Any:
         values = tuple(outputs[self._answer][0].tolist())
@@ -208,8 +219,8 @@ class Multilabel(_AnsweringTask):
         super().__init__(manifest)
         self.columns = self._labels = manifest.labels
 
-    def _outputs(self, answer: OutputSpec) -> Sequence[TensorSpec]:
-        return [*super()._outputs(answer), TensorSpec(PREDICTION, "INT64", answer.shape)]
+    def _following(self, answer: OutputSpec) -> tuple[OutputSpec, ...]:
+        return (OutputSpec(PREDICTION, "INT64", answer.shape, "label"),)
 
     def decide(self, outputs: Tensors) -> Any:
         values = tuple(self._finite(outputs)[0].tolist())

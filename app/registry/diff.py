@@ -19,7 +19,7 @@ from ..model.agreement import (
     check_comparable,
     differences,
 )
-from ..model.compat import answer_role, breaking_changes, harmless_changes
+from ..model.compat import breaking_changes, harmless_changes
 from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
@@ -120,7 +120,7 @@ def _agreement(old: Model, new: Model) -> Agreement:
     ]
     agreed = np.concatenate([agreed for agreed, _ in compared])
     found = np.concatenate([found.reshape(-1) for _, found in compared])
-    same_role = answer_role(old.manifest) == answer_role(new.manifest)
+    same_role = old.task.answer_role == new.task.answer_role
     is_known = found.size and np.isfinite(found).all() and same_role
     return Agreement(
         len(agreed),

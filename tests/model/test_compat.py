@@ -345,6 +345,14 @@ def test_features_that_are_gone_or_new_are_told_from_tensors() -> None:
     featured = answering("embedding", "embedding", 8, features=(CITY, PLAN, VISITS))
     assert breaking_changes(featured, bare) == ["It takes tensors only, and callers send features."]
     assert breaking_changes(bare, featured) == ['The output "graph\'s own" is removed.']
+    named = answering(
+        "embedding",
+        "embedding",
+        8,
+        features=(),
+        outputs=(OutputSpec("embedding", "FP32", (-1, 8), "embedding"),),
+    )
+    assert breaking_changes(named, featured) == []
     assert breaking_changes(
         bare, replace(bare, outputs=(OutputSpec("graph's own", "FP32", (-1, 4), "embedding"),))
     ) == ['The output "graph\'s own" is FP32 of shape [-1, 4], and was FP32 of shape [-1, 8].']

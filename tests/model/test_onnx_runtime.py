@@ -13,12 +13,12 @@ from app.model.errors import BundleError, InputsRejected, RunTooLarge, RunTooLon
 from app.model.onnx_runtime import OnnxRuntime, open_session, run_of
 from app.model.run_limits import RunLimits
 from app.model.run_watch import ThreadRuns
-from app.model.signature import Signature, TensorSpec
+from app.model.signature import OutputSpec, Signature, TensorSpec
 from tests.tensor_graphs import write_graph
 
 ROWS = Signature(
     inputs=(TensorSpec("x", "FP32", (-1, 2)), TensorSpec("text", "BYTES", (-1,))),
-    outputs=(TensorSpec("sum", "FP32", (-1, 1)), TensorSpec("same text", "BYTES", (-1,))),
+    outputs=(OutputSpec("sum", "FP32", (-1, 1)), OutputSpec("same text", "BYTES", (-1,))),
 )
 
 
@@ -61,7 +61,7 @@ def test_a_fixed_dimension_is_no_row_where_the_task_has_none(tmp_path: Path) -> 
 
 
 def test_an_output_without_rows_is_refused_where_rows_run_alone(tmp_path: Path) -> None:
-    fixed = Signature(ROWS.inputs, (*ROWS.outputs[:1], TensorSpec("same text", "BYTES", (1,))))
+    fixed = Signature(ROWS.inputs, (*ROWS.outputs[:1], OutputSpec("same text", "BYTES", (1,))))
     with pytest.raises(BundleError, match="'same text' must have -1 as the first dimension"):
         OnnxRuntime(graph_of_rows(tmp_path / "1.onnx", 1), 1, fixed, has_rows=True)
     path = write_graph(
@@ -70,7 +70,7 @@ def test_an_output_without_rows_is_refused_where_rows_run_alone(tmp_path: Path) 
         [("x", TensorProto.FLOAT, [1, 2])],
         [("sum", TensorProto.FLOAT, [])],
     )
-    pair = Signature(ROWS.inputs[:1], (TensorSpec("sum", "FP32", (-1, 1)),))
+    pair = Signature(ROWS.inputs[:1], (OutputSpec("sum", "FP32", (-1, 1)),))
     with pytest.raises(BundleError, match="FP32 of shape"):
         OnnxRuntime(path, 1, pair, has_rows=True)
 
@@ -86,7 +86,7 @@ def test_rows_whose_outputs_do_not_fit_together_are_refused(tmp_path: Path) -> N
         [("x", TensorProto.FLOAT, [1, 2])],
         [("y", TensorProto.INT64, [1, 2, "n"])],
     )
-    signature = Signature(ROWS.inputs[:1], (TensorSpec("y", "INT64", (-1, 2, -1)),))
+    signature = Signature(ROWS.inputs[:1], (OutputSpec("y", "INT64", (-1, 2, -1)),))
     runtime = OnnxRuntime(path, 1, signature, has_rows=True)
     x = np.array([[1, 0], [1, 1]], dtype=np.float32)
     assert runtime.run({"x": x[:1]})["y"].shape == (1, 2, 1)
@@ -116,7 +116,7 @@ def endless(path: Path) -> Path:
     )
 
 
-NUMBER = Signature((TensorSpec("n", "INT64", ()),), (TensorSpec("y", "INT64", ()),))
+NUMBER = Signature((TensorSpec("n", "INT64", ()),), (OutputSpec("y", "INT64", ()),))
 
 
 def test_a_run_that_takes_too_long_is_stopped_and_the_next_one_runs(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_what_does_not_fit_into_memory_is_told_by_the_limit(tmp_path: Path) -> N
         [("n", TensorProto.INT64, [2])],
         [("y", TensorProto.FLOAT, [None, None])],
     )
-    signature = Signature((TensorSpec("n", "INT64", (2,)),), (TensorSpec("y", "FP32", (-1, -1)),))
+    signature = Signature((TensorSpec("n", "INT64", (2,)),), (OutputSpec("y", "FP32", (-1, -1)),))
     sizes = {"n": np.array([1 << 30, 1 << 25])}  # beyond what a process can address
     with pytest.raises(RunTooLarge, match=r"the limit of 7 MiB \(limits\.run_memory_mb\)"):
         OnnxRuntime(path, 1, signature, limits=RunLimits(memory_mb=7)).run(sizes)

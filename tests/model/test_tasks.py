@@ -172,7 +172,13 @@ def test_clients_see_the_outputs_of_the_task_and_then_the_others(
     manifest: Manifest, names: list[str], width: int
 ) -> None:
     task = task_of(manifest)
-    assert [spec.name for spec in task.signature.outputs] == names
+    outputs = task.signature.outputs
+    assert [spec.name for spec in outputs] == names
+    assert all(type(spec) is OutputSpec for spec in outputs)
+    assert (outputs[:1] == (task.answer,)) == (manifest is not TENSORS)
+    assert outputs[1 : 1 + len(task.following)] == task.following
+    assert all(spec.role == "label" for spec in task.following)
+    assert task.answer_role == (names[0] if task.answer is not None else "")
     assert task.signature.inputs == manifest.inputs
     assert task.width == width
 
@@ -183,6 +189,7 @@ def test_a_model_without_features_has_the_outputs_of_its_network() -> None:
     )
     task = task_of(plain)
     assert task.signature == plain.signature
+    assert (task.answer, task.following) == (plain.outputs[0], ())
     assert task.width == 0
 
 

@@ -384,8 +384,9 @@ def _bodies(form: str, as_number: Callable[[float], Any]) -> ResponseBodies:
 
 def response_bodies(model: Model) -> ResponseBodies:
     """Return the response bodies of a model with features."""
-    answer = model.signature.outputs[0]
-    form = "scores" if answer.name == "scores" else model.task.name
+    answer = model.task.answer
+    assert answer is not None  # it has features
+    form = "scores" if answer.role == "scores" else model.task.name
     return _bodies(form, float if answer.datatype == "FP64" else np.float32)
 
 

@@ -20,7 +20,7 @@ from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
-from ...model.signature import OutputSpec, Role, Tensors, TensorSpec
+from ...model.signature import Role, Tensors
 from .. import raw_json
 from .fast_decoder import FastDecoder
 from .predictions import ResponseBodies, doc, response_bodies
@@ -229,13 +229,6 @@ class FeatureSchema(Schema):
 ROLES = get_args(Role)
 
 
-def role_of(spec: TensorSpec) -> str:
-    """Return what an output means that clients see."""
-    if isinstance(spec, OutputSpec):
-        return spec.role
-    return spec.name if spec.name in ROLES else "label"  # the prediction is the label's index
-
-
 class TargetSchema(Schema):
     name = fields.String(required=True)
     unit = fields.String(required=True)
@@ -249,7 +242,7 @@ class TensorSchema(Schema):
 
 
 class ModelOutputSchema(TensorSchema):
-    role = fields.Function(role_of, **doc("What the output means.", type="string", enum=ROLES))
+    role = fields.String(required=True, **doc("What the output means.", enum=ROLES))
 
 
 class ModelInfoSchema(Schema):

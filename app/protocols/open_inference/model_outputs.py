@@ -30,17 +30,17 @@ class ModelOutputs:
     """
 
     def __init__(self, model: Model) -> None:
-        manifest, specs = model.manifest, model.signature.outputs
+        task, specs = model.task, model.signature.outputs
+        answer = task.answer.name if task.answer is not None else ""
         self._specs = {spec.name: spec for spec in specs}
-        self._has_rows = manifest.batch
-        of_task = [spec for spec in specs if model.takes_features and spec not in manifest.outputs]
-        self._answer = of_task[0].name if of_task else ""
-        self._following = {spec.name for spec in of_task[1:]}
-        self._answer_size = self._size(of_task[0]) or 0 if of_task else 0
-        counted = [spec for spec in specs if spec not in of_task]
-        self._sizes = {spec.name: self._size(spec) for spec in counted}
-        ranked = manifest.output("probabilities", "scores") if model.classes else None
-        self._ranked = self._answer or ranked.name if ranked is not None else ""
+        self._has_rows = model.manifest.batch
+        self._answer = answer if model.takes_features else ""
+        self._following = {spec.name for spec in task.following}
+        self._sizes = {
+            spec.name: self._size(spec) for spec in specs if spec.name not in self._following
+        }
+        self._answer_size = self._sizes.pop(self._answer, 0) or 0
+        self._ranked = answer if model.classes else ""
         self._classes = np.empty(len(model.classes), dtype=object)
         self._classes[:] = [name.encode() for name in model.classes]
         self._growing = {
