@@ -32,6 +32,16 @@ class Prediction(Struct, frozen=True, kw_only=True, gc=False):
     timestamp: datetime
     was_cached: bool | None = None
 
+    def label_counts(self) -> Mapping[str, int]:
+        """Count the class or labels predicted; none where there are none."""
+        return {}
+
+    def log_fields(self, most: int) -> dict[str, Any]:
+        """Return what a line of the log says of the prediction, with ``most`` labels or numbers:
+        its label, its labels, its number or numbers, or nothing of an embedding.
+        """
+        return {"prediction": None}
+
     def comparable(self) -> Tensors:
         """Return `VALUES`, and `DECIDED` where the task decides: arrays of one row."""
         return {VALUES: np.asarray([self.values])}
@@ -57,6 +67,15 @@ class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
         """The probability of the predicted class; None where the model has scores only."""
         return None if self.are_scores else float(self.values[self.class_index])
 
+    def label_counts(self) -> Mapping[str, int]:
+        return {self.label: 1}
+
+    def log_fields(self, most: int) -> dict[str, Any]:
+        if self.are_scores:
+            return {"prediction": self.label}
+        confidence = round(self.values[self.class_index], 6)
+        return {"prediction": self.label, "confidence": confidence}
+
     def comparable(self) -> Tensors:
         return {VALUES: np.asarray([self.values]), DECIDED: np.asarray([self.class_index])}
 
@@ -67,6 +86,12 @@ class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
     indices: tuple[int, ...]
     labels: tuple[str, ...]
 
+    def label_counts(self) -> Mapping[str, int]:
+        return dict.fromkeys(self.labels, 1)
+
+    def log_fields(self, most: int) -> dict[str, Any]:
+        return {"prediction": list(self.labels[:most])}
+
     def comparable(self) -> Tensors:
         applies = np.zeros((1, len(self.values)), dtype=bool)
         applies[0, list(self.indices)] = True
@@ -74,9 +99,18 @@ class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
 
 
 class ValuesPrediction(Prediction, frozen=True, kw_only=True, gc=False):
-    """Numbers, one for each of ``targets``, by name."""
+    """Numbers, one for each of ``targets``, by name; ``are_float32`` if they have only the digits
+    of such.
+    """
 
     targets: tuple[str, ...]
+    are_float32: bool = False
+
+    def log_fields(self, most: int) -> dict[str, Any]:
+        numbers = list(self.values[:most])
+        if self.are_float32:
+            numbers = [float(str(np.float32(number))) for number in numbers]
+        return {"prediction": numbers[0] if len(self.values) == 1 else numbers}
 
 
 class EmbeddingPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -171,10 +205,12 @@ class ValuesBatch(Batch, frozen=True, kw_only=True, gc=False):
     targets: tuple[str, ...]
 
     def __iter__(self) -> Iterator[ValuesPrediction]:
+        are_float32 = self.answers.dtype == np.float32
         for row in self.answers.tolist():
             yield ValuesPrediction(
                 values=tuple(row),
                 targets=self.targets,
+                are_float32=are_float32,
                 model_version=self.model_version,
                 timestamp=self.timestamp,
             )

@@ -269,6 +269,7 @@ class Regression(_AnsweringTask):
     def __init__(self, manifest: Manifest) -> None:
         super().__init__(manifest)
         self.columns = self._targets = tuple(target.name for target in manifest.targets)
+        self._are_float32 = self._own.datatype == "FP32"
 
     def decide(self, outputs: Tensors) -> Any:
         return tuple(self._finite(outputs)[0].tolist())
@@ -279,6 +280,7 @@ class Regression(_AnsweringTask):
         return ValuesPrediction(
             values=decided,
             targets=self._targets,
+            are_float32=self._are_float32,
             model_version=version,
             timestamp=timestamp,
             was_cached=was_cached,

@@ -6,17 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
-from ..model.predictions import (
-    Batch,
-    ClassPrediction,
-    LabelsPrediction,
-    Prediction,
-    ValuesPrediction,
-)
+from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors
 from .logs import prediction_log, request_log
 from .metrics import Metrics
@@ -26,7 +18,8 @@ OTHERS = "(other)"
 NO_CLASS = ""
 """The label of what a model without classes or labels answers: a row for each row."""
 MAX_SERIES = 100
-"""The most classes or labels of a model, and features, with a series of their own."""
+"""The most classes or labels of a model, and features, with a series of their own, and the most
+labels or numbers of a prediction in its line of the log."""
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
@@ -44,46 +37,19 @@ def record_one(
 
     If ``with_features``, the features are logged, too.
     """
-    headers = _record(metrics, model, row, 1, _labels(prediction))
+    headers = _record(metrics, model, row, 1, prediction.label_counts())
     if prediction.was_cached is not None and model.cache is not None:
         metrics.cache_looked_up(model, hit=prediction.was_cached, rows=len(model.cache))
     fields: dict[str, Any] = {
         "request_id": request_id,
         "model": model.name,
         "model_version": prediction.model_version,
-        "prediction": _logged(prediction, model),
+        **prediction.log_fields(MAX_SERIES),
     }
-    if isinstance(prediction, ClassPrediction) and not prediction.are_scores:
-        fields["confidence"] = round(prediction.values[prediction.class_index], 6)
     if with_features:
         fields["features"] = model.encoder.sample(row, 0)
     prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers
-
-
-def _labels(prediction: Prediction) -> Mapping[str, int]:
-    """Count the classes or labels of one prediction."""
-    if isinstance(prediction, ClassPrediction):
-        return {prediction.label: 1}
-    if isinstance(prediction, LabelsPrediction):
-        return dict.fromkeys(prediction.labels, 1)
-    return {}
-
-
-def _logged(prediction: Prediction, model: Model) -> Any:
-    """Return what the log says of a prediction: its label, its labels, its number or numbers (the
-    first `MAX_SERIES` of many), or nothing of an embedding.
-    """
-    if isinstance(prediction, ClassPrediction):
-        return prediction.label
-    if isinstance(prediction, LabelsPrediction):
-        return list(prediction.labels[:MAX_SERIES])
-    if isinstance(prediction, ValuesPrediction):
-        numbers = prediction.values[:MAX_SERIES]
-        if model.signature.outputs[0].datatype == "FP32":
-            numbers = [float(str(np.float32(number))) for number in numbers]  # the same digits
-        return numbers[0] if len(prediction.values) == 1 else list(numbers)
-    return None
 
 
 def record_batch(

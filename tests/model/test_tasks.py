@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.model.batching import BatchingRuntime
 from app.model.errors import BundleError, InputsRejected, NonFiniteOutput
 from app.model.manifest import Manifest
 from app.model.model import Model
+from app.model.predictions import ValuesPrediction
 from app.model.signature import OutputSpec, Tensors
 from app.model.tasks import Task, task_of
 from app.registry.loading import ModelSource, load_model
@@ -78,6 +80,8 @@ def test_a_row_is_decided_alone_as_it_is_among_others(
         for field in one.__struct_fields__:
             ours, theirs = getattr(one, field), getattr(other, field)
             np.testing.assert_array_equal(ours, theirs)
+    counts = sum((Counter(prediction.label_counts()) for prediction in alone), Counter())
+    assert batch.label_counts() == counts
     assert task.answers(outputs) is outputs[spec.name]
     if manifest.task == "classification":
         labels = [prediction.label for prediction in alone]  # type: ignore[attr-defined]
@@ -98,6 +102,38 @@ def test_rows_that_are_not_finite_are_named(manifest: Manifest, value: float) ->
         with pytest.raises(NonFiniteOutput):
             task.decide(row_of(outputs, row))
     task.decide(row_of(outputs, 2))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "answer", "logged"),
+    [
+        (CLASSIFIER, [0.75, 0.25], {"prediction": "no", "confidence": 0.75}),
+        (SCORES, [-1, 3, 2], {"prediction": "b"}),
+        (MULTILABEL, [0.9, 0.8], {"prediction": ["large", "airy"]}),
+        (REGRESSION, [0.1], {"prediction": 0.1}),
+        (EMBEDDING, [0.5] * 8, {"prediction": None}),
+    ],
+    ids=lambda value: value.task if isinstance(value, Manifest) else "",
+)
+def test_the_log_says_of_each_prediction_what_it_is(
+    manifest: Manifest, answer: list[float], logged: dict[str, Any]
+) -> None:
+    task = task_of(manifest)
+    answers = np.array([answer], dtype=np.float32)
+    label = np.ones((1, 2), np.int64) if manifest is MULTILABEL else np.zeros(1, np.int64)
+    outputs = outputs_of(manifest, answers, label)
+    assert task.prediction(task.decide(outputs), "1", NOW, None).log_fields(2) == logged
+
+
+def test_the_log_says_some_of_many_labels_or_numbers() -> None:
+    task = task_of(MULTILABEL)
+    outputs = outputs_of(MULTILABEL, np.ones((1, 2)), np.ones((1, 2), np.int64))
+    prediction = task.prediction(task.decide(outputs), "1", NOW, None)
+    assert prediction.log_fields(1) == {"prediction": ["large"]}
+    many = ValuesPrediction(
+        values=(0.5, 1.5, 2.5), targets=("a", "b", "c"), model_version="1", timestamp=NOW
+    )
+    assert many.log_fields(2) == {"prediction": [0.5, 1.5]}
 
 
 def test_finite_scores_whose_sum_is_not_are_answered() -> None:
