@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from .signature import Array, Tensors
+from .signature import Array, Tensors, select_rows
 
 VALUES, DECIDED = "values", "decided"
 """What is compared with the answers of another version: the numbers, and what was decided of them,
@@ -132,6 +133,19 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
     def __len__(self) -> int:
         return len(self.answers)
 
+    def __iter__(self) -> Iterator[Prediction]:
+        raise NotImplementedError  # each kind of batch yields its own
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of memory of what was predicted, without the ``outputs``."""
+        return self.answers.nbytes
+
+    def rows(self, start: int, end: int) -> Self:
+        """Return the batch of the rows from ``start`` up to ``end``, which shares its memory."""
+        some = slice(start, end)
+        return replace(self, answers=self.answers[some], outputs=select_rows(self.outputs, some))
+
     def label_counts(self) -> Mapping[str, int]:
         """Count the predictions of each class or label that occurs; none where there are none."""
         return {}
@@ -162,6 +176,13 @@ class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
                 timestamp=self.timestamp,
             )
 
+    @property
+    def nbytes(self) -> int:
+        return self.answers.nbytes + self.class_indices.nbytes
+
+    def rows(self, start: int, end: int) -> Self:
+        return replace(super().rows(start, end), class_indices=self.class_indices[start:end])
+
     def label_counts(self) -> Mapping[str, int]:
         if len(self.class_indices) == 1:
             return {self.classes[self.class_indices.item()]: 1}
@@ -190,6 +211,13 @@ class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
                 model_version=self.model_version,
                 timestamp=self.timestamp,
             )
+
+    @property
+    def nbytes(self) -> int:
+        return self.answers.nbytes + self.applies.nbytes
+
+    def rows(self, start: int, end: int) -> Self:
+        return replace(super().rows(start, end), applies=self.applies[start:end])
 
     def label_counts(self) -> Mapping[str, int]:
         counts = self.applies.sum(axis=0).tolist()

@@ -80,6 +80,11 @@ def test_a_row_is_decided_alone_as_it_is_among_others(
         for field in one.__struct_fields__:
             ours, theirs = getattr(one, field), getattr(other, field)
             np.testing.assert_array_equal(ours, theirs)
+    for start, end in ((0, rows), (1, rows + 5), (rows, rows)):
+        some, same = batch.rows(start, end), alone[start:end]
+        np.testing.assert_array_equal([p.values for p in some], [p.values for p in same])
+        assert [p.log_fields(9) for p in some] == [p.log_fields(9) for p in same]
+        np.testing.assert_array_equal(some.outputs[spec.name], answers[start:end])
     counts = sum((Counter(prediction.label_counts()) for prediction in alone), Counter())
     assert batch.label_counts() == counts
     assert task.answers(outputs) is outputs[spec.name]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
 import orjson
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from ...model.predictions import Batch, Prediction
 
@@ -33,28 +32,19 @@ class RowWriter(Protocol):
     def after(self, prediction: Any) -> dict[str, Any]: ...
 
 
-def part_of(batch: Batch, rows: slice) -> Iterator[Prediction]:
-    """Return the predictions of some rows of ``batch``."""
-    arrays = {
-        name: value[rows] for name, value in asdict(batch).items() if isinstance(value, np.ndarray)
-    }
-    some: Any = replace(batch, **arrays)
-    return iter(some)
-
-
 class PlainRows:
     """The predictions of rows as JSON objects separated by commas, between ``begin`` and ``end``.
 
-    Iterating encodes the ``len()`` parts one by one. ``predictions`` returns those of a slice of
-    the ``count`` rows, whose numbers are of ``shape`` each, and ``writer`` writes one. A row of
-    very many numbers is cut between them (those of a higher rank along their first dimension).
-    ``nbytes`` are the bytes of memory that are held until the last part is encoded.
+    Iterating encodes the ``len()`` parts one by one. ``predictions`` returns those from one row up
+    to another of the ``count``, whose numbers are of ``shape`` each, and ``writer`` writes one. A
+    row of very many numbers is cut between them (those of a higher rank along their first
+    dimension). ``nbytes`` are the bytes of memory that are held until the last part is encoded.
     """
 
     def __init__(
         self,
         writer: RowWriter,
-        predictions: Callable[[slice], Iterable[Prediction]],
+        predictions: Callable[[int, int], Iterable[Prediction]],
         count: int,
         shape: tuple[int, ...],
         *,
@@ -72,15 +62,14 @@ class PlainRows:
     def of_batch(cls, writer: RowWriter, batch: Batch, *, begin: bytes, end: bytes) -> Self:
         """Return those of all rows of ``batch``, without the outputs that it doesn't show."""
         shown = replace(batch, outputs={})
-        arrays = [value for value in asdict(shown).values() if isinstance(value, np.ndarray)]
         return cls(
             writer,
-            lambda rows: part_of(shown, rows),
+            shown.rows,
             len(batch),
             batch.answers.shape[1:],
             begin=begin,
             end=end,
-            nbytes=sum(array.nbytes for array in arrays),
+            nbytes=shown.nbytes,
         )
 
     def __len__(self) -> int:
@@ -97,7 +86,7 @@ class PlainRows:
 
     def _parts(self) -> Iterator[bytes]:
         for top in self._rows:
-            predictions = self._predictions(slice(top, top + self._rows.step))
+            predictions = self._predictions(top, top + self._rows.step)
             comma = b"," if top else b""
             if len(self._columns) > 1:
                 (prediction,) = predictions

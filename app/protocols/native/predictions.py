@@ -98,7 +98,7 @@ class AnswerSchema(Schema):
         """Return the parts of a prediction of many values."""
         values = prediction.values
         shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
-        return PlainRows(self, lambda _: [prediction], 1, shape)
+        return PlainRows(self, lambda *_: [prediction], 1, shape)
 
     def document(self, prediction: Any) -> dict[str, Any]:
         """Return the members of a prediction, for orjson."""
