@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import isinf, prod
 from typing import Any
 
 import numpy as np
 import orjson
 
-from ..model.columns import LARGEST_EXACT
+from ..model.columns import LARGEST_EXACT, overflow
 from ..model.errors import InputsRejected, InvalidFeatures, NonFiniteOutput, TakesNoFeatures
-from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.features import Feature
 from ..model.model import Model
 from ..model.signature import DTYPES, TensorSpec
 from ..protocols.native.predictions import response_bodies
@@ -81,15 +81,15 @@ def _values(feature: Feature, datatype: str) -> dict[str, Any]:
         return {"type": "string", **({"enum": list(feature.categories)} if is_closed else {})}
     if feature.kind == "integer":
         return {"type": "integer", **_bounds_of_integers(datatype)}
-    bounds = {"FP16": 65520.0, "FP32": FLOAT32_OVERFLOW}
-    if datatype not in bounds:
+    bound = overflow(datatype)
+    if isinf(bound):
         return {"type": "number"}
     return {
         "type": "number",
         # What is finite as such a float; the range of the training data is not a bound.
-        "minimum": -bounds[datatype],
+        "minimum": -bound,
         "exclusiveMinimum": True,
-        "maximum": bounds[datatype],
+        "maximum": bound,
         "exclusiveMaximum": True,
     }
 

@@ -44,6 +44,13 @@ as float64, which values are compared in.
 """
 
 
+def overflow(datatype: str) -> float:
+    """Return the smallest magnitude that is too large for a datatype of floats; infinite where all
+    numbers fit, and for other datatypes.
+    """
+    return _OVERFLOW[datatype][0] if datatype in _OVERFLOW else math.inf
+
+
 class TensorColumns:
     """The features in the columns of one input tensor, of ``spec``; they fill it.
 
@@ -58,7 +65,7 @@ class TensorColumns:
         self.shape = (-1, *(abs(size) for size in spec.shape[1:]))
         self.nullable = np.array([feature.nullable for feature in features], dtype=bool)
         self._is_text = self.dtype.kind == "O"
-        self._limit = _OVERFLOW.get(spec.datatype, (math.inf, ""))[0]
+        self._limit = overflow(spec.datatype)
         self._known = [
             # What stands for null is accepted, as it is of numbers.
             frozenset(f.categories) | ({f.null_as} if f.nullable else frozenset())

@@ -18,7 +18,7 @@ from .columns import FLOAT_CODES, UNKNOWN_CATEGORY, TensorColumns, kind_of
 from .errors import MAX_FAULTS, Fault
 from .feature_faults import Guesses, appearance, invalid_features
 from .features import Feature
-from .signature import FEATURES, Array, Tensors, TensorSpec
+from .signature import FEATURES, Array, Tensors, TensorSpec, no_rows
 
 _LONGEST_IN_KEY = 100
 """Characters of a string that is part of a key as it is."""
@@ -128,10 +128,7 @@ class FeatureEncoder:
 
     def no_rows(self) -> Tensors:
         """Return the rows of no sample."""
-        return {
-            columns.spec.name: np.empty((0, *columns.shape[1:]), dtype=columns.dtype)
-            for columns in self.tensors
-        }
+        return {columns.spec.name: no_rows(columns.spec) for columns in self.tensors}
 
     def sample(self, rows: Tensors, index: int) -> dict[str, Any]:
         """Return what a client sent for one of ``rows``, null as None."""
