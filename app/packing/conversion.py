@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import structs
 
 from ..model import bundle as bundles
-from ..model.errors import BundleError
+from ..model.errors import BundleError, listed
 from ..model.golden import Golden
 from ..model.manifest import EXACT, Manifest, Target, TaskName
 from ..model.reference import FILE_NAME, write_reference
@@ -23,6 +23,7 @@ from .bundle_writer import write_bundle
 from .checks import run_of
 from .comparison import check_answers, check_golden, make_served
 from .description import ModelDescription
+from .examples import SUFFIXES
 from .material import Material, gather
 from .plan import Plan
 from .reading import fixed_rows, in_parts, open_source
@@ -70,7 +71,12 @@ def _make(
     path = source.path
     task, notes = task_of_model(statement, description, source.outputs)
     names, more = names_of_answer(task, statement, description)
-    material = gather(description, samples, source.inputs)
+    if task == "tensors" and samples is not None and samples.suffix not in SUFFIXES:
+        raise BundleError(
+            f"{samples} must be a .npz or .json with an array for each input where the task is "
+            f"tensors: {listed(spec.name for spec in source.inputs)}."
+        )
+    material = gather(description, samples, source.inputs, truth=statement.truth)
     if material.features and task == "tensors":
         raise BundleError(
             "The task tensors has no features: leave --features out, and give samples as a .npz or "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..model.encoder import FeatureEncoder
-from ..model.errors import BundleError
+from ..model.errors import BundleError, listed
 from ..model.features import Feature
 from ..model.signature import Array, Tensors, TensorSpec, row_count
 from .description import ModelDescription
@@ -82,11 +82,15 @@ class Material:
 
 
 def gather(
-    description: ModelDescription, samples: Path | None, inputs: Sequence[TensorSpec]
+    description: ModelDescription,
+    samples: Path | None,
+    inputs: Sequence[TensorSpec],
+    *,
+    truth: str = "",
 ) -> Material:
     """Read the samples of a model with ``inputs``; without any, make a row of ones.
 
-    Raises `BundleError` and OSError.
+    Their column ``truth`` is none of the features. Raises `BundleError` and OSError.
     """
     if samples is None:
         return Material(tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {})
@@ -97,7 +101,7 @@ def gather(
         if not is_table:
             example = read_example(samples, inputs)
             return Material(tuple(inputs), (), example, (), samples, {})
-        features = _named_by_header(samples, inputs)
+        features = _named_by_header(samples, inputs, truth)
         stated = tuple(frozenset[str]() for _ in features)
         notes = (f"The features are the columns of {samples.name}, in their order.",)
     found, served = placed(features, stated, inputs)
@@ -115,19 +119,29 @@ def gather(
     return Material(served, described, rows, lines, samples, medians, notes)
 
 
-def _named_by_header(samples: Path, inputs: Sequence[TensorSpec]) -> tuple[Feature, ...]:
-    """Return features that are called as the columns of a CSV file.
+def _named_by_header(
+    samples: Path, inputs: Sequence[TensorSpec], truth: str
+) -> tuple[Feature, ...]:
+    """Return features that are called as the columns of a CSV file, ``truth`` apart.
 
-    Raises `BundleError` unless these are exactly the columns that the model takes.
+    Raises `BundleError` unless they are those that the model takes.
     """
-    names = column_names(samples)
-    widths = [spec.shape[1] if len(spec.shape) == 2 else 1 for spec in inputs]
-    fits = len(names) == widths[0] if len(inputs) == 1 else {*names} == {s.name for s in inputs}
-    if not fits:
+    names = [name for name in column_names(samples) if name != truth]
+    if len(inputs) > 1:
+        missing = [spec.name for spec in inputs if spec.name not in names]
+        if missing:
+            raise BundleError(
+                f"{samples} has no column {listed(missing)}, which the model takes as an input: "
+                "name the columns as the inputs, or describe the features (--features)."
+            )
+        return tuple(Feature(spec.name) for spec in inputs)
+    (only,) = inputs
+    width = only.shape[1] if len(only.shape) == 2 else 1
+    if width not in (-1, len(names)):
         raise BundleError(
-            f"--features is missing: a TOML file with a [[features]] table for each column of the "
-            f"model, in their order. ({samples.name} has {len(names)} columns, which are not those "
-            "that the model takes.)"
+            f"The model takes {width} columns, and {samples.name} has {len(names)}: "
+            f"{listed(names)}. Leave the others out of it, or name the features, in their order, "
+            "in a features file (--features)."
         )
     return tuple(Feature(name) for name in names)
 

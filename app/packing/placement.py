@@ -71,10 +71,15 @@ def _ask_for_tensors(features: Sequence[Feature], inputs: Sequence[TensorSpec]) 
         names = {feature.name for feature in features}
         missing = [spec.name for spec in inputs if spec.name not in names]
         unknown = [f.name for f in features if f.name not in {spec.name for spec in inputs}]
+        faults = [
+            f"{role} is called {listed(names)}"
+            for role, names in (("no feature", missing), ("no input", unknown))
+            if names
+        ]
         return (
-            f"Each input of the model is a column of its own: {listed(s.name for s in inputs)}. "
-            f"No feature is called {listed(missing)}; no input is called {listed(unknown)}. Name "
-            "the features as the inputs, or say tensor = ... for each."
+            f"Each input of the model is a column of its own, {listed(s.name for s in inputs)}, "
+            f"and {'; '.join(faults)}. Name the features as the inputs, or say tensor = ... for "
+            "each."
         )
     first = shown(inputs[0].name).replace("'", '"')
     return (
@@ -135,13 +140,14 @@ def _sized(spec: TensorSpec, columns: int) -> TensorSpec:
 
 def _with_kind(feature: Feature, spec: TensorSpec, is_stated: bool) -> Feature:
     datatype = DTYPES[spec.datatype].kind
-    if feature.kind == "category" or (feature.categories and not is_stated):
+    means_category = bool(feature.categories) or feature.unknown == "pass"
+    if feature.kind == "category" or (means_category and not is_stated):
         feature = replace(feature, kind="category")
     elif not is_stated and datatype in _KINDS:
         feature = replace(feature, kind=_KINDS[datatype])
     if datatype == "O" and feature.kind != "category":
         raise BundleError(
             f"feature {feature.name!r}: the model's input {shown(spec.name)} takes strings. Say "
-            'which: kind = "category" and categories = ["...", ...], or unknown = "pass" for any.'
+            'which: categories = ["...", ...], or unknown = "pass" for any.'
         )
     return feature

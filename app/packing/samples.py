@@ -142,11 +142,19 @@ def _with_range(feature: Feature, column: Array) -> Feature:
         )
     example = feature.example
     if example is None:
-        middle = np.sort(seen)[len(seen) // 2] if feature.kind == "integer" else np.median(seen)
-        example = _shortest(seen.dtype.type(middle))
+        example = _median(seen)
     if feature.kind == "integer":
         low, high, example = int(low), int(high), int(example)
     return replace(feature, minimum=low, maximum=high, example=example)
+
+
+def _median(seen: Array) -> float:
+    """Return the median as people would write it: of two in the middle, the mean of both as they
+    are written.
+    """
+    ordered = np.sort(seen)
+    low, high = ordered[(len(seen) - 1) // 2], ordered[len(seen) // 2]
+    return float(f"{(_shortest(low) + _shortest(high)) / 2:.12g}")
 
 
 def _with_example(feature: Feature, column: Array) -> Feature:
@@ -262,7 +270,10 @@ def _value(cell: str, feature: Feature, line: int) -> Any:
         return value
     number = _number(text)
     if number is None:
-        raise BundleError(f"{where}: must be a number, not {cell[:40]!r}; leave it blank for null.")
+        raise BundleError(
+            f"{where}: must be a number, not {cell[:40]!r}; leave it blank for null. (A feature "
+            "of strings lists its categories in the features file.)"
+        )
     if not abs(number) < FLOAT32_OVERFLOW:  # written so that NaN fails too
         raise BundleError(
             f"{where}: must be finite as a 32-bit float, not {cell[:40]!r}; leave it blank for "

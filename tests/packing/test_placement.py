@@ -48,7 +48,7 @@ def test_inputs_of_one_column_are_the_features_by_their_names() -> None:
         ("a", "a", None, "number"),
     ]
     said = refusal(features("a", "x"), *COLUMNS)
-    assert "No feature is called b; no input is called x" in said
+    assert "no feature is called b; no input is called x" in said
 
 
 def test_of_several_matrices_the_features_say_which_they_are_in() -> None:
@@ -77,9 +77,9 @@ def test_kinds_follow_from_datatypes_unless_they_are_said() -> None:
 def test_strings_are_never_taken_for_anything() -> None:
     text = TensorSpec("city", "BYTES", (-1, 1))
     said = refusal(features("city"), text)
-    assert 'kind = "category" and categories = ["...", ...], or unknown = "pass"' in said
-    given = Feature("city", kind="category", unknown="pass")
-    assert place([given], text) == [("city", "city", 0, "category")]
+    assert 'categories = ["...", ...], or unknown = "pass"' in said
+    for given in (Feature("city", unknown="pass"), Feature("city", categories=("Bonn",))):
+        assert place([given], text) == [("city", "city", 0, "category")]
 
 
 def test_an_input_without_columns_has_no_features() -> None:

@@ -19,8 +19,10 @@ from app.model.features import Feature
 from app.model.manifest import Target
 from app.model.model import Model
 from app.model.reference import Reference, read_reference
+from app.model.signature import TensorSpec
 from app.packing.description import ModelDescription
 from app.packing.file import Packed, pack_file
+from app.packing.material import gather
 from app.packing.statement import Statement, read_outputs
 from app.registry.loading import ModelSource, load_model
 
@@ -435,7 +437,9 @@ def string_lengths(directory: Path) -> Path:
 
 def test_unknown_strings_are_passed_on_where_the_owner_says_so(tmp_path: Path, out: Path) -> None:
     source, samples = string_lengths(tmp_path), csv(tmp_path, "word", [["known"], ["other"]])
-    assert 'kind = "category"' in refusal(source, out, samples, said("regression", names="y"))
+    assert 'categories = ["...", ...], or unknown' in refusal(
+        source, out, samples, said("regression", names="y")
+    )
     word = Feature("word", kind="category", unknown="pass")
     model, _ = packed(source, out, samples, said("regression", names="y"), described(word))
     rows = model.encoder.encode_batch([{"word": "never seen"}, {"word": "known"}])
@@ -509,7 +513,10 @@ def test_features_are_called_as_the_columns_of_the_samples(tmp_path: Path, out: 
         csv(tmp_path, "a,b,c", [[1, 2, 3]]),
         said("regression", names="u,v,w"),
     )
-    assert "--features is missing" in text
+    assert "The model takes 2 columns, and samples.csv has 3: a, b, c" in text
+    matrix = [TensorSpec("x", "FP32", (-1, 2))]
+    found = gather(ModelDescription(), tmp_path / "samples.csv", matrix, truth="c").features
+    assert [feature.name for feature in found] == ["a", "b"]
 
 
 def test_samples_may_be_arrays_beside_features(tmp_path: Path, out: Path) -> None:

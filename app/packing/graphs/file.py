@@ -72,8 +72,18 @@ def open_graph(model: onnx.ModelProto, path: Path) -> Any:
         return open_session(content, threads=1)
     except Exception as error:  # a pybind exception with no public base
         raise BundleError(
-            f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
+            f"{path} can't be loaded by ONNX Runtime: {first_line(error)}.{_about_types(error)}"
         ) from error
+
+
+def _about_types(error: Exception) -> str:
+    """Return advice for a graph that mixes datatypes, as converters of tables write them."""
+    if "bound to different types" not in str(error):
+        return ""
+    return (
+        " The graph mixes float32 and float64, as exporters do with a table that does: let all its "
+        "numbers be float32 (or all float64) before training, and export it again."
+    )
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
