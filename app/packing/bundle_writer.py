@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from ..model import bundle as bundles
 from ..model import manifest_file
-from ..model.errors import BundleError
+from ..model.errors import BundleError, listed
 from ..model.golden import FILE_NAME as GOLDEN
 from ..model.golden import Golden, write_golden
 from ..model.manifest import FileRecord, Manifest
@@ -93,8 +93,8 @@ def check_replaceable(out: Path) -> None:
         raise BundleError(f"{out} exists and is not a bundle, so it is not replaced.")
 
 
-def require_packages() -> None:
+def require_packages(*names: str) -> None:
     """Raise `BundleError` if a package is missing that packing needs in addition to serving's."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise BundleError(f"Packing needs {' and '.join(missing)}: pip install {FOR_PACKING}")
+        raise BundleError(f"Packing needs {listed(missing)}: pip install {FOR_PACKING}")

@@ -72,7 +72,8 @@ def pack_file(
             f"{samples} is a pipe or a device, and samples are read more than once: write them to "
             "a file."
         )
-    require_packages()
+    of_torch = () if source.suffix == GRAPH_SUFFIX else ("torch", "onnxscript")
+    require_packages("onnx", *of_torch)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:

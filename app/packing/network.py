@@ -93,7 +93,7 @@ def pack(
 
 def export_onnx(network: Network, path: Path) -> None:
     """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
-    require_packages()
+    require_packages("onnx", "onnxscript")
     module = Probabilities(network).eval()
     example = torch.zeros((2, network.dims[0]))
     with quiet_exporter():

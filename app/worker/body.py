@@ -13,8 +13,9 @@ import mmap
 
 _IN_THE_HEAP = 65536
 """Bodies of up to this many bytes, as most are, stay in the heap."""
-_AHEAD = 16
-"""Memory is taken for a whole body once one byte in so many has arrived."""
+_AHEAD = 2
+"""Memory is taken for a whole body once one byte in so many has arrived: what is counted as held is
+never more than so many times what a caller has sent."""
 
 
 class BodyBuffer:

@@ -153,6 +153,13 @@ def test_packing_says_what_it_takes(model: Callable[..., Any], tmp_path: Path) -
         "--out",
         str(tmp_path / "2"),
     ]
-    packed = model("pack", str(BUNDLE / "model.onnx"), *options)
-    assert packed.returncode == 1
-    assert packed.stderr == "Error: Packing needs torch: pip install -r requirements-dev.txt\n"
+    program = tmp_path / "model.pt2"
+    program.write_bytes(b"")
+    for source, missing in (
+        (BUNDLE / "model.onnx", "onnx"),
+        (program, "onnx, torch, onnxscript"),
+    ):
+        packed = model("pack", str(source), *options)
+        assert packed.returncode == 1
+        said = f"Error: Packing needs {missing}: pip install -r requirements-dev.txt\n"
+        assert packed.stderr == said
