@@ -74,7 +74,7 @@ RUN chmod -R u=rwX,go=rX .
 
 FROM python:3.11-slim AS service
 LABEL org.opencontainers.image.title="Lantern" \
-      org.opencontainers.image.description="Serves trained PyTorch classifiers over HTTP" \
+      org.opencontainers.image.description="Serves trained models over HTTP" \
       org.opencontainers.image.version="0.1.0"
 
 # By number, because Kubernetes can't check that a name isn't root's.

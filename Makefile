@@ -14,24 +14,26 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
+EXAMPLES := examples/.venv
 # Bytecode is kept, whatever the environment says: tests start hundreds of processes, each of which
 # would compile everything again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve wheel test test-clients test-busy coverage bench rolling-restart soak fuzz audit image-test lock lint format \
-    types check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
-    check-nginx check-cc
+.PHONY: help serve wheel test test-clients test-examples test-busy coverage bench \
+    rolling-restart soak fuzz audit image-test lock lint format types check-chromium check-wrk \
+    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
 	@echo "make wheel   build the package for pip into dist/"
 	@echo "make test    run everything: lint, types, tests"
 	@echo "make test-clients  test it with the clients of Triton, KServe and MLServer"
+	@echo "make test-examples  run the examples, in an environment of their own"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which takes twice as long"
-	@echo "make bench   measure it beside three FastAPI and Starlette services, and draw the charts (20 minutes)"
+	@echo "make bench   measure it beside five other servers, and draw the charts (half an hour)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
 	@echo "make fuzz    send it 200,000 random and malformed requests; SEED repeats a run"
@@ -53,9 +55,13 @@ test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check
     check-nginx check-cc lint types
 	$(PYTEST) --numprocesses=auto
 
-# Each client has its own environment, which is created once: their libraries are incompatible.
-test-clients: $(SERVING)
+# Each client has its own environment, which is created once: their libraries are incompatible. The
+# models that they ask are packed, which takes what the tests take.
+test-clients: $(DEVELOPMENT)
 	$(BIN)/python -m tests.clients
+
+test-examples: $(DEVELOPMENT) $(EXAMPLES)/.installed
+	$(PYTEST) -m examples --numprocesses=auto tests/test_examples.py
 
 # The tests' results must not depend on the machine's speed. The busy processes end with the tests,
 # however those end.
@@ -162,4 +168,11 @@ $(SERVING): requirements.txt requirements-onnx.txt
 
 $(DEVELOPMENT): $(SERVING) requirements-dev.txt requirements-wheel.txt
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+# Its libraries don't fit those of the tests: skl2onnx needs an older protobuf.
+$(EXAMPLES)/.installed: examples/requirements.txt requirements.txt requirements-onnx.txt pyproject.toml
+	test -x $(EXAMPLES)/bin/python || $(PYTHON) -m venv $(EXAMPLES)
+	$(EXAMPLES)/bin/pip --disable-pip-version-check install --quiet \
+	    -r examples/requirements.txt -e '.[pack]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Lantern serves a trained PyTorch classifier over HTTP; this module is the application factory."""
+"""Lantern serves trained models over HTTP; this module is the application factory."""
 
 from __future__ import annotations
 

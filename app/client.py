@@ -43,6 +43,7 @@ _LONGEST_WAIT_SECONDS = 30.0
 _JSON = "application/json"
 _PROBLEM_JSON = "application/problem+json"
 _LONGEST_BODY_SHOWN = 200
+_CATEGORIES_SHOWN = 3
 
 
 class Health(TypedDict):
@@ -55,20 +56,54 @@ class Health(TypedDict):
     reason: NotRequired[str]
 
 
+FeatureValue = float | str | bool | None
+"""A number, a category by its name, a boolean, or None where the value is unknown."""
+
+
 class FeatureInfo(TypedDict):
-    """One input of the model; ``minimum`` and ``maximum`` are the range seen in training."""
+    """One input of the model; ``minimum`` and ``maximum`` are the range seen in training.
+
+    ``kind`` is number, integer, boolean or category. A category is one of ``categories``, or any
+    other string if ``unknown`` is "pass".
+    """
 
     name: str
+    kind: str
     description: str
     unit: str
     minimum: float | None
     maximum: float | None
     nullable: bool
-    example: float | None
+    example: FeatureValue
+    categories: list[str]
+    unknown: str
+    tensor: str
+    column: int | None
+
+
+class TargetInfo(TypedDict):
+    """A number that a regression predicts."""
+
+    name: str
+    unit: str
+    description: str
+
+
+class TensorInfo(TypedDict):
+    """An input or output of the model; -1 is a dimension that varies. Only outputs have a role."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    role: NotRequired[str]
 
 
 class ModelInfo(TypedDict):
-    """The model that is served: its features in order, its classes, and how it was made."""
+    """The model that is served: its features in order, its classes, and how it was made.
+
+    ``task`` is classification, multilabel, regression, embedding or tensors; a model has classes,
+    labels or targets by its task.
+    """
 
     name: str
     model_version: str
@@ -79,7 +114,12 @@ class ModelInfo(TypedDict):
     max_batch_size: int
     feature_names: list[str]
     features: list[FeatureInfo]
+    task: str
     classes: list[str]
+    labels: list[str]
+    targets: list[TargetInfo]
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
     preprocessing: list[dict[str, Any]]
     training: dict[str, Any]
     runtime: str
@@ -89,11 +129,24 @@ class ModelInfo(TypedDict):
 
 
 class Prediction(TypedDict):
-    """A class by index and name, and the probability of each as ``{"class_0": p, ...}``."""
+    """A prediction, whose members depend on the task of the model.
 
-    prediction: int
-    label: str
-    probabilities: dict[str, float]
+    - classification: ``prediction`` and ``label`` are a class by index and name, ``probabilities``
+      are those of each as ``{"class_0": p, ...}``; or ``scores``, of a model without probabilities
+    - multilabel: ``prediction`` and ``labels`` are lists of those that apply, and
+      ``probabilities`` are those of all labels
+    - regression: ``prediction`` is a number, or a list if there are several targets, and ``values``
+      has them by name
+    - embedding: ``embedding`` is a list of numbers
+    """
+
+    prediction: NotRequired[int | float | list[int] | list[float]]
+    label: NotRequired[str]
+    labels: NotRequired[list[str]]
+    probabilities: NotRequired[dict[str, float]]
+    scores: NotRequired[dict[str, float]]
+    values: NotRequired[dict[str, float]]
+    embedding: NotRequired[list[Any]]
     model_version: str
     timestamp: str
 
@@ -271,17 +324,17 @@ class ModelClient:
         """Return the description of the model that is served."""
         return cast(ModelInfo, _read_response(self._send("GET", "/model/info")))
 
-    def predict(self, features: Mapping[str, float | None]) -> Prediction:
-        """Classify one sample: a number for each feature, or None if it is unknown.
+    def predict(self, features: Mapping[str, FeatureValue]) -> Prediction:
+        """Predict one sample: a value for each feature, or None if it is unknown.
 
         Raises `ValueError` for NaN or infinity, which JSON doesn't have, and `TypeError` for what
-        is neither a number nor None.
+        is no number, string, boolean or None.
         """
         body = _encode({"features": dict(features)})
         return cast(Prediction, _read_response(self._send("POST", "/predict", body)))
 
-    def predict_batch(self, samples: Sequence[Mapping[str, float | None]]) -> BatchPrediction:
-        """Classify many samples, all or none of them; raises what `predict` raises."""
+    def predict_batch(self, samples: Sequence[Mapping[str, FeatureValue]]) -> BatchPrediction:
+        """Predict many samples, all or none of them; raises what `predict` raises."""
         body = _encode({"samples": [dict(sample) for sample in samples]})
         return cast(BatchPrediction, _read_response(self._send("POST", "/predict/batch", body)))
 
@@ -391,7 +444,7 @@ def _split_url(url: str) -> tuple[str, tuple[str, str] | None]:
 def _encode(payload: dict[str, Any]) -> bytes:
     try:
         return json.dumps(
-            payload, allow_nan=False, separators=(",", ":"), default=_plain_number
+            payload, allow_nan=False, separators=(",", ":"), default=_plain_value
         ).encode()
     except ValueError:
         for sample in payload.get("samples", [payload.get("features")]):
@@ -408,11 +461,13 @@ def _encode(payload: dict[str, Any]) -> bytes:
         raise
 
 
-def _plain_number(value: object) -> float:
-    """Convert a number of another type, such as NumPy's, to one that `json` knows."""
+def _plain_value(value: object) -> float | bool:
+    """Convert a value of another type, such as NumPy's, to one that `json` knows."""
     if isinstance(value, Real):
         return int(value) if isinstance(value, Integral) else float(value)
-    raise TypeError(f"A feature must be a number or None, not {value!r}.")
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy's is no number
+        return bool(value)
+    raise TypeError(f"A feature must be a number, a string, a boolean or None, not {value!r}.")
 
 
 def _read_response(response: requests.Response) -> dict[str, Any]:
@@ -516,44 +571,80 @@ def _demonstrate(client: ModelClient) -> None:
     info = client.get_model_info()
     print(
         f"Model       {info['name']}, version {info['model_version']}: {info['num_features']} "
-        f"features, {len(info['classes'])} classes, {info['runtime']} on {info['device']}"
+        f"features, {_answers(info)}{info['runtime']} on {info['device']}"
     )
+    if not info["features"]:
+        raise ClientError(
+            f"{info['name']} takes tensors: use a client of the Open Inference Protocol."
+        )
     sample = {feature["name"]: _typical(feature) for feature in info["features"]}
     print(f"Sample      {', '.join(f'{name} {_short(value)}' for name, value in sample.items())}")
-    print(f"Prediction  {_summary(client.predict(sample), info['classes'])}")
+    print(f"Prediction  {_summary(client.predict(sample), info)}")
 
-    varied = info["features"][0]
-    values = _three_values(varied)
+    varied = next((f for f in info["features"] if len(_some_values(f)) > 1), info["features"][0])
+    values = _some_values(varied)
     batch = client.predict_batch([{**sample, varied["name"]: value} for value in values])
     print(f"Batch       {batch['total_samples']} samples that differ in {varied['name']}")
     for value, prediction in zip(values, batch["predictions"], strict=True):
-        print(f"{_short(value):>10}  {_summary(prediction, info['classes'])}")
+        print(f"{_short(value):>10}  {_summary(prediction, info)}")
 
 
-def _typical(feature: FeatureInfo) -> float | None:
-    if feature["example"] is None and not feature["nullable"]:
-        return feature["minimum"] or 0.0
-    return feature["example"]
+def _answers(info: ModelInfo) -> str:
+    """Return how many classes, labels or targets the model has."""
+    words = {"classes": "class", "labels": "label", "targets": "target"}
+    counts = [(len(cast(Any, info).get(name, ())), name, one) for name, one in words.items()]
+    return "".join(f"{n} {one if n == 1 else name}, " for n, name, one in counts if n)
 
 
-def _three_values(feature: FeatureInfo) -> tuple[float, float, float]:
+def _typical(feature: FeatureInfo) -> FeatureValue:
+    if feature["example"] is not None or feature["nullable"]:
+        return feature["example"]
+    return _some_values(feature)[0] if _is_named(feature) else feature["minimum"] or 0.0
+
+
+def _is_named(feature: FeatureInfo) -> bool:
+    return feature.get("kind") in ("boolean", "category")
+
+
+def _some_values(feature: FeatureInfo) -> list[FeatureValue]:
+    """Return up to three values of a feature: its first categories, or numbers of its range."""
+    if feature.get("kind") == "boolean":
+        return [False, True]
+    if feature.get("kind") == "category":
+        return [*feature["categories"][:_CATEGORIES_SHOWN]] or [feature["example"] or ""]
     low, high = feature["minimum"], feature["maximum"]
     if low is None or high is None:
-        middle = feature["example"] or 0.0
+        middle = feature["example"]
+        middle = middle if isinstance(middle, int | float) else 0.0
         low, high = middle - 1, middle + 1
-    return low, (low + high) / 2, high
+    values = low, (low + high) / 2, high
+    return [*map(math.floor, values)] if feature.get("kind") == "integer" else [*values]
 
 
-def _short(value: float | None) -> str:
-    return "null" if value is None else f"{value:.6g}"
+def _short(value: FeatureValue) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
-def _summary(prediction: Prediction, classes: Sequence[str]) -> str:
+def _summary(prediction: Prediction, info: ModelInfo) -> str:
+    """Return a prediction in a few words, by the members that it has."""
+    if "embedding" in prediction:
+        return f"{len(prediction['embedding'])} numbers"
+    if "values" in prediction:
+        units = {target["name"]: target["unit"] for target in info["targets"]}
+        values = prediction["values"].items()
+        return ", ".join(f"{name} {_short(value)} {units[name]}".strip() for name, value in values)
+    names = info["classes"] or info["labels"]
+    numbers, form = prediction.get("probabilities"), ".1%"
+    if numbers is None:
+        numbers, form = prediction["scores"], ".6g"
     shares = ", ".join(
-        f"{classes[int(key.removeprefix('class_'))]} {probability:.1%}"
-        for key, probability in prediction["probabilities"].items()
+        f"{names[int(key.removeprefix('class_'))]} {number:{form}}"
+        for key, number in numbers.items()
     )
-    return f"{prediction['label']} ({shares})"
+    label = prediction["label"] if "label" in prediction else " and ".join(prediction["labels"])
+    return f"{label or 'none'} ({shares})"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def check(servers: list[Server]) -> None:
     first server's.
     """
     rows = payloads.golden_samples() + payloads.samples(40)
-    golden = payloads.manifest()["golden"]["probabilities"]
+    golden = payloads.golden_answers()
     reference: list[list[float]] | None = None
     for server in servers:
         singly = [_answer(server, "/predict", payloads.single(row)) for row in rows]

@@ -14,7 +14,7 @@ import json
 import shutil
 from pathlib import Path
 
-from app.model.manifest import FILE_NAME
+from app.model.manifest_file import FILE_NAME
 from app.registry.release import Release, write_release
 from benchmarks.bench import Bench
 from benchmarks.load import Load, wrk

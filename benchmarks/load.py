@@ -8,7 +8,7 @@ import math
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -84,9 +84,12 @@ def wrk(
     seconds: float,
     *,
     bodies: Path | None = None,
+    body: Path | None = None,
+    headers: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
 ) -> Load:
-    """Load ``path`` from one thread of wrk: POSTs of the lines of ``bodies``, or GETs.
+    """Load ``path`` from one thread of wrk: POSTs of the lines of ``bodies`` in JSON, or of the
+    file ``body`` with ``headers``, or GETs.
 
     wrk counts an answer of 400 and above as a fault; that the path answers 200 and does not
     redirect is looked at before.
@@ -94,7 +97,10 @@ def wrk(
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
     command += ["-s", str(_LUA), f"{server.url}{path}"]
     if bodies:
-        command += ["--", str(bodies)]
+        command += ["--", "lines", str(bodies)]
+    elif body:
+        told = (f"{name}: {value}" for name, value in (headers or {}).items())
+        command += ["--", "whole", str(body), *told]
     ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if ran.returncode:
         raise BenchmarkError(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
@@ -155,7 +161,8 @@ def measured(server: Server, load: Callable[[], Load]) -> Measured:
     time.sleep(_SETTLE_SECONDS)
     used = server.cpu_seconds() - before
     later = server.cpu_seconds_of_workers()
-    busiest = max(later[pid] - of_workers.get(pid, 0.0) for pid in later)
+    # A server without workers is one process.
+    busiest = max((later[pid] - of_workers.get(pid, 0.0) for pid in later), default=used)
     if not (seen.requests and used):
         return Measured(seen, math.nan, math.nan)
     return Measured(seen, used * 1e6 / seen.requests, busiest / used)

@@ -11,6 +11,7 @@ from benchmarks import checkpoints, payloads
 from benchmarks.bench import Bench, LoadOn
 from benchmarks.candidates import candidates
 from benchmarks.figures import interleaved
+from benchmarks.inference import inference
 from benchmarks.load import Load, batches, exchange, wrk
 from benchmarks.overload import concurrency, overload
 from benchmarks.processes import proportional_mib
@@ -188,6 +189,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "concurrency": concurrency,
     "overload": overload,
     "candidates": candidates,
+    "inference": inference,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,17 @@ def classes() -> list[str]:
 
 def golden_samples() -> list[Sample]:
     """Return the bundle's own samples, some at the edges, one with nulls."""
-    names = feature_names()
-    return [dict(zip(names, row, strict=True)) for row in manifest()["golden"]["samples"]]
+    with np.load(BUNDLE / manifest()["golden"]) as arrays:
+        matrix = arrays["input_0"]
+    rows = [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
+    return [dict(zip(feature_names(), row, strict=True)) for row in rows]
+
+
+def golden_answers() -> list[list[float]]:
+    """Return the probabilities of the bundle's own samples."""
+    with np.load(BUNDLE / manifest()["golden"]) as arrays:
+        answers: list[list[float]] = arrays["output_0"].tolist()
+    return answers
 
 
 def samples(count: int, seed: int = 0, nulls: float = NULLS) -> list[Sample]:

@@ -98,4 +98,5 @@ def _value(value: float, unit: Unit) -> str:
 def _bound(bound: Bound | None, unit: Unit) -> str:
     if bound is None:
         return ""
-    return f"{bound.sign} {bound.value:g}{'x' if unit == 'x' else ' ' + unit}"
+    written = {"x": "x", "us": " µs"}.get(unit, f" {unit}")
+    return f"{bound.sign} {bound.value:g}{written}"

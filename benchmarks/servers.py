@@ -24,6 +24,7 @@ VENVS = Path(__file__).resolve().parent / ".venvs"
 LANTERN = "Lantern"
 PEER_NAMES = ("plain", "tuned", "handtuned")
 READY = "/health/ready"
+_BIND = ("-b", "127.0.0.1:{port}")
 _START_SECONDS = 120
 _POLL_SECONDS = 0.003
 _LOWEST_PORT = 10_000
@@ -38,13 +39,17 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """How a server is started: its name in the tables, its command but the port, its settings."""
+    """How a server is started: its name in the tables, its command, its settings.
+
+    ``{port}`` stands for its port in both. It is ready when ``ready`` answers 200.
+    """
 
     name: str
-    gunicorn: Path
+    executable: Path
     arguments: tuple[str, ...]
     directory: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    ready: str = READY
 
 
 def lantern(
@@ -52,14 +57,15 @@ def lantern(
 ) -> Program:
     """Describe Lantern as users start it: ``gunicorn wsgi:app``, in this interpreter's venv."""
     gunicorn = Path(sys.executable).with_name("gunicorn")
-    return Program(name, gunicorn, ("wsgi:app", "-w", str(workers)), ROOT, settings or {})
+    arguments = ("wsgi:app", "-w", str(workers), *_BIND)
+    return Program(name, gunicorn, arguments, ROOT, settings or {})
 
 
 def peer(name: str) -> Program:
     """Describe a peer: two Uvicorn workers under Gunicorn, in a venv of its own."""
     worker = "uvicorn_worker.UvicornWorker"  # with uvloop and httptools, as they are installed
     # A control socket is a thread of its own, which Lantern's configuration turns off, too.
-    arguments = ("app:app", "-w", "2", "-k", worker, "--no-control-socket")
+    arguments = ("app:app", "-w", "2", "-k", worker, "--no-control-socket", *_BIND)
     return Program(name, VENVS / name / "bin" / "gunicorn", arguments, PEERS / name)
 
 
@@ -111,7 +117,8 @@ def running(program: Program, directory: Path, port: int = 0) -> Iterator[Server
     """
     port = port or free_port()
     log = directory / f"{program.name.replace(' ', '-')}-{port}.log"
-    command = [str(program.gunicorn), *program.arguments, "-b", f"127.0.0.1:{port}"]
+    command = [str(program.executable), *(_placed(each, port) for each in program.arguments)]
+    settings = {name: _placed(value, port) for name, value in program.settings.items()}
     # The kernel tells the server to stop when the harness is gone, however that came about.
     command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
     with log.open("ab") as output:  # appended to, so that it can be emptied in between
@@ -119,14 +126,14 @@ def running(program: Program, directory: Path, port: int = 0) -> Iterator[Server
         process = subprocess.Popen(
             command,
             cwd=program.directory,
-            env=environment(program.settings),
+            env=environment(settings),
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is the harness's to handle
         )
     server = Server(program.name, port, process, log)
     try:
-        _wait_until_ready(server)
+        _wait_until_ready(server, program.ready)
         server.seconds_to_ready = time.monotonic() - started
         yield server
     finally:
@@ -155,13 +162,17 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **settings}
 
 
-def _wait_until_ready(server: Server) -> None:
+def _placed(text: str, port: int) -> str:
+    return text.replace("{port}", str(port))
+
+
+def _wait_until_ready(server: Server, path: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
             with contextlib.closing(connection):
-                connection.request("GET", READY)
+                connection.request("GET", path)
                 if connection.getresponse().status == 200:
                     return
         time.sleep(_POLL_SECONDS)

@@ -9,6 +9,15 @@ from typing import Literal
 from benchmarks.candidates import AGAIN, AT_80, CANARY, SATURATED, SHADOW
 from benchmarks.candidates import ALONE as NO_CANDIDATE
 from benchmarks.figures import Figures, Spread, ratios
+from benchmarks.inference import (
+    ABOVE_RUNTIME,
+    BINARY_IMAGE,
+    IMAGE,
+    KSERVE,
+    MLSERVER,
+    ROW,
+    ROWS,
+)
 from benchmarks.measures import (
     ALONE,
     BATCH_SIZES,
@@ -25,7 +34,7 @@ from benchmarks.measures import (
 from benchmarks.overload import BOUNDED, BUDGET_MS, CONNECTIONS, LOADS, PART, PEAK, at, connected
 from benchmarks.servers import LANTERN
 
-Unit = Literal["x", "s", "ms", "MiB"]
+Unit = Literal["x", "s", "ms", "us", "MiB"]
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,19 @@ def _targets() -> Iterator[Target]:
             NO_CANDIDATE,
             name,
         )
+    for part in (ROW, ROWS, IMAGE, BINARY_IMAGE):
+        for name in (MLSERVER, KSERVE) if part != BINARY_IMAGE else (KSERVE,):
+            target = 5 if part == ROW else None
+            yield _cheaper(f"{part}, CPU per request, against {name}", part, name, target)
+    yield Target(
+        f"{BINARY_IMAGE}, CPU per request above a run in ONNX Runtime",
+        BINARY_IMAGE,
+        "above_us",
+        ABOVE_RUNTIME,
+        None,
+        "us",
+        Bound("<=", 150),
+    )
 
 
 TARGETS = tuple(_targets())

@@ -1,18 +1,30 @@
--- Sends the lines of the file that is named after "--" as JSON bodies, one after the other; without
--- a file, GETs. At the end prints what happened as one line of JSON (times in microseconds).
+-- Sends what the file has that is named after "--": with "lines" before its name each line as a
+-- JSON body, one after the other; with "whole" all of it as one body, and the headers that follow
+-- ("Name: value"). Without arguments, GETs. At the end prints what happened as one line of JSON
+-- (times in microseconds).
 
 local requests, sent = {}, 0
 
 function init(args)
-  if args[1] then
-    wrk.method = "POST"
+  if not args[1] then
+    requests[1] = wrk.format()
+    return
+  end
+  wrk.method = "POST"
+  if args[1] == "lines" then
     wrk.headers["Content-Type"] = "application/json"
-    for body in io.lines(args[1]) do
+    for body in io.lines(args[2]) do
       requests[#requests + 1] = wrk.format(nil, nil, nil, body)
     end
-  else
-    requests[1] = wrk.format()
+    return
   end
+  for index = 3, #args do
+    local name, value = args[index]:match("^([^:]+): (.*)$")
+    wrk.headers[name] = value
+  end
+  local file = assert(io.open(args[2], "rb"))
+  requests[1] = wrk.format(nil, nil, nil, file:read("*a"))
+  file:close()
 end
 
 function request()

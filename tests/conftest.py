@@ -18,6 +18,8 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.model import isolation
+from app.model.bundle import open_bundle
+from app.model.golden import Golden
 from app.settings import load_settings
 from app.telemetry.logs import JsonFormatter
 from tests.parallel import (  # noqa: F401 (hooks, which pytest looks for here)
@@ -64,6 +66,14 @@ def isolation_in_this_process(
 def manifest() -> dict[str, Any]:
     """The manifest of the bundled model, as it is written."""
     return json.loads((BUNDLE / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """The golden data of the bundled model."""
+    found = open_bundle(BUNDLE).read_golden()
+    assert found is not None
+    return found
 
 
 @pytest.fixture

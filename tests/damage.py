@@ -9,6 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+Arrays = dict[str, Any]
+GOLDEN = "golden.npz"
+
 
 def edit_manifest(version: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     """Edit ``manifest.json`` in place."""
@@ -23,6 +28,52 @@ def record_file(version: Path, name: str) -> None:
     content = (version / name).read_bytes()
     record = {"sha256": sha256(content).hexdigest(), "size": len(content)}
     edit_manifest(version, lambda m: m["files"].update({name: record}))
+
+
+def golden_arrays(version: Path) -> Arrays:
+    """Return the arrays of the golden data, by their names in the file."""
+    with np.load(version / GOLDEN) as archive:
+        return dict(archive)
+
+
+def edit_golden(version: Path, edit: Callable[[Arrays], object]) -> None:
+    """Edit the golden data in place, and have the manifest say what they are now."""
+    arrays = golden_arrays(version)
+    edit(arrays)
+    np.savez(version / GOLDEN, **arrays)
+    record_file(version, GOLDEN)
+
+
+def move_golden(version: Path, off: float) -> None:
+    """Have the golden data say that one probability was larger by ``off``."""
+
+    def alter(arrays: Arrays) -> None:
+        arrays["output_0"][1, 0] += off
+
+    edit_golden(version, alter)
+
+
+def write_as_format_1(version: Path) -> Path:
+    """Write the manifest of a classifier as format 1 has it, its golden samples inside."""
+
+    def rewrite(manifest: dict[str, Any]) -> None:
+        arrays = golden_arrays(version)
+        del manifest["files"][GOLDEN]
+        for member in ("task", "inputs", "outputs", "tolerances", "batch"):
+            del manifest[member]
+        for feature in manifest["features"]:
+            for member in ("kind", "tensor", "column"):
+                feature.pop(member, None)
+        samples = [
+            [None if np.isnan(value) else float(value) for value in row]
+            for row in arrays["input_0"]
+        ]
+        golden = {"samples": samples, "probabilities": arrays["output_0"].tolist()}
+        manifest.update(format=1, golden=golden)
+
+    edit_manifest(version, rewrite)
+    (version / GOLDEN).unlink()
+    return version
 
 
 def corrupt(version: Path) -> None:
@@ -49,10 +100,10 @@ def answer_otherwise(version: Path) -> None:
 def describe_another_network(version: Path) -> None:
     def drop_a_feature(manifest: dict[str, Any]) -> None:
         manifest["features"].pop()
-        for sample in manifest["golden"]["samples"]:
-            sample.pop()
+        manifest["inputs"][0]["shape"][1] -= 1
 
     edit_manifest(version, drop_a_feature)
+    edit_golden(version, lambda arrays: arrays.update(input_0=arrays["input_0"][:, :-1]))
 
 
 def lose_a_file(version: Path) -> None:

@@ -21,8 +21,9 @@ from flask.testing import FlaskCliRunner
 from msgspec.structs import replace
 
 from app import create_app
-from app.model.manifest import read_manifest
+from app.model.bundle import open_bundle
 from app.model.network import Network, build_network, read_checkpoint
+from app.model.signature import FEATURES
 from app.packing.network import pack
 from app.settings import load_settings
 from tests.conftest import BUNDLE, ROOT
@@ -33,7 +34,10 @@ BLOCK = re.compile(r"```console\n(.*?)```\n", re.DOTALL)
 
 def pack_three_versions(directory: Path) -> None:
     """Put version 1 into ``directory``/models, and 2 and 3, of another schema, into /packed."""
-    manifest = read_manifest(BUNDLE / "manifest.json")
+    bundle = open_bundle(BUNDLE)
+    manifest, golden = bundle.manifest, bundle.read_golden()
+    assert golden is not None
+    samples = golden.inputs[FEATURES]
     validation: dict[str, Any] = manifest.training["cross_validation"]
     for number in (1, 2, 3):
         network = build_network(read_checkpoint(BUNDLE / "model.pt"))
@@ -42,7 +46,6 @@ def pack_three_versions(directory: Path) -> None:
         if number == 3:
             features[2] = replace(features[2], name="tenure_months", unit="months")
         place = "models/campaign-response" if number == 1 else "packed"
-        assert manifest.golden is not None
         pack(
             network,
             directory / place / str(number),
@@ -51,7 +54,7 @@ def pack_three_versions(directory: Path) -> None:
             description=manifest.description,
             features=features,
             classes=manifest.classes,
-            golden_samples=manifest.golden.samples,
+            golden_samples=samples,
             training={
                 "rows": manifest.training["rows"],
                 "cross_validation": {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 from flask import Flask
@@ -20,6 +21,8 @@ from werkzeug.exceptions import ServiceUnavailable, TooManyRequests
 from werkzeug.test import TestResponse
 
 from app.access.header_names import FEATURE_WARNINGS
+from app.model.golden import Golden
+from app.model.signature import FEATURES, PROBABILITIES
 from app.protocols.native.schemas import FaultSchema, ProblemSchema
 from app.telemetry import predictions
 from tests.model.test_network import overflowing_checkpoint
@@ -67,18 +70,19 @@ def test_a_prediction_holds_class_label_probabilities_version_and_time(
 
 
 def test_the_golden_samples_get_their_golden_answers_over_http(
-    post: Post, manifest: dict[str, Any]
+    post: Post, manifest: dict[str, Any], golden: Golden
 ) -> None:
     names = [feature["name"] for feature in manifest["features"]]
     nullable = {feature["name"] for feature in manifest["features"] if feature["nullable"]}
-    golden = manifest["golden"]
-    samples = [dict(zip(names, row, strict=True)) for row in golden["samples"]]
-    for sample, expected in zip(samples, golden["probabilities"], strict=True):
+    rows = np.where(np.isnan(golden.inputs[FEATURES]), None, golden.inputs[FEATURES]).tolist()
+    probabilities = golden.outputs[PROBABILITIES].tolist()
+    samples = [dict(zip(names, row, strict=True)) for row in rows]
+    for sample, expected in zip(samples, probabilities, strict=True):
         assert all(value is not None or name in nullable for name, value in sample.items())
         answer = post("/predict", {"features": sample}).get_json()
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
     answers = post("/predict/batch", {"samples": samples}).get_json()["predictions"]
-    for answer, expected in zip(answers, golden["probabilities"], strict=True):
+    for answer, expected in zip(answers, probabilities, strict=True):
         assert list(answer["probabilities"].values()) == pytest.approx(expected, abs=1e-5)
 
 
@@ -127,7 +131,10 @@ def test_the_model_describes_itself(client: FlaskClient, manifest: dict[str, Any
     info = client.get("/model/info").get_json()
     assert info["feature_names"] == [feature["name"] for feature in manifest["features"]]
     assert info["num_features"] == len(manifest["features"])
-    assert info["features"] == manifest["features"]
+    for described, feature in zip(info["features"], manifest["features"], strict=True):
+        assert described | feature == described
+        assert (described["kind"], described["categories"]) == ("number", [])
+    assert info["outputs"][0]["role"] == "probabilities"
     assert info["classes"] == manifest["classes"]
     assert info["training"] == manifest["training"]
     assert info["model_loaded"] is True
@@ -372,7 +379,7 @@ def test_422_for_values_on_which_the_model_overflows(
     extreme = dict.fromkeys("abcd", 3.4e38)
     client = app.test_client()
     one = client.post("/predict", json={"features": extreme})
-    assert "no finite probabilities" in assert_problem(one, 422)["detail"]
+    assert "is not finite" in assert_problem(one, 422)["detail"]
     assert pointers(one) == ["/features"]
     many = client.post("/predict/batch", json={"samples": [fine, extreme, fine, extreme]})
     assert_problem(many, 422)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "registry": {"documents", "model", "version"},
     "inference": {"model", "registry"},
     "packing": {"documents", "model", "registry", "version"},
-    "protocols": {"model", "inference"},
+    "protocols": {"documents", "model", "inference"},
     "access": {"documents", "model", "settings", "version"},
     "settings": {"documents", "model"},
     "telemetry": {"documents", "model", "registry", "inference", "access", "settings"},
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "blueprints": {
         *("http", "model", "registry", "protocols", "access", "telemetry", "version"),
     },
-    "server": {"http", "settings", "telemetry", "worker"},
+    "server": {"http", "model", "settings", "telemetry", "worker"},
     "cli": {
         *("http", "registry", "packing", "documents", "model", "access", "settings", "version"),
         "server",
@@ -46,6 +46,11 @@ MAY_IMPORT = {
     "__init__": {"blueprints", "cli", "http", "telemetry", "settings", "version"},
 }
 """By room, or module beside the rooms: the others that it may know."""
+MAY_IMPORT_OF_PACKING = {
+    "app.packing.graphs": {"source"},
+    "app.packing.programs": {"source", "rows", "network"},
+}
+"""By room within `packing`: the modules beside it that it may know."""
 WEB = ("flask", "flasgger", "werkzeug", "gunicorn")
 NO_WEB = ("documents", "model", "registry", "inference", "packing")
 MUST_NOT_KNOW = {
@@ -106,6 +111,18 @@ def test_a_module_imports_only_what_it_may_know(name: str) -> None:
     if room == "client":
         libraries = {"requests", "urllib3", *sys.stdlib_module_names}
         assert {n.partition(".")[0] for n in names} <= libraries
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT_OF_PACKING)
+def test_a_room_within_packing_knows_no_more_of_it_than_it_needs(room: str) -> None:
+    names = [name for name in MODULES if within(name, room)]
+    assert len(names) > 1
+    known = (room, *(f"app.packing.{each}" for each in MAY_IMPORT_OF_PACKING[room]))
+    for name in names:
+        beside = [other for other in modules_imported(name) if within(other, "app.packing")]
+        assert not [other for other in beside if not within(other, *known)]
+        if room == "app.packing.graphs":
+            assert not [n for n in imports(MODULES[name]) if within(n, "torch", "onnxscript")]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -530,7 +530,7 @@ def test_numbers_of_numpy_are_sent_as_numbers(server: ScriptedServer, client: Mo
 
 
 def test_what_is_no_number_at_all_is_refused(client: ModelClient) -> None:
-    with pytest.raises(TypeError, match="must be a number or None"):
+    with pytest.raises(TypeError, match="must be a number, a string, a boolean or None"):
         client.predict({"a": {1}})  # type: ignore[dict-item]
 
 

@@ -11,7 +11,14 @@ import yaml
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(ROOT / "deploy").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *DOCS.glob("*.md"),
+        *(ROOT / "deploy").rglob("*.md"),
+        ROOT / "examples" / "README.md",
+    ]
+)
 MAKEFILE = (ROOT / "Makefile").read_text()
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -48,7 +55,9 @@ def test_every_make_target_that_is_named_exists(page: Path) -> None:
 @every_page
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """A file that moves takes its name in the documentation along."""
-    named = re.findall(r"`((?:app|tests|trials|benchmarks|deploy|docs)/[^`\s:]*)", prose(page))
+    named = re.findall(
+        r"`((?:app|tests|trials|benchmarks|deploy|docs|examples)/[^`\s:]*)", prose(page)
+    )
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 

@@ -13,7 +13,12 @@ from tests.conftest import ROOT
 PLACES = ("app", "training", "benchmarks", "trials")
 MODULES = [
     *(ROOT / name for name in ("gunicorn.conf.py", "wsgi.py")),
-    *(path for place in PLACES for path in sorted((ROOT / place).rglob("*.py"))),
+    *(
+        path
+        for place in PLACES
+        for path in sorted((ROOT / place).rglob("*.py"))
+        if ".venvs" not in path.parts
+    ),
 ]
 OPENERS = {"open": 1, "fdopen": 1, "TemporaryFile": 0, "NamedTemporaryFile": 0}
 """What opens a file, and where its mode stands; a method has no path before it."""

@@ -13,10 +13,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from flask import Flask
-from numpy.typing import NDArray
 from werkzeug.test import EnvironBuilder
 
 from app.model.model import Model
+from app.model.signature import Tensors, row_count
 from app.protocols.native import answers
 from app.telemetry import predictions
 from app.worker.contract import held_bytes
@@ -71,9 +71,9 @@ def test_an_answer_that_is_too_large_is_refused_before_the_network_runs(
     model, runs = model_of(app), []
     run = model.runtime.run
 
-    def counted(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        runs.append(len(matrix))
-        return run(matrix)
+    def counted(rows: Tensors) -> Tensors:
+        runs.append(row_count(rows))
+        return run(rows)
 
     monkeypatch.setattr(model.runtime, "run", counted)
     client = app.test_client()
@@ -199,10 +199,10 @@ def test_what_is_wrong_with_the_last_row_is_found_before_the_answer_begins(
     runtime = model_of(app).runtime
     run = runtime.run
 
-    def overflowing(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        probabilities = run(matrix)
-        probabilities[-1, -1] = np.nan
-        return probabilities
+    def overflowing(rows: Tensors) -> Tensors:
+        outputs = run(rows)
+        outputs["probabilities"][-1, -1] = np.nan
+        return outputs
 
     monkeypatch.setattr(runtime, "run", overflowing)
     answer = app.test_client().post("/predict/batch", json=batch(21))
@@ -226,6 +226,7 @@ def test_a_model_of_many_classes_has_few_series(app: Flask) -> None:
     model = model_of(app)
     parts.metrics.predicted(
         model,
+        2 * MANY,
         predictions._in_few_series(model.classes, {model.classes[i]: 2 for i in predicted}),
         {},
     )

@@ -209,7 +209,9 @@ def test_a_name_that_no_model_has_is_told_those_that_there_are(
     path = f"/models/churn{call}"
     response = both.post(path, json={}) if call else both.get(path)
     document = assert_problem(response, 404)
-    assert document["detail"] == "There is no model 'churn'; the models are: a_shop, campaign."
+    assert (
+        document["detail"] == "Request for unknown model 'churn'; the models are: a_shop, campaign."
+    )
 
 
 def test_the_documentation_has_the_features_of_each(both: FlaskClient) -> None:

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
+from app.model.golden import Golden
+from app.model.signature import FEATURES
 from tests.conftest import BUNDLE, ROOT
 from tests.damage import edit_manifest
 from tests.integration.conftest import Server, wait_for
@@ -101,15 +104,17 @@ def test_an_error_names_a_file_that_ascii_can_not(models: Path) -> None:
     assert ran.stderr.decode() == f"Error: {models} has no version '7'; it has: 1.\n"
 
 
-def test_a_model_is_packed_from_files_with_marks(models: Path, tmp_path: Path) -> None:
+def test_a_model_is_packed_from_files_with_marks(
+    models: Path, golden: Golden, tmp_path: Path
+) -> None:
     manifest = json.loads((BUNDLE / "manifest.json").read_text())
     names = ["größe", *(feature["name"] for feature in manifest["features"][1:])]
     toml = 'classes = ["a", "ü"]\n' + "".join(
         f'[[features]]\nname = "{name}"\nunit = "µm"\nnullable = true\n' for name in names
     )
     rows = [
-        ["" if value is None else str(value) for value in row]
-        for row in manifest["golden"]["samples"]
+        ["" if np.isnan(value) else str(value) for value in row]
+        for row in golden.inputs[FEATURES].tolist()
     ]
     csv = "".join(",".join(row) + "\n" for row in [names, *rows])
     (tmp_path / "merkmale-ä.toml").write_bytes(MARK + toml.encode())

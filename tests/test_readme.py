@@ -17,14 +17,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import requests
+import torch
 from flask import Flask
 from flask.testing import FlaskClient
 
 from app.client import DEFAULT_URL
 from app.packing.description import read_description
+from app.packing.file import pack_file
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService
 from app.settings import load_settings
@@ -34,6 +36,13 @@ from tests.integration.conftest import Server, free_port, wait_for
 
 README = (ROOT / "README.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
+TRIED = re.sub(
+    r"^## (Worked examples|Weights alone.*?)\n.*?(?=^## )",
+    "",
+    MODELS,
+    flags=re.DOTALL | re.MULTILINE,
+)
+"""What of the page is followed; tests/test_examples.py compares the rest with the examples."""
 
 INSTALLED = "lantern_serving"
 """The name of the package where it is installed; tests/deploy/test_wheel.py tries it by that."""
@@ -48,8 +57,10 @@ def blocks(text: str, heading: str = "") -> list[Block]:
     return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
 
 
-BRING_YOUR_OWN = [*blocks(README, "Bring your own model"), *blocks(MODELS)]
-[EXAMPLE_FEATURES] = [text for language, text in BRING_YOUR_OWN if language == "toml"]
+BRING_YOUR_OWN = [*blocks(README, "Bring your own model"), *blocks(TRIED)]
+[EXAMPLE_FEATURES, EXAMPLE_CATEGORIES] = [
+    text for language, text in BRING_YOUR_OWN if language == "toml"
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +79,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 if line.startswith("lantern model"):
                     command = [sys.executable, "-m", "app", *shlex.split(line)[1:]]
                     subprocess.run(command, cwd=directory, env=environ, check=True)
-    assert programs == 3
+    assert programs == 4
     return directory
 
 
@@ -98,10 +109,23 @@ def test_a_model_of_ones_own_serves_after_following_the_readme(
         )
     )
     assert service.load(), service.fault
-    info = service.current().info()
-    assert info["classes"] == classes
-    row = np.ones((1, info["num_features"]), dtype=np.float32)
-    assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+    model = service.current()
+    assert list(model.classes) == classes
+    row = model.encoder.encode(dict.fromkeys(model.encoder.names, 1.0))
+    assert sum(model.predict(row).probabilities) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_encoder_of_the_models_page_answers_any_number_of_words(
+    followed: Path, make_app: Callable[..., Flask]
+) -> None:
+    client = make_app(MODEL__PATH=str(followed / "models" / "encoder")).test_client()
+    inputs = [
+        {"name": "ids", "shape": [1, 5], "datatype": "INT64", "data": [1, 2, 3, 4, 5]},
+        {"name": "mask", "shape": [1, 5], "datatype": "FP32", "data": [1, 1, 1, 0, 0]},
+    ]
+    answer = client.post("/v2/models/encoder/infer", json={"inputs": inputs})
+    (output,) = answer.get_json()["outputs"]
+    assert (output["name"], output["shape"]) == ("vector", [1, 16])
 
 
 def test_the_tumours_of_the_readme_are_told_apart_over_http(
@@ -128,6 +152,36 @@ def test_the_example_of_a_features_file_is_one(followed: Path, tmp_path: Path) -
         feature.name for feature in packed.features[:2]
     ]
     assert set(described.medians) == {"mean texture"}
+
+
+def test_the_example_of_categories_is_one(tmp_path: Path) -> None:
+    (tmp_path / "features.toml").write_text(EXAMPLE_CATEGORIES)
+    described = read_description(tmp_path / "features.toml")
+    assert [target.unit for target in described.targets] == ["EUR"]
+    assert [feature.kind for feature in described.features] == ["category", "category"]
+
+
+@pytest.mark.parametrize("is_pickled", [False, True], ids=["weights", "module"])
+def test_the_lines_that_export_a_network_of_ones_own_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_pickled: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    [(_, lines)] = blocks(MODELS, "Weights alone, and pickled modules")
+    names = {"torch": torch, "Network": lambda: torch.nn.Linear(3, 2), "example": torch.ones(2, 3)}
+    if is_pickled:
+        [load] = re.findall(r"`(model = torch.load.*?)`", MODELS)
+        lines = "\n".join([load, *lines.splitlines()[2:]])
+        torch.save(torch.nn.Linear(3, 2), "model.pt")
+    else:
+        torch.save(torch.nn.Linear(3, 2).state_dict(), "weights.pt")
+    exec(lines, names)
+    (tmp_path / "samples.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    pack_file(
+        tmp_path / "model.pt2",
+        tmp_path / "models" / "own" / "1",
+        samples=tmp_path / "samples.csv",
+        statement=Statement(task="embedding"),
+    )
 
 
 def curls() -> Iterator[tuple[Any, Any]]:

@@ -9,9 +9,13 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from app.model.encoder import FeatureEncoder
 from app.model.features import Feature
 from app.model.network import Network
-from training.data import FEATURE_NAMES, FEATURES, Data
+from app.model.reference import Reference
+from app.model.signature import FEATURES as FEATURES_TENSOR
+from app.packing.reference import make_reference
+from training.data import CLASSES, FEATURE_NAMES, FEATURES, Data
 from training.evaluate import METRIC_NAMES, MODELS, NETWORK, Evaluation
 from training.fit import AGE_RANGE, Recipe, predict
 
@@ -64,6 +68,20 @@ def golden_samples(data: Data, network: Network) -> NDArray[np.float32]:
     )
     extra = np.array([blanks, high, low], dtype=np.float32)
     return np.concatenate([data.features[order[places]], extra])
+
+
+def describe_samples(data: Data, network: Network) -> Reference:
+    """Return how ``data`` and the answers of ``network`` to it are distributed, and how often a
+    response was as probable as said.
+    """
+    probable = predict(network, data.features)
+    return make_reference(
+        FeatureEncoder(FEATURES),
+        {FEATURES_TENSOR: data.features},
+        np.column_stack([1 - probable, probable]),
+        CLASSES,
+        truth=[CLASSES[label] for label in data.labels],
+    )
 
 
 def describe_training(

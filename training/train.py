@@ -23,7 +23,12 @@ from app.packing.network import pack
 from app.worker.cores import usable_cores
 from training.card import RELIABILITY_PICTURE, ROC_PICTURE, write_card
 from training.data import CLASSES, Data, DataError, read_data
-from training.describe import describe_features, describe_training, golden_samples
+from training.describe import (
+    describe_features,
+    describe_samples,
+    describe_training,
+    golden_samples,
+)
 from training.evaluate import METRIC_NAMES, MODELS, Evaluation, cross_validate
 from training.fit import Recipe, fit_network
 from training.metrics import Metrics
@@ -86,6 +91,7 @@ def train(data: Data, out: Path, recipe: Recipe, *, folds: int, seed: int) -> Ev
         features=features,
         classes=CLASSES,
         golden_samples=golden_samples(data, network),
+        reference=describe_samples(data, network),
         description="Whether a retailer's customer accepts the offer of a campaign.",
         training=describe_training(data, recipe, seed=seed, evaluation=evaluation),
         documents={

@@ -28,13 +28,15 @@ def pack_versions(directory: Path) -> Path:
     """Put three versions that answer differently into a model's directory, and give that."""
     import torch
 
-    from app.model.manifest import read_manifest
+    from app.model.bundle import open_bundle
     from app.model.network import build_network, read_checkpoint
+    from app.model.signature import FEATURES
     from app.packing.network import pack
 
     models = directory / payloads.BUNDLE.parent.name
-    manifest = read_manifest(payloads.BUNDLE / "manifest.json")
-    assert manifest.golden is not None
+    bundle = open_bundle(payloads.BUNDLE)
+    manifest, golden = bundle.manifest, bundle.read_golden()
+    assert golden is not None
     for version, sureness in SURENESS.items():
         if sureness == 1:
             shutil.copytree(payloads.BUNDLE, models / version)
@@ -50,7 +52,7 @@ def pack_versions(directory: Path) -> Path:
             version=version,
             features=list(manifest.features),
             classes=manifest.classes,
-            golden_samples=manifest.golden.samples,
+            golden_samples=golden.inputs[FEATURES],
             training=manifest.training,
         )
     return models

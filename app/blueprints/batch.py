@@ -11,7 +11,6 @@ from ..http.body import read_json_body, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.routes import PREDICTION_ERRORS, Description, route
-from ..protocols.native.schemas import BATCH_RESPONSE
 
 blueprint = Blueprint("batch", __name__)
 
@@ -23,9 +22,8 @@ blueprint = Blueprint("batch", __name__)
     access=Access(PREDICT),
     handler=handlers.predict_batch,
     description=Description(
-        "Classify many samples",
+        "Predict many samples",
         "Prediction",
-        BATCH_RESPONSE,
         explains="The predictions, in the order of the samples.",
         body="samples",
         parameters=("version", "routing", "timeout"),
@@ -33,7 +31,7 @@ blueprint = Blueprint("batch", __name__)
     ),
 )
 def predict_batch(name: str | None = None) -> Response:
-    """Classify every sample, or none, with the default model or the one called ``name``."""
+    """Predict every sample, or none, with the default model or the one called ``name``."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
     answer = handlers.predict_batch(lantern, lantern.get_service(name), context, read_json_body)

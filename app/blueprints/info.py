@@ -42,6 +42,8 @@ _LINKED = (
 )
 """The links of the page: rule, endpoint and label."""
 
+_MAX_OPTIONS = 100
+"""The most values of a category for which the page has a list."""
 _MAX_FIELDS, _MAX_NAMES = 200, 1000
 """The most features and class names for which the page, which is rendered each time, has a form."""
 
@@ -64,6 +66,8 @@ def index() -> Response:
                 "page.html",
                 model=model and model.info(),
                 takes_form=model is not None and _fits_a_form(model),
+                max_options=_MAX_OPTIONS,
+                **(_about_form(model) if model is not None else {}),
                 reason=service.fault,
                 version=__version__,
                 takes_key=guard.required_scope("/predict") != OPEN,
@@ -75,15 +79,49 @@ def index() -> Response:
         )
     else:
         links = {name: url_for(endpoint) for name, endpoint in _LINKS.items()}
-        message = f"Lantern serves a trained classifier. POST a sample to {links['predict']}."
+        message = f"Lantern serves a trained model. POST a sample to {links['predict']}."
         response = reply(LINKS, {"message": message, "version": __version__, **links})
     response.vary.add("Accept")
     return response
 
 
+_PROMISED = {
+    "classification": "the probability of each class",
+    "scores": "the score of each class",
+    "multilabel": "the probability of each label",
+    "regression": "what the model predicts",
+    "embedding": "the vector that the model returns",
+}
+
+
+def _about_form(model: Model) -> dict[str, Any]:
+    """Return what the page's form and its script have to know of a model."""
+    manifest = model.manifest
+    names = [name for name in ("classes", "labels", "targets") if getattr(manifest, name)]
+    return {
+        "form": {
+            "features": list(model.encoder.names),
+            "kinds": [feature.kind for feature in model.encoder.features],
+            "nullable": [feature.nullable for feature in model.encoder.features],
+            "classes": list(manifest.classes or manifest.labels),
+            "units": {target.name: target.unit for target in manifest.targets},
+            "version": model.version,
+        },
+        "answers_named": " and ".join(f"{len(getattr(manifest, name)):,} {name}" for name in names)
+        or f"{model.task.width:,} numbers in its answer",
+        "promised": _PROMISED.get(
+            "scores" if manifest.output("scores") is not None else model.task.name, ""
+        ),
+    }
+
+
 def _fits_a_form(model: Model) -> bool:
-    """Return True if the model has few enough features and classes for a form."""
-    return model.encoder.width <= _MAX_FIELDS and len(model.classes) <= _MAX_NAMES
+    """Return True if the model has features, few enough for a form, and so are its names."""
+    return (
+        model.takes_features
+        and model.encoder.width <= _MAX_FIELDS
+        and len(model.task.columns or ()) <= _MAX_NAMES
+    )
 
 
 _described: WeakKeyDictionary[Rollout, tuple[tuple[str, str], bytes]] = WeakKeyDictionary()

@@ -11,13 +11,13 @@ from ..access.keys import METRICS, PREDICT
 from ..http.body import JSON, OCTETS, read_tensor_body, reply, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
-from ..http.handlers import largest_batch
 from ..http.open_inference import infer as answer_inference
 from ..http.routes import Description, route
 from ..model.model import Model
 from ..protocols.open_inference import EXTENSIONS
 from ..protocols.open_inference.metadata import model_config as config_of
 from ..protocols.open_inference.metadata import model_metadata as metadata_of
+from ..protocols.open_inference.model_tensors import tensors_of
 from ..protocols.open_inference.request import wants_ready_only
 from ..protocols.open_inference.schemas import (
     INDEX,
@@ -150,7 +150,8 @@ def infer(name: str, version: str | None = None) -> Response:
 def model_configuration(name: str, version: str | None = None) -> Response:
     """Return a model's configuration, with the rows that one request may have."""
     _, model = _find(name, version)
-    rows = largest_batch(model, current_lantern().settings.limits)
+    limits = current_lantern().settings.limits
+    rows = tensors_of(model).largest_batch(limits.max_batch_size, limits.max_answer_values)
     return reply(MODEL_CONFIG, config_of(model, rows))
 
 

@@ -11,7 +11,6 @@ from ..http.body import read_json_body, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.routes import PREDICTION_ERRORS, Description, route
-from ..protocols.native.schemas import PREDICTION
 
 blueprint = Blueprint("predict", __name__)
 
@@ -23,9 +22,8 @@ blueprint = Blueprint("predict", __name__)
     access=Access(PREDICT),
     handler=handlers.predict,
     description=Description(
-        "Classify one sample",
+        "Predict one sample",
         "Prediction",
-        PREDICTION,
         explains="The prediction.",
         body="features",
         parameters=("version", "routing", "timeout"),
@@ -33,7 +31,7 @@ blueprint = Blueprint("predict", __name__)
     ),
 )
 def predict(name: str | None = None) -> Response:
-    """Classify one sample with the default model or the one called ``name``."""
+    """Predict one sample with the default model or the one called ``name``."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
     answer = handlers.predict(lantern, lantern.get_service(name), context, read_json_body)

@@ -26,8 +26,8 @@ class NothingToCompare(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class VersionCounts:
-    """The counts of one version, summed over the workers: rows by class, and the mean seconds per
-    prediction (None before the first).
+    """The counts of one version, summed over the workers: rows by class or label, if the task has
+    them, and the mean seconds per prediction (None before the first).
     """
 
     version: str
@@ -39,8 +39,8 @@ class VersionCounts:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Stable version and candidate; for a shadow also its rows by result (agreed, differed,
-    dropped, failed), and the mean absolute difference of probabilities (None if no row was
-    compared).
+    dropped, failed), and the mean absolute difference of the numbers in their answers (None if no
+    row was compared).
     """
 
     model: str
@@ -158,6 +158,7 @@ def _count(metrics: _ModelMetrics, version: str) -> VersionCounts:
     return VersionCounts(
         version,
         int(metrics.total(version, "lantern_predicted_rows", "_total")),
-        {labels["class"]: int(value) for labels, value in predictions},
+        # Rows of a model without classes are counted under an empty name.
+        {labels["class"]: int(value) for labels, value in predictions if labels["class"]},
         seconds / count if count else None,
     )

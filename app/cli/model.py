@@ -1,7 +1,7 @@
 """``lantern model``: which versions of a model exist, and which of them is served.
 
-Each command asks `Repository`, or a function of ``registry/`` or ``packing/``, for one thing and
-prints it. None loads the model that the application serves.
+Each command asks `Repository`, or a function of ``registry/``, for one thing and prints it. None
+loads the model that the application serves. Making a version is in `pack`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial, wraps
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 from flask.cli import AppGroup
@@ -20,22 +19,19 @@ from flask.cli import AppGroup
 from ..documents.text import print_anything, readable
 from ..http.extension import current_lantern
 from ..model.errors import BundleError
-from ..model.manifest import VERSION, VERSION_FORM, manifest_document
-from ..model.runtime import is_installed
-from ..packing.description import read_description
-from ..packing.file import pack_file
+from ..model.manifest import VERSION, VERSION_FORM
+from ..model.manifest_formats import manifest_document
 from ..registry.diff import diff_versions
 from ..registry.history import Change, change_document
 from ..registry.release import Release
 from ..registry.repository import Repository
-from ..registry.service import ModelService
 from ..registry.verification import verify
 from ..settings import KEY_VARIABLE, PACKAGE
-from ..version import FOR_PACKING
 from . import reports
 from .compare import compare, read_metrics
 from .errors import EXIT_CODES, CommandFailed, failing_in_a_sentence
-from .printing import counted, plain, print_json
+from .pack import pack
+from .printing import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,6 +79,7 @@ model = AppGroup(
     short_help="List, verify, compare and release versions.",
     epilog=EXIT_CODES,
 )
+model.add_command(pack)
 
 
 def command(name: str) -> Callable[[F], click.Command]:
@@ -139,7 +136,7 @@ def list_versions(repository: Repository, as_json: bool) -> None:
 def show(repository: Repository, as_json: bool, version: str) -> None:
     """Show the manifest of VERSION.
 
-    Its features and classes, training metrics, and files.
+    Its features, tensors, what it answers, training metrics, and files.
     """
     manifest = repository.manifest(version)
     if as_json:
@@ -155,7 +152,7 @@ def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
     """Show what differs between OLD and NEW.
 
     Changes that would break callers, changes that would not, the training metrics that differ, and
-    how closely the two agree on the golden samples of both.
+    how closely the two agree on the golden data of both.
     """
     repository.require(old)
     repository.require(new)
@@ -171,9 +168,9 @@ def diff(repository: Repository, as_json: bool, old: str, new: str) -> None:
 def verify_version(repository: Repository, as_json: bool, version: str) -> None:
     """Verify VERSION, and measure its latency.
 
-    Checks the SHA-256 of each file, the schema, and the golden samples on each runtime, one by one
-    and together; lists every fault. Each runtime is tried in a separate process, bounded in memory
-    and time. The latencies are of the runtime alone, in milliseconds.
+    Checks the SHA-256 of each file, the schema, and the golden data on each runtime, one row at a
+    time and together; lists every fault. Each runtime is tried in a separate process, bounded in
+    memory and time. The latencies are of the runtime alone, in milliseconds.
     """
     repository.require(version)
     report = verify(
@@ -271,77 +268,6 @@ def clear(repository: Repository, as_json: bool, message: str) -> None:
     _print_change(repository.clear(_text(message)), as_json)
 
 
-@model.command("pack", epilog=EXIT_CODES)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--features",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A TOML file with the classes, and the features in the order of the model's columns.",
-)
-@click.option(
-    "--samples",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A CSV file with a column for each feature; up to 20 of its rows become golden samples.",
-)
-@click.option(
-    "--out",
-    required=True,
-    metavar="models/NAME/VERSION",
-    type=click.Path(path_type=Path),
-    help="The bundle to create; its path ends in NAME/VERSION.",
-)
-@click.option(
-    "--outputs",
-    type=click.Choice(["auto", "logits", "probabilities"]),
-    default="auto",
-    help="What the model returns; auto detects it from the samples.",
-)
-@click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def pack(
-    *,
-    source: Path,
-    features: Path,
-    samples: Path,
-    out: Path,
-    outputs: Literal["auto", "logits", "probabilities"],
-    replace: bool,
-    as_json: bool,
-) -> None:
-    """Make a bundle from SOURCE, your own model.
-
-    SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), or a
-    checkpoint of Lantern's own network (.pt). It is read without running any code in it, in a
-    separate process, bounded in memory and time. The bundle is compared with it on the samples and
-    on noise around them. Needs torch, onnx and onnxscript: the extra `pack`.
-    """
-    with failing_in_a_sentence():
-        if not is_installed("torch"):
-            raise BundleError(f"Packing needs torch: pip install {FOR_PACKING}")
-        manifest = pack_file(
-            source,
-            out,
-            description=read_description(features),
-            samples=samples,
-            outputs=outputs,
-            replace=replace,
-            limits=current_lantern().settings.model.process_limits,
-        )
-        held_back = _held_back(out.absolute().parent, manifest.version)
-    if held_back:
-        click.echo(f"Warning: {plain(held_back)}", err=True)
-    if as_json:
-        print_json(manifest_document(manifest))
-    else:
-        click.echo(
-            f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
-            f"{counted(len(manifest.features), 'feature')}, "
-            f"{counted(len(manifest.classes), 'class')}."
-        )
-
-
 @command("compare")
 @click.option(
     "--url",
@@ -360,12 +286,12 @@ def compare_candidate(
     """Compare the candidate with the stable version.
 
     Reads the metrics of a running service, summed over its workers: the rows that each version
-    answered by class, how long a prediction takes, and how closely a shadow agrees.
+    answered by class or label, how long a prediction takes, and how closely a shadow agrees.
     """
     settings = current_lantern().settings
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     text = read_metrics(url or f"http://{host}:{settings.server.port}/metrics", api_key)
-    service = _service_at(repository.directory)
+    service = current_lantern().service_at(repository.directory)
     name = service.name if service else ""
     comparison = compare(text, name or repository.directory.name)
     if as_json:
@@ -388,12 +314,6 @@ def history(repository: Repository, as_json: bool) -> None:
         reports.print_history(changes)
 
 
-def _service_at(directory: Path) -> ModelService | None:
-    """Return the service of the model in ``directory``; None where the settings don't name it."""
-    services = current_lantern().services
-    return next((each for each in services if each.source.path == directory), None)
-
-
 def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
     """Return the release; or None, and what is wrong with it, to be reported after the rest."""
     repository.versions()
@@ -401,18 +321,6 @@ def _release_or_fault(repository: Repository) -> tuple[Release | None, str]:
         return repository.release(), ""
     except BundleError as error:
         return None, str(error)
-
-
-def _held_back(directory: Path, version: str) -> str:
-    """Return why ``version`` doesn't take over by itself; empty if it does, or only has to wait."""
-    service = _service_at(directory)
-    try:
-        repository = Repository(directory, name=service.source.name if service else "")
-        return repository.held_back().get(version, "")
-    except BundleError as error:
-        if repository.versions() == [version]:
-            return f"{error} The last two parts of --out are NAME/VERSION, as in models/churn/1."
-        return ""  # a version beside it, or the release, is damaged: not this one's fault
 
 
 def _print_change(change: Change, as_json: bool) -> None:

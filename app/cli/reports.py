@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
+from ..model.errors import listed
 from ..model.features import Feature
-from ..model.manifest import Manifest
+from ..model.manifest import EXACT, Manifest
+from ..model.self_test import tolerance_text
+from ..model.signature import OutputSpec
 from ..model.training_metrics import flatten, headline
 from ..registry.diff import VersionDiff
 from ..registry.history import Change
@@ -49,20 +52,21 @@ def print_manifest(manifest: Manifest) -> None:
             ("version", manifest.version),
             ("description", manifest.description or "-"),
             ("packed", manifest.created_at or "-"),
-            ("golden samples", str(len(manifest.golden.samples) if manifest.golden else 0)),
+            ("task", manifest.task),
+            ("golden data", manifest.golden_file or "in the manifest"),
+            ("reference data", manifest.reference or "-"),
         ]
     )
     click.echo()
-    print_table(
-        [_feature_row(feature) for feature in manifest.features],
-        ("FEATURE", "RANGE", "UNIT", "NULL", "DESCRIPTION"),
-    )
+    if manifest.features:
+        print_table(
+            [_feature_row(feature) for feature in manifest.features],
+            ("FEATURE", "KIND", "VALUES", "UNIT", "NULL", "COLUMN", "DESCRIPTION"),
+        )
+        click.echo()
+    _print_tensors(manifest)
     click.echo()
-    print_table(
-        [(f"class_{index}", name) for index, name in enumerate(manifest.classes)],
-        ("CLASS", "NAME"),
-    )
-    click.echo()
+    _print_names(manifest)
     metrics = [(name, number(value)) for name, value in flatten(manifest.training).items()]
     print_table(metrics or [("-", "-")], ("TRAINING METRIC", "VALUE"))
     click.echo()
@@ -70,6 +74,59 @@ def print_manifest(manifest: Manifest) -> None:
         [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
         ("FILE", "SIZE", "SHA-256"),
     )
+
+
+def _print_tensors(manifest: Manifest) -> None:
+    inputs = [(spec.name, spec.datatype, str(list(spec.shape))) for spec in manifest.inputs]
+    print_table(inputs or [("-", "-", "-")], ("INPUT", "DATATYPE", "SHAPE"))
+    click.echo()
+    rows = [
+        (spec.name, spec.datatype, str(list(spec.shape)), spec.role, _tolerance(manifest, spec))
+        for spec in manifest.outputs
+    ]
+    print_table(rows, ("OUTPUT", "DATATYPE", "SHAPE", "ROLE", "TOLERANCE"))
+
+
+def _tolerance(manifest: Manifest, spec: OutputSpec) -> str:
+    allowed = manifest.tolerance(spec.name)
+    return "equal" if allowed == EXACT else tolerance_text(allowed)
+
+
+def _print_names(manifest: Manifest) -> None:
+    """Print what the columns of the answer are called, if they are."""
+    for names, heading in ((manifest.classes, "CLASS"), (manifest.labels, "LABEL")):
+        if names:
+            rows = [(f"class_{index}", name) for index, name in enumerate(names)]
+            print_table(rows, (heading, "NAME"))
+            click.echo()
+    if manifest.targets:
+        print_table(
+            [(each.name, each.unit or "-", each.description or "-") for each in manifest.targets],
+            ("TARGET", "UNIT", "DESCRIPTION"),
+        )
+        click.echo()
+
+
+def takes_and_answers(manifest: Manifest) -> str:
+    """Return how many features and classes, or inputs and outputs, a model has."""
+    takes = (
+        (len(manifest.features), "feature")
+        if manifest.features
+        else (len(manifest.inputs), "input")
+    )
+    answers = next(
+        (
+            (len(names), called)
+            for names, called in (
+                (manifest.classes, "class"),
+                (manifest.labels, "label"),
+                (manifest.targets, "target"),
+            )
+            if names
+        ),
+        (len(manifest.outputs), "output"),
+    )
+    return ", ".join(counted(*count) for count in (takes, answers))
 
 
 def print_diff(diff: VersionDiff) -> None:
@@ -93,15 +150,20 @@ def print_diff(diff: VersionDiff) -> None:
     if agreement is None:
         click.echo(f"Answers: not compared. {diff.incomparable}")
         return
+    same = _SAME_ANSWER.get(diff.old.task, "same answer, within the tolerance")
+    called = "samples" if diff.old.features else "data"
     print_table(
         [
-            ("golden samples of both", str(agreement.samples)),
-            ("same class", f"{agreement.same_class:.1%}"),
+            (f"golden {called} of both", str(agreement.samples)),
+            (same, f"{agreement.agreed:.1%}"),
             ("largest difference", number(agreement.largest_difference)),
             ("mean difference", number(agreement.mean_difference)),
         ],
         ("ANSWERS", ""),
     )
+
+
+_SAME_ANSWER = {"classification": "same class", "multilabel": "same labels"}
 
 
 def diff_document(diff: VersionDiff) -> dict[str, Any]:
@@ -125,29 +187,55 @@ def print_report(report: Report) -> None:
     headings = ("RUNTIME", "GOLDEN", "ALONE", "TOGETHER", "1 ROW P50", "1 ROW P99", "1,000 ROWS")
     if rows:
         print_table(rows, headings)
+    if report.manifest is not None and len(report.manifest.outputs) > 1:
+        _print_differences(report, report.manifest)
     for problem in report.problems:
         click.echo(f"wrong: {problem}")
     if report.passed and report.manifest is not None:
         manifest = report.manifest
         click.echo(
             f"Version {report.version} verifies: "
-            f"{counted(len(manifest.files), 'file')}, "
-            f"{counted(len(manifest.features), 'feature')}, "
-            f"{counted(len(manifest.classes), 'class')}."
+            f"{counted(len(manifest.files), 'file')}, {takes_and_answers(manifest)}."
         )
+
+
+def _print_differences(report: Report, manifest: Manifest) -> None:
+    """Print how far each output is from the golden one."""
+    rows = [
+        (
+            runtime.name,
+            spec.name,
+            *(_difference(each) for each in (found.alone, found.together)),
+            _tolerance(manifest, spec),
+        )
+        for runtime in report.runtimes
+        for spec in manifest.outputs
+        if (found := runtime.outputs.get(spec.name)) is not None
+    ]
+    if rows:
+        click.echo()
+        print_table(rows, ("RUNTIME", "OUTPUT", "ALONE", "TOGETHER", "TOLERANCE"))
+        click.echo()
 
 
 def report_document(report: Report) -> dict[str, Any]:
     """Return a report as JSON values."""
     manifest = report.manifest
+    counts = ("files", "inputs", "outputs", "features", "classes", "labels", "targets")
     return {
         "version": report.version,
         "passed": report.passed,
         "problems": list(report.problems),
-        "files": None if manifest is None else len(manifest.files),
-        "features": None if manifest is None else len(manifest.features),
-        "classes": None if manifest is None else len(manifest.classes),
-        "runtimes": [asdict(runtime) for runtime in report.runtimes],
+        "task": None if manifest is None else manifest.task,
+        **{name: None if manifest is None else len(getattr(manifest, name)) for name in counts},
+        "runtimes": [
+            asdict(runtime)
+            | {
+                "single_difference": runtime.single_difference,
+                "batch_difference": runtime.batch_difference,
+            }
+            for runtime in report.runtimes
+        ],
     }
 
 
@@ -190,13 +278,28 @@ def _training_metrics(summary: VersionSummary) -> str:
 
 
 def _feature_row(feature: Feature) -> tuple[str, ...]:
+    column = "" if feature.column is None else f"[{feature.column}]"
     return (
         feature.name,
-        f"{number(feature.minimum)} to {number(feature.maximum)}",
+        feature.kind,
+        _values(feature),
         feature.unit or "-",
         "yes" if feature.nullable else "no",
+        f"{feature.tensor}{column}",
         feature.description or "-",
     )
+
+
+def _values(feature: Feature) -> str:
+    """Return which values a feature has, in a few words."""
+    if feature.kind == "boolean":
+        return "true or false"
+    if feature.kind != "category":
+        return f"{number(feature.minimum)} to {number(feature.maximum)}"
+    known = listed(feature.categories, 5) if feature.categories else ""
+    if feature.unknown == "refuse":
+        return known
+    return f"{known} or any" if known else "any"
 
 
 def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
@@ -204,20 +307,21 @@ def _runtime_row(report: RuntimeReport) -> tuple[str, ...]:
     return (
         report.name,
         "differ" if report.problem else "match",
-        *(
-            "-" if difference is None else f"{difference:.2g}"
-            for difference in (report.single_difference, report.batch_difference)
-        ),
+        *(_difference(each) for each in (report.single_difference, report.batch_difference)),
         *(
             ("-", "-", "-")
             if latency is None
             else (
                 f"{latency.one_row_p50:.3f} ms",
                 f"{latency.one_row_p99:.3f} ms",
-                f"{latency.thousand_rows:.2f} ms",
+                "-" if latency.thousand_rows is None else f"{latency.thousand_rows:.2f} ms",
             )
         ),
     )
+
+
+def _difference(difference: float | None) -> str:
+    return "-" if difference is None else f"{difference:.2g}"
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -236,5 +340,5 @@ def print_comparison(comparison: Comparison) -> None:
     if comparison.shadowed:
         click.echo()
         results = [[name, number(count)] for name, count in sorted(comparison.shadowed.items())]
-        results.append(["mean difference of probabilities", number(comparison.mean_difference)])
+        results.append(["mean difference of answers", number(comparison.mean_difference)])
         print_table(results, ["shadow", "rows"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -14,8 +15,9 @@ from ..model.bundle import checkpoint_path, find_bundle, holds_versions, is_bare
 from ..model.checkpoint_scan import scan_checkpoint
 from ..registry.loading import ModelSource, runtime_for
 from ..registry.release import release_in_force
-from ..settings import Settings, settings_at_start, use_arguments
+from ..settings import Settings, load_settings, settings_at_start, use_arguments
 from .errors import failing_in_a_sentence
+from .serve_file import SUFFIXES, packed_for_now
 
 
 @click.command()
@@ -45,20 +47,32 @@ def serve(
 ) -> None:
     """Serve models over HTTP.
 
-    MODEL is a directory of versions or one bundle. Without it, the models that the settings name
-    are served; if they name none, those in ./models, or else the example that comes with Lantern.
+    MODEL is a directory of versions, one bundle, or a model's file (.onnx, .pt2), which is packed
+    with the tensors that it has for as long as it is served. Without MODEL, the models that the
+    settings name are served; if they name none, those in ./models, or else the example that comes
+    with Lantern.
 
     MODEL and options override the settings (`lantern config` prints them). Further options of
     Gunicorn, such as --pid, are read from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
     gracefully.
     """
-    given = {
-        "model.path": None if model is None else readable(str(model)),
-        "server.host": host,
-        "server.port": port,
-        "server.workers": workers,
-    }
-    use_arguments({name: value for name, value in given.items() if value is not None})
+    given = {"server.host": host, "server.port": port, "server.workers": workers}
+    given = {name: value for name, value in given.items() if value is not None}
+    use_arguments(given)
+    if model is not None and model.suffix in SUFFIXES and model.is_file():
+        with ExitStack() as stack:
+            with failing_in_a_sentence():
+                limits = load_settings(arguments=given).model.process_limits
+                packed = stack.enter_context(packed_for_now(model, limits))
+            _serve(script, packed)
+    else:
+        _serve(script, model)
+
+
+def _serve(script: ScriptInfo, model: Path | None) -> None:
+    """Run the service in this process."""
+    if model is not None:
+        use_arguments({"model.path": readable(str(model))})
     if __package__ and Path(sys.argv[0]).name == "__main__.py":
         # A new master is started with these; by its path the module would not know its package.
         sys.argv[:1] = ["-m", __package__.partition(".")[0]]

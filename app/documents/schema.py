@@ -5,13 +5,14 @@ For JSON and TOML that people write, including settings; msgspec's own messages 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from msgspec import NODEFAULT, Meta, Struct, ValidationError
+from msgspec import NODEFAULT, Meta, Struct, UnsetType, ValidationError
 from msgspec.structs import fields
 
 from .suggestions import did_you_mean
@@ -23,6 +24,20 @@ Path = tuple[str | int, ...]
 _ABSENT = object()
 """In place of a member that is missing: it fits no type."""
 _WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a finite number"}
+_SENT = {
+    "array": "an array",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "an integer",
+    "null": "null",
+    "object": "an object",
+    "str": "a string",
+}
+"""By msgspec's names of what JSON holds."""
+_REFUSAL = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
+_OTHER_KIND = re.compile(r"Expected `.*`, got `(\w+)`")
 _LONGEST_STEP = 80
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -31,6 +46,7 @@ class SchemaError(ValueError):
     """The first place of a document that doesn't fit; its message says what must be there.
 
     ``requirement`` is the message without the place. ``missing`` is True for a missing member.
+    ``sent`` says in words what kind of value is there, if that is what is wrong and it is known.
     ``known`` are the valid members of an object that has an unknown one, and empty otherwise.
     """
 
@@ -41,6 +57,7 @@ class SchemaError(ValueError):
         *,
         hint: str = "",
         missing: bool = False,
+        sent: str = "",
         known: tuple[str, ...] = (),
     ) -> None:
         self.requirement = f"must be {wanted}{hint or '.'}"
@@ -48,6 +65,7 @@ class SchemaError(ValueError):
         self.path = path
         self.wanted = wanted
         self.missing = missing
+        self.sent = sent
         self.known = known
 
 
@@ -69,8 +87,37 @@ def read_as(kind: type[_Kind], value: object, path: Path = ()) -> _Kind:
         raise _fault(kind, value, path) from None
 
 
+def explain(kind: Any, refusal: ValidationError) -> SchemaError:
+    """Return the error for JSON that msgspec doesn't decode as ``kind``, by its ``refusal``.
+
+    What `read_as` says of a value is said here by the type alone, so that of a large document
+    nothing has to be decoded once more. ``kind`` is made of structs and arrays: of a mapping,
+    msgspec doesn't say which member it was.
+    """
+    found = _REFUSAL.fullmatch(str(refusal))
+    assert found is not None
+    path: Path = tuple(name or int(index) for name, index in _STEP.findall(found["place"] or ""))
+    missing, other = _MISSING.match(found["text"]), _OTHER_KIND.match(found["text"])
+    if missing is not None:
+        path = (*path, missing[1])
+    sent = _SENT.get(other[1], other[1]) if other is not None else ""
+    wanted = _wanted(_kind_at(kind, path), None)
+    return SchemaError(path, wanted, missing=missing is not None, sent=sent)
+
+
+def _kind_at(kind: Any, path: Path) -> Any:
+    """Return the type of what is at ``path`` of a document of ``kind``."""
+    for step in path:
+        bare, _, _ = _bare(kind)
+        if _is_struct(bare):
+            kind = next(field.type for field in fields(bare) if field.encode_name == step)
+        else:
+            kind = get_args(bare)[0]
+    return kind
+
+
 def _fault(kind: Any, value: object, path: Path) -> SchemaError:
-    bare, notes, nullable = _bare(kind)
+    bare, _, _ = _bare(kind)
     if (
         isinstance(value, dict)
         and _is_struct(bare)
@@ -86,12 +133,21 @@ def _fault(kind: Any, value: object, path: Path) -> SchemaError:
             msgspec.convert(part, part_kind)
         except ValidationError:
             return _fault(part_kind, part, (*path, step))
-    wanted = next((note.description for note in notes if note.description), None)
-    if wanted is None:
-        wanted = _words(bare, notes, value) + (" or null" if nullable else "")
+    wanted = _wanted(kind, value)
     choices = get_args(bare) if get_origin(bare) is Literal and isinstance(value, str) else ()
     hint = did_you_mean(str(value), choices)
     return SchemaError(path, wanted, hint=hint, missing=value is _ABSENT)
+
+
+def _wanted(kind: Any, value: object) -> str:
+    """Return what must be in the place of ``value``, in words."""
+    bare, notes, nullable = _bare(kind)
+    described = next((note.description for note in notes if note.description), None)
+    words = [_words(bare, notes, value)]
+    if get_origin(kind) in (Union, UnionType):
+        others = [each for each in get_args(kind)[1:] if each not in (NoneType, UnsetType)]
+        words += [_wanted(each, value) for each in others]
+    return described or " or ".join([*words, "null"] if nullable else words)
 
 
 def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:
@@ -124,8 +180,11 @@ def _parts(kind: Any, value: object) -> Iterator[tuple[str | int, object, Any]]:
 
 def _words(kind: Any, notes: list[Meta], value: object) -> str:
     least = max((note.min_length or 0 for note in notes), default=0)
+    most = next((note.max_length for note in notes if note.max_length is not None), None)
     origin = get_origin(kind)
     if origin in (list, tuple):
+        if most is not None:
+            return f"an array of {least} to {most}" if least else f"an array of at most {most}"
         return f"an array of at least {least}" if least else "an array"
     if origin is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"

@@ -50,12 +50,7 @@ def read_json_body() -> bytes:
     if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
         sent = f"not {mimetype[:LONGEST_ECHO]!r}" if mimetype else "and it is missing"
         raise UnsupportedMediaType(f"The Content-Type must be {JSON}, {sent}.")
-    encoding = request.headers.get("Content-Encoding", "").lower()
-    if encoding not in ("", "identity"):
-        raise UnsupportedMediaType(
-            f"The Content-Encoding {encoding[:LONGEST_ECHO]!r} is not supported; send the body "
-            "uncompressed."
-        )
+    _check_encoding()
     return _read_body()
 
 
@@ -71,14 +66,9 @@ def read_tensor_body() -> bytes:
         raise UnsupportedMediaType(
             f"The Content-Type must be {JSON} or {OCTETS}, not {mimetype[:LONGEST_ECHO]!r}."
         )
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("", "identity", *ENCODINGS):
-        raise UnsupportedMediaType(
-            f"A body with Content-Encoding {encoding[:LONGEST_ECHO]!r} is not accepted; send it as "
-            f"{' or '.join(ENCODINGS)}, or uncompressed."
-        )
+    encoding = _check_encoding(ENCODINGS)
     body = _read_body()
-    if encoding not in ENCODINGS:
+    if encoding is None:
         return body
     limit = current_lantern().settings.limits.max_body_bytes
     try:
@@ -113,6 +103,22 @@ def reply_answer(body: bytes | Iterable[bytes], headers: Sequence[tuple[str, str
     response = Response(body, content_type=content_type)
     response.headers.extend(more)
     return response
+
+
+def _check_encoding(accepted: Sequence[str] = ()) -> str | None:
+    """Return the encoding in which the body is compressed, None if it isn't.
+
+    Raises `UnsupportedMediaType` for one that is not ``accepted``.
+    """
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding in accepted:
+        return encoding
+    forms = " or ".join([*(f"as {each}" for each in accepted[:1]), *accepted[1:], "uncompressed"])
+    raise UnsupportedMediaType(
+        f"The Content-Encoding {encoding[:LONGEST_ECHO]!r} is not supported; send it {forms}."
+    )
 
 
 def _read_body() -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -21,14 +21,20 @@ from ..model.errors import (
     AnswerTooLarge,
     BatchTooLarge,
     Fault,
+    InputsRejected,
     ModelUnavailable,
     NonFiniteOutput,
+    OutputsTooLarge,
+    RunTooLarge,
+    RunTooLong,
+    TakesNoFeatures,
     UnknownModel,
     VersionNotLoaded,
 )
-from ..model.features import describe_mismatch
+from ..model.feature_faults import describe_mismatch
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
+from ..worker.malloc import release_freed_memory
 from .body import LONGEST_ECHO
 from .context import current_context
 from .problems import is_open_inference, json_pointer, problem_document
@@ -51,6 +57,12 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidRequest, _invalid_request)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
+    app.register_error_handler(OutputsTooLarge, _outputs_too_large)
+    app.register_error_handler(InputsRejected, _inputs_rejected)
+    app.register_error_handler(RunTooLong, _run_too_long)
+    app.register_error_handler(RunTooLarge, _run_too_large)
+    app.register_error_handler(MemoryError, _out_of_memory)
+    app.register_error_handler(TakesNoFeatures, _takes_no_features)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -84,10 +96,16 @@ def _validation_error(error: ValidationError) -> Response:
     faults = list(islice(_faults(error.messages, ()), MAX_FAULTS))
     if any(fault.mismatch for fault in faults):
         return problem(400, describe_mismatch(faults), kind="feature-mismatch", faults=faults)
+    return problem(422, _sentence(faults), kind="invalid-value", faults=faults)
+
+
+def _sentence(faults: Sequence[Fault]) -> str:
+    """Return the first of ``faults`` in words, and how many more there are."""
     first = faults[0]
     place = json_pointer(first.path) or "The body"
     more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
-    return problem(422, f"{place} {first.detail}{more}.", kind="invalid-value", faults=faults)
+    said = f"{place} {first.detail}{more}"
+    return said if said.endswith("?") else f"{said}."
 
 
 def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -104,10 +122,7 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
 
 
 def _invalid_request(error: InvalidRequest) -> Response:
-    first = error.faults[0]
-    place = json_pointer(first.path) or "The body"
-    more = f" ({len(error.faults) - 1} more in errors)" if len(error.faults) > 1 else ""
-    sentence = error.sentence or f"{place} {first.detail}{more}."
+    sentence = error.sentence or _sentence(error.faults)
     return problem(400, sentence, kind="invalid-request", faults=error.faults)
 
 
@@ -126,6 +141,34 @@ def _answer_too_large(error: AnswerTooLarge) -> Response:
     detail = f"has {error.rows:,} rows; send at most {error.largest:,} in one request"
     fault = Fault((_rows_member(),), detail)
     return problem(413, str(error), kind="answer-too-large", faults=[fault])
+
+
+def _outputs_too_large(error: OutputsTooLarge) -> Response:
+    return problem(413, str(error), kind="answer-too-large")
+
+
+def _inputs_rejected(error: InputsRejected) -> Response:
+    return problem(400, str(error), kind="invalid-request")
+
+
+def _run_too_long(error: RunTooLong) -> Response:
+    # What the caller sent takes too long. It is no 503, which clients would repeat.
+    return problem(413, str(error), kind="run-too-long")
+
+
+def _run_too_large(error: RunTooLarge) -> Response:
+    release_freed_memory()  # what the run had until then
+    return problem(413, str(error), kind="run-too-large")
+
+
+def _out_of_memory(error: MemoryError) -> Response:
+    answer = problem(503, "The worker is out of memory. Retry later.", kind="out-of-memory")
+    answer.headers[RETRY_AFTER] = "1"  # other requests have it, whose runs end
+    return answer
+
+
+def _takes_no_features(error: TakesNoFeatures) -> Response:
+    return problem(422, str(error), kind="takes-no-features")
 
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask, current_app
@@ -16,6 +17,7 @@ from ..access.guard import Guard
 from ..access.header_names import environ_key
 from ..inference.shadow import Shadow
 from ..model.errors import ModelUnavailable, UnknownModel
+from ..model.memory_limit import MemoryLimit
 from ..registry.loading import ModelSource
 from ..registry.service import ModelService
 from ..registry.watcher import Watcher
@@ -71,6 +73,7 @@ class Lantern:
                     cache_size=settings.cache.size,
                     max_answer_values=settings.limits.max_answer_values,
                     limits=model.process_limits,
+                    run_limits=settings.limits.run_limits,
                 ),
                 metrics,
                 versions,
@@ -112,6 +115,21 @@ class Lantern:
         if name not in services:
             raise UnknownModel(name[:80], tuple(services))
         return services[name]
+
+    def service_at(self, directory: Path) -> ModelService | None:
+        """Return the service of the model in ``directory``; None if the settings don't name it."""
+        return next((each for each in self.services if each.source.path == directory), None)
+
+    def limit_memory(self) -> None:
+        """Limit the memory of this process, which serves nothing else; call it before `start`.
+
+        Not on another device: its driver maps far more into a process than is used.
+        """
+        megabytes, model = self.settings.limits.run_memory_mb, self.settings.model
+        if megabytes and model.device == "cpu":
+            limit = MemoryLimit(megabytes, model.process_limits)
+            for service in self.services:
+                service.loading = limit.loading
 
     def start(self) -> None:
         """Load the models and follow their releases; call it in each worker, after the fork."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..inference.sample import Probabilities
 from ..model.errors import AnswerTooLarge
 from ..model.model import Model
-from ..protocols.native.answers import EncodedRows
-from ..protocols.native.schemas import BATCH_RESPONSE, PREDICTION, request_bodies
+from ..model.predictions import Batch, Prediction
+from ..model.signature import Tensors, row_count
+from ..protocols.native.predictions import Parts
+from ..protocols.native.schemas import bodies_of
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
@@ -38,20 +36,20 @@ _PINNED_VERSION = environ_key(MODEL_VERSION)
 def predict(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify the sample in the body.
+    """Predict the sample in the body.
 
-    Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
-    marshmallow's `ValidationError`, and `NonFiniteOutput`. Only successful predictions are logged
-    and counted.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
+    `NotJson`, marshmallow's `ValidationError`, and what `Model.predict` raises. Only successful
+    predictions are logged and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
-    row = bodies.predict.load(read_body())
+    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
+    row = bodies.requests.predict.load(read_body())
     started = perf_counter()
     prediction = model.predict(row)
     seconds = perf_counter() - started
-    body = _body(lantern, context, PREDICTION.in_parts(prediction))
+    body = _body(lantern, context, bodies.responses.one.in_parts(prediction))
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -65,43 +63,44 @@ def predict(
         if not prediction.was_cached:
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
-        offer_to_shadow(lantern, rollout, model, row, [prediction.probabilities])
+        offer_to_shadow(lantern, rollout, model, row, prediction)
     return body, [("Content-Type", JSON), *headers]
 
 
 def predict_batch(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
 ) -> Answer:
-    """Classify every sample in the body.
+    """Predict every sample in the body.
 
     Raises what `predict` raises, `BatchTooLarge`, and `AnswerTooLarge` before the network runs.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = request_bodies(model, lantern.settings.limits.max_batch_size)
-    matrix = bodies.batch.load(read_body())
-    rows, limit = len(matrix), lantern.settings.limits.max_answer_values
-    if rows * len(model.classes) > limit:
-        raise AnswerTooLarge(rows, len(model.classes), limit)
-    batch = model.predict_batch(matrix)
-    body = _body(lantern, context, BATCH_RESPONSE.in_parts(batch))
-    context.rows = len(matrix)
-    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
-    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
+    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
+    rows = bodies.requests.batch.load(read_body())
+    count, limit = row_count(rows), lantern.settings.limits.max_answer_values
+    if count * model.task.width > limit:
+        raise AnswerTooLarge(count, model.task.width, limit)
+    batch = model.predict_batch(rows)
+    body = _body(lantern, context, bodies.responses.many.in_parts(batch))
+    context.rows = count
+    headers = predictions.record_batch(lantern.metrics, model, rows, batch)
+    offer_to_shadow(lantern, rollout, model, rows, batch)
     return body, [("Content-Type", JSON), *headers]
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
-    """Return the largest number of rows that a batch for ``model`` may have."""
-    return min(limits.max_batch_size, limits.max_answer_values // len(model.classes))
+    """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
+    if not model.takes_features:
+        return 0
+    return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 
-def _body(lantern: Lantern, context: RequestContext, encoded: EncodedRows | tuple[bytes]) -> Body:
+def _body(lantern: Lantern, context: RequestContext, encoded: Parts) -> Body:
     """Return the body of a response: its bytes, or a stream if it has several parts."""
-    if len(encoded) == 1:
+    if isinstance(encoded, tuple) or len(encoded) == 1:
         (body,) = encoded
         return body
-    assert isinstance(encoded, EncodedRows)
     return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
 
 
@@ -109,12 +108,12 @@ def offer_to_shadow(
     lantern: Lantern,
     rollout: Rollout,
     model: Model,
-    matrix: NDArray[np.float32],
-    probabilities: Probabilities,
+    rows: Tensors,
+    answer: Prediction | Batch,
 ) -> None:
-    """Offer the rows and the probabilities of the stable version to the shadow, if there is one."""
+    """Offer the rows and the answer of the stable version to the shadow, if there is one."""
     if rollout.mode == "shadow" and rollout.candidate is not None and model is rollout.stable:
-        lantern.shadow.offer(model, rollout.candidate, matrix, probabilities)
+        lantern.shadow.offer(model, rollout.candidate, rows, answer)
 
 
 def choose(

@@ -2,69 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isinf, prod
 from typing import Any
 
+import numpy as np
 import orjson
 
-from ..model.errors import NonFiniteOutput
-from ..model.features import FLOAT32_OVERFLOW, Feature
+from ..model.columns import LARGEST_EXACT, overflow
+from ..model.errors import InputsRejected, InvalidFeatures, NonFiniteOutput, TakesNoFeatures
+from ..model.features import Feature
 from ..model.model import Model
-from ..protocols.native.schemas import PREDICTION
+from ..model.signature import DTYPES, TensorSpec
+from ..protocols.native.predictions import response_bodies
 
 _MAX_SHOWN = 100
-"""The most classes that are listed, or shown in an example."""
+"""The most classes, or values of a category, that are listed, or shown in an example."""
+_MAX_NAMED = 10
+"""The most values of a category that a description names."""
+_EMPTY: Mapping[str, Any] = {"BOOL": False, "BYTES": ""}
+"""By datatype, the value in an example of a tensor; 0 for numbers."""
 _MAX_DESCRIBED = 1000
 """The most features that are described one by one: the document is built for each request."""
 
 
-def features_schema(features: tuple[Feature, ...]) -> dict[str, Any]:
-    """Return the schema of one sample; ``features`` is empty if no model is loaded."""
-    if not features:
+def features_schema(model: Model | None) -> dict[str, Any]:
+    """Return the schema of one sample for ``model``; None if none is loaded."""
+    if model is None:
         return {"type": "object", "description": "No model is loaded, so the features are unknown."}
+    if not model.takes_features:
+        return {"type": "object", "description": str(TakesNoFeatures(model.name))}
+    features = model.manifest.features
     if len(features) > _MAX_DESCRIBED:
         return {
             "type": "object",
-            "description": f"A number for each of {len(features):,} features, which the model's "
+            "description": f"A value for each of {len(features):,} features, which the model's "
             "info lists.",
-            "additionalProperties": {"type": "number", "nullable": True},
+            "additionalProperties": {"nullable": True},
         }
+    datatypes = {spec.name: spec.datatype for spec in model.manifest.inputs}
     return {
         "type": "object",
-        "properties": {feature.name: _feature_schema(feature) for feature in features},
+        "properties": {
+            feature.name: _feature_schema(feature, datatypes[feature.tensor])
+            for feature in features
+        },
         "required": [feature.name for feature in features],
         "additionalProperties": False,
     }
 
 
-def _feature_schema(feature: Feature) -> dict[str, Any]:
+def _feature_schema(feature: Feature, datatype: str) -> dict[str, Any]:
     seen = (
         f"{feature.minimum:g} to {feature.maximum:g} in training"
         if feature.minimum is not None and feature.maximum is not None
         else ""
     )
     described = [part for part in (feature.description, feature.unit, seen) if part]
+    described += _described_categories(feature)
     schema: dict[str, Any] = {
-        "type": "number",
+        **_values(feature, datatype),
         "description": "; ".join(described),
-        # What is finite as float32; the range of the training data is not a bound.
-        "minimum": -FLOAT32_OVERFLOW,
-        "exclusiveMinimum": True,
-        "maximum": FLOAT32_OVERFLOW,
-        "exclusiveMaximum": True,
         "example": _example(feature),
     }
     if feature.nullable:
         schema["nullable"] = True
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
     return schema
 
 
-def _example(feature: Feature) -> float:
-    value = next((v for v in (feature.example, feature.minimum) if v is not None), 0.0)
-    return int(value) if value == int(value) else value
+def _values(feature: Feature, datatype: str) -> dict[str, Any]:
+    """Return the schema of the values of a feature, without null."""
+    if feature.kind == "boolean":
+        return {"type": "boolean"}
+    if feature.kind == "category":
+        is_closed = feature.unknown == "refuse" and len(feature.categories) <= _MAX_SHOWN
+        return {"type": "string", **({"enum": list(feature.categories)} if is_closed else {})}
+    if feature.kind == "integer":
+        return {"type": "integer", **_bounds_of_integers(datatype)}
+    bound = overflow(datatype)
+    if isinf(bound):
+        return {"type": "number"}
+    return {
+        "type": "number",
+        # What is finite as such a float; the range of the training data is not a bound.
+        "minimum": -bound,
+        "exclusiveMinimum": True,
+        "maximum": bound,
+        "exclusiveMaximum": True,
+    }
 
 
-def example_sample(model: Model | None) -> dict[str, float]:
+def _bounds_of_integers(datatype: str) -> dict[str, Any]:
+    largest = LARGEST_EXACT.get(datatype)
+    if largest is not None:
+        return {"minimum": -largest, "maximum": largest}
+    bounds = np.iinfo(DTYPES[datatype])
+    return {"minimum": int(bounds.min), "maximum": int(bounds.max)}
+
+
+def _described_categories(feature: Feature) -> list[str]:
+    """Return what is said of the values of a category that the schema doesn't list."""
+    known = feature.categories
+    if feature.kind != "category" or not known:
+        return []
+    if feature.unknown == "pass":
+        return [f"known values: {', '.join(known[:_MAX_NAMED])}{'...' * (len(known) > _MAX_NAMED)}"]
+    if len(known) > _MAX_SHOWN:
+        return [f"one of {len(known):,} values, which the model's info lists"]
+    return []
+
+
+def _example(feature: Feature) -> Any:
+    """Return a value that the feature accepts: the example, or the next best."""
+    value = feature.example
+    if value is None and feature.kind in ("number", "integer"):
+        value = 0 if feature.minimum is None else feature.minimum
+    if value is None and feature.kind == "boolean":
+        value = False
+    if value is None:
+        value = feature.categories[0] if feature.categories else ""
+    if isinstance(value, float) and value == int(value):
+        return int(value)
+    return value
+
+
+def example_sample(model: Model | None) -> dict[str, Any]:
     """Return an example of a sample, empty if there is no model, or one with too many features."""
     features = model.manifest.features if model else ()
     if len(features) > _MAX_DESCRIBED:
@@ -72,23 +136,60 @@ def example_sample(model: Model | None) -> dict[str, float]:
     return {feature.name: _example(feature) for feature in features}
 
 
-def example_prediction(model: Model | None, sample: dict[str, float]) -> dict[str, Any] | None:
+def example_prediction(model: Model | None, sample: dict[str, Any]) -> dict[str, Any] | None:
     """Return the model's prediction for the example; None if it has none, or one too long."""
-    if model is None or len(model.classes) > _MAX_SHOWN or not sample:
+    if model is None or model.task.width > _MAX_SHOWN or not sample:
         return None
     try:
         prediction = model.predict(model.encoder.encode(sample))
-    except NonFiniteOutput:
+    except (InvalidFeatures, InputsRejected, NonFiniteOutput):
         return None
-    answer: dict[str, Any] = orjson.loads(PREDICTION.encode(prediction))
+    answer: dict[str, Any] = orjson.loads(response_bodies(model).one.encode(prediction))
     return answer
 
 
-def example_request(sample: Mapping[str, float]) -> dict[str, Any]:
-    """Return a request for inference about ``sample``, with one input for each feature."""
+def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a request for inference, with one input for each feature of ``sample``, or for each
+    small tensor of a model without features; None if there is no model, or none so small.
+    """
+    if model is None or (model.takes_features and not sample):
+        return None
+    if not model.takes_features:
+        return _example_tensors(model.signature.inputs)
+    places = model.encoder.places
     inputs = [
-        {"name": name, "shape": [1], "datatype": "FP64", "data": [value]}
+        {
+            "name": name,
+            "shape": [1],
+            "datatype": _datatype_of(value, places[name][0].datatype),
+            "data": [value],
+        }
         for name, value in sample.items()
+    ]
+    return {"inputs": inputs}
+
+
+def _datatype_of(value: Any, datatype: str) -> str:
+    """Return the datatype of a value of a feature, which is in a tensor of ``datatype``."""
+    if isinstance(value, str):
+        return "BYTES"
+    if isinstance(value, bool):
+        return "BOOL"
+    return datatype if DTYPES[datatype].kind in "iu" else "FP64"
+
+
+def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+    shapes = [[abs(size) for size in spec.shape] for spec in specs]
+    if sum(map(prod, shapes)) > _MAX_DESCRIBED:
+        return None
+    inputs = [
+        {
+            "name": spec.name,
+            "shape": shape,
+            "datatype": spec.datatype,
+            "data": [_EMPTY.get(spec.datatype, 0)] * prod(shape),
+        }
+        for spec, shape in zip(specs, shapes, strict=True)
     ]
     return {"inputs": inputs}
 
@@ -98,10 +199,32 @@ def describe_model(model: Model | None) -> str:
     if model is None:
         return "No model is loaded."
     manifest = model.manifest
-    shown = enumerate(manifest.classes[:_MAX_SHOWN])
-    classes = ", ".join(f"`class_{i}` is {name!r}" for i, name in shown)
-    more = len(manifest.classes) - _MAX_SHOWN
-    return (
-        f"Serves the model **{model.name}**, version {manifest.version}. {manifest.description}\n\n"
-        f"Classes: {classes}{f', and {more:,} more' if more > 0 else ''}."
-    )
+    serves = f"Serves the model **{model.name}**, version {manifest.version}. "
+    if not model.takes_features:
+        return f"{serves}{manifest.description}\n\n{TakesNoFeatures(model.name)}"
+    return f"{serves}{manifest.description}\n\n{_described_answers(model)}"
+
+
+def _described_answers(model: Model) -> str:
+    """Return a sentence on what the model answers."""
+    manifest = model.manifest
+    if manifest.targets:
+        units = [f"{t.name} in {t.unit}" if t.unit else t.name for t in manifest.targets]
+        return f"Predicts {_some(units)}."
+    if manifest.labels:
+        return f"Labels, of which any may apply: {_some(_by_key(manifest.labels))}."
+    if manifest.classes:
+        return f"Classes: {_some(_by_key(manifest.classes))}."
+    answer = model.task.answer
+    assert answer is not None  # it has features
+    shape = answer.shape[1:]
+    return f"Returns a vector of {' x '.join(map(str, shape))} numbers." if shape else ""
+
+
+def _by_key(names: Sequence[str]) -> list[str]:
+    return [f"`class_{i}` is {name!r}" for i, name in enumerate(names)]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_SHOWN
+    return ", ".join(names[:_MAX_SHOWN]) + (f", and {more:,} more" if more > 0 else "")

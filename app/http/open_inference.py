@@ -9,16 +9,15 @@ from collections.abc import Callable
 from time import perf_counter
 
 from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
-from ..model.errors import AnswerTooLarge, BatchTooLarge, Fault
+from ..model.errors import BatchTooLarge, Fault
 from ..model.model import Model
-from ..protocols.open_inference.classifier import tensors_of
 from ..protocols.open_inference.errors import InvalidRequest
+from ..protocols.open_inference.model_tensors import tensors_of
 from ..protocols.open_inference.request import decode_request
 from ..protocols.open_inference.response import InferenceResponse, encode_response
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..telemetry import predictions
-from ..telemetry.statistics import DECODE, ENCODE, RUN
 from .body import JSON, OCTETS
 from .context import RequestContext
 from .extension import Lantern
@@ -37,8 +36,8 @@ def infer(
     """Answer the request for inference in the body, with ``version`` if its path pins one.
 
     Raises `ModelUnavailable`, `VersionNotLoaded`, what ``read_body`` raises, `NotJson`,
-    `InvalidRequest`, `BatchTooLarge`, `AnswerTooLarge` before the network runs, and
-    `NonFiniteOutput`.
+    `InvalidRequest`, `BatchTooLarge`, `AnswerTooLarge` before the network runs, `InputsRejected`,
+    `NonFiniteOutput`, and `OutputsTooLarge` for outputs whose size is known once it has run.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context, version)
@@ -55,37 +54,36 @@ def _infer(
     lantern: Lantern, rollout: Rollout, model: Model, context: RequestContext, body: bytes
 ) -> Answer:
     begun = perf_counter()
-    tensors = tensors_of(model)
-    specs = model.signature.inputs
-    request = decode_request(body, _json_bytes(context), specs, tensors.max_inputs)
-    tensors.check_outputs(request.outputs)
-    rows, limits = tensors.count_rows(request.inputs), lantern.settings.limits
+    tensors, limits = tensors_of(model), lantern.settings.limits
+    request = decode_request(
+        body, _json_bytes(context), model.signature.inputs, tensors.inputs.max_inputs
+    )
+    requested = tensors.outputs.requested(request)
+    rows = tensors.inputs.count_rows(request.inputs)
     if rows > limits.max_batch_size:
         raise BatchTooLarge(rows, limits.max_batch_size)
-    per_row = tensors.values_per_row(request.outputs)
-    if rows * per_row > limits.max_answer_values:
-        raise AnswerTooLarge(rows, per_row, limits.max_answer_values)
-    matrix = tensors.read(request.inputs)
+    tensors.outputs.check_size(requested, rows, limits.max_answer_values)
+    inputs = tensors.inputs.read(request.inputs)
     decoded = perf_counter()
-    batch = model.predict_batch(matrix)
-    predicted = perf_counter()
-    answer, json_bytes = encode_response(
-        InferenceResponse(
-            model.name,
-            model.version,
-            context.request_id if request.id is None else request.id,
-            tensors.write(request, batch),
-        )
-    )
+    batch = model.predict_batch(inputs) if model.takes_features else None
+    found = model.run_rows(inputs) if batch is None else tensors.outputs.of_batch(batch, requested)
+    ran = perf_counter()
+    outputs = tensors.outputs.write(requested, found, limits.max_answer_values)
+    id_ = context.request_id if request.id is None else request.id
+    answer, json_bytes = encode_response(InferenceResponse(model.name, model.version, id_, outputs))
+    ended = perf_counter()
     context.rows = rows
-    headers = predictions.record_batch(lantern.metrics, model, matrix, batch)
-    offer_to_shadow(lantern, rollout, model, matrix, batch.probabilities)
-    spent = {DECODE: decoded - begun, RUN: predicted - decoded, ENCODE: perf_counter() - predicted}
-    lantern.statistics.succeeded(model, rows, spent)
+    lantern.statistics.succeeded(model, rows, decoded - begun, ran - decoded, ended - ran)
     form = [("Content-Type", JSON)]
     if json_bytes is not None:
         form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
-    return answer, form + headers
+    if batch is not None:
+        offer_to_shadow(lantern, rollout, model, inputs, batch)
+        return answer, form + predictions.record_batch(lantern.metrics, model, inputs, batch)
+    predictions.record_run(lantern.metrics, model, rows, model.label_counts(found))
+    if rollout.mode == "canary":
+        lantern.metrics.prediction_timed(model, ran - decoded)
+    return answer, form
 
 
 def _json_bytes(context: RequestContext) -> int | None:

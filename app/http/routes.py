@@ -35,9 +35,9 @@ class Description:
     ``schema`` is that of the response, and ``explains`` describes it; the default is the summary.
     ``body`` is the member of the request's JSON, or its schema; ``body_types`` are further media
     types of it, and ``requires_body`` is False if it may be missing. ``parameters`` are names of
-    parameters in `app.http.openapi`. ``errors`` are the statuses whose body is a problem document,
-    and ``also`` maps other statuses to a description and a schema. ``media_types`` are those of the
-    response beside JSON, or all of them if there is no schema.
+    parameters in `app.http.operations`. ``errors`` are the statuses whose body is a problem
+    document, and ``also`` maps other statuses to a description and a schema. ``media_types`` are
+    those of the response beside JSON, or all of them if there is no schema.
     """
 
     summary: str

@@ -7,17 +7,19 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ..model.agreement import agreement, answers_for, check_comparable, differences
+from ..model.encoder import FeatureEncoder
 from ..model.model import Model
-from .sample import Matrix
+from ..model.signature import Tensors, row_count, select_rows
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
     """A candidate's answers beside those of the stable version.
 
-    ``agreed`` rows have the same class; ``difference`` is the sum over the compared rows of the
-    mean absolute difference of their probabilities. ``dropped`` rows were not compared, and
-    ``failed`` ones could not be.
+    ``agreed`` rows have the same answer (see `agreement`); ``difference`` is the sum over the
+    compared rows of the mean absolute difference of the numbers in their answers. ``dropped`` rows
+    were not compared, and ``failed`` ones could not be.
     """
 
     agreed: int = 0
@@ -39,55 +41,69 @@ class Timing:
     candidate: float
 
 
-class Incomparable(ValueError):
-    """The candidate has other features or classes than the stable version."""
+def compare(stable: Model, candidate: Model, rows: Tensors, answers: Tensors) -> ShadowResult:
+    """Run ``candidate`` on ``rows`` of the stable version, and compare with its ``answers``.
 
-
-def compare(stable: Model, candidate: Model, matrix: Matrix, probabilities: Matrix) -> ShadowResult:
-    """Run ``candidate`` on ``matrix`` (float32 ``(n, width)``, in the order of the stable version's
-    features) and compare with its ``probabilities`` ``(n, classes)``.
-
-    Features and classes are matched by name. Raises `Incomparable` if the candidate has others, and
-    what its runtime raises.
+    Features, and classes, labels or targets, are matched by name. Raises `Incomparable` if the
+    candidate has others, and what its runtime raises.
     """
-    rows = _columns_for(stable, candidate, matrix)
-    order = [candidate.classes.index(name) for name in stable.classes if name in candidate.classes]
-    if not len(order) == len(candidate.classes) == len(stable.classes):
-        raise Incomparable("the candidate has other classes")
-    answers = candidate.runtime.run(rows)[:, order]
-    finite = np.isfinite(answers).all(axis=1)
-    answers, probabilities = answers[finite], probabilities[finite]
+    check_comparable(stable.manifest, candidate.manifest)
+    outputs = candidate.runtime.run(rows_for(stable, candidate, rows))
+    numbers = candidate.task.answers(outputs).reshape(row_count(rows), -1)
+    finite = np.asarray(np.isfinite(numbers).all(axis=1))
+    failed = int((~finite).sum())
+    if failed == row_count(rows):
+        return ShadowResult(failed=failed)
+    if failed:
+        outputs, answers = select_rows(outputs, finite), select_rows(answers, finite)
+    theirs = answers_for(stable, candidate, outputs)
     return ShadowResult(
-        agreed=int((answers.argmax(axis=1) == probabilities.argmax(axis=1)).sum()),
-        compared=len(answers),
-        difference=float(np.abs(answers - probabilities).mean(axis=1).sum()),
-        failed=int((~finite).sum()),
+        agreed=int(np.count_nonzero(agreement(stable, answers, theirs))),
+        compared=row_count(answers),
+        difference=float(differences(answers, theirs).mean(axis=1).sum()),
+        failed=failed,
     )
 
 
-def time_both(stable: Model, candidate: Model, row: Matrix) -> Timing:
-    """Return how long both versions take for ``row``, float32 ``(1, width)``; raises as `compare`.
+def time_both(stable: Model, candidate: Model, row: Tensors) -> Timing:
+    """Return how long both versions take for ``row``, of one row; raises as `compare`.
 
     They take turns, and the shortest run counts: the first has cold caches, and other work of the
     machine may delay any of them.
     """
-    runs = [
-        (_seconds(stable, row), _seconds(candidate, _columns_for(stable, candidate, row)))
-        for _ in range(3)
-    ]
+    theirs = rows_for(stable, candidate, row)
+    runs = [(_seconds(stable, row), _seconds(candidate, theirs)) for _ in range(3)]
     return Timing(*map(min, zip(*runs, strict=True)))
 
 
-def _seconds(model: Model, row: Matrix) -> float:
+def _seconds(model: Model, row: Tensors) -> float:
     started = time.perf_counter()
     model.runtime.run(row)
     return time.perf_counter() - started
 
 
-def _columns_for(stable: Model, candidate: Model, matrix: Matrix) -> Matrix:
-    """Return the columns of ``matrix`` in the order of the candidate's features."""
-    names = stable.encoder.names
-    columns = [names.index(name) for name in candidate.encoder.names if name in names]
-    if not len(columns) == len(candidate.encoder.names) == matrix.shape[1]:
-        raise Incomparable("the candidate has other features")
-    return np.ascontiguousarray(matrix[:, columns])
+def rows_for(stable: Model, candidate: Model, rows: Tensors) -> Tensors:
+    """Return ``rows`` of the stable version as the candidate takes them, by the names of the
+    features. Raises `InvalidFeatures` for a value that the candidate doesn't accept.
+    """
+    ours, theirs = stable.encoder, candidate.encoder
+    if _have_same_rows(ours, theirs):
+        return rows
+    if ours.is_matrix and theirs.is_matrix:
+        (source,), (target,) = ours.tensors, theirs.tensors
+        if source.dtype == target.dtype:
+            columns = [ours.names.index(name) for name in theirs.names]
+            return {target.spec.name: np.ascontiguousarray(rows[source.spec.name][:, columns])}
+    return theirs.encode_batch([ours.sample(rows, index) for index in range(row_count(rows))])
+
+
+def _have_same_rows(ours: FeatureEncoder, theirs: FeatureEncoder) -> bool:
+    """Return True if both put each value of a feature into the same place, in the same form."""
+
+    def forms(encoder: FeatureEncoder) -> dict[str, object]:
+        return {
+            feature.name: (feature.kind, feature.categories, feature.nullable, feature.null_as)
+            for feature in encoder.features
+        }
+
+    return ours.places == theirs.places and forms(ours) == forms(theirs)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log1p
+from sys import getsizeof
 from typing import Self
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.model import Model
+from ..model.signature import Array, Tensors, row_count, select_rows
 
 MAX_BYTES = 16 << 20
 """The most bytes of rows and answers that wait."""
-
-Matrix = NDArray[np.float32]
-Probabilities = Matrix | Sequence[Sequence[float]]
-"""Those of one row are cheaper as they are than as an array."""
+_POINTER = 8
+"""The bytes of a reference to a string."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,41 +47,88 @@ class Pair:
         return None if stable is None or candidate is None else (stable, candidate)
 
 
-class Block:
-    """Rows ``(n, width)`` with the stable version's probabilities ``(n, classes)``.
+class _Numbers:
+    """Rows of an array of numbers, one after the other as bytes, of the datatype of the first.
 
-    Their bytes are appended to a buffer: an object for each request would cost callers more than
-    the prediction of its row, and so would numpy's assignment to a slice.
+    An object for each request would cost callers more than the prediction of its row, and so would
+    numpy's assignment to a slice.
     """
 
-    def __init__(self, pair: Pair, width: int, classes: int) -> None:
+    def __init__(self, like: Array) -> None:
+        self._dtype, self._shape = like.dtype, (-1, *like.shape[1:])
+        self._bytes = bytearray()
+
+    def add(self, rows: Array) -> int:
+        """Append ``rows``, and return the bytes that they take."""
+        same = rows if rows.dtype is self._dtype else rows.astype(self._dtype)
+        added = same.tobytes()
+        self._bytes += added
+        return len(added)
+
+    @property
+    def array(self) -> Array:
+        return np.frombuffer(self._bytes, self._dtype).reshape(self._shape)
+
+
+class _Strings:
+    """Rows of an array of strings, which are not copied."""
+
+    def __init__(self, like: Array) -> None:
+        self._shape = (-1, *like.shape[1:])
+        self._strings: list[str] = []
+
+    def add(self, rows: Array) -> int:
+        """Append ``rows``, and return the bytes that they take."""
+        strings = rows.reshape(-1).tolist()
+        self._strings += strings
+        return sum(map(getsizeof, strings)) + _POINTER * len(strings)
+
+    @property
+    def array(self) -> Array:
+        return np.array(self._strings, dtype=object).reshape(self._shape)
+
+
+class _Columns:
+    """Rows of several arrays, by their names."""
+
+    def __init__(self, like: Tensors) -> None:
+        self._buffers = {
+            name: (_Strings if array.dtype.kind == "O" else _Numbers)(array)
+            for name, array in like.items()
+        }
+
+    def add(self, rows: Tensors) -> int:
+        """Append ``rows``, and return the bytes that they take."""
+        return sum(buffer.add(rows[name]) for name, buffer in self._buffers.items())
+
+    @property
+    def arrays(self) -> Tensors:
+        return {name: buffer.array for name, buffer in self._buffers.items()}
+
+
+class Block:
+    """Rows, with what the stable version answered to them (see `app.model.predictions`)."""
+
+    def __init__(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         self.pair = pair
-        self._width, self._classes = width, classes
-        self._rows: array[float] = array("f")
-        self._probabilities: array[float] = array("f")
+        self._count = 0
+        self._rows, self._answers = _Columns(rows), _Columns(answers)
 
     def __len__(self) -> int:
-        return len(self._rows) // self._width
+        return self._count
 
     @property
-    def row_bytes(self) -> int:
-        return 4 * (self._width + self._classes)
+    def rows(self) -> Tensors:
+        return self._rows.arrays
 
     @property
-    def rows(self) -> Matrix:
-        return np.frombuffer(self._rows, np.float32).reshape(-1, self._width)
+    def answers(self) -> Tensors:
+        return self._answers.arrays
 
-    @property
-    def probabilities(self) -> Matrix:
-        return np.frombuffer(self._probabilities, np.float32).reshape(-1, self._classes)
-
-    def add(self, rows: Matrix, probabilities: Probabilities) -> None:
-        self._rows.frombytes(rows.tobytes())
-        if isinstance(probabilities, np.ndarray):
-            self._probabilities.frombytes(probabilities.tobytes())
-        else:
-            for each in probabilities:
-                self._probabilities.extend(each)
+    def add(self, rows: Tensors, answers: Tensors) -> int:
+        """Append rows, and return the bytes that they take."""
+        self._count += row_count(rows)
+        return self._rows.add(rows) + self._answers.add(answers)
 
 
 class Sample:
@@ -127,19 +172,19 @@ class Sample:
         self.dropped[pair] += 1
         return True
 
-    def add(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
+    def add(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         """Add one row that `skip` did not drop, or those of several that are in the sample."""
         self.is_empty = False
-        if len(rows) > 1:
-            self._thin(pair, rows, np.asarray(probabilities, np.float32), self._share)
+        if row_count(rows) > 1:
+            self._thin(pair, rows, answers, self._share)
         else:
             self._gap = self._new_gap()
-            self._keep(pair, rows, probabilities)
+            self._keep(pair, rows, answers)
         while self.rows > self._max_rows or self._bytes > MAX_BYTES:
             before, self._blocks, self.rows, self._bytes = self._blocks, {}, 0, 0
             self._set_share(self._share / 2)
             for block in before.values():
-                self._thin(block.pair, block.rows, block.probabilities, 0.5)
+                self._thin(block.pair, block.rows, block.answers, 0.5)
 
     def _set_share(self, share: float) -> None:
         self._share = share
@@ -150,22 +195,22 @@ class Sample:
     def _new_gap(self) -> int:
         return int(self._random.standard_exponential() * self._mean_gap) if self._mean_gap else 0
 
-    def _thin(self, pair: Pair, rows: Matrix, probabilities: Matrix, share: float) -> None:
+    def _thin(self, pair: Pair, rows: Tensors, answers: Tensors, share: float) -> None:
         """Keep each row with a probability of ``share``."""
         if share == 1:
-            self._keep(pair, rows, probabilities)
+            self._keep(pair, rows, answers)
             return
-        chosen = self._random.random(len(rows)) < share
+        count = row_count(rows)
+        chosen = self._random.random(count) < share
         kept = int(np.count_nonzero(chosen))
         if kept:
-            self._keep(pair, rows[chosen], probabilities[chosen])
-        if kept < len(rows):
-            self.dropped[pair] += len(rows) - kept
+            self._keep(pair, select_rows(rows, chosen), select_rows(answers, chosen))
+        if kept < count:
+            self.dropped[pair] += count - kept
 
-    def _keep(self, pair: Pair, rows: Matrix, probabilities: Probabilities) -> None:
+    def _keep(self, pair: Pair, rows: Tensors, answers: Tensors) -> None:
         block = self._blocks.get(pair)
         if block is None:
-            block = self._blocks[pair] = Block(pair, rows.shape[1], len(probabilities[0]))
-        block.add(rows, probabilities)
-        self.rows += len(rows)
-        self._bytes += len(rows) * block.row_bytes
+            block = self._blocks[pair] = Block(pair, rows, answers)
+        self._bytes += block.add(rows, answers)
+        self.rows += row_count(rows)

@@ -16,9 +16,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..model.agreement import Incomparable
 from ..model.model import Model
-from .comparison import Incomparable, ShadowResult, Timing, compare, time_both
-from .sample import Matrix, Pair, Probabilities, Sample
+from ..model.predictions import Batch, Prediction
+from ..model.signature import Tensors, row_count, select_rows
+from .comparison import ShadowResult, Timing, compare, time_both
+from .sample import Pair, Sample
 
 _COLLECT_SECONDS = 0.05
 """How long the first row waits for others to be predicted with it."""
@@ -77,13 +80,13 @@ class Shadow:
         self._thread: threading.Thread | None = None
 
     def offer(
-        self, stable: Model, candidate: Model, rows: Matrix, probabilities: Probabilities
+        self, stable: Model, candidate: Model, rows: Tensors, answer: Prediction | Batch
     ) -> None:
         """Queue ``rows`` for ``candidate``, or drop some if there is no time for all.
 
-        ``probabilities`` are the answers of ``stable``. Never raises, never blocks.
+        ``answer`` is that of ``stable``. Never raises, never blocks.
         """
-        count = len(rows)
+        count = row_count(rows)
         if not count:
             return
         with self._lock:
@@ -93,7 +96,7 @@ class Shadow:
                     self._changed.notify_all()
                 # A busy worker drops nearly all rows, so this must be as cheap as possible.
                 if count > 1 or not sample.skip(pair):
-                    self._hand_over(sample, pair, rows, probabilities)
+                    self._hand_over(sample, pair, rows, answer)
                 return
         self._observer.compared(Pair.of(stable, candidate), ShadowResult(dropped=count))
 
@@ -104,10 +107,10 @@ class Shadow:
         return pair
 
     def _hand_over(
-        self, sample: Sample, pair: Pair, rows: Matrix, probabilities: Probabilities
+        self, sample: Sample, pair: Pair, rows: Tensors, answer: Prediction | Batch
     ) -> None:
         started, rows_before = time.perf_counter(), sample.rows
-        sample.add(pair, rows, probabilities)
+        sample.add(pair, rows, answer.comparable())
         if sample.rows > rows_before:
             taken = (time.perf_counter() - started) / (sample.rows - rows_before)
             self._seconds_to_hand_over = _smoothed(self._seconds_to_hand_over, taken)
@@ -187,46 +190,49 @@ class Shadow:
         for pair, dropped in sample.dropped.items():
             self._observer.compared(pair, ShadowResult(dropped=dropped))
         for block in sample.blocks:
-            done = 0
+            rows, answers, done = block.rows, block.answers, 0
             while done < len(block):
-                end = done + max(1, int(_PASS_SECONDS / self._seconds_a_row))
-                rows, probabilities = block.rows[done:end], block.probabilities[done:end]
-                spent = self._compare(block.pair, rows, probabilities)
-                done += len(rows)
+                some = slice(done, done + max(1, int(_PASS_SECONDS / self._seconds_a_row)))
+                part = select_rows(rows, some)
+                spent = self._compare(block.pair, part, select_rows(answers, some))
+                count = row_count(part)
+                done += count
                 if spent:
-                    spent += len(rows) * self._seconds_to_hand_over
+                    spent += count * self._seconds_to_hand_over
                     self._pause(spent * (1 / self._allowed_share() - 1))
 
-    def _compare(self, pair: Pair, rows: Matrix, probabilities: Matrix) -> float:
+    def _compare(self, pair: Pair, rows: Tensors, answers: Tensors) -> float:
         """Compare the rows of one pass; return the seconds spent, 0 if they were dropped."""
         models = pair.models()
         if models is None or self._stopping:
-            self._observer.compared(pair, ShadowResult(dropped=len(rows)))
+            self._observer.compared(pair, ShadowResult(dropped=row_count(rows)))
             return 0.0
         started = time.perf_counter()
-        self._observer.compared(pair, self._compared(pair, models, rows, probabilities))
-        taken = (time.perf_counter() - started) / len(rows)
+        self._observer.compared(pair, self._compared(pair, models, rows, answers))
+        taken = (time.perf_counter() - started) / row_count(rows)
         self._seconds_a_row = _smoothed(self._seconds_a_row, taken)
         if started >= self._time_again_at:
-            self._time_one(pair, models, rows[:1])
+            self._time_one(pair, models, select_rows(rows, slice(1)))
         return time.perf_counter() - started
 
     def _compared(
-        self, pair: Pair, models: tuple[Model, Model], rows: Matrix, probabilities: Matrix
+        self, pair: Pair, models: tuple[Model, Model], rows: Tensors, answers: Tensors
     ) -> ShadowResult:
         """Compare; if the candidate fails, find the rows on which it fails."""
+        count = row_count(rows)
         try:
-            return compare(*models, rows, probabilities)
+            return compare(*models, rows, answers)
         except Exception as error:
             self._log_once(pair, error)
-            if len(rows) == 1 or isinstance(error, Incomparable):
-                return ShadowResult(failed=len(rows))
-        half = len(rows) // 2
-        return self._compared(pair, models, rows[:half], probabilities[:half]) + self._compared(
-            pair, models, rows[half:], probabilities[half:]
+            if count == 1 or isinstance(error, Incomparable):
+                return ShadowResult(failed=count)
+        first, second = (
+            self._compared(pair, models, select_rows(rows, half), select_rows(answers, half))
+            for half in (slice(count // 2), slice(count // 2, None))
         )
+        return first + second
 
-    def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Matrix) -> None:
+    def _time_one(self, pair: Pair, models: tuple[Model, Model], row: Tensors) -> None:
         """Time both versions on one row, under the same conditions."""
         stable, candidate = models
         started = time.perf_counter()

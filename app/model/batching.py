@@ -13,22 +13,25 @@ from contextlib import AbstractContextManager
 from threading import Event, Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .runtime import Runtime
+from .signature import Tensors, row_count, select_rows
 
-Matrix = NDArray[np.float32]
+
+class _OtherRows(Exception):
+    """The network answered with another number of rows: whose they are can't be known."""
 
 
 class _Call:
     """Waiting rows. Their caller is woken when the answer is there, or to lead the next pass."""
 
-    __slots__ = ("alone", "answer", "left", "matrix", "woken")
+    __slots__ = ("alone", "answer", "inputs", "left", "rows", "woken")
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
+    def __init__(self, inputs: Tensors) -> None:
+        self.inputs = inputs
+        self.rows = row_count(inputs)
         self.woken = Event()
-        self.answer: Matrix | None = None
+        self.answer: Tensors | None = None
         self.alone = False
         self.left = False
 
@@ -42,7 +45,8 @@ class BatchingRuntime:
     hands over, so that no caller works for others twice. A call of more than ``max_rows`` rows runs
     alone.
 
-    If a pass of several calls fails, each of them runs alone and gets its own result.
+    If a pass of several calls fails, or returns another number of rows, each of them runs alone and
+    gets its own result.
 
     Rows that run together may be answered with other last bits than alone (a product of matrices
     sums in another order than one of a matrix and a vector), as in every batch.
@@ -60,16 +64,16 @@ class BatchingRuntime:
         self._busy = False
         self._line: deque[_Call] = deque()
 
-    def run(self, matrix: Matrix) -> Matrix:
-        """Return the probabilities ``(n, classes)`` of raw features ``(n, width)``, both float32.
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the outputs for ``inputs``, which all have as many rows.
 
-        The result may be a view of a larger array and must not be written to. Raises what the
+        An output may be a view of a larger array and must not be written to. Raises what the
         runtime raises for these rows.
         """
-        call = self._enter(matrix)
+        call = self._enter(inputs)
         if call is None:
             try:
-                return self._pass(matrix)
+                return self._pass(inputs)
             finally:
                 self._hand_over()
         try:
@@ -82,13 +86,13 @@ class BatchingRuntime:
         """See `Runtime`."""
         return self._runtime.time_limit(seconds)
 
-    def _enter(self, matrix: Matrix) -> _Call | None:
+    def _enter(self, inputs: Tensors) -> _Call | None:
         """Take the runtime if it is free, and return None; else queue a call and return it."""
         with self._lock:
             if not self._busy:
                 self._busy = True
                 return None
-            call = _Call(matrix)
+            call = _Call(inputs)
             self._line.append(call)
             return call
 
@@ -102,36 +106,40 @@ class BatchingRuntime:
             else:
                 self._busy = False
 
-    def _lead(self, call: _Call) -> Matrix:
+    def _lead(self, call: _Call) -> Tensors:
         """Run ``call``, the first in line, together with those that fit."""
         followers = self._take()
         if not followers:
-            return self._pass(call.matrix)
+            return self._pass(call.inputs)
         try:
-            answers = self._pass(np.concatenate([call.matrix, *(f.matrix for f in followers)]))
-            answers.setflags(write=False)  # every caller gets a view of it
-            end = len(call.matrix)
+            rows = call.rows + sum(follower.rows for follower in followers)
+            answers = self._pass(_joined([call, *followers]))
+            if any(array.shape[:1] != (rows,) for array in answers.values()):
+                raise _OtherRows
+            for array in answers.values():
+                array.setflags(write=False)  # every caller gets a view of it
+            end = call.rows
             for follower in followers:
-                start, end = end, end + len(follower.matrix)
-                follower.answer = answers[start:end]
+                start, end = end, end + follower.rows
+                follower.answer = select_rows(answers, slice(start, end))
                 follower.woken.set()
-            return answers[: len(call.matrix)]
+            return select_rows(answers, slice(call.rows))
         except Exception:
             self._return(followers, alone=True)
         except BaseException:  # this thread is interrupted; the rows are not to blame
             self._return(followers, alone=False)
             raise
-        return self._pass(call.matrix)
+        return self._pass(call.inputs)
 
     def _take(self) -> list[_Call]:
         """Remove the leader from the line, and those behind it that fit; return the latter."""
         with self._lock:
             leader = self._line.popleft()
             followers: list[_Call] = []
-            rows = len(leader.matrix)
+            rows, form = leader.rows, _form(leader.inputs)
             while self._line and not leader.alone and not self._line[0].alone:
-                rows += len(self._line[0].matrix)
-                if rows > self.max_rows:
+                rows += self._line[0].rows
+                if rows > self.max_rows or _form(self._line[0].inputs) != form:
                     break
                 followers.append(self._line.popleft())
             return followers
@@ -157,8 +165,17 @@ class BatchingRuntime:
         if had_runtime:
             self._hand_over()
 
-    def _pass(self, matrix: Matrix) -> Matrix:
-        answers = self._runtime.run(matrix)
+    def _pass(self, inputs: Tensors) -> Tensors:
+        answers = self._runtime.run(inputs)
         if self.on_run is not None:
-            self.on_run(len(matrix))
+            self.on_run(row_count(inputs))
         return answers
+
+
+def _form(inputs: Tensors) -> list[tuple[int, ...]]:
+    """Return what calls must have in common to run together: all dimensions but the rows."""
+    return [array.shape[1:] for array in inputs.values()]
+
+
+def _joined(calls: list[_Call]) -> Tensors:
+    return {name: np.concatenate([c.inputs[name] for c in calls]) for name in calls[0].inputs}

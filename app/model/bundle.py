@@ -10,11 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import manifest as manifest_file
+from . import manifest_file
 from .errors import BundleError
 from .features import Feature
 from .file_kind import foreign_kind
-from .manifest import VERSION, FileRecord, Manifest, check_names, read_manifest
+from .golden import Golden, read_golden
+from .manifest import VERSION, FileRecord, Manifest, check_names
+from .manifest_file import read_manifest
 
 CHECKPOINT = "model.pt"
 ONNX = "model.onnx"
@@ -26,12 +28,20 @@ _NUMBERED = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 class Bundle:
     """A verified bundle: its manifest and the paths of its networks.
 
-    ``checkpoint`` and ``onnx`` are None if the bundle has no such file.
+    ``checkpoint``, ``onnx`` and ``golden`` are None if the bundle has no such file.
     """
 
     manifest: Manifest
     checkpoint: Path | None
     onnx: Path | None
+    golden: Path | None = None
+
+    def read_golden(self) -> Golden | None:
+        """Return the golden data, which a bare checkpoint doesn't have. Raises `BundleError`."""
+        if self.golden is None:
+            return self.manifest.golden
+        manifest = self.manifest
+        return read_golden(self.golden, manifest.signature, in_rows=manifest.batch)
 
 
 def find_bundle(path: Path, version: str = "") -> Path:
@@ -217,7 +227,8 @@ def describe(path: Path, manifest: Manifest) -> Bundle:
     onnx = path / ONNX if ONNX in manifest.files else None
     if checkpoint is None and onnx is None:
         raise BundleError(f"The manifest of {path} lists neither {CHECKPOINT} nor {ONNX}.")
-    return Bundle(manifest, checkpoint, onnx)
+    golden = path / manifest.golden_file if manifest.golden_file else None
+    return Bundle(manifest, checkpoint, onnx, golden)
 
 
 def open_bare_checkpoint(
@@ -251,11 +262,11 @@ def open_bare_checkpoint(
         )
     check_names("model.feature_names", feature_names)
     check_names("model.class_names", classes)
-    manifest = Manifest(
-        name=path.stem,
-        version=version,
-        features=tuple(Feature(name) for name in feature_names),
-        classes=classes,
+    manifest = Manifest.of_classifier(
+        path.stem,
+        version,
+        [Feature(name) for name in feature_names],
+        classes,
         description="A checkpoint without a manifest.",
     )
     return Bundle(manifest, path, None)

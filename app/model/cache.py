@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
 
 
 class AnswerCache:
-    """The probabilities of the ``size`` most recent rows (least recently used are evicted).
+    """The answers to the ``size`` most recent rows (least recently used are evicted).
 
-    A row is identified by its bytes: float32, in the order of the features. Thread-safe; two
+    A row is identified by a key that only the same row has (`FeatureEncoder.key`). Thread-safe; two
     threads that look up the same new row at once both compute it.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._answers: OrderedDict[bytes, tuple[float, ...]] = OrderedDict()
+        self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, row: bytes) -> tuple[float, ...] | None:
+    def get(self, row: Hashable) -> Any:
         """Return the answer to ``row`` and mark it as recently used, or return None."""
         with self._lock:
             answer = self._answers.get(row)
@@ -32,7 +34,7 @@ class AnswerCache:
                 self._answers.move_to_end(row)
         return answer
 
-    def put(self, row: bytes, answer: tuple[float, ...]) -> None:
+    def put(self, row: Hashable, answer: Any) -> None:
         """Store an answer, and evict the least recently used one."""
         with self._lock:
             self._answers[row] = answer

@@ -1,23 +1,31 @@
 """Compatibility: what a new version of a model changes for callers of the old one.
 
-Callers send features by name and read classes by position (``class_N``); nothing else in a manifest
-is a promise to them.
+Callers send features by name, or whole tensors; they read classes by position (``class_N``), or
+outputs by name. Nothing else in a manifest is a promise to them. What matters only to callers who
+send a tensor with several features as a whole is told and not held against a version: most send
+features, by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from msgspec.structs import replace
-
-from ..documents.suggestions import closest
-from .features import Feature
+from .compat_features import breaking_features, harmless_features
+from .compat_names import breaking_names, harmless_names
 from .manifest import Manifest
+from .signature import TensorSpec
+from .tasks import task_of
 
 
 def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
     """Return the changes in ``new`` that would break a caller of ``old``, a sentence each."""
-    return [*_names(old, new), *_meanings(old, new), *_classes(old.classes, new.classes)]
+    if old.task != new.task:
+        return [f"The task is {new.task!r}, and was {old.task!r}."]
+    if old.features and not new.features:
+        return ["It takes tensors only, and callers send features."]
+    taken = breaking_features(old, new) if old.features else _inputs(old, new)
+    named = list(breaking_names(old, new))
+    return [*taken, *named, *_outputs(old, new, names_differ=bool(named))]
 
 
 def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
@@ -25,77 +33,76 @@ def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
     return list(_harmless(old, new))
 
 
-def _names(old: Manifest, new: Manifest) -> Iterator[str]:
-    before, after = _by_name(old), _by_name(new)
-    removed = [feature for name, feature in before.items() if name not in after]
-    added = [feature for name, feature in after.items() if name not in before]
-    for feature in removed:
-        renamed = _renamed(feature, added)
-        if renamed is None:
-            yield f"The feature {feature.name!r} is removed."
-        else:
-            added.remove(renamed)
-            yield f"The feature {feature.name!r} is now called {renamed.name!r}."
-    for feature in added:
-        yield f"The feature {feature.name!r} is new, so callers don't send it yet."
+def shadow_obstacle(manifest: Manifest) -> str:
+    """Return why answers of a model can't be compared with a shadow's; empty if they can."""
+    if manifest.features:
+        return ""
+    return (
+        "A shadow compares the answers to rows of features, and this model takes tensors only; use "
+        "a canary."
+    )
 
 
-def _renamed(feature: Feature, candidates: Sequence[Feature]) -> Feature | None:
-    """Return the one of ``candidates`` that seems to be ``feature`` renamed."""
-    for candidate in candidates:
-        if feature.description and replace(candidate, name=feature.name) == feature:
-            return candidate
-    close = closest(feature.name, [other.name for other in candidates])
-    return next((other for other in candidates if other.name == close), None)
+def _inputs(old: Manifest, new: Manifest) -> Iterator[str]:
+    before, after = ({spec.name: spec for spec in each.inputs} for each in (old, new))
+    yield from (f"The input {name!r} is removed." for name in before if name not in after)
+    for name in after:
+        if name not in before:
+            yield f"The input {name!r} is new, and no caller sends it yet."
+        elif _is_narrower(before[name], after[name]):
+            yield _changed("input", before[name], after[name])
 
 
-def _meanings(old: Manifest, new: Manifest) -> Iterator[str]:
-    for before, after in _common(old, new):
-        if before.nullable and not after.nullable:
-            yield f"The feature {before.name!r} no longer accepts null."
-        if before.unit and after.unit and before.unit != after.unit:
-            yield f"The unit of {before.name!r} changes from {before.unit!r} to {after.unit!r}."
+def _outputs(old: Manifest, new: Manifest, *, names_differ: bool) -> Iterator[str]:
+    """Yield what breaks callers who read the outputs by their names.
+
+    With ``names_differ``, it is said already that the answer has other columns.
+    """
+    before, after = task_of(old), task_of(new)
+    roles_differ = before.answer_role != after.answer_role
+    if roles_differ:
+        yield f"It answers {after.answer_role}, and answered {before.answer_role}."
+    found = {spec.name: spec for spec in after.signature.outputs}
+    for spec in before.signature.outputs:
+        if (names_differ or roles_differ) and spec.role not in ("tensor", "state", "logits"):
+            continue  # it is of the answer, not beside it
+        if spec.name not in found:
+            yield f"The output {spec.name!r} is removed."
+        elif _is_narrower(found[spec.name], spec):  # callers rely on what doesn't vary
+            yield _changed("output", spec, found[spec.name])
+        elif (role := found[spec.name].role) != spec.role:
+            yield f"The output {spec.name!r} has the role {role!r}, and had {spec.role!r}."
 
 
-def _classes(old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
-    if old == new:
-        return
-    if sorted(old) == sorted(new):
-        moved = [
-            f"class_{index} was {before!r} and is {after!r}"
-            for index, (before, after) in enumerate(zip(old, new, strict=True))
-            if before != after
-        ]
-        yield f"The classes are in another order: {', '.join(moved)}."
-        return
-    yield f"The classes change from {', '.join(map(repr, old))} to {', '.join(map(repr, new))}."
+def _is_narrower(wide: TensorSpec, narrow: TensorSpec) -> bool:
+    """Return True unless all that ``wide`` may be ``narrow`` may be, too."""
+    return wide.datatype != narrow.datatype or not narrow.accepts(wide.shape)
+
+
+def _changed(role: str, old: TensorSpec, new: TensorSpec) -> str:
+    return f"The {role} {old.name!r} is {new.form}, and was {old.form}."
 
 
 def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
-    names = [[f.name for f in manifest.features] for manifest in (old, new)]
-    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
-        yield "The features are in another order."
-    for before, after in _common(old, new):
-        name = before.name
-        if after.nullable and not before.nullable:
-            yield f"The feature {name!r} now accepts null."
-        if (before.minimum, before.maximum) != (after.minimum, after.maximum):
-            yield f"The range of {name!r} is now {_range(after)}; it was {_range(before)}."
-        if before.description != after.description:
-            yield f"The feature {name!r} has another description."
-        if before.unit != after.unit and not (before.unit and after.unit):
-            yield f"The feature {name!r} {'now' if after.unit else 'no longer'} has a unit."
+    if old.features and new.features:
+        yield from harmless_features(old, new)
+    else:
+        yield from _wider("input", old.inputs, new.inputs)
+    yield from harmless_names(old, new)
+    if old.task == new.task:
+        outputs = [task_of(each).signature.outputs for each in (old, new)]
+        yield from _wider("output", *outputs)
 
 
-def _by_name(manifest: Manifest) -> dict[str, Feature]:
-    return {feature.name: feature for feature in manifest.features}
-
-
-def _common(old: Manifest, new: Manifest) -> Iterator[tuple[Feature, Feature]]:
-    after = _by_name(new)
-    return ((f, after[f.name]) for f in old.features if f.name in after)
-
-
-def _range(feature: Feature) -> str:
-    low, high = feature.minimum, feature.maximum
-    return f"{'…' if low is None else f'{low:g}'} to {'…' if high is None else f'{high:g}'}"
+def _wider(role: str, old: Sequence[TensorSpec], new: Sequence[TensorSpec]) -> Iterator[str]:
+    """Yield how tensors changed in ways that callers of the old ones don't notice."""
+    before = {spec.name: spec for spec in old}
+    for spec in new:
+        known = before.get(spec.name)
+        if known is None:
+            if role == "output":
+                yield f"The output {spec.name!r} is new."
+        elif known.shape != spec.shape:
+            wide, narrow = (known, spec) if role == "input" else (spec, known)
+            if not _is_narrower(wide, narrow):
+                yield _changed(role, known, spec)

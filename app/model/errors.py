@@ -70,7 +70,7 @@ class UnknownModel(ModelError):
     """No model of this process has the name; ``known`` are the names of those it has."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"There is no model {name!r}; the models are: {', '.join(known)}.")
+        super().__init__(f"Request for unknown model {name!r}; the models are: {', '.join(known)}.")
 
 
 class VersionNotLoaded(ModelError):
@@ -119,16 +119,62 @@ class AnswerTooLarge(ModelError):
         )
 
 
+class OutputsTooLarge(ModelError):
+    """Outputs of more values than the service returns; that shows only once the network has run."""
+
+    def __init__(self, values: int, limit: int) -> None:
+        super().__init__(
+            f"The outputs have {values:,} values, which exceeds the limit of {limit:,} "
+            "(limits.max_answer_values). Request fewer outputs, or send smaller inputs."
+        )
+
+
+class InputsRejected(ModelError):
+    """Inputs on whose values the network can't be run, as a number beyond a vocabulary."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The model can't be run on these inputs: {reason}.")
+
+
+class RunTooLong(ModelError):
+    """A run of the network that was stopped, because it takes longer than one may."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The model was still running after {seconds:g} seconds, the limit of one run "
+            "(limits.run_seconds), and was stopped. Send smaller inputs, or fewer rows."
+        )
+
+
+class RunTooLarge(ModelError):
+    """A run of the network for which there is no memory; ``memory_mb`` is its limit, if any."""
+
+    def __init__(self, memory_mb: int = 0) -> None:
+        limit = f": it exceeds the limit of {memory_mb:,} MiB (limits.run_memory_mb)"
+        super().__init__(
+            f"The model ran out of memory on these inputs{limit if memory_mb else ''}. Send "
+            "smaller inputs, or fewer rows."
+        )
+
+
+class TakesNoFeatures(ModelError):
+    """A request for a prediction from features, to a model that has none."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"The model {model!r} takes tensors and no features. Send them by the Open Inference "
+            f"Protocol: POST /v2/models/{model}/infer."
+        )
+
+
 class NonFiniteOutput(ModelError):
-    """The network returned no finite probabilities for the sample, or for some of a batch.
+    """The answer to the sample, or to some of a batch, has numbers that aren't finite.
 
     ``rows`` are the indices of those; None for a single sample.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
-        super().__init__(
-            "The model returns no finite probabilities for these values; check their magnitude."
-        )
+        super().__init__("The model's answer to these values is not finite; check their magnitude.")
         self.rows = None if rows is None else tuple(rows)
 
 

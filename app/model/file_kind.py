@@ -20,21 +20,48 @@ EXPORT = (
 
 _HEAD = 512
 _HAS_ROOT = re.compile(r"(?!MAR-INF/)[^/]+/.")
-_NO_NETWORK = (
-    "build the network in Python, load them into it (model.load_state_dict(state)), export it, and "
-    f"pack that: {EXPORT}"
+_SAVE = (
+    "torch.export.save(torch.export.export(model.eval(), (example,), "
+    'dynamic_shapes=({0: torch.export.Dim("rows")},)), "model.pt2")'
 )
-STATE_ALONE = f"Weights alone don't say what to compute with them: {_NO_NETWORK}."
-"""What to do with a state dictionary of a network that isn't Lantern's."""
+_WHERE = (
+    "where example is an input of two rows; with several inputs, dynamic_shapes has an entry for "
+    "each"
+)
+
+
+def _exported(*lines: str) -> str:
+    """Return the lines of Python that export a model that ``lines`` make, and what they need."""
+    code = "".join(f"\n    {line}" for line in (*lines, _SAVE))
+    return f"export it by these lines, and pack model.pt2:{code}\n{_WHERE}"
+
+
+def _with_weights(loading: str) -> str:
+    load = f"model.load_state_dict({loading})"
+    return f"where the class of the network is (Net), {_exported('model = Net()', load)}"
+
+
+def state_alone(key: str = "") -> str:
+    """Return what to do with a state dictionary of a network that isn't Lantern's.
+
+    ``key`` is where it is in the file, if it isn't all of it.
+    """
+    loading = 'torch.load("model.pt", weights_only=True)' + (f"[{key!r}]" if key else "")
+    return f"Weights alone don't say what to compute with them: {_with_weights(loading)}."
+
 
 WHOLE_MODEL = (
-    "If it is a whole model of your own, load it where its code is (model = torch.load(FILE, "
-    f"weights_only=False)), export it, and pack that: {EXPORT}"
+    "If it is a whole model of your own that you trust, load it where its code is, and "
+    + _exported('model = torch.load("model.pt", weights_only=False)')
 )
 """What to do with a pickled module."""
 
+PACK_SCRIPT = f"{COMMAND} model pack FILE --allow-code --samples SAMPLES --out models/NAME/1"
+"""How TorchScript becomes a bundle."""
+
 _TORCHSCRIPT = (
-    "is TorchScript (torch.jit.save); convert it to ONNX, and pack that: "
+    "is TorchScript (torch.jit.save), whose own program runs when it is loaded. If you trust it, "
+    f"pack it with --allow-code: {PACK_SCRIPT}. Or convert it to ONNX, and pack that: "
     'torch.onnx.export(torch.jit.load("model.pt"), (example,), "model.onnx", dynamo=False, '
     'input_names=["x"], dynamic_axes={"x": {0: "rows"}}), where example is an input of two rows'
 )
@@ -55,7 +82,9 @@ _OLD_TAR = (
     "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "
     'save it again: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
 )
-SAFETENSORS = f"is a safetensors file, which has weights but no network; {_NO_NETWORK}"
+SAFETENSORS = "is a safetensors file, which has weights but no network: " + _with_weights(
+    'safetensors.torch.load_file("model.safetensors")'
+)
 TORCHSERVE = (
     "is a TorchServe archive; unpack it (unzip), load its model in Python, export it, and pack "
     f"that: {EXPORT}"

@@ -15,7 +15,6 @@ import ctypes
 import json
 import os
 import pickle
-import re
 import resource
 import selectors
 import signal
@@ -28,6 +27,7 @@ from time import monotonic
 from typing import Any
 
 from .errors import BundleError, first_line
+from .run_limits import says_no_memory
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LARGEST_ANSWER = 256 << 20
@@ -37,11 +37,6 @@ _FILE_SIZES = 10
 weights."""
 _PACKING_TIMES = 10
 """The factor by which packing may take longer than reading: the model is exported and compared."""
-_NO_MEMORY = re.compile(
-    r"bad.?alloc|MemoryError|cannot allocate memory|can't allocate memory|not enough memory"
-    r"|failed to allocate|unable to allocate|out of memory|can't start new thread",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +227,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[st
         kind, said = "refused", str(error)
     except BaseException as error:  # a file can make libraries raise anything
         kind, said = "failed", f"{type(error).__name__}: {first_line(error)}"
-    return {"kind": "memory" if _NO_MEMORY.search(said) else kind, "value": said}
+    return {"kind": "memory" if says_no_memory(said) else kind, "value": said}
 
 
 if __name__ == "__main__":

@@ -1,36 +1,26 @@
-"""The manifest: a bundle's description of itself, read from and written to ``manifest.json``.
+"""The manifest: what a bundle says about one version of a model.
 
-It holds facts and checks their form; `bundle` checks the files against it.
+`manifest_file` reads and writes it, `manifest_formats` says which forms it has in a file, and
+`bundle` checks the files against it.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-import msgspec
-import numpy as np
-import orjson
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
-from ..documents.schema import SchemaError, read_as
-from ..documents.text import NotUtf8, decode
-from .errors import BundleError, listed, shown
-from .features import Feature, Name, Number
-from .file_kind import foreign_kind
+from .errors import BundleError, listed
+from .features import Feature, in_one_matrix
+from .golden import Golden
+from .signature import OutputSpec, Role, Signature, TensorSpec, matrix_spec, probabilities_spec
 
-FORMAT = 1
-"""The format of ``manifest.json`` that this code writes, and the only one it reads."""
+TaskName = Literal["classification", "multilabel", "regression", "embedding", "tensors"]
+"""What a model is for, and so what its outputs mean; those of ``tensors`` are the caller's."""
 
-FILE_NAME = "manifest.json"
-LARGEST_FILE = 16 << 20
-"""The largest manifest, in bytes; ``/model/info`` repeats most of it."""
 LONGEST_NAME = 256
 """The longest name of a feature or class: responses, logs and metrics repeat it."""
 
@@ -41,14 +31,6 @@ Version = Annotated[
     str, Meta(pattern=rf"\A{VERSION.pattern}\Z", description=f"a string of {VERSION_FORM}")
 ]
 
-_FileName = Annotated[
-    # One with a slash or dots could lead out of the bundle.
-    str,
-    Meta(
-        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z",
-        description="named like a plain file of the bundle's directory",
-    ),
-]
 _Sha256 = Annotated[
     str, Meta(pattern=r"\A[0-9a-f]{64}\Z", description="64 lower-case hexadecimal digits")
 ]
@@ -62,165 +44,103 @@ class FileRecord(Struct, frozen=True):
     size: _Bytes
 
 
-class Golden(Struct, frozen=True):
-    """Inputs with the model's outputs for them when it was packed.
+class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
+    """How far an output may lie from the golden one: ``absolute`` + ``relative`` * its size."""
 
-    ``samples`` is float32 ``(n, features)`` with NaN for null; ``probabilities`` is float32
-    ``(n, classes)``.
-    """
+    relative: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    absolute: Annotated[float, Meta(ge=0)] = 0.0
 
-    samples: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+
+class Target(Struct, frozen=True, forbid_unknown_fields=True):
+    """A number that a regression predicts, in ``unit``."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    unit: str = ""
+    description: str = ""
 
 
 class Manifest(Struct, frozen=True):
-    """Everything that a bundle says about one version of a model, as in its file.
+    """Everything that a bundle says about one version of a model.
+
+    ``inputs`` and ``outputs`` are the tensors of the network, and ``task`` says what its outputs
+    mean: ``classes`` exclude each other, ``labels`` don't, ``targets`` are numbers. Where there are
+    ``features``, they are the columns of the inputs. With ``batch`` the first dimension of every
+    tensor is rows, each answered as if it were alone, so that those of several callers may run
+    together.
 
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
-    training metrics; ``golden`` is None only for a bare checkpoint.
+    training metrics. ``golden_file`` and ``reference`` are files of the bundle; ``golden`` holds
+    the golden data where no file does (format 1), and is None for a bare checkpoint.
     """
 
-    name: Name
-    version: Version
-    features: Annotated[tuple[Feature, ...], Meta(min_length=1)]
-    classes: Annotated[tuple[Name, ...], Meta(min_length=2)]
+    name: str
+    version: str
+    features: tuple[Feature, ...] = ()
+    classes: tuple[str, ...] = ()
     description: str = ""
     created_at: str | None = None
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
     golden: Golden | None = None
-    files: Mapping[_FileName, FileRecord] = {}
+    files: Mapping[str, FileRecord] = {}
+    task: TaskName = "classification"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    labels: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    tolerances: Mapping[str, Tolerance] = {}
+    batch: bool = False
+    golden_file: str = ""
+    reference: str = ""
 
-
-class _Named(Struct):
-    """The part of a manifest that names the model."""
-
-    name: Name
-
-
-_Rows = Annotated[list[list[Number | None]], Meta(min_length=1)]
-
-
-class _GoldenRows(Struct):
-    """`Golden` as JSON has it."""
-
-    samples: _Rows
-    probabilities: _Rows
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read ``manifest.json``. Raises `BundleError`, which names the member that is wrong."""
-    document = _read_document(path)
-    try:
-        return _parse(document)
-    except (BundleError, SchemaError) as error:
-        raise BundleError(f"{path}: {error}") from None
-
-
-def read_name(path: Path) -> str:
-    """Read only the model's name from ``manifest.json``. Raises `BundleError`."""
-    document = _read_document(path)
-    try:
-        return read_as(_Named, document).name
-    except SchemaError as error:
-        raise BundleError(f"{path}: {error}") from None
-
-
-def _read_document(path: Path) -> Any:
-    if not path.is_file():
-        raise BundleError(f"{path} is missing, or not a regular file.")
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise BundleError(
-                f"{path} has {size:,} bytes, which exceeds the limit of {LARGEST_FILE:,}: record "
-                "fewer golden samples, or shorter descriptions."
-            )
-        # orjson is strict where json is not: no NaN, no lone surrogate, no integer beyond 64 bits;
-        # a response that repeats them couldn't be encoded.
-        return orjson.loads(decode(path.read_bytes()))
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except NotUtf8 as error:
-        raise BundleError(f"{path} {error}") from None
-    except orjson.JSONDecodeError as error:
-        kind = foreign_kind(path)
-        if kind:
-            raise BundleError(f"{path} {kind}.") from error
-        raise BundleError(f"{path} is not JSON: {error}") from error
-
-
-def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write ``manifest`` to ``path`` as JSON that people can read and `read_manifest` accepts."""
-    document = manifest_document(manifest)
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-
-
-def manifest_document(manifest: Manifest) -> dict[str, Any]:
-    """Return ``manifest`` as the JSON object in its file."""
-    return {"format": FORMAT, **msgspec.to_builtins(manifest, enc_hook=_matrix_document)}
-
-
-def _matrix_document(matrix: NDArray[np.float32]) -> list[list[float | None]]:
-    return [[None if math.isnan(value) else value for value in row] for row in matrix.tolist()]
-
-
-def _parse(document: Any) -> Manifest:
-    root = _without_nulls(read_as(dict[str, Any], document))
-    written = root.get("format")
-    if type(written) is not int or written != FORMAT:
-        raise BundleError(
-            f"format must be {FORMAT} (it is {shown(written)}); pack the bundle again."
+    @classmethod
+    def of_classifier(
+        cls,
+        name: str,
+        version: str,
+        features: Sequence[Feature],
+        classes: Sequence[str],
+        **more: Any,
+    ) -> Self:
+        """Return the manifest of a network that takes one float32 matrix with the ``features`` as
+        its columns, and returns the probabilities of the ``classes``.
+        """
+        probabilities = probabilities_spec(len(classes))
+        return cls(
+            name,
+            version,
+            in_one_matrix(features),
+            tuple(classes),
+            inputs=(matrix_spec(len(features)),),
+            outputs=(probabilities,),
+            tolerances={probabilities.name: PROBABILITY_TOLERANCE},
+            batch=True,
+            **more,
         )
-    manifest = read_as(Manifest, {**root, "golden": None})
-    check_names("features", [feature.name for feature in manifest.features])
-    check_names("classes", manifest.classes)
-    for index, feature in enumerate(manifest.features):
-        if not feature.has_range:
-            raise BundleError(f"features[{index}].minimum must be at most the maximum.")
-    rows = read_as(_GoldenRows, root.get("golden"), ("golden",))
-    golden = _golden(rows, len(manifest.features), len(manifest.classes))
-    return msgspec.structs.replace(manifest, golden=golden)
+
+    @property
+    def signature(self) -> Signature:
+        """The tensors of the network."""
+        return Signature(self.inputs, self.outputs)
+
+    def output(self, *roles: Role) -> OutputSpec | None:
+        """Return the first output of one of ``roles``, or None."""
+        return next((spec for spec in self.outputs if spec.role in roles), None)
+
+    def tolerance(self, output: str) -> Tolerance:
+        """Return how far an output may lie from the golden one; where nothing is said, nowhere."""
+        return self.tolerances.get(output, EXACT)
 
 
-def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest without null members, in itself and in its features.
-
-    Null means the same as a missing member: people and other programs write either.
-    """
-
-    def given(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {key: item for key, item in value.items() if item is not None}
-
-    root = given(root)
-    features = root.get("features")
-    return root | {"features": [*map(given, features)]} if isinstance(features, list) else root
-
-
-def _golden(rows: _GoldenRows, features: int, classes: int) -> Golden:
-    samples = _matrix(rows.samples, features, "golden.samples")
-    probabilities = _matrix(rows.probabilities, classes, "golden.probabilities")
-    if len(samples) != len(probabilities):
-        raise BundleError(
-            f"golden.probabilities must have as many rows as golden.samples ({len(samples)})."
-        )
-    if np.isnan(probabilities).any():
-        raise BundleError("golden.probabilities must be an array of numbers without null.")
-    return Golden(samples, probabilities)
-
-
-def _matrix(rows: list[list[float | None]], width: int, place: str) -> NDArray[np.float32]:
-    for index, row in enumerate(rows):
-        if len(row) != width:
-            raise BundleError(f"{place}[{index}] must be an array of {width}.")
-    return np.array(rows, dtype=np.float64).astype(np.float32)  # None becomes NaN
+PROBABILITY_TOLERANCE = Tolerance(absolute=1e-5)
+"""How far the probabilities of our own network may lie from those that were packed."""
+EXACT = Tolerance()
 
 
 def check_names(place: str, names: Sequence[str]) -> None:
-    """Raise `BundleError` for names of features or classes that are too long or not unique."""
+    """Raise `BundleError` for names of features, classes or tensors that are too long, or not
+    unique.
+    """
     for index, name in enumerate(names):
         if len(name) > LONGEST_NAME:
             raise BundleError(

@@ -6,84 +6,31 @@ served by one version from start to end.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .cache import AnswerCache
-from .errors import MAX_FAULTS, BundleError, NonFiniteOutput
-from .features import FeatureEncoder
+from .encoder import FeatureEncoder
+from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line, shown
+from .golden import Golden
 from .isolation import DEFAULT_LIMITS
-from .manifest import Golden
+from .predictions import Batch, Prediction
 from .runtime import Runtime
-from .signature import classifier_signature
-
-GOLDEN_TOLERANCE = 1e-5
-"""The largest absolute difference allowed from a packed probability."""
-DEVICE_GOLDEN_TOLERANCE = 1e-4
-"""The same on a device other than the CPU, which sums in another order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The prediction for one sample; ``probabilities`` has one value per class, in their order.
-
-    ``was_cached`` is True if it came from the cache; None without a cache.
-    """
-
-    class_index: int
-    label: str
-    probabilities: tuple[float, ...]
-    model_version: str
-    timestamp: datetime
-    was_cached: bool | None = None
-
-    @property
-    def confidence(self) -> float:
-        """The probability of the predicted class."""
-        return self.probabilities[self.class_index]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchPrediction:
-    """The predictions for ``n`` samples; iterating yields a `Prediction` per row.
-
-    ``class_indices`` is int ``(n,)``, ``probabilities`` float32 ``(n, classes)``.
-    """
-
-    class_indices: NDArray[np.intp]
-    probabilities: NDArray[np.float32]
-    classes: tuple[str, ...]
-    model_version: str
-    timestamp: datetime
-
-    def __len__(self) -> int:
-        return len(self.class_indices)
-
-    def __iter__(self) -> Iterator[Prediction]:
-        rows = zip(self.class_indices.tolist(), self.probabilities.tolist(), strict=True)
-        for index, row in rows:
-            yield Prediction(
-                index, self.classes[index], tuple(row), self.model_version, self.timestamp
-            )
-
-    def class_counts(self) -> dict[str, int]:
-        """Count the predictions of each class that occurs."""
-        counts = np.bincount(self.class_indices)
-        return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
+from .self_test import check_answer, runs_of
+from .signature import Tensors, no_rows, row_count
+from .tasks import task_of
 
 
 class Model:
-    """One version of a classifier, loaded into a runtime.
+    """One version of a model, loaded into a runtime.
 
-    ``cache`` stores the answers of `predict`, unless ``cache_size`` is 0. ``check_seconds`` limits
-    the self-test.
+    ``task`` says what its outputs mean. One without features has no rows to `predict`: it takes
+    tensors, and `run` answers them. ``cache`` stores the answers of `predict`, unless
+    ``cache_size`` is 0. ``check_seconds`` limits the self-test.
     """
 
     def __init__(
@@ -100,83 +47,128 @@ class Model:
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
-        self.encoder = FeatureEncoder(bundle.manifest.features)
+        self.encoder = FeatureEncoder(
+            bundle.manifest.features, bundle.manifest.inputs if bundle.manifest.features else ()
+        )
         self.loaded_at = datetime.now(UTC)
         self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
         self.classes = bundle.manifest.classes
-        self.signature = classifier_signature(self.encoder.width, len(self.classes))
-        self.cache = AnswerCache(cache_size) if cache_size else None
+        self.task = task_of(bundle.manifest)
+        self.signature = self.task.signature
+        self.cache = AnswerCache(cache_size) if cache_size and self.takes_features else None
+        self._bundle = bundle
+        self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
-    def predict(self, row: NDArray[np.float32]) -> Prediction:
-        """Classify one row: raw features, float32, shape ``(1, width)``, NaN for null.
+    @property
+    def takes_features(self) -> bool:
+        """Whether the model takes named numbers, and not only the tensors of its network."""
+        return bool(self.encoder.names)
 
-        Raises `NonFiniteOutput` if the network overflows on these values.
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the network's outputs for ``inputs``, which are as the signature says.
+
+        Raises `InputsRejected` where the network can't be run on their values or answers with other
+        shapes than the signature has, and `RunTooLong` or `RunTooLarge` where it does too much with
+        them.
+        """
+        try:
+            outputs = self.runtime.run(inputs)
+        except ModelError:
+            raise
+        except Exception as error:  # ONNX Runtime's have no public base
+            raise InputsRejected(first_line(error)) from error
+        self._check_shapes(inputs, outputs)
+        return outputs
+
+    def _check_shapes(self, inputs: Tensors, outputs: Tensors) -> None:
+        """Raise `InputsRejected` for an output without a row for each of the inputs', whose answers
+        would be taken for those of other rows, or of another shape than its spec has.
+
+        ONNX Runtime doesn't hold a graph to the shapes that it declares.
+        """
+        rows = row_count(inputs) if self.manifest.batch else -1
+        for spec, of_row in self._outputs:
+            shape = outputs[spec.name].shape
+            if shape == (rows, *of_row):  # as nearly always
+                continue
+            if not spec.accepts(shape) or (self.manifest.batch and shape[0] != rows):
+                wanted = f" for {rows} rows" if self.manifest.batch else ""
+                raise InputsRejected(
+                    f"its output {shown(spec.name)} has the shape {list(shape)}{wanted}, and "
+                    f"{list(spec.shape)} was stated"
+                )
+
+    def run_rows(self, inputs: Tensors) -> Tensors:
+        """Return what `run` returns, and for inputs of no rows outputs of none: not every exported
+        graph accepts an empty batch.
+        """
+        if self.manifest.batch and not row_count(inputs):
+            return {spec.name: no_rows(spec) for spec in self.manifest.outputs}
+        return self.run(inputs)
+
+    def predict(self, row: Tensors) -> Prediction:
+        """Return the prediction for one row of the inputs, as the encoder makes it.
+
+        Raises `NonFiniteOutput` if the network overflows on these values, and what `run` raises.
         """
         cache = self.cache
         was_cached: bool | None = None
         if cache is None:
-            probabilities = self._run_one(row)
+            decided = self.task.decide(self.run(row))
         else:
-            key = row.tobytes()
-            found = cache.get(key)
-            was_cached = found is not None
-            probabilities = found or self._run_one(row)
+            key = self.encoder.key(row)
+            decided = cache.get(key)
+            was_cached = decided is not None
             if not was_cached:
-                cache.put(key, probabilities)
-        index = probabilities.index(max(probabilities))
-        return Prediction(
-            index, self.classes[index], probabilities, self.version, datetime.now(UTC), was_cached
-        )
+                decided = self.task.decide(self.run(row))
+                cache.put(key, decided)
+        return self.task.prediction(decided, self.version, datetime.now(UTC), was_cached)
 
-    def _run_one(self, row: NDArray[np.float32]) -> tuple[float, ...]:
-        probabilities = tuple(self.runtime.run(row)[0].tolist())
-        if not math.isfinite(sum(probabilities)):  # any NaN makes the sum NaN
-            raise NonFiniteOutput
-        return probabilities
+    def predict_batch(self, rows: Tensors) -> Batch:
+        """Return the predictions for ``n`` rows, ``n`` may be 0, in one pass of the network.
 
-    def predict_batch(self, matrix: NDArray[np.float32]) -> BatchPrediction:
-        """Classify ``(n, width)`` float32 rows, ``n`` may be 0, in one pass of the network.
-
-        Raises `NonFiniteOutput` with the first rows on which the network overflows.
+        Raises `NonFiniteOutput` with the first rows on which the network overflows, and what `run`
+        raises.
         """
-        if len(matrix):
-            probabilities = self.runtime.run(matrix)
-        else:  # not every exported graph accepts an empty batch
-            probabilities = np.empty((0, len(self.classes)), dtype=np.float32)
-        finite = np.isfinite(probabilities).all(axis=1)
-        if not finite.all():
-            raise NonFiniteOutput(np.flatnonzero(~finite)[:MAX_FAULTS].tolist())
-        return BatchPrediction(
-            probabilities.argmax(axis=1),
-            probabilities,
-            self.classes,
-            self.version,
-            datetime.now(UTC),
-        )
+        return self.task.batch(self.run_rows(rows), self.version, datetime.now(UTC))
+
+    def label_counts(self, outputs: Tensors) -> Mapping[str, int]:
+        """Count the classes or labels that ``outputs`` of the network name; none where they name
+        none, or aren't finite.
+        """
+        if not (self.manifest.classes or self.manifest.labels):
+            return {}
+        try:
+            return self.task.batch(outputs, self.version, datetime.now(UTC)).label_counts()
+        except (InputsRejected, NonFiniteOutput):
+            return {}
+
+    def golden(self) -> Golden:
+        """Return the golden data, which a model from a bundle has. Raises `BundleError`."""
+        golden = self._bundle.read_golden()
+        if golden is None:
+            raise BundleError(f"Version {self.version} has no golden data.")
+        return golden
 
     def self_test(self) -> None:
-        """Predict the golden samples, one by one and together: warm-up and self-test in one.
+        """Run the golden data: warm-up and self-test in one.
 
-        A bare checkpoint has none; it must return probabilities for a row of zeros. Raises
-        `BundleError` if an answer differs from what was packed, or takes too long.
+        A bare checkpoint has none; it must answer a row of zeros. Raises `BundleError` if an answer
+        differs from what was packed, or takes too long.
         """
         with self.runtime.time_limit(self._check_seconds):
-            self._test()
-
-    def _test(self) -> None:
-        golden = self.manifest.golden or self._without_golden()
-        allowed = GOLDEN_TOLERANCE if self.runtime.device == "cpu" else DEVICE_GOLDEN_TOLERANCE
-        batch = self._answers(golden.samples)
-        single = np.concatenate([self._answers(row[np.newaxis]) for row in golden.samples])
-        for answers in (batch, single):
-            error = float(np.abs(answers - golden.probabilities).max())
-            if not error <= allowed:
-                raise BundleError(
-                    f"The answers to the golden samples differ from those when the model was "
-                    f"packed (by up to {error:.2g}; {allowed:g} is allowed), so this model can't "
-                    "be served."
-                )
+            golden = self._bundle.read_golden()
+            if golden is None:
+                zeros = {
+                    columns.spec.name: np.zeros((1, columns.width), dtype=columns.dtype)
+                    for columns in self.encoder.tensors
+                }
+                self.task.check(self.runtime.run(zeros))
+                return
+            for each in runs_of(self.manifest, golden):
+                answers = self.runtime.run(each.inputs)
+                check_answer(self.manifest, self.task, answers, each, self.runtime.device)
 
     def info(self) -> dict[str, Any]:
         """Describe the model: its features, its classes, and how it was loaded."""
@@ -187,10 +179,15 @@ class Model:
             "description": manifest.description,
             "created_at": manifest.created_at,
             "model_loaded": True,
+            "task": self.task.name,
+            "inputs": self.signature.inputs,
+            "outputs": self.signature.outputs,
             "num_features": self.encoder.width,
             "feature_names": list(self.encoder.names),
             "features": list(manifest.features),
             "classes": list(manifest.classes),
+            "labels": list(manifest.labels),
+            "targets": list(manifest.targets),
             "preprocessing": [dict(step) for step in manifest.preprocessing],
             "training": dict(manifest.training),
             "runtime": self.runtime.name,
@@ -198,24 +195,3 @@ class Model:
             "checksum": f"sha256:{self.checksum}",
             "loaded_at": self.loaded_at,
         }
-
-    def _without_golden(self) -> Golden:
-        zeros = np.zeros((1, self.encoder.width), dtype=np.float32)
-        return Golden(zeros, self._answers(zeros))
-
-    def _answers(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network on ``matrix`` and check that its outputs are probabilities."""
-        answers = self.runtime.run(matrix)
-        wanted = (len(matrix), len(self.classes))
-        if answers.shape != wanted:
-            raise BundleError(
-                f"The network returns outputs of shape {answers.shape} for {wanted[0]} rows, not "
-                f"{wanted}: the manifest names {wanted[1]} classes."
-            )
-        # Written so that NaN fails too.
-        if not (answers >= 0).all() or not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
-            raise BundleError(
-                "The network's outputs are not probabilities: they must be finite, not negative, "
-                "and sum to 1 (is softmax in the graph?)."
-            )
-        return answers

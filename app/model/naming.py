@@ -16,11 +16,12 @@ from pathlib import Path
 
 from ..documents.text import readable
 from . import bundle as bundles
-from . import manifest as manifests
+from . import manifest_file
+from .manifest import VERSION, VERSION_FORM
 
-NAME = manifests.VERSION
+NAME = VERSION
 """The form of a name: one segment of a path, without escapes."""
-NAME_FORM = manifests.VERSION_FORM
+NAME_FORM = VERSION_FORM
 _LONGEST = 64
 _FALLBACK = "model"
 
@@ -33,7 +34,7 @@ def name_in(bundle: Path) -> str:
     """
     if bundles.is_bare(bundle):
         return as_name(bundles.checkpoint_path(bundle).stem)
-    return as_name(manifests.read_name(bundle / manifests.FILE_NAME))
+    return as_name(manifest_file.read_name(bundle / manifest_file.FILE_NAME))
 
 
 def as_name(text: str) -> str:

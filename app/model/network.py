@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from .checkpoint_scan import scan_checkpoint
 from .errors import BundleError, first_line, listed, shown
-from .file_kind import STATE_ALONE
+from .file_kind import state_alone
 from .manifest import VERSION, VERSION_FORM
 
 DROPOUT = 0.3
 CHECKPOINT_KEYS = ("model_state_dict", "input_dim", "hidden_dim", "output_dim", "version")
 LARGEST_DIM = 1_000_000
 """More inputs, units or outputs than this are taken for a mistake."""
+_LONGEST_KEY = 64
 _LARGEST_READ = 4 << 20
 """The most bytes of a checkpoint of which every worker has its own copy."""
 STANDARD_SCORE_LIMIT = 10.0
@@ -203,7 +204,8 @@ def build_network(checkpoint: Checkpoint) -> Network:
     except (RuntimeError, TypeError) as error:
         raise BundleError(
             f"The checkpoint's tensors don't fit a network of {dims} inputs, hidden units and "
-            f"outputs: {_misfit(error)}. Is it from another network than Lantern's? {STATE_ALONE}"
+            f"outputs: {_misfit(error)}. Is it from another network than Lantern's? "
+            f"{state_alone('model_state_dict')}"
         ) from error
     for name, tensor in network.state_dict().items():
         wanted = torch.bool if name.endswith(".selected") else torch.float32
@@ -218,6 +220,16 @@ def _misfit(error: Exception) -> str:
     return " ".join(lines[1:2] or lines)[:300].strip().rstrip(".")
 
 
+def _state_key(content: Mapping[Any, Any]) -> str:
+    """Return under which key another network's weights are; "" if they are all there is."""
+    for key, value in content.items():
+        weights = isinstance(value, Mapping) and [*value.values()]
+        named = isinstance(key, str) and len(key) <= _LONGEST_KEY and key.isidentifier()
+        if named and weights and all(isinstance(weight, Tensor) for weight in weights):
+            return str(key)
+    return ""
+
+
 def _checked(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise BundleError(
@@ -228,7 +240,7 @@ def _checked(content: Any, path: Path) -> Checkpoint:
     if missing:
         raise BundleError(
             f"{path} lacks the key(s) {', '.join(missing)} of a checkpoint of Lantern's own "
-            f"network. It has: {listed(map(str, content))}. {STATE_ALONE}"
+            f"network. It has: {listed(map(str, content))}. {state_alone(_state_key(content))}"
         )
     dims: dict[str, int] = {}
     for key, least in (("input_dim", 1), ("hidden_dim", 1), ("output_dim", 2)):
@@ -273,6 +285,6 @@ def _linear_layers(checkpoint: Checkpoint) -> dict[str, Tensor]:
         raise BundleError(
             "A checkpoint without preprocessing must hold three linear layers (weight and bias of "
             f"each, in order) and nothing else; this one holds: {listed(given)}. It is from "
-            f"another network than Lantern's. {STATE_ALONE}"
+            f"another network than Lantern's. {state_alone('model_state_dict')}"
         )
     return dict(zip(wanted, checkpoint.state_dict.values(), strict=True))

@@ -1,32 +1,21 @@
-"""Runtimes: what executes a network. Both take and return the same matrices.
+"""Runtimes: what executes a network. Each takes arrays by the names of the network's inputs, and
+returns arrays by those of its outputs.
 
 A runtime imports its library when it is created, so a process only pays for the one it uses.
-Threads are bounded here: a worker is one of several on its machine.
+Threads are bounded there: a worker is one of several on its machine.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal, Protocol
 
 from ..version import FOR_TORCH
-from .errors import BundleError, first_line
-
-if TYPE_CHECKING:
-    from .network import Network
-
-# ONNX Runtime sends telemetry to its vendor, from threads that it starts on import and that don't
-# survive a fork: a worker then hangs or aborts on exit. This must be set before the import.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+from .errors import BundleError
+from .onnx_device import check_installed
+from .signature import Tensors
 
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 
@@ -37,8 +26,8 @@ class Runtime(Protocol):
     name: str
     device: str
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probabilities ``(n, classes)`` of features ``(n, width)``, both float32."""
+    def run(self, inputs: Tensors) -> Tensors:
+        """Return the outputs of the network for all its ``inputs``."""
         ...
 
     def time_limit(self, seconds: float) -> AbstractContextManager[None]:
@@ -49,173 +38,48 @@ class Runtime(Protocol):
         ...
 
 
-class TorchRuntime:
-    """Runs a network in PyTorch, in inference mode, on ``device``: "cpu", "cuda" or "cuda:N".
-
-    The network is moved there once, here: create it after the fork, which CUDA doesn't survive.
-    Matrix products are computed in float32, not in TF32, so that a GPU answers as a CPU does.
-    Raises `BundleError` if torch can't use the device, or the network doesn't fit on it.
-    """
-
-    name = "torch"
-
-    def __init__(self, network: Network, threads: int, device: str = "cpu") -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision("highest")
-        self._torch = torch
-        network = network.eval()
-        self._network = network if device == "cpu" else _moved(network, device)
-        self.device = device
-
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        torch = self._torch
-        if not matrix.flags.writeable:  # a view of a body, say; torch has no tensor of that kind
-            matrix = matrix.copy()
-        with torch.inference_mode():
-            logits = self._network(torch.from_numpy(matrix).to(self.device))
-            probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
-        return probabilities
-
-    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
-        """Return a context without a limit: our own network has no loop."""
-        return nullcontext()
-
-
-class OnnxRuntime:
-    """Runs an ONNX graph, softmax included, in ONNX Runtime on the CPU.
-
-    The graph takes one float32 matrix ``(rows, width)`` and returns one ``(rows, classes)``. It is
-    read from ``path`` alone, weights included: a file beside it, which is not verified, is never
-    read. Raises `BundleError` for any other graph.
-    """
-
-    name = "onnx"
-    device = "cpu"
-
-    def __init__(self, path: Path, threads: int, *, width: int, classes: int) -> None:
-        try:
-            session = open_session(path.read_bytes(), threads)
-        except Exception as error:  # a pybind exception with no public base
-            raise BundleError(
-                f"{path} can't be loaded by ONNX Runtime: {first_line(error)}."
-            ) from error
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BundleError(
-                f"{path} must have one input and one output; it has {len(inputs)} and "
-                f"{len(outputs)}."
-            )
-        for role, tensor, columns in (("input", inputs[0], width), ("output", outputs[0], classes)):
-            rows, *rest = tensor.shape or [None]
-            fits = len(rest) == 1 and (rest[0] == columns or not isinstance(rest[0], int))
-            if tensor.type != "tensor(float)" or not fits or isinstance(rows, int):
-                raise BundleError(
-                    f"{path}: the {role} must be float32 of any number of rows and {columns} "
-                    f"columns; it is {tensor.type} of shape {tensor.shape}."
-                )
-        self._session: Any = session
-        self._options: Any = None
-        self._input = inputs[0].name
-        self._outputs = [outputs[0].name]
-
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = self._session.run(
-            self._outputs, {self._input: matrix}, self._options
-        )[0]
-        return probabilities
-
-    @contextmanager
-    def time_limit(self, seconds: float) -> Iterator[None]:
-        """Stop runs after ``seconds``, between two operations of the graph.
-
-        A single operation is not interrupted, nor is reading the graph: `app.model.isolation`
-        limits those, too.
-        """
-        from onnxruntime import RunOptions
-
-        before = self._options
-        options = self._options = RunOptions()
-        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except Exception as error:
-            if options.terminate:
-                raise BundleError(
-                    f"The network was still running after {seconds:g} seconds: it may never end. "
-                    "If it is only slow, raise model.check_seconds."
-                ) from error
-            raise
-        finally:
-            timer.cancel()
-            self._options = before
-
-
-def open_session(content: bytes, threads: int) -> Any:
-    """Return a session of ONNX Runtime for a graph, weights included; it reads no file.
-
-    Raises what ONNX Runtime raises; its exceptions have no public base.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Its arena permanently keeps the most that any run has needed: 660 MiB after one batch of
-    # 10,000 rows of a wide network. malloc is as fast, and returns it (`app.worker.malloc`).
-    options.enable_cpu_mem_arena = False
-    # Otherwise the threads of a pool spin between two runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # For a graph in bytes, external weights would be read from the working directory, whose files
-    # callers could then infer from the answers. No file lies below a file.
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", os.devnull
-    )
-    options.log_severity_level = 4  # its messages are in its exceptions
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
 def choose_runtime(
     choice: RuntimeChoice, *, has_onnx: bool, has_checkpoint: bool, device: str = "cpu"
 ) -> str:
     """Return the name of the runtime to use: by default ONNX Runtime, if possible.
 
-    That is the case on a CPU. Raises `BundleError` if the bundle lacks what the runtime executes,
-    or if the runtime can't use ``device`` or isn't installed.
+    On another device than the CPU it is torch by default, if the bundle has a checkpoint and torch
+    is installed. Raises `BundleError` if the bundle lacks what the runtime executes, or if the
+    runtime can't use ``device`` or isn't installed.
     """
     on_cpu = device == "cpu"
-    name = choice if choice != "auto" else "onnx" if has_onnx and on_cpu else "torch"
-    if name == "onnx" and not on_cpu:
-        raise BundleError(
-            f"model.runtime is 'onnx', which runs only on the CPU, but model.device is {device!r}; "
-            "set model.runtime to 'auto' or 'torch', or model.device to 'cpu'."
-        )
+    name = choice
+    if name == "auto":
+        prefers_torch = not on_cpu and has_checkpoint and (is_installed("torch") or not has_onnx)
+        name = "torch" if prefers_torch or not has_onnx else "onnx"
     if name == "onnx" and not has_onnx:
         raise BundleError(
             "model.runtime is 'onnx', but this model has no model.onnx; use 'auto' or 'torch'."
         )
+    if name == "onnx":
+        _check_onnx(device, or_torch=choice == "auto" and has_checkpoint)
     if name == "torch" and not has_checkpoint:
         raise BundleError(
             "model.runtime is 'torch', but this model has no model.pt; use 'auto' or 'onnx'."
-            if on_cpu
-            else f"model.device is {device!r}, which requires torch, but this model has no "
-            "model.pt: only checkpoints of Lantern's own network are packed with one. Set "
-            "model.device to 'cpu'."
         )
     if name == "torch" and not is_installed(name):
-        if choice == "torch":
-            reason = "model.runtime is 'torch'"
-        else:
-            reason = "This model has no model.onnx" if on_cpu else f"model.device is {device!r}"
+        reason = "model.runtime is 'torch'" if choice == "torch" else "This model has no model.onnx"
         raise BundleError(
             f"{reason}, but torch isn't installed: install it (`pip install {FOR_TORCH}`; in an "
-            "image: build it without --target onnx), or serve a model.onnx by ONNX Runtime on the "
-            "CPU."
+            "image: build it without --target onnx), or serve a model.onnx by ONNX Runtime."
         )
     return name
+
+
+def _check_onnx(device: str, *, or_torch: bool) -> None:
+    """Raise `BundleError` unless ONNX Runtime can run on ``device``, or torch could."""
+    try:
+        check_installed(device)
+    except BundleError as error:
+        if not or_torch:
+            raise
+        line = f"Or install torch with CUDA, for this model: `pip install {FOR_TORCH}`."
+        raise BundleError(f"{error} {line}") from error
 
 
 def is_installed(runtime: str) -> bool:
@@ -228,42 +92,3 @@ def import_library(runtime: str) -> None:
     shared.
     """
     importlib.import_module({"torch": ".network", "onnx": "onnxruntime"}[runtime], __package__)
-
-
-def _moved(network: Network, device: str) -> Network:
-    """Move ``network`` to ``device`` and run it there once, so that failures show now."""
-    import torch
-
-    try:
-        network = network.to(device)
-        network(torch.zeros(1, network.dims[0], device=device))
-    # torch without CUDA raises AssertionError.
-    except (RuntimeError, AssertionError) as error:
-        raise BundleError(
-            f"model.device is {device!r}, and torch {torch.__version__} says: "
-            f"{first_line(error)}. {_remedy(device, error)}, or set model.device to 'cpu'."
-        ) from error
-    return network
-
-
-def _remedy(device: str, error: BaseException) -> str:
-    """Return what to do about ``error``, which torch raised for ``device``."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "Every worker has its own copy of the network there: set server.workers lower, or free "
-            "memory of the device"
-        )
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        return "This build of torch lacks CUDA: install one that has it"
-    devices = torch.cuda.device_count()
-    if not devices:
-        return (
-            "Install the driver and let this process see a device (CUDA_VISIBLE_DEVICES, a "
-            "container's --gpus)"
-        )
-    if int(device.partition(":")[2] or 0) >= devices:
-        there = ", ".join(f"'cuda:{index}'" for index in range(devices))
-        return f"Set it to one that torch finds here ({there})"
-    return "Install a build of torch that supports this device and its driver"

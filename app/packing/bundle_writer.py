@@ -17,29 +17,34 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ..model import bundle as bundles
-from ..model import manifest as manifests
-from ..model.errors import BundleError
+from ..model import manifest_file
+from ..model.errors import BundleError, listed
+from ..model.golden import FILE_NAME as GOLDEN
+from ..model.golden import Golden, write_golden
 from ..model.manifest import FileRecord, Manifest
 from ..version import FOR_PACKING
 
 
-def write_bundle(out: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
+def write_bundle(
+    out: Path, manifest: Manifest, golden: Golden, fill: Callable[[Path], None]
+) -> Manifest:
     """Write a bundle to the directory ``out``, completely or not at all; return its manifest.
 
-    ``fill`` writes the files into the directory that is passed to it, or raises; their checksums
-    are added to ``manifest``. An existing bundle at ``out`` is replaced.
+    ``fill`` writes the files into the directory that is passed to it, or raises; the golden data
+    and the checksums of all are added to ``manifest``. An existing bundle at ``out`` is replaced.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         directory = Path(scratch) / out.name
         directory.mkdir()
         fill(directory)
+        write_golden(golden, manifest.signature, directory / GOLDEN)
         files = {
             file.name: FileRecord(bundles.file_sha256(file), file.stat().st_size)
             for file in sorted(directory.iterdir())
         }
-        complete = replace(manifest, files=files)
-        manifests.write_manifest(complete, directory / manifests.FILE_NAME)
+        complete = replace(manifest, files=files, golden_file=GOLDEN)
+        manifest_file.write_manifest(complete, directory / manifest_file.FILE_NAME)
         place_bundle(directory, out, replaces=True)
     return complete
 
@@ -82,14 +87,14 @@ def _exchange(new: Path, out: Path) -> None:
 
 def check_replaceable(out: Path) -> None:
     """Raise `BundleError` if packing to ``out`` would destroy something that is not a bundle."""
-    if out.is_dir() and (not any(out.iterdir()) or (out / manifests.FILE_NAME).is_file()):
+    if out.is_dir() and (not any(out.iterdir()) or (out / manifest_file.FILE_NAME).is_file()):
         return
     if out.exists():
         raise BundleError(f"{out} exists and is not a bundle, so it is not replaced.")
 
 
-def require_packages() -> None:
+def require_packages(*names: str) -> None:
     """Raise `BundleError` if a package is missing that packing needs in addition to serving's."""
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise BundleError(f"Packing needs {' and '.join(missing)}: pip install {FOR_PACKING}")
+        raise BundleError(f"Packing needs {listed(missing)}: pip install {FOR_PACKING}")

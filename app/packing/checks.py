@@ -1,176 +1,297 @@
-"""The checks that a user's model must pass to become a bundle: form, answers, nulls, parity.
+"""The checks that a user's model must pass to become a bundle: answers, nulls, rows, parity.
 
 Every check compares answers on the user's own samples and around them; none looks at the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..model.errors import BundleError, first_line
-from ..model.features import Feature
-from ..model.runtime import OnnxRuntime, Runtime
-from .network import PARITY_TOLERANCE
-from .samples import Samples
-from .source import DYNAMIC_BATCH, Answers, Matrix, Outputs, Source
+from ..model.errors import BundleError, first_line, listed, shown
+from ..model.manifest import Tolerance
+from ..model.self_test import is_close, largest_difference
+from ..model.signature import Array, OutputSpec, Tensors, row_count
+from .material import Material
+from .roles import Answer
+from .source import GraphSource
 
+Run = Callable[[Tensors], Tensors]
+PARITY_TOLERANCE = 1e-5
+"""The largest absolute difference allowed between the original's probabilities and those served."""
+TOLERANCES = {
+    "FP16": Tolerance(relative=1e-2, absolute=1e-3),
+    "FP32": Tolerance(relative=1e-4, absolute=1e-5),
+    "FP64": Tolerance(relative=1e-6, absolute=1e-8),
+}
+"""How far other floats may lie from the original's: machines sum in other orders."""
 _DYNAMIC_INTEGERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 _SUM_TOLERANCE = 1e-4
-_ONE_SCORE = (
-    "one column per class is required. Let the model end in torch.cat([1 - p, p], dim=1), where p "
-    "(rows, 1) is the probability of the second class, or of logits z in "
-    "torch.cat([torch.zeros_like(z), z], dim=1)"
-)
 
 
-def filled(matrix: Matrix, stand_in: Matrix) -> Matrix:
-    """Return ``matrix`` with NaN replaced by ``stand_in``, one value per column."""
-    return np.where(np.isnan(matrix), stand_in, matrix)
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """How far an output may lie from the original's: ``times``, by row, multiply the tolerance."""
+
+    tolerance: Tolerance
+    times: Array | None = None
+
+    def of(self, expected: Array) -> Array:
+        """Return the difference that is allowed for each number."""
+        found: Array = self.tolerance.absolute + self.tolerance.relative * np.abs(expected)
+        if self.times is not None:
+            found = found * self.times.reshape(-1, *[1] * (expected.ndim - 1))
+        return found
 
 
-def check_form(raw: Answers, classes: int, path: Path) -> None:
-    """Refuse outputs that don't have one column per class."""
-    if raw.ndim == 1 or (raw.ndim == 2 and raw.shape[1] == 1):
-        raise BundleError(f"{path} returns one score per row; {_ONE_SCORE}.")
-    if raw.ndim != 2 or raw.shape[1] != classes:
+def tolerance_of(spec: OutputSpec, made_of: str = "") -> Tolerance | None:
+    """Return how far an output may lie from the original's; None for what must be equal.
+
+    ``made_of`` is the datatype of what it is made of: probabilities are no more exact than that.
+    """
+    if spec.role == "probabilities" and made_of != "FP16":
+        return Tolerance(absolute=PARITY_TOLERANCE)
+    return TOLERANCES.get(made_of if spec.role == "probabilities" else spec.datatype)
+
+
+def check_probabilities(
+    values: Array, material: Material, path: Path, name: str, *, sum_to_one: bool
+) -> None:
+    """Refuse what is said to be probabilities, and isn't, for a sample."""
+    with np.errstate(invalid="ignore"):
+        wrong = ~((values >= -1e-6) & (values <= 1 + 1e-6)).reshape(len(values), -1).all(axis=1)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
         raise BundleError(
-            f"{path} returns outputs of shape {raw.shape} for {len(raw)} rows; (rows, {classes}) "
-            f"is required: the features file names {classes} classes."
+            f"{path}: {shown(name)} has no probabilities, which are from 0 to 1: "
+            f"{_values(values[row])} for {_row(material, row)}. Are they logits? Then give "
+            "--outputs logits."
+        )
+    off = np.abs(values.sum(axis=1) - 1)
+    if sum_to_one and off.max() > _SUM_TOLERANCE:
+        row = int(off.argmax())
+        raise BundleError(
+            f"{path}: {shown(name)} has no probabilities of classes, which sum to 1: "
+            f"{_values(values[row])} for {_row(material, row)}. Are they logits (--outputs "
+            "logits), or independent of each other (--task multilabel)?"
         )
 
 
-def check_finite(answers: Answers, samples: Samples, path: Path) -> None:
-    """Refuse a model whose output for one of its own samples is not finite."""
-    strange = np.flatnonzero(~np.isfinite(answers).all(axis=1))
+def check_label(
+    indices: Array, found: Tensors, answer: Answer, material: Material, path: Path
+) -> None:
+    """Refuse a label that is none of the classes, for a sample."""
+    assert answer.label is not None
+    wrong = np.flatnonzero((indices < 0) | (indices >= len(answer.names)))
+    if len(wrong):
+        row, name = int(wrong[0]), answer.label.spec.name
+        (label,) = found[name][row : row + 1].reshape(-1).tolist()
+        raise BundleError(
+            f"{path}: the label {shown(name)} is {label!r} for {_row(material, row)}, which is not "
+            f"one of the classes, {listed(answer.names)}. Give those that the model returns, or "
+            f"serve it as an output that isn't the prediction (--outputs {name}=tensor)."
+        )
+
+
+def check_logits(values: Array, path: Path, name: str) -> None:
+    """Refuse what is said to be logits, and is probabilities for every sample: they sum to 1."""
+    if values.ndim != 2 or values.shape[1] < 2:
+        return
+    wide = values.astype(np.float64)
+    if (wide >= 0).all() and (np.abs(wide.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
+        raise BundleError(
+            f"{path}: {shown(name)} is said to be logits, and for every sample it has numbers that "
+            "sum to 1, as probabilities do: another softmax would falsify them. Give --outputs "
+            "probabilities."
+        )
+
+
+def check_finite(values: Array, material: Material, path: Path, name: str) -> None:
+    """Refuse a model whose answer to one of its own samples is not finite."""
+    if values.dtype.kind != "f":
+        return
+    strange = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     if not len(strange):
         return
     row = int(strange[0])
-    why = " (there is a null in it)" if np.isnan(samples.matrix[row]).any() else ""
+    has_null = any(
+        array.dtype.kind == "f" and np.isnan(array[row]).any()
+        for array in material.tried().values()
+    )
+    why = " (there is a null in it)" if has_null else ""
     raise BundleError(
-        f"{path} returns NaN or infinity for {len(strange)} of {len(answers)} samples, the first "
-        f"on line {samples.lines[row]} of the CSV{why}."
+        f"{path}: {shown(name)} is NaN or infinite for {len(strange)} of {len(values)} "
+        f"samples, the first {_row(material, row)}{why}."
         + (" Set a median for each nullable feature in the features file." if why else "")
     )
 
 
-def are_probabilities(raw: Answers, outputs: Outputs, path: Path) -> bool:
-    """Return True if the model's outputs are probabilities, False if they are logits."""
-    if outputs == "logits":
-        return False
-    off = float(np.abs(raw.sum(axis=1) - 1).max())
-    if (raw >= 0).all() and off <= _SUM_TOLERANCE:
-        return True
-    if outputs == "probabilities":
-        raise BundleError(
-            f"{path} does not return probabilities: they must not be negative, and each row must "
-            f"sum to 1 (off by up to {off:.2g}). Are they logits?"
-        )
-    if ((raw >= 0) & (raw <= 1)).all():
-        raise BundleError(
-            f"{path} returns numbers between 0 and 1 for every sample, but they don't sum to 1. "
-            "Are they independent sigmoids? Lantern's classes are mutually exclusive: end in a "
-            "softmax. If they are logits, use --outputs logits."
-        )
-    return False
+def check_nulls(run: Run, material: Material, path: Path, name: str) -> None:
+    """Refuse a model whose answer is not finite if a nullable feature is null."""
+    for columns in material.encoder.tensors:
+        nullable = np.flatnonzero(columns.nullable).tolist()
+        each = [[index] for index in nullable[:_MOST_NULLS]]
+        for indices in [*each, nullable] if nullable else []:
+            rows = dict(material.golden())
+            array = rows[columns.spec.name].copy()
+            view = array.reshape(len(array), -1)
+            for index in indices:
+                null_as = columns.features[index].null_as
+                view[:, index] = np.nan if columns.dtype.kind == "f" else null_as
+            rows[columns.spec.name] = array
+            if not np.isfinite(run(rows)[name]).all():
+                which = " and ".join(repr(columns.features[index].name) for index in indices[:3])
+                raise BundleError(
+                    f"{path} returns no finite answer if {which} is null. Set its median in "
+                    "the features file, let the model replace null, or don't declare it nullable."
+                )
 
 
-def check_nulls(
-    runtime: Runtime, features: Sequence[Feature], samples: Samples, path: Path
-) -> None:
-    """Refuse a model whose output is not finite if a nullable feature is null."""
-    nullable = [index for index, feature in enumerate(features) if feature.nullable]
-    each = [[index] for index in nullable]
-    for columns in [*each, nullable] if nullable else []:
-        matrix = samples.matrix.copy()
-        matrix[:, columns] = np.nan
-        if not np.isfinite(runtime.run(matrix)).all():
-            which = " and ".join(repr(features[index].name) for index in columns[:3])
-            raise BundleError(
-                f"{path} returns no finite probabilities if {which} is null (NaN). Set its median "
-                "in the features file, let the model replace NaN, or don't declare it nullable."
-            )
+_MOST_NULLS = 200
+"""The most features that are made null one by one; the others are with all."""
 
 
-def trying_inputs(samples: Samples, features: Sequence[Feature]) -> Matrix:
-    """Return inputs to test a graph: samples, noise around them, and nulls where allowed."""
-    random = np.random.default_rng(0)
-    drawn = samples.matrix[random.integers(len(samples.lines), size=600)]
-    noisy = (drawn * random.normal(1.0, 0.5, size=drawn.shape)).astype(np.float32)
-    nullable = np.array([feature.nullable for feature in features])
-    noisy[300:][nullable & (random.random(size=noisy[300:].shape) < 0.3)] = np.nan
-    return np.concatenate([samples.matrix, noisy])
+def check_same(
+    found: Array,
+    expected: Array,
+    allowed: Allowed,
+    material: Material,
+    place: str,
+) -> float | None:
+    """Return the largest difference of what is served from the original, None for no numbers.
 
-
-def check_parity(
-    runtime: OnnxRuntime, source: Source, matrix: Matrix, stand_in: Matrix, *, softmax: bool
-) -> None:
-    """Refuse a graph whose answers differ from the original's.
-
-    Logits far from zero are less exact in float32, and so are their probabilities: the tolerance
-    grows with them.
+    Raises `BundleError` with the first row where it exceeds what is ``allowed``; ``place`` says
+    where.
     """
-    raw = np.asarray(source.ask(filled(matrix, stand_in)), dtype=np.float64)
-    answers = _run(runtime, matrix, source)
-    with np.errstate(over="ignore", invalid="ignore"):
-        shifted = np.exp(raw - raw.max(axis=1, keepdims=True))
-        expected = shifted / shifted.sum(axis=1, keepdims=True) if softmax else raw
-        allowed = PARITY_TOLERANCE * np.maximum(1.0, np.abs(raw).max(axis=1))
-        difference = np.abs(answers - expected).max(axis=1)
-    overflow = ~np.isfinite(raw).all(axis=1)
-    same = np.where(overflow, ~np.isfinite(answers).all(axis=1), difference <= allowed)
-    if not same.all():
-        by = float(np.max(difference[~same]))
+    if found.shape == expected.shape:
+        wrong = _wrong(found, expected, allowed)
+        if not wrong.any():
+            return largest_difference(found, expected)
+        row = int(np.flatnonzero(wrong)[0])
         raise BundleError(
-            f"{source.path}, as it would be served, answers {np.count_nonzero(~same)} of "
-            f"{len(same)} inputs differently from the original (by up to {by:.2g})."
-            + about_rows(source)
+            f"{place} differs from the original for {np.count_nonzero(wrong)} of {len(wrong)} "
+            f"inputs: it is {_values(np.atleast_1d(found)[row])}, and was "
+            f"{_values(np.atleast_1d(expected)[row])}, for {_row(material, row)}."
         )
-
-
-def _run(runtime: OnnxRuntime, matrix: Matrix, source: Source) -> Answers:
-    try:
-        return runtime.run(matrix)
-    except Exception as error:  # a pybind exception with no public base
-        raise BundleError(
-            f"{source.path} can't be run with {len(matrix)} rows: {first_line(error)}."
-            + about_rows(source)
-        ) from error
-
-
-def about_precision(source: Source) -> str:
-    """Return advice for a model that may have failed because it computes in float64."""
-    if not source.double:
-        return ""
-    return (
-        " It computes in float64, for which ONNX Runtime lacks some operators: convert the model "
-        "with model.float()."
+    raise BundleError(
+        f"{place} has the shape {list(found.shape)}, and the original's has {list(expected.shape)}."
     )
 
 
-def about_rows(source: Source) -> str:
-    """Return advice for a model that may have failed because its number of rows is fixed."""
-    if source.fixed_rows is None:
-        return ""
-    return f" It was exported for exactly {source.fixed_rows} row(s). {DYNAMIC_BATCH}."
+def _wrong(found: Array, expected: Array, allowed: Allowed) -> Array:
+    """Return for each row whether an answer is another; what overflows in both is the same."""
+    found, expected = np.atleast_1d(found), np.atleast_1d(expected)
+    wrong: Array
+    if expected.dtype.kind != "f":
+        wrong = np.asarray(found != expected)
+    else:
+        ours, theirs = found.astype(np.float64), expected.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            wrong = ~((np.abs(ours - theirs) <= allowed.of(theirs)) | (ours == theirs))
+        wrong &= ~(~np.isfinite(ours) & ~np.isfinite(theirs))
+    by_row: Array = np.asarray(wrong.reshape(len(wrong), -1).any(axis=1))
+    return by_row
 
 
-def check_rows_alone(runtime: OnnxRuntime, source: Source, samples: Samples) -> None:
-    """Refuse a model whose answer to a row depends on the rows beside it."""
-    together = _run(runtime, samples.matrix, source)
-    alone = np.concatenate([_run(runtime, row[np.newaxis], source) for row in samples.matrix])
-    no_answer = np.isnan(together) & np.isnan(alone)  # which is parity's concern
-    off = float(np.where(no_answer, 0.0, np.abs(together - alone)).max())
-    if not off <= PARITY_TOLERANCE:
-        raise BundleError(
-            f"{source.path} answers a row differently alone and together with others (by up to "
-            f"{off:.2g}). " + _about_other_rows(source)
-        )
+def check_rows_alone(
+    run: Run, material: Material, source: GraphSource, names: dict[str, Tolerance]
+) -> float:
+    """Return the largest difference of a row alone and with others. Refuse a model whose answer to
+    a row depends on the rows beside it.
+    """
+    golden = material.golden()
+    together = run(golden)
+    largest = 0.0
+    for index in range(row_count(golden)):
+        alone = run(_row_of(golden, index))
+        for name, tolerance in names.items():
+            theirs = together[name][index : index + 1]
+            if alone[name].shape != theirs.shape:
+                raise BundleError(
+                    f"{source.path} answers one row with {shown(name)} of shape "
+                    f"{list(alone[name].shape)}, and {row_count(golden)} rows with "
+                    f"{list(together[name].shape)}: each row must have one of its own."
+                )
+            difference = largest_difference(alone[name], theirs)
+            if not is_close(alone[name], theirs, tolerance) and not _overflows(alone[name]):
+                by = "" if difference is None else f" (by up to {difference:.2g})"
+                raise BundleError(
+                    f"{source.path} answers a row differently alone and together with others{by}. "
+                    + _about_other_rows(source)
+                )
+            largest = max(largest, difference or 0.0)
+    return largest
 
 
-def _about_other_rows(source: Source) -> str:
+def are_rows(run: Run, given: Tensors, names: dict[str, Tolerance]) -> bool:
+    """Return True if the first dimension of all tensors is rows that don't influence each other.
+
+    Told by answers alone: those to the example and to a second one, which differs from it, each
+    alone and both together.
+    """
+    counts = {len(array) if array.ndim else 0 for array in given.values()}
+    if len(counts) != 1 or counts == {0}:
+        return False
+    random = np.random.default_rng(0)
+    other = {name: _like(array, random) for name, array in given.items()}
+    both = {name: np.concatenate([given[name], other[name]]) for name in given}
+    rows = row_count(given)
+    try:
+        apart = run(given), run(other)
+        together, first = run(both), run(_row_of(both, rows))
+    except BundleError:
+        return False
+    return all(
+        all(each[name].ndim and len(each[name]) == rows for each in apart)
+        and _is_same(np.concatenate([each[name] for each in apart]), together[name], tolerance)
+        and _is_same(first[name], together[name][rows : rows + 1], tolerance)
+        for name, tolerance in names.items()
+    )
+
+
+def _is_same(found: Array, expected: Array, tolerance: Tolerance) -> bool:
+    return found.shape == expected.shape and is_close(found, expected, tolerance)
+
+
+def _like(array: Array, random: np.random.Generator) -> Array:
+    """Return an array that differs from ``array``, of values that its input may hold."""
+    if array.dtype.kind == "f":
+        noisy = array * random.uniform(0.5, 1.0, size=array.shape)
+        return noisy.astype(array.dtype)
+    mixed: Array = random.permutation(array.reshape(-1)).reshape(array.shape)
+    return mixed
+
+
+def _row_of(rows: Tensors, index: int) -> Tensors:
+    return {name: array[index : index + 1] for name, array in rows.items()}
+
+
+def _overflows(values: Array) -> bool:
+    """Return True for what is not finite: parity's concern."""
+    return values.dtype.kind == "f" and not np.isfinite(values).all()
+
+
+def _row(material: Material, index: int) -> str:
+    """Return which input a row is, in words."""
+    if not material.features:
+        return "the example"
+    tried = row_count(material.tried())
+    if index >= tried:
+        return f"noise around the samples (row {index - tried})"
+    return material.place_of_tried(index)
+
+
+def _values(values: Array) -> str:
+    """Return the first values of an answer."""
+    flat = np.atleast_1d(values).reshape(-1)
+    some = ", ".join(f"{v:.6g}" if flat.dtype.kind == "f" else repr(v) for v in flat[:4].tolist())
+    return f"[{some}, ...]" if flat.size > 4 else f"[{some}]"
+
+
+def _about_other_rows(source: GraphSource) -> str:
     """Return advice for a model whose answers depend on the other rows."""
     operators = {node.op_type for node in source.graph.graph.node}
     if operators & _DYNAMIC_INTEGERS:
@@ -183,3 +304,17 @@ def _about_other_rows(source: Source) -> str:
         "It computes over all rows of a call: a mean over rows, or batch normalisation in training "
         "mode. Call model.eval() before exporting, and let the model treat rows one by one."
     )
+
+
+def run_of(run: Run, path: object) -> Run:
+    """Return ``run``, which then raises only `BundleError`."""
+
+    def guarded(given: Tensors) -> Tensors:
+        try:
+            return run(given)
+        except BundleError:
+            raise
+        except Exception as error:  # a pybind exception with no public base
+            raise BundleError(f"{path} can't be run: {first_line(error)}.") from error
+
+    return guarded

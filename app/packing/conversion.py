@@ -6,186 +6,195 @@ It runs in a child process (`app.model.isolation`): the file may be hostile.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-from msgspec.structs import replace
+from msgspec import structs
 
 from ..model import bundle as bundles
-from ..model.errors import BundleError
-from ..model.features import Feature
-from ..model.manifest import Golden, Manifest
-from ..model.runtime import OnnxRuntime, TorchRuntime
+from ..model.errors import BundleError, listed
+from ..model.golden import Golden
+from ..model.manifest import EXACT, Manifest, Target, TaskName
+from ..model.reference import FILE_NAME, write_reference
+from ..model.signature import OutputSpec, Tensors, TensorSpec, row_count
 from .bundle_writer import write_bundle
-from .checks import (
-    about_precision,
-    about_rows,
-    are_probabilities,
-    check_finite,
-    check_form,
-    check_nulls,
-    check_parity,
-    check_rows_alone,
-    filled,
-    trying_inputs,
-)
+from .checks import run_of
+from .comparison import check_answers, check_golden, make_served
 from .description import ModelDescription
-from .network import pack
-from .samples import Samples, read_samples, with_ranges
-from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, Matrix, Outputs, Source
-
-_TRIED_ROWS = 1000
-"""The most rows of the samples that are tried on the original and on the bundle."""
+from .examples import SUFFIXES
+from .material import Material, gather
+from .plan import Plan
+from .reading import fixed_rows, in_parts, open_source
+from .reference import reference_of
+from .roles import Answer, Roles, roles_of
+from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
+from .statement import Statement, names_of_answer, task_of_model
 
 
 def make_bundle(
-    source: Path,
+    path: Path,
     out: Path,
     *,
     description: ModelDescription,
-    samples: Path,
-    outputs: Outputs = "auto",
-) -> None:
-    """Write the bundle ``out``, whose path has name and version, from the model in ``source``.
+    statement: Statement,
+    samples: Path | None,
+) -> list[str]:
+    """Write the bundle ``out``, whose path has name and version, from the model in ``path``.
 
-    Raises `BundleError`, with a message for the user, and OSError.
+    Returns what was assumed and measured, a sentence each. Raises `BundleError`, with a message for
+    the user, and OSError.
     """
-    rows = read_samples(samples, description.features)
+    if path.suffix in CHECKPOINT_SUFFIXES and not statement.allow_code:
+        from .checkpoint import pack_checkpoint
+
+        return pack_checkpoint(
+            path, out, description=description, statement=statement, samples=samples
+        )
+    source = open_source(path, statement, description, samples)
     try:
-        features = with_ranges(description.features, rows)
+        return _make(source, out, description, statement, samples)
     except BundleError as error:
-        raise BundleError(f"{samples}: {error}") from None
+        if str(error).startswith((str(path), str(samples))):
+            raise
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _make(
+    source: GraphSource,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> list[str]:
+    path = source.path
+    task, notes = task_of_model(statement, description, source.outputs)
+    names, more = names_of_answer(task, statement, description)
+    if task == "tensors" and samples is not None and samples.suffix not in SUFFIXES:
+        raise BundleError(
+            f"{samples} must be a .npz or .json with an array for each input where the task is "
+            f"tensors: {listed(spec.name for spec in source.inputs)}."
+        )
+    material = gather(description, samples, source.inputs, truth=statement.truth)
+    if material.features and task == "tensors":
+        raise BundleError(
+            "The task tensors has no features: leave --features out, and give samples as a .npz or "
+            ".json with an array for each input."
+        )
+    rows = fixed_rows(source.inputs) if material.features else None
+    original = in_parts(run_of(source.ask, path), source, rows)
+    outputs = _as_run(source.outputs, original(material.filled(material.tried())), material)
+    roles = roles_of(task, statement, names, outputs)
+    if not material.features:
+        roles = _own_labels(roles)
+    plan = Plan(source, task, roles, material, original, rows)
+    check_answers(plan)
+    told = _convert(plan, out, description, statement)
+    return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
+
+
+def _as_run(
+    outputs: Sequence[GraphOutput], found: Tensors, material: Material
+) -> tuple[GraphOutput, ...]:
+    """Return the outputs with the shapes that a run has: a graph need not say them, or may be
+    wrong.
+    """
+    return tuple(
+        structs.replace(
+            output, spec=_spec_as_run(output.spec, found[output.spec.name].shape, material)
+        )
+        for output in outputs
+    )
+
+
+def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
+    stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
+    if material.features and shape[:1] == (row_count(material.tried()),):  # only rows vary
+        return structs.replace(spec, shape=(-1, *shape[1:]))
+    sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
+    return structs.replace(spec, shape=tuple(sizes))
+
+
+def _own_labels(roles: Roles) -> Roles:
+    """Return roles in which a label is an output as the graph has it, with its own values."""
+    answer = roles.answer
+    if answer is None or answer.label is None:
+        return roles
+    others = ((answer.label, "tensor"), *roles.others)
+    return replace(roles, answer=replace(answer, label=None, label_values=()), others=others)
+
+
+def _convert(
+    plan: Plan, out: Path, description: ModelDescription, statement: Statement
+) -> list[str]:
+    """Write the bundle; return what was measured, a sentence each."""
+    material, answer = plan.material, plan.roles.answer
+    with tempfile.TemporaryDirectory() as scratch:
+        compared = make_served(plan, Path(scratch) / bundles.ONNX)
+        golden = Golden(material.golden(), compared.run(material.golden()))
+        check_golden(plan, compared, golden)
+        reference = reference_of(plan, compared, statement)
+    served = compared.served
     manifest = Manifest(
         name=out.parent.name,
         version=out.name,
-        features=features,
-        classes=description.classes,
+        task=plan.task,
+        inputs=material.inputs,
+        outputs=served.outputs,
+        features=material.features,
+        tolerances={name: each for name, each in compared.tolerances.items() if each != EXACT},
+        batch=compared.batch,
         description=description.description,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        preprocessing=_preprocessing(description),
         training=description.training,
-    )
-    medians = description.medians
-    if source.suffix in CHECKPOINT_SUFFIXES:
-        _pack_checkpoint(source, out, manifest, rows, medians=medians, outputs=outputs)
-    else:
-        graph = _read(source)
-        _pack_graph(graph, out, manifest, rows, medians=medians, outputs=outputs)
-
-
-def _read(path: Path) -> Source:
-    # Each imports much that the other doesn't need.
-    if path.suffix == GRAPH_SUFFIX:
-        from .graph import read_graph
-
-        return read_graph(path)
-    from .program import read_program
-
-    return read_program(path)
-
-
-def _pack_checkpoint(
-    path: Path,
-    out: Path,
-    manifest: Manifest,
-    rows: Samples,
-    *,
-    medians: Mapping[str, float],
-    outputs: Outputs,
-) -> None:
-    import torch
-
-    from ..model.network import build_network, read_checkpoint
-
-    if outputs == "probabilities":
-        raise BundleError(f"{path} is a checkpoint: its network returns logits, not probabilities.")
-    if medians:
-        raise BundleError(
-            f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "
-            "features file, or pack the model as a .pt2."
-        )
-    checkpoint = read_checkpoint(path)
-    told = (checkpoint.input_dim, checkpoint.output_dim)
-    wanted = (len(manifest.features), len(manifest.classes))
-    if told != wanted:
-        raise BundleError(
-            f"{path} has {told[0]} inputs and {told[1]} outputs, but the features file describes "
-            f"{wanted[0]} features and {wanted[1]} classes."
-        )
-    network = build_network(checkpoint)
-    tried, golden = rows.spread(_TRIED_ROWS), rows.spread()
-    runtime = TorchRuntime(network, torch.get_num_threads())
-    check_finite(runtime.run(tried.matrix), tried, path)
-    check_nulls(runtime, manifest.features, golden, path)
-    pack(
-        network,
-        out,
-        name=manifest.name,
-        version=manifest.version,
-        features=manifest.features,
-        classes=manifest.classes,
-        golden_samples=golden.matrix,
-        description=manifest.description,
-        training=manifest.training,
-    )
-
-
-def _pack_graph(
-    source: Source,
-    out: Path,
-    manifest: Manifest,
-    rows: Samples,
-    *,
-    medians: Mapping[str, float],
-    outputs: Outputs,
-) -> None:
-    from .graph import served_graph
-
-    path, width, classes = source.path, len(manifest.features), len(manifest.classes)
-    tried, golden = rows.spread(_TRIED_ROWS), rows.spread()
-    stand_in = _stand_in(manifest.features, medians)
-    raw = source.ask(filled(tried.matrix, stand_in))
-    check_form(raw, classes, path)
-    check_finite(raw, tried, path)
-    softmax = not are_probabilities(raw, outputs, path)
-    content = served_graph(
-        source,
-        medians=stand_in if medians else None,
-        softmax=softmax,
-        width=width,
-        classes=classes,
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / bundles.ONNX
-        file.write_bytes(content)
-        runtime = _served(file, source, width=width, classes=classes)
-        tries = trying_inputs(tried, manifest.features)
-        check_rows_alone(runtime, source, golden)
-        check_parity(runtime, source, tries, stand_in, softmax=softmax)
-        check_nulls(runtime, manifest.features, golden, path)
-        answers = runtime.run(golden.matrix)
-    complete = replace(
-        manifest,
-        golden=Golden(golden.matrix, answers),
-        preprocessing=({"step": "impute", "median": dict(medians)},) if medians else (),
+        reference=FILE_NAME if reference is not None else "",
     )
 
     def fill(directory: Path) -> None:
-        (directory / bundles.ONNX).write_bytes(content)
+        (directory / bundles.ONNX).write_bytes(served.content)
+        if reference is not None:
+            write_reference(reference, directory / FILE_NAME)
 
-    write_bundle(out, complete, fill)
-
-
-def _stand_in(features: Sequence[Feature], medians: Mapping[str, float]) -> Matrix:
-    """Return the values that replace null: float32 ``(features,)``, NaN where null is kept."""
-    return np.array([medians.get(f.name, np.nan) for f in features], dtype=np.float32)
+    write_bundle(out, _with_names(manifest, answer, description), golden, fill)
+    return [*compared.notes, *_shown_answer(plan.task, answer, golden, served.outputs)]
 
 
-def _served(file: Path, source: Source, *, width: int, classes: int) -> OnnxRuntime:
-    """Return the runtime with which a worker would serve the graph in ``file``."""
-    try:
-        return OnnxRuntime(file, threads=1, width=width, classes=classes)
-    except BundleError as error:
-        why = str(error).replace(str(file), f"{source.path}, as it would be served,")
-        raise BundleError(f"{why}{about_rows(source)}{about_precision(source)}") from error
+def _with_names(
+    manifest: Manifest, answer: Answer | None, description: ModelDescription
+) -> Manifest:
+    """Return the manifest with the names of the answer's columns."""
+    if answer is None or not answer.names:
+        return manifest
+    if manifest.task == "classification":
+        return structs.replace(manifest, classes=answer.names)
+    if manifest.task == "multilabel":
+        return structs.replace(manifest, labels=answer.names)
+    described = {target.name: target for target in description.targets}
+    targets = tuple(described.get(name, Target(name)) for name in answer.names)
+    return structs.replace(manifest, targets=targets)
+
+
+def _preprocessing(description: ModelDescription) -> tuple[dict[str, object], ...]:
+    medians = dict(description.medians)
+    return ({"step": "impute", "median": medians},) if medians else ()
+
+
+def _shown_answer(
+    task: TaskName, answer: Answer | None, golden: Golden, outputs: Sequence[OutputSpec]
+) -> list[str]:
+    """Return the answer to a sample in words, for its owner to recognise."""
+    if answer is None or not answer.names:
+        return []
+    row = min(1, golden.rows - 1)
+    values = golden.outputs[outputs[0].name][row].reshape(-1)
+    if task == "classification":
+        index = int(values.argmax())
+        if answer.label is not None:
+            index = int(golden.outputs[outputs[1].name][row])
+        said = f"{answer.names[index]} {values[index]:.4g}"
+    else:
+        pairs = zip(answer.names, values.tolist(), strict=True)
+        said = ", ".join(f"{name} {value:.4g}" for name, value in list(pairs)[:5])
+    return [f"Golden sample {row + 1} of {golden.rows} -> {said}."]

@@ -2,8 +2,12 @@
 
 ::
 
-    classes = ["stays", "leaves"]
+    classes = ["stays", "leaves"]           # labels = [...] where they don't exclude each other
     description = "Who is about to leave?"  # optional, as is everything below but the names
+
+    [[targets]]            # what a regression predicts, in place of classes
+    name = "price"
+    unit = "euros"
 
     [training]             # metrics to show beside the model
     roc_auc = 0.93
@@ -21,6 +25,14 @@
     nullable = true        # the service takes null here...
     median = 12.5          # ...and replaced by this; without it, the model receives NaN
 
+    [[features]]
+    name = "plan"
+    kind = "category"      # number, integer, boolean or category; by default, as the model's input
+    categories = ["basic", "plus"]  # sent as these; the model gets strings, or positions
+    unknown = "refuse"     # or "pass": the model knows what to do with other strings
+    tensor = "categories"  # the input that it is a column of, where a model has several
+    column = 0             # by default, in the order of the tables
+
 It knows nothing of the model itself; `conversion` checks that both fit together.
 """
 
@@ -34,30 +46,49 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import fields
 
 from ..documents.schema import SchemaError, place, read_as
 from ..documents.suggestions import did_you_mean
 from ..documents.toml import NotToml, read_toml
 from ..model.errors import BundleError
 from ..model.features import Feature, Name, Number
+from ..model.manifest import Target
 
 _MAX_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A user's description of a model: its features in the order of its columns, and its classes.
+    """A user's description of a model: its features in the order of its columns, and what it
+    answers.
 
-    ``medians`` (feature name -> value) replace null, in front of the model. ``name`` is empty if
-    only the bundle's directory names the model. ``training`` holds plain values.
+    ``medians`` (feature name -> value) replace null, in front of the model. ``stated`` has, for
+    each feature, the keys that its table has. ``name`` is empty if only the bundle's directory
+    names the model. ``training`` holds plain values.
     """
 
-    features: tuple[Feature, ...]
-    classes: tuple[str, ...]
+    features: tuple[Feature, ...] = ()
+    classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    stated: tuple[frozenset[str], ...] = ()
     name: str = ""
     description: str = ""
     medians: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def stated_of_each(self) -> tuple[frozenset[str], ...]:
+        """Return, for each feature, what its owner said of it: what isn't as by default, if it was
+        not read from a file.
+        """
+        if self.stated:
+            return self.stated
+        defaults = [(each.name, each.default) for each in fields(Feature)]
+        return tuple(
+            frozenset(name for name, default in defaults if getattr(feature, name) != default)
+            for feature in self.features
+        )
 
 
 def read_description(path: Path) -> ModelDescription:
@@ -80,6 +111,13 @@ _Classes = Annotated[
         'classes = ["stays", "leaves"]',
     ),
 ]
+_Labels = Annotated[
+    list[Name],
+    Meta(description='an array of names, in the order of the model\'s outputs: labels = ["spam"]'),
+]
+_Targets = Annotated[
+    list[Target], Meta(description="tables: [[targets]], then name = ... and unit = ... below it")
+]
 _Training = Annotated[
     dict[str, Any], Meta(description="a table: [training], then one metric per line")
 ]
@@ -97,12 +135,16 @@ class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
             raise BundleError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}.")
         if self.median is not None and not self.nullable:
             raise BundleError("median replaces null, so it requires nullable = true.")
+        if self.median is not None and self.kind in ("boolean", "category"):
+            raise BundleError(f"median is for numbers, and the kind is {self.kind!r}.")
         return Feature(*(getattr(self, name) for name in Feature.__struct_fields__))
 
 
 class _Document(Struct, forbid_unknown_fields=True):
     features: Annotated[list[_FeatureTable], Meta(min_length=1)]
-    classes: _Classes
+    classes: _Classes | None = None
+    labels: _Labels = []
+    targets: _Targets = []
     name: str = ""
     description: str = ""
     training: _Training = {}
@@ -121,10 +163,16 @@ def parse_description(document: Mapping[str, Any]) -> ModelDescription:
         except BundleError as error:
             raise BundleError(f"{_feature_place(index, document)}{error}") from None
     _refuse_repeats("features", [feature.name for feature in features])
-    _refuse_repeats("classes", read.classes)
+    classes = read.classes or []
+    _refuse_repeats("classes", classes)
+    _refuse_repeats("labels", read.labels)
+    _refuse_repeats("targets", [target.name for target in read.targets])
     return ModelDescription(
         features=tuple(features),
-        classes=tuple(read.classes),
+        classes=tuple(classes),
+        labels=tuple(read.labels),
+        targets=tuple(read.targets),
+        stated=tuple(frozenset(table) for table in document["features"]),
         name=read.name,
         description=read.description,
         medians={table.name: table.median for table in read.features if table.median is not None},

@@ -9,66 +9,94 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..model import isolation
-from ..model import manifest as manifests
+from ..model import isolation, manifest_file
 from ..model.errors import BundleError
 from ..model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
-from ..model.manifest import VERSION, VERSION_FORM, Manifest, read_manifest
+from ..model.manifest import VERSION, VERSION_FORM, Manifest
+from ..model.manifest_file import read_manifest
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
-from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX, Outputs
+from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX
+from .statement import Statement
 
+NOTHING_DESCRIBED, NOTHING_STATED = ModelDescription(), Statement()
 _OTHER_SUFFIXES = {".mar": TORCHSERVE, ".safetensors": SAFETENSORS}
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The manifest of a bundle that was written, and what was assumed and measured."""
+
+    manifest: Manifest
+    notes: tuple[str, ...]
 
 
 def pack_file(
     source: Path,
     out: Path,
     *,
-    description: ModelDescription,
-    samples: Path,
-    outputs: Outputs = "auto",
+    samples: Path | None = None,
+    description: ModelDescription = NOTHING_DESCRIBED,
+    statement: Statement = NOTHING_STATED,
     replace: bool = False,
     limits: ProcessLimits = DEFAULT_LIMITS,
-) -> Manifest:
-    """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in the file ``source``.
+) -> Packed:
+    """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in ``source``.
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature. An existing bundle is kept unless ``replace``. ``limits`` are those of the child
-    process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
+    each feature, or a ``.npz`` or ``.json`` with an array for each input; without any, the example
+    is a row of ones. An existing bundle is kept unless ``replace``. ``limits`` are those of the
+    child process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
     """
-    name, version = _place(out, description)
+    name, version = _place(out)
+    if description.name not in ("", name):
+        raise BundleError(
+            f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
+            "use one name, or leave it out of the file."
+        )
     check_replaceable(out)
     if not replace and out.is_dir() and any(out.iterdir()):
         raise BundleError(
             f"{out} already exists. Pack the model as another version, or replace it (--replace)."
         )
     _refuse_released(out)
-    if source.suffix not in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
-        kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
-        if kind:
-            raise BundleError(f"{source} {kind}.")
+    _check_suffix(source)
+    if samples is not None and samples.exists() and not (samples.is_file() or samples.is_dir()):
         raise BundleError(
-            f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
-            "checkpoint of Lantern's own network)."
+            f"{samples} is a pipe or a device, and samples are read more than once: write them to "
+            "a file."
         )
-    require_packages()
+    of_torch = () if source.suffix == GRAPH_SUFFIX else ("torch", "onnxscript")
+    require_packages("onnx", *of_torch)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             made = Path(scratch, name, version)
-            arguments = (source, made, description, samples, outputs)
-            isolation.run(_make, *arguments, path=source, limits=limits.for_packing())
-            manifest = read_manifest(made / manifests.FILE_NAME)
+            arguments = (source, made, description, statement, samples)
+            notes = isolation.run(_make, *arguments, path=source, limits=limits.for_packing())
+            manifest = read_manifest(made / manifest_file.FILE_NAME)
             place_bundle(made, out, replaces=replace)
     except OSError as error:
         raise BundleError(f"{out} can't be written: {error.strerror}.") from error
-    return manifest
+    return Packed(manifest, tuple(map(str, notes)))
+
+
+def _check_suffix(source: Path) -> None:
+    if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
+        return
+    kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
+    if kind:
+        raise BundleError(f"{source} {kind}.")
+    raise BundleError(
+        f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
+        "checkpoint of Lantern's own network)."
+    )
 
 
 def _kind_of(source: Path) -> str:
@@ -80,18 +108,24 @@ def _kind_of(source: Path) -> str:
 
 
 def _make(
-    source: Path, out: Path, description: ModelDescription, samples: Path, outputs: Outputs
-) -> None:
+    source: Path,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> list[str]:
     """Convert the model, in the process that may import torch and open the file."""
     from .conversion import make_bundle
 
     try:
-        make_bundle(source, out, description=description, samples=samples, outputs=outputs)
+        return make_bundle(
+            source, out, description=description, statement=statement, samples=samples
+        )
     except OSError as error:
         raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
 
 
-def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
+def _place(out: Path) -> tuple[str, str]:
     """Return the name and the version in the path of a bundle."""
     name, version = out.absolute().parts[-2:] if len(out.absolute().parts) > 2 else ("", "")
     for what, text in (("name", name), ("version", version)):
@@ -100,11 +134,6 @@ def _place(out: Path, description: ModelDescription) -> tuple[str, str]:
                 f"{out} must end in the name of the model and its version, as in models/churn/1; "
                 f"a {what} must be {VERSION_FORM}."
             )
-    if description.name not in ("", name):
-        raise BundleError(
-            f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
-            "use one name, or leave it out of the file."
-        )
     return name, version
 
 
@@ -112,7 +141,7 @@ def _refuse_released(out: Path) -> None:
     """Raise `BundleError` for a version that is served: replacing it would be a release that was
     not verified, compared, or recorded in the history.
     """
-    if not (out / manifests.FILE_NAME).is_file():
+    if not (out / manifest_file.FILE_NAME).is_file():
         return
     release = None
     with suppress(BundleError):  # an unreadable file releases nothing

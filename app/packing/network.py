@@ -22,9 +22,15 @@ from numpy.typing import NDArray
 from ..model import bundle as bundles
 from ..model.errors import BundleError
 from ..model.features import Feature
-from ..model.manifest import Golden, Manifest
+from ..model.golden import Golden
+from ..model.manifest import Manifest
 from ..model.network import Network, Preprocessing, Probabilities, save_checkpoint
-from ..model.runtime import OnnxRuntime, TorchRuntime
+from ..model.onnx_runtime import OnnxRuntime
+from ..model.reference import FILE_NAME as REFERENCE
+from ..model.reference import Reference, write_reference
+from ..model.signature import classifier_graph
+from ..model.torch_runtime import TorchRuntime
+from .answers import probabilities_of
 from .bundle_writer import check_replaceable, require_packages, write_bundle
 
 PARITY_TOLERANCE = 1e-5
@@ -43,6 +49,7 @@ def pack(
     features: Sequence[Feature],
     classes: Sequence[str],
     golden_samples: NDArray[np.float32],
+    reference: Reference | None = None,
     description: str = "",
     training: Mapping[str, Any] | None = None,
     documents: Mapping[str, bytes] | None = None,
@@ -50,39 +57,43 @@ def pack(
     """Write the bundle of ``network`` to the directory ``out``, completely or not at all.
 
     ``golden_samples`` are raw features, float32 ``(n, features)``; their answers are recorded.
-    ``documents`` (file name -> content) are stored beside the model: its card, pictures. An
-    existing bundle at ``out`` is replaced. Raises `BundleError` if the exported network answers
-    differently, or if ``out`` is something other than a bundle.
+    ``reference`` says how the samples of training are distributed. ``documents`` (file name ->
+    content) are stored beside the model: its card, pictures. An existing bundle at ``out`` is
+    replaced. Raises `BundleError` if the exported network answers differently, or if ``out`` is
+    something other than a bundle.
     """
     check_replaceable(out)
     network = copy.deepcopy(network).eval().requires_grad_(False)  # the caller's is not changed
     torch_runtime = TorchRuntime(network, torch.get_num_threads())
-    golden = Golden(golden_samples, torch_runtime.run(golden_samples))
-    manifest = Manifest(
-        name=name,
-        version=version,
-        features=tuple(features),
-        classes=tuple(classes),
+    probabilities = probabilities_of(torch_runtime, golden_samples)
+    golden = Golden.of_classifier(golden_samples, probabilities)
+    manifest = Manifest.of_classifier(
+        name,
+        version,
+        features,
+        classes,
         description=description,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         preprocessing=describe_preprocessing(network, [feature.name for feature in features]),
         training=training or {},
-        golden=golden,
+        reference=REFERENCE if reference is not None else "",
     )
 
     def fill(directory: Path) -> None:
         save_checkpoint(network, version, directory / bundles.CHECKPOINT)
         export_onnx(network, directory / bundles.ONNX)
         check_export(torch_runtime, directory / bundles.ONNX, parity_samples(golden_samples))
+        if reference is not None:
+            write_reference(reference, directory / REFERENCE)
         for file_name, content in (documents or {}).items():
             (directory / Path(file_name).name).write_bytes(content)
 
-    return write_bundle(out, manifest, fill)
+    return write_bundle(out, manifest, golden, fill)
 
 
 def export_onnx(network: Network, path: Path) -> None:
     """Export ``network`` with preprocessing and softmax inside, for any number of rows."""
-    require_packages()
+    require_packages("onnx", "onnxscript")
     module = Probabilities(network).eval()
     example = torch.zeros((2, network.dims[0]))
     with quiet_exporter():
@@ -137,9 +148,9 @@ def check_export(reference: TorchRuntime, path: Path, samples: NDArray[np.float3
 
     Raises `BundleError` if it exceeds ``PARITY_TOLERANCE``, or is not a number.
     """
-    expected = reference.run(samples)
-    width, classes = samples.shape[1], expected.shape[1]
-    answers = OnnxRuntime(path, threads=1, width=width, classes=classes).run(samples)
+    expected = probabilities_of(reference, samples)
+    signature = classifier_graph(samples.shape[1], expected.shape[1])
+    answers = probabilities_of(OnnxRuntime(path, 1, signature), samples)
     # A network without preprocessing may overflow on extremes: then both must.
     both_overflow = np.isnan(answers) & np.isnan(expected)
     error = float(np.where(both_overflow, 0.0, np.abs(answers - expected)).max())

@@ -22,11 +22,12 @@ NESTED_TOO_DEEPLY = "its arrays and objects are nested too deeply"
 _decode_raw = msgspec.json.Decoder(Raw).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_elements = msgspec.json.Decoder(list[Raw]).decode
-_decode_number = msgspec.json.Decoder(float).decode
+_decode_number = msgspec.json.Decoder(int | float).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _Skipped = msgspec.defstruct("_Skipped", [], gc=False)
 _decode_objects = msgspec.json.Decoder(list[_Skipped]).decode  # type: ignore[valid-type]
 
-_OBJECT, _ARRAY, _NULL = ord("{"), ord("["), ord("n")
+_OBJECT, _ARRAY, _NULL, _TEXT = ord("{"), ord("["), ord("n"), ord('"')
 _OUTLINES: dict[int, Any] = {
     _OBJECT: {},
     _ARRAY: [],
@@ -122,6 +123,11 @@ def outline(value: Raw) -> Any:
         return _decode_number(value)
     except msgspec.ValidationError:
         return float("inf")
+
+
+def text_or_outline(value: Raw) -> Any:
+    """Return a string as it is, and anything else as `outline` does."""
+    return _decode_text(value) if memoryview(value)[0] == _TEXT else outline(value)
 
 
 @cache

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..model import isolation
-from ..model import manifest as manifests
+from ..model import isolation, manifest_file
+from ..model.agreement import (
+    Incomparable,
+    agreement,
+    answers_for,
+    check_comparable,
+    differences,
+)
 from ..model.compat import breaking_changes, harmless_changes
-from ..model.errors import BundleError, ModelError
+from ..model.errors import BundleError, InvalidFeatures, ModelError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
+from ..model.self_test import is_close, largest_difference
+from ..model.signature import Array, Tensors
 from ..model.training_metrics import flatten
 from .loading import ModelSource, load_model
 
@@ -24,14 +34,17 @@ from .loading import ModelSource, load_model
 class Agreement:
     """How two versions answered the same ``samples``.
 
-    ``same_class`` is the share (0 to 1) on which both predict the same class; the differences are
-    absolute differences of probabilities, over all samples and classes.
+    ``agreed`` is the share (0 to 1) to which both give the same answer: the same class, the same
+    labels, or numbers within the tolerance of the old version. The differences are absolute ones of
+    the numbers in the answers, over all samples; None where they can't be compared, as scores with
+    probabilities. Of tensors without a meaning a sample is all the golden data of a version, and
+    its difference the largest of each output.
     """
 
     samples: int
-    same_class: float
-    largest_difference: float
-    mean_difference: float
+    agreed: float
+    largest_difference: float | None
+    mean_difference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +68,25 @@ class VersionDiff:
 def diff_versions(
     directory: Path, old_version: str, new_version: str, limits: ProcessLimits = DEFAULT_LIMITS
 ) -> VersionDiff:
-    """Compare two versions of the model in ``directory``, and their answers to the golden samples
-    of both.
+    """Compare two versions of the model in ``directory``, and their answers to the golden data of
+    both.
 
     They answer in a separate process, within ``limits``. Raises `BundleError` if a manifest can't
     be read.
     """
     old, new = (
-        manifests.read_manifest(directory / version / manifests.FILE_NAME)
+        manifest_file.read_manifest(directory / version / manifest_file.FILE_NAME)
         for version in (old_version, new_version)
     )
-    agreement, incomparable = None, _obstacle(old, new)
-    if not incomparable:
-        try:
-            newer = directory / new_version
-            agreement = Agreement(
-                **isolation.run(
-                    _answers_of, directory / old_version, newer, path=newer, limits=limits
-                )
-            )
-        except ModelError as error:
-            incomparable = str(error)
+    agreement, incomparable = None, ""
+    try:
+        check_comparable(old, new)
+        newer = directory / new_version
+        agreement = Agreement(
+            **isolation.run(_answers_of, directory / old_version, newer, path=newer, limits=limits)
+        )
+    except ModelError as error:
+        incomparable = str(error)
     before, after = flatten(old.training), flatten(new.training)
     return VersionDiff(
         old,
@@ -92,54 +103,85 @@ def diff_versions(
     )
 
 
-def _obstacle(old: Manifest, new: Manifest) -> str:
-    """Return why the two can't be compared; empty if they can."""
-    if {f.name for f in old.features} != {f.name for f in new.features}:
-        return "The versions have different features."
-    if set(old.classes) != set(new.classes):
-        return "The versions have different classes."
-    return ""
-
-
 def _answers_of(old: Path, new: Path) -> dict[str, Any]:
     """Return the `Agreement` of two bundles, as plain values."""
-    return asdict(_agreement(*(load_model(ModelSource(path, path.name)) for path in (old, new))))
+    models = [load_model(ModelSource(path, path.name)) for path in (old, new)]
+    try:
+        return asdict(_agreement(*models))
+    except ModelError as error:
+        raise BundleError(str(error)) from error
 
 
 def _agreement(old: Model, new: Model) -> Agreement:
-    """Return how both answer, with columns and classes matched by name."""
-    columns = [new.encoder.names.index(name) for name in old.encoder.names]
-    classes = [new.manifest.classes.index(name) for name in old.manifest.classes]
-    samples = _common_samples(old, new, columns)
-    answers = old.predict_batch(samples).probabilities
-    in_new_order = np.empty_like(samples)
-    in_new_order[:, columns] = samples
-    others = new.predict_batch(in_new_order).probabilities[:, classes]
-    difference = np.abs(answers - others)
+    """Return how both answer, with features, and classes, labels or targets, matched by name."""
+    compared = [
+        _compared(old, new, old.run(before), new.run(after))
+        for before, after in _common_inputs(old, new)
+    ]
+    agreed = np.concatenate([agreed for agreed, _ in compared])
+    found = np.concatenate([found.reshape(-1) for _, found in compared])
+    same_role = old.task.answer_role == new.task.answer_role
+    is_known = found.size and np.isfinite(found).all() and same_role
     return Agreement(
-        len(samples),
-        float((answers.argmax(axis=1) == others.argmax(axis=1)).mean()),
-        float(difference.max()),
-        float(difference.mean()),
+        len(agreed),
+        float(agreed.mean()),
+        float(found.max()) if is_known else None,
+        float(found.mean()) if is_known else None,
     )
 
 
-def _common_samples(old: Model, new: Model, columns: list[int]) -> NDArray[np.float32]:
-    """Return the golden samples of both versions that both accept, in the columns of ``old``.
+def _common_inputs(old: Model, new: Model) -> Iterator[tuple[Tensors, Tensors]]:
+    """Yield the golden data of both versions, as each of them takes it."""
+    if old.takes_features:
+        samples = _common_samples(old, new)
+        yield old.encoder.encode_batch(samples), new.encoder.encode_batch(samples)
+        return
+    if {s.name: s.form for s in old.manifest.inputs} != {
+        s.name: s.form for s in new.manifest.inputs
+    }:
+        raise Incomparable("The versions take different inputs.")
+    for model in (old, new):
+        inputs = model.golden().inputs
+        yield inputs, inputs
 
-    A null is an error to the version whose feature isn't nullable.
+
+def _compared(old: Model, new: Model, ours: Tensors, theirs: Tensors) -> tuple[Array, Array]:
+    """Return whether each row is answered alike, and the differences of the numbers.
+
+    Tensors whose meaning isn't known are one row: all outputs that both have.
     """
-    assert old.manifest.golden is not None
-    assert new.manifest.golden is not None
-    samples = np.concatenate([old.manifest.golden.samples, new.manifest.golden.samples[:, columns]])
-    nullable = np.array(
-        [
-            before.nullable and new.manifest.features[column].nullable
-            for before, column in zip(old.manifest.features, columns, strict=True)
-        ]
+    if old.task.name != "tensors":
+        before = old.task.batch(ours, old.version, old.loaded_at).comparable()
+        after = answers_for(old, new, theirs)
+        return agreement(old, before, after), differences(before, after)
+    names = [name for name in ours if name in theirs]
+    same = all(
+        ours[name].shape == theirs[name].shape
+        and is_close(theirs[name], ours[name], old.manifest.tolerance(name))
+        for name in names
     )
-    accepted = ~(np.isnan(samples) & ~nullable).any(axis=1)
-    if not accepted.any():
+    largest = [
+        math.nan if difference is None else difference
+        for name in names
+        if ours[name].dtype.kind != "O"
+        for difference in [largest_difference(theirs[name], ours[name])]
+    ]
+    return np.array([same]), np.array(largest)
+
+
+def _common_samples(old: Model, new: Model) -> list[dict[str, Any]]:
+    """Return the golden samples of both versions that both accept, each once.
+
+    A null is an error to the version whose feature isn't nullable, as is an unknown category.
+    """
+    different: dict[Hashable, dict[str, Any]] = {}
+    for model in (old, new):
+        golden = model.golden()
+        for index in range(golden.rows):
+            sample = model.encoder.sample(golden.inputs, index)
+            with suppress(InvalidFeatures):
+                new.encoder.encode(sample)
+                different.setdefault(old.encoder.key(old.encoder.encode(sample)), sample)
+    if not different:
         raise BundleError("No golden sample is accepted by both versions.")
-    different = {row.tobytes(): row for row in samples[accepted]}  # a NaN equals no other
-    return np.stack(list(different.values()))
+    return [*different.values()]

@@ -14,7 +14,11 @@ from ..model.checkpoint_scan import scan_checkpoint
 from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.model import Model
-from ..model.runtime import OnnxRuntime, Runtime, RuntimeChoice, TorchRuntime, choose_runtime
+from ..model.onnx_runtime import OnnxRuntime
+from ..model.run_limits import UNLIMITED, RunLimits
+from ..model.runtime import Runtime, RuntimeChoice, choose_runtime
+from ..model.tasks import task_of
+from ..model.torch_runtime import TorchRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,8 @@ class ModelSource:
     ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. With
     ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
-    the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files.
+    the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
+    and ``run_limits`` for each run of the network.
     """
 
     path: Path
@@ -40,6 +45,7 @@ class ModelSource:
     cache_size: int = 0
     max_answer_values: int = 0
     limits: ProcessLimits = DEFAULT_LIMITS
+    run_limits: RunLimits = UNLIMITED
 
 
 def load_model(source: ModelSource) -> Model:
@@ -68,14 +74,15 @@ def load_model(source: ModelSource) -> Model:
 
 def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Model:
     bundle, runtime, checksum = load(source, found)
-    classes = len(bundle.manifest.classes)
-    if 0 < source.max_answer_values < classes:
+    manifest = bundle.manifest
+    values = task_of(manifest).width
+    if 0 < source.max_answer_values < values:
         raise BundleError(
-            f"Version {bundle.manifest.version} answers {classes:,} values for a row, and "
+            f"Version {manifest.version} answers {values:,} values for a row, and "
             f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
             "request. Raise the limit."
         )
-    if source.batch_rows:
+    if source.batch_rows and manifest.batch:
         runtime = BatchingRuntime(runtime, source.batch_rows)
     model = Model(
         bundle,
@@ -127,30 +134,50 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
         device=source.device,
     )
     file = bundles.ONNX if name == "onnx" else bundles.CHECKPOINT
-    runtime = make_runtime(bundle, name, threads=source.threads, device=source.device)
+    runtime = make_runtime(
+        bundle, name, threads=source.threads, device=source.device, limits=source.run_limits
+    )
     return bundle, runtime, manifest.files[file].sha256
 
 
-def make_runtime(bundle: Bundle, name: str, *, threads: int = 1, device: str = "cpu") -> Runtime:
+def make_runtime(
+    bundle: Bundle,
+    name: str,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    limits: RunLimits = UNLIMITED,
+) -> Runtime:
     """Create the runtime ``name`` ("onnx" or "torch") for a bundle that has its network.
 
     Raises `BundleError` if the network can't be read, or doesn't match the manifest.
     """
     manifest = bundle.manifest
-    width, classes = len(manifest.features), len(manifest.classes)
     if name == "onnx" and bundle.onnx is not None:
-        return OnnxRuntime(bundle.onnx, threads, width=width, classes=classes)
-    assert bundle.checkpoint is not None  # choose_runtime checked it
+        return OnnxRuntime(
+            bundle.onnx,
+            threads,
+            manifest.signature,
+            device=device,
+            has_rows=manifest.batch,
+            limits=limits,
+        )
+    if bundle.checkpoint is None or manifest.task != "classification":
+        raise BundleError(
+            f"The task is {manifest.task!r}, and torch runs checkpoints of Lantern's own network, "
+            "which classify; set model.runtime to 'auto' or 'onnx'."
+        )
     from ..model.network import build_network, read_checkpoint
 
     checkpoint = read_checkpoint(bundle.checkpoint)
+    width, classes = len(manifest.features), len(manifest.classes)
     told = (checkpoint.input_dim, checkpoint.output_dim, checkpoint.version)
     if told != (width, classes, manifest.version):
         raise BundleError(
             f"{bundle.checkpoint} has {told[0]} inputs, {told[1]} outputs and version "
             f"{told[2]!r}; the manifest says {width}, {classes} and {manifest.version!r}."
         )
-    return TorchRuntime(build_network(checkpoint), threads, device)
+    return TorchRuntime(build_network(checkpoint), threads, device, limits)
 
 
 def _check_bare(source: ModelSource) -> str:
@@ -177,5 +204,5 @@ def _load_bare(source: ModelSource, path: Path) -> _Loaded:
         feature_names=source.feature_names,
         class_names=source.class_names,
     )
-    runtime = TorchRuntime(network, source.threads, source.device)
+    runtime = TorchRuntime(network, source.threads, source.device, source.run_limits)
     return bundle, runtime, bundles.file_sha256(file)

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
-from ..model import manifest as manifests
+from ..model import manifest_file
+from ..model.compat import shadow_obstacle
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
@@ -81,7 +82,7 @@ class Repository:
     def versions(self) -> list[str]:
         """Return the versions, numbers first and in their order."""
         path = self.directory
-        models = (path, path / manifests.FILE_NAME, path / bundles.CHECKPOINT)
+        models = (path, path / manifest_file.FILE_NAME, path / bundles.CHECKPOINT)
         if any(file.is_file() for file in models):
             raise BundleError(
                 f"{path} is one model, not a directory of versions: it has no release. If it is "
@@ -100,7 +101,7 @@ class Repository:
     def manifest(self, version: str) -> Manifest:
         """Read the manifest of ``version``."""
         self.require(version)
-        return manifests.read_manifest(self.directory / version / manifests.FILE_NAME)
+        return manifest_file.read_manifest(self.directory / version / manifest_file.FILE_NAME)
 
     def require(self, version: str) -> None:
         """Raise `BundleError`, which lists the versions, if ``version`` is not one of them."""
@@ -204,9 +205,11 @@ class Repository:
             if after == before:
                 raise NothingToChange(f"Version {version} is already the {mode}.")
             releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
-            reasons = self._obstacles(
-                before.stable, self._verified(version, f"made a {mode}"), keeps_name=True
-            )
+            manifest = self._verified(version, f"made a {mode}")
+            obstacle = shadow_obstacle(manifest) if mode == "shadow" else ""
+            if obstacle:
+                raise ReleaseRejected(f"Version {version} can't be a shadow. {obstacle}")
+            reasons = self._obstacles(before.stable, manifest, keeps_name=True)
             if reasons:
                 raise ReleaseRejected(
                     f"Version {version} can't be the {mode} of {before.stable}, because callers "
@@ -264,7 +267,7 @@ class Repository:
     def _obstacles(self, stable: str, manifest: Manifest, *, keeps_name: bool = False) -> list[str]:
         """Return why ``manifest`` can't take over from ``stable``, or why that is unknown."""
         try:
-            before = manifests.read_manifest(self.directory / stable / manifests.FILE_NAME)
+            before = manifest_file.read_manifest(self.directory / stable / manifest_file.FILE_NAME)
         except BundleError as error:
             return [f"The stable version {stable} can't be compared. {error}"]
         return obstacles(before, manifest, keeps_name=keeps_name or bool(self.name))
@@ -299,9 +302,9 @@ class Repository:
         elif release is not None and version == release.candidate and release.mode:
             traffic = release.traffic if release.mode == "canary" else None
             known = VersionSummary(version, release.mode, traffic)
-        path = self.directory / version / manifests.FILE_NAME
+        path = self.directory / version / manifest_file.FILE_NAME
         try:
-            manifest = manifests.read_manifest(path)
+            manifest = manifest_file.read_manifest(path)
             size = path.stat().st_size + sum(record.size for record in manifest.files.values())
         except (BundleError, OSError) as error:
             return replace(known, problem=str(error))

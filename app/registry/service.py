@@ -10,21 +10,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
 from typing import Protocol, TypeVar
 
 from ..documents.text import readable
 from ..model import bundle as bundles
-from ..model.compat import breaking_changes
+from ..model.compat import breaking_changes, shadow_obstacle
 from ..model.errors import ModelError, ModelUnavailable
 from ..model.model import Model
 from ..model.naming import ModelName, as_name, name_in
 from ..model.runtime import import_library
 from .identity import bundle_identity, file_identity
 from .loading import ModelSource, load_model, runtime_for
-from .release import FILE_NAME, InForce, Release, read_in_force
+from .release import FILE_NAME, InForce, Mode, Release, read_in_force
 from .rollout import Rollout
 
 log = logging.getLogger("lantern.model")
@@ -99,6 +100,8 @@ class ModelService:
         self._try_again_at = float("inf")
         self._held: dict[str, _Held] = {}
         self._state = State()
+        self.loading: Callable[[Path], AbstractContextManager[None]] = _not_limited
+        """The context in which the model in a directory or file is loaded."""
 
     @property
     def name(self) -> str:
@@ -216,7 +219,9 @@ class ModelService:
         candidate = None
         if release.candidate is not None:
             candidate = self._version(release.candidate, faults)
-        if candidate is not None and (broken := _misfits(stable.model, candidate.model)):
+        if candidate is not None and (
+            broken := _misfits(stable.model, candidate.model, release.mode)
+        ):
             faults.append(broken)
             candidate = None
         held = {release.stable: stable}
@@ -278,7 +283,8 @@ class ModelService:
     def _load(self, source: ModelSource) -> Model:
         found = bundles.find_bundle(source.path, source.version)
         name = self._name.decide(lambda: name_in(found))
-        model = load_model(replace(source, name=name))
+        with self.loading(found):
+            model = load_model(replace(source, name=name))
         written = as_name(model.manifest.name)
         if written != name and not self.source.name:
             log.warning(
@@ -348,9 +354,11 @@ class ModelService:
             return file, str(error)
 
 
-def _misfits(stable: Model, candidate: Model) -> str:
+def _misfits(stable: Model, candidate: Model, mode: Mode | None) -> str:
     """Return why ``candidate`` can't answer callers of ``stable``; empty if it can."""
     broken = breaking_changes(stable.manifest, candidate.manifest)
+    if mode == "shadow" and (obstacle := shadow_obstacle(candidate.manifest)):
+        broken.append(obstacle)
     if not broken:
         return ""
     return f"The candidate {candidate.version} is ignored: {' '.join(broken)}"
@@ -369,6 +377,10 @@ def _attempt(faults: list[str], act: Callable[[], T]) -> T | None:
         log.exception("loading failed unexpectedly")
         faults.append(f"Loading failed unexpectedly ({type(error).__name__}); see the log.")
     return None
+
+
+def _not_limited(path: Path) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _notify(notification: Callable[[], None]) -> None:

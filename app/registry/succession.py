@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ..model import manifest as manifests
+from ..model import manifest_file
 from ..model.bundle import is_bare, numbered_versions
 from ..model.compat import breaking_changes
 from ..model.errors import BundleError
@@ -112,7 +112,7 @@ def _fixes(
 
 def _schema(bundle: Path) -> Manifest | None:
     """Return the manifest of a bundle, None for a bare checkpoint. Raises `BundleError`."""
-    path = bundle / manifests.FILE_NAME
+    path = bundle / manifest_file.FILE_NAME
     try:
         if is_bare(bundle):
             return None
@@ -124,4 +124,4 @@ def _schema(bundle: Path) -> Manifest | None:
 @lru_cache(maxsize=1024)
 def _read_schema(path: Path, identity: Identity) -> Manifest:
     """Read a manifest, once for each ``identity`` of its file: workers check every two seconds."""
-    return replace(manifests.read_manifest(path), golden=None, training={}, preprocessing=())
+    return replace(manifest_file.read_manifest(path), golden=None, training={}, preprocessing=())

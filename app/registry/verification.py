@@ -7,23 +7,25 @@ supports and that is installed, and the latency of a prediction is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model import bundle as bundles
-from ..model import isolation
-from ..model import manifest as manifests
+from ..model import isolation, manifest_file
 from ..model.bundle import Bundle
 from ..model.errors import BundleError, first_line
+from ..model.golden import Golden
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
-from ..model.manifest import Golden, Manifest
+from ..model.manifest import Manifest
 from ..model.model import Model
+from ..model.reference import read_reference
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from ..model.self_test import largest_difference, runs_of
+from ..model.signature import Tensors
 from .loading import make_runtime
 
 _ROWS = 1000
@@ -37,26 +39,48 @@ _SECONDS = 2.0
 class Latency:
     """Milliseconds in the runtime alone: one row's median and 99th percentile, and the median of
     1,000 rows together.
+
+    Without rows the first two are those of a run, and the last is None.
     """
 
     one_row_p50: float
     one_row_p99: float
-    thousand_rows: float
+    thousand_rows: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """The largest absolute differences of an output from the golden one: each row alone, and all
+    together.
+
+    They are None where there are no numbers, or where they can't be measured.
+    """
+
+    alone: float | None = None
+    together: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeReport:
     """The result of one runtime: ``problem`` is a sentence, empty if all is well.
 
-    The differences are the largest absolute ones from the golden samples' probabilities: each row
-    alone and all together. They are None if they could not be measured.
+    ``outputs`` has the differences of each output from the golden data.
     """
 
     name: str
-    single_difference: float | None = None
-    batch_difference: float | None = None
+    outputs: Mapping[str, Differences] = field(default_factory=dict)
     latency: Latency | None = None
     problem: str = ""
+
+    @property
+    def single_difference(self) -> float | None:
+        """The largest difference of any output where each row is alone; None if there is none."""
+        return _largest(each.alone for each in self.outputs.values())
+
+    @property
+    def batch_difference(self) -> float | None:
+        """The largest difference of any output where all are together; None if there is none."""
+        return _largest(each.together for each in self.outputs.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +122,7 @@ def verify(
     """
     path = directory / version
     try:
-        manifest = manifests.read_manifest(path / manifests.FILE_NAME)
+        manifest = manifest_file.read_manifest(path / manifest_file.FILE_NAME)
     except BundleError as error:
         return Report(version, None, (), (str(error),))
     damaged = _damaged_files(path, manifest)
@@ -107,6 +131,7 @@ def verify(
         *_problems(bundles.check_version, path, manifest, version),
         *damaged.values(),
         *_problems(bundles.describe, path, manifest),
+        *_problems(_check_reference, path, manifest, damaged),
         *_problems(
             choose_runtime, runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
         ),
@@ -117,9 +142,17 @@ def verify(
         fit = file in manifest.files and file not in damaged and is_installed(name)
         if fit and (each_runtime or not reports):
             bundle = bundles.describe(path, manifest)
+            if bundle.golden is not None and bundle.golden.name in damaged:
+                continue
             reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
+
+
+def _check_reference(path: Path, manifest: Manifest, damaged: Mapping[str, str]) -> None:
+    """Raise `BundleError` for a reference that is the file that was packed, and can't be read."""
+    if manifest.reference and manifest.reference not in damaged:
+        read_reference(path / manifest.reference)
 
 
 def _problems(check: Callable[..., object], *arguments: Any, **options: Any) -> list[str]:
@@ -150,8 +183,12 @@ def _tried(
         report = isolation.run(_examine, bundle, name, *how, path=file, limits=limits)
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
-    latency = report.pop("latency")
-    return RuntimeReport(**report, latency=latency and Latency(**latency))
+    latency, outputs = report.pop("latency"), report.pop("outputs")
+    return RuntimeReport(
+        **report,
+        outputs={name: Differences(**each) for name, each in outputs.items()},
+        latency=latency and Latency(**latency),
+    )
 
 
 def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str, Any]:
@@ -160,54 +197,76 @@ def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str
 
 
 def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
-    golden = bundle.manifest.golden
-    assert golden is not None  # a manifest that could be read has them
     try:
+        golden = bundle.read_golden()
+        assert golden is not None  # a manifest that could be read has them
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        single, batch = _differences(runtime, golden)
+        together, *alone = runs_of(bundle.manifest, golden)
+        outputs = _differences(runtime, together, alone)
         try:
             Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
-        latency = measure_latency(runtime, golden.samples) if measure and not problem else None
+        latency = None
+        if measure and not problem:
+            thousand = _thousand(together.inputs) if alone else None
+            latency = measure_latency(
+                runtime, [each.inputs for each in alone or [together]], thousand
+            )
     except BundleError as error:
         return RuntimeReport(name, problem=str(error))
     except Exception as error:  # of the library: a graph that loads can fail to run
         return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
-    return RuntimeReport(name, single, batch, latency, problem)
+    return RuntimeReport(name, outputs, latency, problem)
 
 
-def _differences(runtime: Runtime, golden: Golden) -> tuple[float | None, float | None]:
-    """Return the largest differences, alone and together; None if the shape differs."""
-    single = np.concatenate([runtime.run(row[np.newaxis]) for row in golden.samples])
-    batch = runtime.run(golden.samples)
-    return _largest(single, golden.probabilities), _largest(batch, golden.probabilities)
+def _differences(
+    runtime: Runtime, together: Golden, alone: Sequence[Golden]
+) -> dict[str, Differences]:
+    """Return the differences of each output; without rows, all of it is one row that is alone."""
+    single = _largest_of_each(runtime, alone or [together])
+    batch = _largest_of_each(runtime, [together]) if alone else {}
+    return {name: Differences(single[name], batch.get(name)) for name in together.outputs}
 
 
-def _largest(answers: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
-    if answers.shape != wanted.shape or not np.isfinite(answers).all():
-        return None
-    return float(np.abs(answers - wanted).max())
+def _largest_of_each(runtime: Runtime, runs: Sequence[Golden]) -> dict[str, float | None]:
+    """Return the largest difference of each output; None where it can't be measured."""
+    found: dict[str, list[float | None]] = {name: [] for name in runs[0].outputs}
+    for golden in runs:
+        outputs = runtime.run(golden.inputs)
+        for name, wanted in golden.outputs.items():
+            found[name].append(largest_difference(outputs[name], wanted))
+    return {name: None if None in each else _largest(each) for name, each in found.items()}
 
 
-def measure_latency(runtime: Runtime, samples: NDArray[np.float32]) -> Latency:
-    """Measure ``runtime`` on ``samples``, float32 ``(n, width)``, over and over; see `Latency`."""
-    rows = [samples[index : index + 1] for index in range(len(samples))]
-    single = _timed(runtime, rows, _SINGLE_RUNS)
-    thousand = np.resize(samples, (_ROWS, samples.shape[1]))
-    batch = _timed(runtime, [thousand], _BATCH_RUNS)
+def _largest(differences: Iterable[float | None]) -> float | None:
+    return max((each for each in differences if each is not None), default=None)
+
+
+def _thousand(inputs: Tensors) -> Tensors:
+    """Return 1,000 rows, those of ``inputs`` over and over."""
+    return {name: np.resize(array, (_ROWS, *array.shape[1:])) for name, array in inputs.items()}
+
+
+def measure_latency(
+    runtime: Runtime, alone: Sequence[Tensors], together: Tensors | None
+) -> Latency:
+    """Measure ``runtime`` on inputs ``alone``, and on 1,000 rows ``together``; see `Latency`."""
+    single = _timed(runtime, alone, _SINGLE_RUNS)
     p50, p99 = np.percentile(single, [50, 99]).tolist()
-    return Latency(p50, p99, float(np.median(batch)))
+    if together is None:
+        return Latency(p50, p99, None)
+    return Latency(p50, p99, float(np.median(_timed(runtime, [together], _BATCH_RUNS))))
 
 
-def _timed(runtime: Runtime, matrices: list[NDArray[np.float32]], runs: int) -> list[float]:
+def _timed(runtime: Runtime, inputs: Sequence[Tensors], runs: int) -> list[float]:
     """Return the milliseconds of up to ``runs`` runs, after a warm-up."""
     milliseconds: list[float] = []
     end = time.perf_counter() + _SECONDS
     for run in range(-_WARM_UP, runs):
         started = time.perf_counter()
-        runtime.run(matrices[run % len(matrices)])
+        runtime.run(inputs[run % len(inputs)])
         finished = time.perf_counter()
         if run >= 0 or finished > end:
             milliseconds.append((finished - started) * 1000)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.systemd import listen_fds
 
 from ..http.body_timeout import begin_request
+from ..model.run_watch import exit_if_stuck
 from ..settings import SettingsError, settings_at_start
 from ..telemetry.logs import GunicornLogger
 from ..telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
@@ -162,6 +163,13 @@ def when_ready(server: Any) -> None:
             _server.threads,
             server.cfg.worker_class_str,
         )
+    if server.cfg.timeout and server.cfg.timeout <= _settings.limits.run_seconds:
+        server.log.warning(
+            "limits.run_seconds = %g has no effect here: a worker that is silent for %d seconds is "
+            "replaced. Set server.timeout_seconds higher, or limits.run_seconds lower.",
+            _settings.limits.run_seconds,
+            server.cfg.timeout,
+        )
     guard = _lantern(server.app).guard
     guard.set_sockets(_names(server.LISTENERS))
     for warning in guard.warnings():
@@ -187,9 +195,12 @@ def post_fork(server: Any, worker: Any) -> None:
         _hand_over(worker, lantern)
     else:
         _follow_requests(worker, lantern.metrics)
+        if worker.cfg.timeout:  # its threads don't count for the master, nor do ours
+            exit_if_stuck(worker.cfg.timeout)
     lantern.draining = lambda: not worker.alive
     lantern.guard.set_sockets(_names(worker.sockets))  # a reload may have changed them
     lantern.metrics.registry.attach()
+    lantern.limit_memory()
     lantern.start()
 
 

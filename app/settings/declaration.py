@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from ..model.isolation import ProcessLimits
+from ..model.run_limits import RunLimits
 from ..model.runtime import RuntimeChoice
 from . import forms
 from .places import EXAMPLE
@@ -89,9 +90,16 @@ class LimitSettings(Struct, frozen=True):
     max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
     max_header_field_bytes: Annotated[int, Meta(ge=64, le=65536)] = 8190
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    run_seconds: UpToADay = 10
+    run_memory_mb: Annotated[int, Meta(ge=0, le=1 << 24)] = 2048
     queue_budget_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 500
     rate: Annotated[str, parsed_by(forms.parse_rate)] = ""
     rate_storage: Annotated[str, parsed_by(forms.parse_rate_storage)] = forms.IN_MEMORY
+
+    @property
+    def run_limits(self) -> RunLimits:
+        """The limits of one run of a network."""
+        return RunLimits(self.run_seconds, self.run_memory_mb)
 
 
 class AccessSettings(Struct, frozen=True):

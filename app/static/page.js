@@ -13,6 +13,7 @@ const model = JSON.parse(form.dataset.model);
 const inputs = model.features.map((_, i) => document.getElementById(`feature-${i}`));
 const all = key ? [key, ...inputs] : inputs;
 const CLASSES_SHOWN = 8;
+const NUMBERS_SHOWN = 12;
 let request = new AbortController();
 
 form.addEventListener("submit", async (event) => {
@@ -29,7 +30,7 @@ form.addEventListener("submit", async (event) => {
       Accept: "application/json",
       ...(key && { Authorization: `Bearer ${key.value.trim()}` }),
     },
-    body: JSON.stringify({ features: values() }),
+    body: `{"features":${values()}}`,
     signal,
   }).catch(() => null);
   const answer = await response?.json().catch(() => null);
@@ -68,11 +69,24 @@ form.addEventListener(
   true,
 );
 
+/** Return the values of the form as a JSON object, by the kinds of the features. */
+// A target may be called as something that every object has.
+function unitOf(name) {
+  return Object.hasOwn(model.units, name) ? model.units[name] : "";
+}
+
 function values() {
-  // fromEntries, because an assignment to a feature named __proto__ would be lost.
-  return Object.fromEntries(
-    inputs.map((input, i) => [model.features[i], input.value === "" ? null : Number(input.value)]),
-  );
+  const members = inputs.map((input, i) => `${JSON.stringify(model.features[i])}:${encoded(input.value, i)}`);
+  return `{${members.join()}}`;
+}
+
+function encoded(value, i) {
+  const kind = model.kinds[i];
+  if (value === "" && (kind !== "category" || model.nullable[i])) return "null";
+  if (kind === "category") return JSON.stringify(value);
+  if (kind === "boolean") return value;
+  // As it was typed: a number of JavaScript doesn't hold all integers of 64 bits.
+  return /^-?(0|[1-9]\d*)$/.test(value) ? value : JSON.stringify(Number(value));
 }
 
 /** Return the positions of the features in the header, whose names are percent-encoded. */
@@ -82,25 +96,7 @@ function outside(header) {
 }
 
 function showPrediction(answer, warned) {
-  // After a change of the model, this page's class names may be out of date.
-  const names = answer.model_version === model.version ? model.classes : [];
-  const rows = Object.entries(answer.probabilities).map(([key, probability], i) => ({
-    name: names[i] ?? key,
-    probability,
-    predicted: i === answer.prediction,
-  }));
-  const few = rows.length <= CLASSES_SHOWN;
-  if (!few) rows.sort((a, b) => b.probability - a.probability);
-  const shown = [
-    element("p", "caption", "Most probable"),
-    element("p", "verdict", answer.label),
-    list(rows.slice(0, CLASSES_SHOWN)),
-  ];
-  if (!few) {
-    const rest = rows.slice(CLASSES_SHOWN);
-    const more = element("details", "", element("summary", "", `${rest.length} more`), list(rest));
-    shown.push(more);
-  }
+  const shown = renderings.find(([member]) => member in answer)[1](answer);
   for (const i of warned) {
     const { range } = inputs[i].dataset;
     say(inputs[i], "warning", `Outside the range seen in training${range ? ` (${range})` : ""}.`);
@@ -114,11 +110,103 @@ function showPrediction(answer, warned) {
   result.parentElement.scrollIntoView({ block: "nearest" }); // on a phone it lies below the form
 }
 
+/** By the member of an answer that is only in those of a task, what shows it. */
+const renderings = [
+  ["labels", labels],
+  ["probabilities", probabilities],
+  ["scores", scores],
+  ["values", predicted],
+  ["embedding", vector],
+];
+
+function probabilities(answer) {
+  const verdict = [element("p", "caption", "Most probable"), element("p", "verdict", answer.label)];
+  return [...verdict, ...ranked(named(answer, answer.probabilities), list)];
+}
+
+function labels(answer) {
+  const text = answer.labels.join(", ") || "None";
+  const verdict = [element("p", "caption", "Labels that apply"), element("p", "verdict", text)];
+  return [...verdict, ...ranked(named(answer, answer.probabilities), list)];
+}
+
+function scores(answer) {
+  const verdict = [element("p", "caption", "Predicted"), element("p", "verdict", answer.label)];
+  return [...verdict, ...ranked(named(answer, answer.scores), (rows) => table("Score", rows))];
+}
+
+/** Return the numbers of classes or labels with their names, and whether they are predicted. */
+function named(answer, numbers) {
+  // After a change of the model, this page's class names may be out of date.
+  const names = answer.model_version === model.version ? model.classes : [];
+  const chosen = [answer.prediction].flat();
+  return Object.entries(numbers).map(([key, number], i) => ({
+    name: names[i] ?? key,
+    number,
+    predicted: chosen.includes(i),
+  }));
+}
+
+/** Show the rows, or the largest of many, with the rest out of the way. */
+function ranked(rows, show) {
+  if (rows.length <= CLASSES_SHOWN) return [show(rows)];
+  rows.sort((a, b) => b.number - a.number);
+  const rest = rows.slice(CLASSES_SHOWN);
+  const more = element("details", "", element("summary", "", `${rest.length} more`), show(rest));
+  return [show(rows.slice(0, CLASSES_SHOWN)), more];
+}
+
+function predicted(answer) {
+  const rows = Object.entries(answer.values).map(([name, number]) => ({ name, number }));
+  if (rows.length > 1) return ranked(rows, (some) => table("Value", some));
+  const [{ name, number }] = rows;
+  const verdict = element("p", "verdict", numeral(number));
+  if (unitOf(name)) verdict.append(" ", element("span", "unit", unitOf(name)));
+  return [element("p", "caption", name), verdict];
+}
+
+function vector(answer) {
+  const numbers = answer.embedding.flat(Infinity);
+  const shown = element("p", "numbers");
+  numbers.slice(0, NUMBERS_SHOWN).forEach((number, i) => shown.append(i ? ", " : "", numeral(number)));
+  if (numbers.length > NUMBERS_SHOWN) shown.append(", …");
+  const caption = element("p", "caption", "Embedding");
+  return [caption, element("p", "verdict", `${shape(answer.embedding)} numbers`), shown];
+}
+
+function shape(array) {
+  return Array.isArray(array[0]) ? `${array.length} × ${shape(array[0])}` : `${array.length}`;
+}
+
+/** Return a number as text for people, with the exact one beside it for programs. */
+function numeral(number) {
+  const made = element("data", "", (number + 0).toLocaleString("en", { maximumSignificantDigits: 6 }));
+  made.value = number;
+  return made;
+}
+
+function table(heading, rows) {
+  const head = element("tr", "", cell("th", "Name"), cell("th", heading));
+  const body = rows.map(({ name, number, predicted }) => {
+    const value = element("td", "", numeral(number));
+    if (unitOf(name)) value.append(" ", element("span", "unit", unitOf(name)));
+    return element("tr", predicted ? "predicted" : "", element("td", "", element("span", "", name)), value);
+  });
+  const made = element("table", "", element("thead", "", head), element("tbody", "", ...body));
+  return element("div", "scroll", made);
+}
+
+function cell(tag, text) {
+  const made = element(tag, "", text);
+  made.scope = "col";
+  return made;
+}
+
 function list(rows) {
   return element("ul", "probabilities", ...rows.map(bar));
 }
 
-function bar({ name, probability, predicted }) {
+function bar({ name, number: probability, predicted }) {
   const value = element("data", "", percentage(probability));
   value.value = probability;
   const fill = element("div", "fill");
@@ -157,7 +245,7 @@ function pointerTo(name) {
 }
 
 function sentence(text) {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith("?") ? "" : "."}`;
 }
 
 /** Show a message at an input: an error, a warning, or (without a kind) none. */

@@ -104,7 +104,7 @@ class Metrics(ModelObserver, ShadowObserver):
         )
         self._classes = self._counter(
             "lantern_predictions_total",
-            "Rows predicted, by model version and predicted class.",
+            "Rows predicted, by model version and predicted class or label.",
             ["model", "version", "class"],
         )
         self._out_of_range = self._counter(
@@ -167,7 +167,7 @@ class Metrics(ModelObserver, ShadowObserver):
         )
         self._difference = self._counter(
             "lantern_shadow_difference_total",
-            "Sum over compared rows of the mean absolute difference of the probabilities.",
+            "Sum over compared rows of the mean absolute difference of the numbers in the answers.",
             ["model", "stable", "candidate"],
         )
 
@@ -217,13 +217,16 @@ class Metrics(ModelObserver, ShadowObserver):
 
     @harmless
     def predicted(
-        self, model: Model, classes: Mapping[str, int], outside: Mapping[str, int]
+        self, model: Model, rows: int, labels: Mapping[str, int], outside: Mapping[str, int]
     ) -> None:
-        """Count predicted rows by class, and values outside the range by feature."""
+        """Count predicted rows, those of each class or label, and values outside the range by
+        feature.
+        """
         name, version = model.name, model.version
-        for label, rows in classes.items():
+        if rows:
             self._rows(name, version).inc(rows)
-            self._classes(name, version, label).inc(rows)
+        for label, count in labels.items():
+            self._classes(name, version, label).inc(count)
         for feature, values in outside.items():
             self._out_of_range(name, version, feature).inc(values)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..model.model import Model
 from .metrics import harmless
-from .registry import Counter, Gauge, Registry, Totals
+from .registry import Counter, CounterSeries, Gauge, GaugeSeries, Registry, Totals
 
 SUCCESS, FAIL, DECODE, RUN, ENCODE = "success", "fail", "decode", "run", "encode"
 """Parts of the time of requests: all of one that succeeded or failed, and its three stages."""
@@ -55,6 +55,20 @@ class VersionStatistics:
         return {"count": count, "ns": int(self.seconds.get(part, 0) * 1e9)}
 
 
+class _Series(NamedTuple):
+    """What a request of one version that succeeds is counted in: itself, its rows, when it was
+    served, and the seconds of all of it and of its stages.
+    """
+
+    succeeded: CounterSeries
+    rows: CounterSeries
+    last: GaugeSeries
+    seconds: CounterSeries
+    decode: CounterSeries
+    run: CounterSeries
+    encode: CounterSeries
+
+
 class InferenceStatistics:
     """Counts the requests for inference of each version of a model."""
 
@@ -86,29 +100,40 @@ class InferenceStatistics:
             registry=registry,
         )
 
-        # Finding a series takes longer than counting in it.
-        self._count = cache(self._requests.labels)
-        self._spend = cache(self._seconds.labels)
-        self._predict = cache(self._rows.labels)
-        self._note = cache(self._last.labels)
+        self._series = cache(self._find_series)  # which takes longer than counting in them
 
     @harmless
-    def succeeded(self, model: Model, rows: int, seconds: Mapping[str, float]) -> None:
-        """Count a request that was served, with the ``seconds`` of its stages."""
-        labels = model.name, model.version
-        self._count(*labels, SUCCESS).inc()
-        self._predict(*labels).inc(rows)
-        self._note(*labels).set(time())
-        self._spend(*labels, SUCCESS).inc(sum(seconds.values()))
-        for part, spent in seconds.items():
-            self._spend(*labels, part).inc(spent)
+    def succeeded(self, model: Model, rows: int, decode: float, run: float, encode: float) -> None:
+        """Count a request that was served, with the seconds that its stages took."""
+        series = self._series(model.name, model.version)
+        series.succeeded.inc()
+        series.rows.inc(rows)
+        series.last.set(time())
+        series.seconds.inc(decode + run + encode)
+        series.decode.inc(decode)
+        series.run.inc(run)
+        series.encode.inc(encode)
 
     @harmless
     def failed(self, model: Model, seconds: float) -> None:
         """Count a request that was rejected, or failed, after ``seconds``."""
-        labels = model.name, model.version
-        self._count(*labels, FAIL).inc()
-        self._spend(*labels, FAIL).inc(seconds)
+        labels = model.name, model.version, FAIL
+        self._requests.labels(*labels).inc()
+        self._seconds.labels(*labels).inc(seconds)
+
+    def _find_series(self, name: str, version: str) -> _Series:
+        def of_part(part: str) -> CounterSeries:
+            return self._seconds.labels(name, version, part)
+
+        return _Series(
+            succeeded=self._requests.labels(name, version, SUCCESS),
+            rows=self._rows.labels(name, version),
+            last=self._last.labels(name, version),
+            seconds=of_part(SUCCESS),
+            decode=of_part(DECODE),
+            run=of_part(RUN),
+            encode=of_part(ENCODE),
+        )
 
     def of(self, model: Model) -> VersionStatistics:
         """Return the statistics of a version."""

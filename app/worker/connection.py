@@ -31,7 +31,7 @@ from .request_queue import QueueEntry
 from .request_reader import READ_BYTES, Progress, RequestReader
 from .response import Response, rejection_response
 from .response_writer import ResponseWriter
-from .timestamps import receive_with_age
+from .timestamps import receive_into_with_age, receive_with_age
 
 _SLICE_BYTES = 1 << 20
 _SLICE_SECONDS = 0.01
@@ -240,14 +240,20 @@ class Connection(QueueEntry):
         self._read()
 
     def _read(self) -> None:
+        room = self._reader.room
+        data = b""
         try:
-            data = self._receive_bytes(self._reader.max_to_read())
+            if room is None:
+                data = self._receive_bytes(self._reader.max_to_read())
+                received = len(data)
+            else:
+                received = self._receive_into(room)
         except BlockingIOError:
             return
         except OSError:  # reset by the client
             self.close()
             return
-        if not data:
+        if not received:
             self._ended = True
             self._want(0)
             if self._lingering:
@@ -257,6 +263,8 @@ class Connection(QueueEntry):
             if self._owner.queue.now >= self._deadline:
                 self.close()
             return
+        elif room is not None:
+            self._reader.fill(received)
         elif not self._reader.buffer:
             self._reader.buffer = data
         else:
@@ -265,18 +273,34 @@ class Connection(QueueEntry):
 
     def _receive_bytes(self, most: int) -> bytes:
         """Receive bytes, and set when they arrived, which may be a while ago."""
-        owner = self._owner
-        self.arrived = owner.queue.now
-        unwatched = owner.unwatched_seconds + self._unwatched
-        self._unwatched = 0.0
+        unwatched = self._take_unwatched()
         if unwatched < _SOON:
             return self._sock.recv(most)
         data, age = receive_with_age(self._sock, most)
-        if len(data) == most:  # the rest may have arrived as early
+        self._set_arrived(unwatched, age, is_all=len(data) < most)
+        return data
+
+    def _receive_into(self, room: memoryview) -> int:
+        """Do the same into ``room``, and return how many bytes."""
+        unwatched = self._take_unwatched()
+        if unwatched < _SOON:
+            return self._sock.recv_into(room)
+        received, age = receive_into_with_age(self._sock, room)
+        self._set_arrived(unwatched, age, is_all=received < len(room))
+        return received
+
+    def _take_unwatched(self) -> float:
+        """Return for how many seconds bytes may have waited, and count them afresh."""
+        self.arrived = self._owner.queue.now
+        unwatched = self._owner.unwatched_seconds + self._unwatched
+        self._unwatched = 0.0
+        return unwatched
+
+    def _set_arrived(self, unwatched: float, age: float, *, is_all: bool) -> None:
+        if not is_all:  # the rest may have arrived as early
             self._unwatched = unwatched
         # The clock may have been set, but the bytes arrived since the socket was last polled.
         self.arrived -= min(max(age, 0.0), unwatched)
-        return data
 
     def _count_part(self) -> None:
         """Set the deadline of a request that arrives in parts, and count its bytes.

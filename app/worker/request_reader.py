@@ -20,6 +20,8 @@ READ_BYTES = 65536
 """The most bytes to read at once of a head or of chunks."""
 _BODY_BYTES = 131072
 """The most bytes to read at once of a body. Larger pieces fragment the heap."""
+_ROOM_BYTES = 1 << 20
+"""The most bytes to read at once into memory that was set aside, to be fair to others."""
 _TRAILERS_LIMIT = 32768
 _EMPTY_LINE = b"\r\n"
 
@@ -91,15 +93,28 @@ class RequestReader:
 
     @property
     def body_size(self) -> int:
-        """The number of bytes of the body of ``request`` that have arrived."""
+        """The bytes of memory that hold what has arrived of the body of ``request``."""
         if self._body is None:
             return 0
-        return len(self._body.data if isinstance(self._body, ChunkedBody) else self._body)
+        return (self._body.data if isinstance(self._body, ChunkedBody) else self._body).held
 
     def take_progress(self) -> Progress | None:
         """Return the progress since the last call; None if only more of the same has arrived."""
         progress, self._progress = self._progress, None
         return progress
+
+    @property
+    def room(self) -> memoryview | None:
+        """The memory to receive more of the body into, where it has been set aside."""
+        if self.buffer or not isinstance(self._body, BodyBuffer):
+            return None
+        room = self._body.room
+        return None if room is None else room[:_ROOM_BYTES]
+
+    def fill(self, size: int) -> None:
+        """Count ``size`` bytes that were received into `room`."""
+        assert isinstance(self._body, BodyBuffer)
+        self._body.fill(size)
 
     def append(self, data: bytes) -> None:
         """Append ``data`` to a buffer that is not empty."""
@@ -134,17 +149,16 @@ class RequestReader:
         request = self.request or self._receive_head()
         if request is None:
             return None
-        if request.length == 0:
-            body: bytes | None = b""
-        elif self._body is None and not self._begin_body(request):
-            body = b""
+        body: io.BytesIO | None
+        if request.length == 0 or (self._body is None and not self._begin_body(request)):
+            body = io.BytesIO()
         else:
             body = self._receive_body(request)
         if body is None:
             return None
-        request.environ["wsgi.input"] = io.BytesIO(body)
+        request.environ["wsgi.input"] = body
         self.request = self._body = None
-        self.request_size += len(body)
+        self.request_size += body.getbuffer().nbytes
         return request
 
     def _receive_head(self) -> Request | None:
@@ -195,7 +209,7 @@ class RequestReader:
         elif request.length > policy.max_body_bytes:
             raise body_too_large(policy.max_body_bytes, request.length)
         else:
-            self._body = BodyBuffer()
+            self._body = BodyBuffer(request.length)
             if len(self.buffer) >= request.length:
                 return True
         if not policy.may_send_body(request.environ):
@@ -206,7 +220,7 @@ class RequestReader:
         self._progress = Progress.CONTINUE_AWAITED if awaited else Progress.BODY_BEGAN
         return True
 
-    def _receive_body(self, request: Request) -> bytes | None:
+    def _receive_body(self, request: Request) -> io.BytesIO | None:
         """Return the body if it is complete, else None."""
         body, buffer = self._body, self.buffer
         if isinstance(body, ChunkedBody):
@@ -215,16 +229,13 @@ class RequestReader:
             if not body.feed(buffer):
                 return None
             self._progress = None
-            return body.data.getvalue()
+            return body.data.stream()
         assert body is not None
         assert request.length is not None
         missing = request.length - len(body)
         self.buffer = buffer[missing:]
-        if len(buffer) >= missing:
-            last = buffer[:missing]
-            if not body:
-                return bytes(last)
-            body.append(last)
-            return body.getvalue()
-        body.append(buffer)
-        return None
+        if len(buffer) >= missing > 0 and not body:
+            return io.BytesIO(buffer[:missing])
+        if missing:
+            body.append(buffer[:missing])
+        return body.stream() if len(buffer) >= missing else None

@@ -28,8 +28,19 @@ def receive_with_age(sock: socket.socket, most: int) -> tuple[bytes, float]:
     Raises `OSError` as `socket.recv` does.
     """
     data, fields, _, _ = sock.recvmsg(most, _SPACE)
+    return data, _age(fields)
+
+
+def receive_into_with_age(sock: socket.socket, room: memoryview) -> tuple[int, float]:
+    """Receive into ``room``; return how many bytes, and the age as `receive_with_age` does."""
+    received, fields, _, _ = sock.recvmsg_into([room], _SPACE)
+    return received, _age(fields)
+
+
+def _age(fields: list[tuple[int, int, bytes]]) -> float:
     for level, kind, value in fields:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = _TIMESTAMP.unpack(value)
-            return data, time() - seconds - nanoseconds / 1e9
-    return data, 0.0
+            age: float = time() - seconds - nanoseconds / 1e9
+            return age
+    return 0.0

@@ -34,3 +34,13 @@ def test_comments_are_no_pins_and_files_taken_in_have_some(tmp_path: Path) -> No
     (tmp_path / "requirements.txt").write_text("# why\norjson==3.13.0  # fast\n\n-r more.txt\n")
     (tmp_path / "more.txt").write_text("Flask==3.1.3\n")
     assert read_pins(tmp_path / "requirements.txt") == {"orjson": "3.13.0", "Flask": "3.1.3"}
+
+
+@pytest.mark.parametrize("name", ["mlserver", "kserve"])
+def test_a_server_of_the_protocol_is_pinned_and_runs_lanterns_runtime(name: str) -> None:
+    path = PEERS / name / "app.py"
+    compile(path.read_text(), str(path), "exec")
+    assert not [found for found in imports(path) if within(found, "app", "benchmarks", "training")]
+    pins = read_pins(PEERS / name / "requirements.txt")
+    assert pins["onnxruntime"] == read_pins(ROOT / "requirements.txt")["onnxruntime"]
+    assert name in pins

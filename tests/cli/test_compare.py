@@ -15,6 +15,7 @@ from werkzeug.serving import make_server
 
 from app.cli.compare import NothingToCompare, compare
 from app.registry.release import Release, write_release
+from tests import task_models
 from tests.test_lifecycle_api import SAMPLE
 
 Make = Callable[..., Flask]
@@ -73,7 +74,7 @@ def test_a_shadow_is_compared_by_the_command(make: Callable[[Release], Flask]) -
     lines = table.output.splitlines()
     assert lines[0].split() == ["example", "1", "stable", "2", "candidate"]
     assert lines[1].split() == ["rows", "10", "0"]
-    assert any(line.startswith("mean difference of probabilities") for line in lines)
+    assert any(line.startswith("mean difference of answers") for line in lines)
 
 
 def test_both_sides_of_a_canary_are_told(make: Callable[[Release], Flask]) -> None:
@@ -88,6 +89,29 @@ def test_both_sides_of_a_canary_are_told(make: Callable[[Release], Flask]) -> No
         assert side.classes == {label: own.count(label) for label in set(own)}
     assert sides.shadowed == {}
     assert sides.mean_difference is None
+
+
+@pytest.mark.parametrize("kind", ["regression", "multilabel", "embedding"])
+def test_a_canary_without_classes_is_compared_by_its_rows(
+    make_app: Make, tmp_path: Path, kind: str
+) -> None:
+    directory = tmp_path / "any"
+    for version in ("1", "2"):
+        getattr(task_models, kind)(directory / version)
+    write_release(directory, Release("1", "2", "canary", 0.5))
+    app = make_app(MODEL__PATH=str(directory))
+    client = app.test_client()
+    for _ in range(40):
+        sent = client.post("/predict", json={"features": {"rooms": 3, "area": 80}})
+        assert sent.status_code == 200
+    with running(app) as url:
+        arguments = ["model", "compare", "--url", f"{url}/metrics"]
+        table = app.test_cli_runner().invoke(args=arguments)
+    assert table.exit_code == 0, table.output
+    shares = [line for line in table.output.splitlines() if line.startswith("share of")]
+    assert [line.split()[2] for line in shares] == (["large"] if kind == "multilabel" else [])
+    sides = compare(app.extensions["lantern"].metrics.exposition().decode(), "any")
+    assert sides.stable.rows + sides.candidate.rows == 40
 
 
 @pytest.mark.parametrize(

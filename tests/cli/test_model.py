@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from flask import Flask
@@ -20,8 +21,9 @@ from app.cli.lantern import lantern
 from app.model.network import save_checkpoint
 from app.registry.release import Release, read_release, write_release
 from tests.conftest import ROOT, without_coverage
-from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest
+from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest, write_as_format_1
 from tests.small_model import CLASSES, FEATURES, make_network
+from tests.tensor_graphs import EVERY_KIND, every_kind
 
 COMMANDS = {
     "list": [],
@@ -131,13 +133,18 @@ def test_a_version_is_shown(model: Callable[..., Result], versions: Path) -> Non
     assert document == json.loads((versions / "2" / "manifest.json").read_text())
     lines = [cells(line) for line in text.splitlines()]
     assert ["version", "2"] in lines
-    assert ["golden samples", "3"] in lines
-    assert ["income", "0 to 200,000", "a year", "yes", "Income"] in lines
+    assert ["golden data", "golden.npz"] in lines
+    column = "features[1]"
+    assert ["income", "number", "0 to 200,000", "a year", "yes", column, "Income"] in lines
+    assert ["features", "FP32", "[-1, 3]"] in lines
+    assert ["probabilities", "FP32", "[-1, 3]", "probabilities", "1e-05"] in lines
     assert [f"class_{i}" for i in range(3)] == [line[0] for line in lines if "class_" in line[0]]
     assert ["class_1", "maybe"] in lines
     assert ["cv.roc_auc.mean", "0.82"] in lines
     for name, record in document["files"].items():
-        assert [name, f"{record['size'] / 1024:.1f} KiB", record["sha256"]] in lines
+        size = record["size"]
+        in_words = f"{size} bytes" if size < 1024 else f"{size / 1024:.1f} KiB"
+        assert [name, in_words, record["sha256"]] in lines
 
 
 def test_two_versions_are_told_apart(model: Callable[..., Result], versions: Path) -> None:
@@ -151,7 +158,7 @@ def test_two_versions_are_told_apart(model: Callable[..., Result], versions: Pat
     assert ["rows", "100", "300"] in lines
     agreement = document["agreement"]
     assert ["golden samples of both", str(agreement["samples"])] in lines
-    assert ["same class", f"{agreement['same_class']:.1%}"] in lines
+    assert ["same class", f"{agreement['agreed']:.1%}"] in lines
     assert ["largest difference", f"{agreement['largest_difference']:.4g}"] in lines
     assert ["mean difference", f"{agreement['mean_difference']:.4g}"] in lines
     same = model("diff", "2", "2").stdout
@@ -178,10 +185,10 @@ def test_a_version_is_verified(model: Callable[..., Result]) -> None:
     assert result.exit_code == 0
     lines = [cells(line) for line in result.stdout.splitlines()]
     assert [line[:2] for line in lines[1:3]] == [["onnx", "match"], ["torch", "match"]]
-    assert "Version 2 verifies: 2 files, 3 features, 3 classes." in result.stdout
+    assert "Version 2 verifies: 3 files, 3 features, 3 classes." in result.stdout
     document = json.loads(model("verify", "2", "--json").stdout)
     assert document["passed"] is True
-    assert (document["files"], document["features"], document["classes"]) == (2, 3, 3)
+    assert (document["files"], document["features"], document["classes"]) == (3, 3, 3)
     for runtime, line in zip(document["runtimes"], lines[1:3], strict=True):
         assert runtime["name"] == line[0]
         assert line[2:4] == [f"{runtime[k]:.2g}" for k in ("single_difference", "batch_difference")]
@@ -549,6 +556,7 @@ def test_one_of_a_thing_is_not_called_many(model: Callable[..., Result], version
     def onnx_alone(manifest: dict[str, Any]) -> None:
         del manifest["files"]["model.pt"]
 
+    write_as_format_1(versions / "2")
     edit_manifest(versions / "2", onnx_alone)
     (versions / "2" / "model.pt").unlink()
     assert "verifies: 1 file, 3 features, 3 classes." in model("verify", "2").stdout
@@ -687,3 +695,42 @@ def test_a_directory_that_can_not_be_looked_into_hides_no_other(
     monkeypatch.setattr(Path, "is_file", forbidden)
     assert model("promote", "2").exit_code == 0
     assert "lost+found" in model("list").output
+
+
+def test_a_graph_of_any_tensors_is_packed_shown_compared_and_released(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    np.savez(tmp_path / "example.npz", **EVERY_KIND)
+    graph = every_kind(tmp_path / "any.onnx")
+    model = tmp_path / "models" / "any"
+    runner = make_app(MODEL__PATH=str(model)).test_cli_runner()
+
+    def run(*arguments: str, exit_code: int = 0) -> str:
+        result = runner.invoke(args=["model", *arguments])
+        assert result.exit_code == exit_code, result.output
+        return result.output
+
+    def pack(version: str, *options: str, exit_code: int = 0) -> str:
+        example = ["--samples", str(tmp_path / "example.npz")]
+        out = ["--out", str(model / version)]
+        return run("pack", str(graph), *example, *out, *options, exit_code=exit_code)
+
+    said = pack("1", exit_code=1)
+    assert "give --task classification|" in said
+    said = pack("1", "--task", "tensors", "--outputs", "logits", exit_code=1)
+    assert "--outputs logits has no meaning for the task tensors" in said
+    assert "6 inputs, 7 outputs" in pack("1", "--task", "tensors")
+    pack("2", "--task", "tensors")
+    shown = run("show", "2")
+    assert re.search(r"numbers +INT64 +\[-1, 2\]", shown)
+    assert re.search(r"places +INT64 +\[2, -1\] +tensor +equal", shown)
+    assert json.loads(run("show", "2", "--json"))["format"] == 2
+    assert "6 inputs, 7 outputs" in run("verify", "2")
+    differences = run("diff", "1", "2")
+    assert "no breaking changes" in differences
+    assert re.search(r"same answer, within the tolerance +100.0%", differences)
+    run("promote", "1")
+    assert "can't be a shadow" in run("shadow", "2", exit_code=1)
+    run("canary", "2", "--traffic", "0.5")
+    run("promote", "2")
+    assert read_release(model).stable == "2"

@@ -254,7 +254,7 @@ def test_the_command_describes_itself(lantern: Run) -> None:
     assert lantern("--version").stdout == f"Lantern {__version__}\n"
     listed = lantern("--help").stdout.partition("Commands:")[2]
     assert re.findall(r"^  (\w+)", listed, re.MULTILINE) == ["config", "key", "model", "serve"]
-    assert "MODEL is a directory of versions or one bundle" in lantern("serve", "--help").stdout
+    assert "MODEL is a directory of versions, one bundle" in lantern("serve", "--help").stdout
     assert "_LANTERN_COMPLETE" in lantern(_LANTERN_COMPLETE="bash_source").stdout
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, ValidationError, field
+from msgspec.json import decode
 
-from app.documents.schema import SchemaError, read_as
+from app.documents.schema import SchemaError, explain, read_as
 
 
 class Part(Struct, forbid_unknown_fields=True):
@@ -90,3 +91,37 @@ def test_bounds_and_choices_are_told(kind: Any, value: object, said: str) -> Non
     with pytest.raises(SchemaError) as fault:
         read_as(kind, value, ("x",))
     assert said in str(fault.value)
+
+
+class Named(Struct):
+    name: str
+    sizes: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=3)] = []
+    of: int | str | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "wanted", "sent"),
+    [
+        ('[{"name": 1}]', (0, "name"), "a string", "an integer"),
+        ('[{"name": "a"}, {"name": "a", "sizes": [1, -1]}]', (1, "sizes", 1), "of at least 0", ""),
+        ('[{"name": "a", "sizes": [1, null]}]', (0, "sizes", 1), "of at least 0", "null"),
+        ('[{"name": "a", "sizes": [1, 2, 3, 4]}]', (0, "sizes"), "an array of at most 3", ""),
+        ('[{"name": "a", "of": []}]', (0, "of"), "an integer or a string or null", "an array"),
+        ("{}", (), "an array", "an object"),
+    ],
+)
+def test_what_msgspec_does_not_decode_is_explained(
+    text: str, path: tuple[str | int, ...], wanted: str, sent: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        decode(text, type=list[Named])
+    error = explain(list[Named], refusal.value)
+    assert (error.path, error.sent, error.missing) == (path, sent, False)
+    assert error.wanted.endswith(wanted)
+
+
+def test_a_member_that_msgspec_misses_is_named() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        decode('[{"sizes": []}]', type=list[Named])
+    error = explain(list[Named], refusal.value)
+    assert (error.path, error.missing) == ((0, "name"), True)

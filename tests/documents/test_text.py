@@ -12,9 +12,10 @@ import pytest
 
 from app.access.keys import KeysError, create_key, read_keys
 from app.documents.text import NotUtf8, check_encoding, decode, find_fault, readable
+from app.model.encoder import FeatureEncoder
 from app.model.errors import BundleError
 from app.model.features import Feature
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
 from app.packing.description import read_description
 from app.packing.samples import read_samples
 from app.registry.history import FILE_NAME as HISTORY
@@ -70,7 +71,7 @@ READERS: dict[str, Reader] = {
     "samples": (
         "samples.csv",
         lambda _: "größe,x\n1,2\n3,4\n",
-        lambda path: read_samples(path, [Feature("größe"), Feature("x")]).matrix.tolist(),
+        lambda path: read_samples(path, FeatureEncoder([Feature("größe"), Feature("x")])).rows,
         BundleError,
     ),
 }

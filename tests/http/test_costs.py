@@ -183,9 +183,9 @@ def test_values_that_the_network_overflows_on_are_run_once(
     runs: list[int] = []
     run = runtime.run
 
-    def running(matrix: Any) -> Any:
-        runs.append(len(matrix))
-        return run(matrix)
+    def running(inputs: Any) -> Any:
+        runs.append(len(inputs["features"]))
+        return run(inputs)
 
     monkeypatch.setattr(runtime, "run", running)
     status, sent = call(app, "/predict/batch", json.dumps({"samples": [sample] * 500}).encode())

@@ -11,15 +11,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from app.inference.comparison import ShadowResult, Timing, compare
 from app.inference.sample import Pair, Sample
 from app.inference.shadow import Shadow, ShadowObserver
+from app.model.bundle import Bundle
+from app.model.manifest import Manifest
 from app.model.model import Model
+from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.registry.loading import ModelSource, load_model
 
-ROWS = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)
+MATRIX = np.array([[30, 20_000, 1], [60, np.nan, 9], [45, 1_000, 3]], dtype=np.float32)
+ROWS = {FEATURES: MATRIX}
+ONE, NONE = {FEATURES: MATRIX[:1]}, {FEATURES: MATRIX[:0]}
 
 
 @pytest.fixture
@@ -38,27 +44,27 @@ class Answering:
         self.answers = answers
         self.given: NDArray[np.float32] | None = None
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.given = matrix
-        return self.answers
+    def run(self, inputs: Tensors) -> Tensors:
+        self.given = inputs[FEATURES]
+        return {PROBABILITIES: self.answers}
 
 
 def test_a_version_agrees_with_itself(pair: tuple[Model, Model]) -> None:
     stable, _ = pair
-    told = compare(stable, stable, ROWS, stable.runtime.run(ROWS))
+    told = compare(stable, stable, ROWS, stable.predict_batch(ROWS).comparable())
     assert (told.agreed, told.compared, told.failed) == (3, 3, 0)
     assert told.difference == pytest.approx(0, abs=1e-6)
 
 
 def test_features_and_classes_are_matched_by_name(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
-    backwards = Answering(np.ascontiguousarray(answers[:, ::-1]))
-    candidate.runtime = backwards
-    candidate.encoder.names = candidate.encoder.names[::-1]
-    candidate.classes = candidate.classes[::-1]
-    told = compare(stable, candidate, ROWS, answers)
-    assert np.array_equal(backwards.given, ROWS[:, ::-1], equal_nan=True)
+    batch = stable.predict_batch(ROWS)
+    backwards = Answering(np.ascontiguousarray(batch.answers[:, ::-1]))
+    known = candidate.manifest
+    reordered = Manifest.of_classifier("m", "2", known.features[::-1], known.classes[::-1])
+    candidate = Model(Bundle(reordered, None, None), backwards, "")
+    told = compare(stable, candidate, ROWS, batch.comparable())
+    assert np.array_equal(backwards.given, MATRIX[:, ::-1], equal_nan=True)
     assert (told.agreed, told.difference) == (3, 0)
 
 
@@ -66,11 +72,11 @@ def test_an_answer_that_is_no_number_is_a_failure_and_poisons_nothing(
     pair: tuple[Model, Model],
 ) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
-    broken = answers.copy()
+    batch = stable.predict_batch(ROWS)
+    broken = batch.answers.copy()
     broken[1] = np.nan
     candidate.runtime = Answering(broken)
-    told = compare(stable, candidate, ROWS, answers)
+    told = compare(stable, candidate, ROWS, batch.comparable())
     assert (told.compared, told.agreed, told.failed, told.difference) == (2, 2, 1, 0)
 
 
@@ -95,9 +101,10 @@ class Counting(Answering):
         super().__init__(answers[:1])
         self.passes: list[int] = []
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.passes.append(len(matrix))
-        return np.repeat(self.answers, len(matrix), axis=0)
+    def run(self, inputs: Tensors) -> Tensors:
+        rows = len(inputs[FEATURES])
+        self.passes.append(rows)
+        return {PROBABILITIES: np.repeat(self.answers, rows, axis=0)}
 
 
 class Waiting(Counting):
@@ -107,10 +114,10 @@ class Waiting(Counting):
         super().__init__(answers)
         self.is_asked, self.go_on = threading.Event(), threading.Event()
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs: Tensors) -> Tensors:
         self.is_asked.set()
         assert self.go_on.wait(60)
-        return super().run(matrix)
+        return super().run(inputs)
 
 
 def test_what_can_not_be_compared_is_counted_and_logged_once(
@@ -120,11 +127,11 @@ def test_what_can_not_be_compared_is_counted_and_logged_once(
 ) -> None:
     monkeypatch.setattr(logging.getLogger("lantern"), "propagate", True)
     stable, candidate = pair
-    candidate.classes = ("no", "maybe")
+    candidate.manifest = replace(candidate.manifest, classes=("no", "maybe", "never"))
     found = Recorder()
     shadow = Shadow(found)
     for _ in range(5):
-        shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+        shadow.offer(stable, candidate, ROWS, stable.predict_batch(ROWS))
         assert shadow.wait(60)
     assert found.total == ShadowResult(failed=15)
     # Where an application was made before, its logger has caplog's handler, too.
@@ -133,12 +140,12 @@ def test_what_can_not_be_compared_is_counted_and_logged_once(
 
 def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
-    candidate.runtime = counting = Counting(answers)
+    batch = stable.predict_batch(ROWS)
+    candidate.runtime = counting = Counting(batch.answers)
     found = Recorder()
     shadow = Shadow(found)
     for _ in range(60):  # they are all here before the thread has waited for others
-        shadow.offer(stable, candidate, ROWS[:1], answers[:1])
+        shadow.offer(stable, candidate, ONE, stable.predict(ONE))
     assert shadow.wait(60)
     assert found.total == ShadowResult(agreed=60, compared=60)
     assert max(counting.passes) > 1
@@ -147,18 +154,18 @@ def test_rows_of_many_requests_are_predicted_together(pair: tuple[Model, Model])
 
 def test_a_row_that_the_candidate_fails_on_fails_alone(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    batch = stable.predict_batch(ROWS)
 
     class Picky(Counting):
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-            if (matrix[:, 0] == 60).any():
+        def run(self, inputs: Tensors) -> Tensors:
+            if (inputs[FEATURES][:, 0] == 60).any():
                 raise ValueError("not this one")
-            return super().run(matrix)
+            return super().run(inputs)
 
-    candidate.runtime = Picky(answers)
+    candidate.runtime = Picky(batch.answers)
     found = Recorder()
     shadow = Shadow(found)
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     assert shadow.wait(60)
     assert (found.total.compared, found.total.failed) == (2, 1)
 
@@ -168,7 +175,7 @@ def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> N
     found = Recorder()
     shadow = Shadow(found)
     # A single row, which is a single pass: another, a second later, would be timed again.
-    shadow.offer(stable, candidate, ROWS[:1], stable.runtime.run(ROWS[:1]))
+    shadow.offer(stable, candidate, ONE, stable.predict(ONE))
     assert shadow.wait(60)
     (timing,) = found.timings
     assert timing.stable > 0
@@ -177,13 +184,13 @@ def test_both_versions_are_timed_on_the_same_row(pair: tuple[Model, Model]) -> N
 
 def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
-    candidate.runtime = waiting = Waiting(answers)
+    batch = stable.predict_batch(ROWS)
+    candidate.runtime = waiting = Waiting(batch.answers)
     found = Recorder()
     shadow = Shadow(found)
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     assert waiting.is_asked.wait(60)
-    shadow.offer(stable, candidate, ROWS, answers)  # it would wait for ever
+    shadow.offer(stable, candidate, ROWS, batch)  # it would wait for ever
     assert found.total.compared == 0
     waiting.go_on.set()
     assert shadow.wait(60)
@@ -193,7 +200,7 @@ def test_nobody_waits_for_a_candidate_that_does_not_answer(pair: tuple[Model, Mo
 def test_no_rows_are_nothing(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
     shadow = Shadow(ShadowObserver())
-    shadow.offer(stable, candidate, ROWS[:0], stable.runtime.run(ROWS)[:0])
+    shadow.offer(stable, candidate, NONE, stable.predict_batch(NONE))
     assert shadow.wait(0)
     assert shadow.stop(0)
 
@@ -211,9 +218,9 @@ def test_too_many_rows_are_sampled_with_the_same_odds_for_each(
         for size in [1] * 500 + [500] + [1] * 500 + [250] * 2:
             numbers = np.arange(number, number + size, dtype=np.float32)[:, np.newaxis]
             if size > 1 or not sample.skip(versions):
-                sample.add(versions, numbers, np.repeat(answers, size, axis=0))
+                sample.add(versions, {"n": numbers}, {"p": np.repeat(answers, size, axis=0)})
             number += size
-        rows = [value for each in sample.blocks for value in each.rows[:, 0].tolist()]
+        rows = [value for each in sample.blocks for value in each.rows["n"][:, 0].tolist()]
         assert len(rows) == sample.rows <= 100
         assert len(set(rows)) == len(rows)
         assert sample.dropped == {versions: 2000 - len(rows)}
@@ -226,7 +233,7 @@ def test_rows_of_a_version_that_is_gone_can_still_be_dropped(three_versions: Pat
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
     pair = Pair.of(stable, candidate)
     sample = Sample(10, np.random.default_rng(1))
-    answers = np.zeros((3, 3), np.float32)
+    answers = {"p": np.zeros((3, 3), np.float32)}
     sample.add(pair, ROWS, answers)
     gone = weakref.ref(candidate)
     del candidate
@@ -244,10 +251,10 @@ def test_rows_that_wait_are_an_object_for_many_requests_and_not_one_for_each(
     pairs = Pair.of(*pair), Pair.of(*reversed(pair))
     sample = Sample(10**9, np.random.default_rng(1))
     for number in range(1000):
-        sample.add(pairs[number % 2], ROWS[:1], np.full((1, 3), number, np.float32))
+        sample.add(pairs[number % 2], ONE, {"p": np.full((1, 3), number, np.float32)})
     assert [len(block) for block in sample.blocks] == [500, 500]
     *_, last = sample.blocks
-    assert last.probabilities[:, 0].tolist() == list(range(1, 1000, 2))
+    assert last.answers["p"][:, 0].tolist() == list(range(1, 1000, 2))
 
 
 def test_the_memory_of_what_waits_is_bounded(
@@ -256,12 +263,12 @@ def test_the_memory_of_what_waits_is_bounded(
     monkeypatch.setattr("app.inference.sample.MAX_BYTES", 200_000)
     sample = Sample(10**9, np.random.default_rng(1))
     versions = Pair.of(*pair)
-    rows, answers = np.zeros((1000, 5), np.float32), np.zeros((1000, 2), np.float32)
+    rows = {"n": np.zeros((1000, 5), np.float32)}
+    answers = {"p": np.zeros((1000, 2), np.float32)}
     for _ in range(30):
         sample.add(versions, rows, answers)
-        assert (
-            sum(each.rows.nbytes + each.probabilities.nbytes for each in sample.blocks) <= 200_000
-        )
+        sizes = [each.rows["n"].nbytes + each.answers["p"].nbytes for each in sample.blocks]
+        assert sum(sizes) <= 200_000
     assert sample.rows + sample.dropped[versions] == 30_000
 
 
@@ -270,19 +277,19 @@ def test_the_busier_the_worker_the_longer_the_pauses(
 ) -> None:
     """A busy worker gives up a two hundredth of its core; rows beyond that are dropped."""
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
+    batch = stable.predict_batch(ROWS)
     now = 0.0
 
     class Slow(Counting):
         """Takes 10 ms a row, by a clock of its own."""
 
-        def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+        def run(self, inputs: Tensors) -> Tensors:
             nonlocal now
-            now += 0.01 * len(matrix)
-            return super().run(matrix)
+            now += 0.01 * len(inputs[FEATURES])
+            return super().run(inputs)
 
     monkeypatch.setattr("app.inference.shadow.time", SimpleNamespace(perf_counter=lambda: now))
-    candidate.runtime = Slow(answers)
+    candidate.runtime = Slow(batch.answers)
     found = {}
     for in_flight in (0.0, 0.3, 5.0):
         pauses: list[float] = []
@@ -290,7 +297,7 @@ def test_the_busier_the_worker_the_longer_the_pauses(
         monkeypatch.setattr(shadow, "_pause", lambda seconds: pauses.append(seconds) or True)  # noqa: B023
         sample = Sample(100, np.random.default_rng(1))
         for _ in range(20):
-            sample.add(Pair.of(stable, candidate), ROWS[:1], answers[:1])
+            sample.add(Pair.of(stable, candidate), ONE, stable.predict(ONE).comparable())
         before = now
         shadow._compare_all(sample)
         found[in_flight] = (now - before) / (now - before + sum(pauses))
@@ -311,9 +318,9 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_threads)
-        shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+        shadow.offer(stable, candidate, ROWS, stable.predict_batch(ROWS))
     assert found.total == ShadowResult(dropped=3)
-    shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+    shadow.offer(stable, candidate, ROWS, stable.predict_batch(ROWS))
     assert shadow.wait(60)
     assert (found.total.compared, found.total.dropped) == (3, 3)
 
@@ -321,7 +328,7 @@ def test_a_thread_that_can_not_start_costs_the_comparison_and_not_the_answer(
 def test_a_shadow_that_was_replaced_is_freed(three_versions: Path) -> None:
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
     shadow = Shadow(ShadowObserver())
-    shadow.offer(stable, candidate, ROWS, stable.runtime.run(ROWS))
+    shadow.offer(stable, candidate, ROWS, stable.predict_batch(ROWS))
     assert shadow.wait(60)
     gone = weakref.ref(candidate)
     del candidate
@@ -334,8 +341,8 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
 ) -> None:
     """However slow it is: its rows wait through long pauses."""
     stable, candidate = (load_model(ModelSource(three_versions / v)) for v in ("1", "2"))
-    answers = stable.runtime.run(ROWS)
-    candidate.runtime = Counting(answers)
+    batch = stable.predict_batch(ROWS)
+    candidate.runtime = Counting(batch.answers)
     found = Recorder()
     shadow = Shadow(found)
     shadow._seconds_a_row = 1.0  # a pass of one row
@@ -348,7 +355,7 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
         return True
 
     monkeypatch.setattr(shadow, "_pause", pause)
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     assert is_paused.wait(60)
     gone = weakref.ref(candidate)
     del candidate
@@ -361,16 +368,16 @@ def test_rows_that_wait_keep_no_model_and_are_dropped_with_it(
 
 def test_what_waits_at_the_end_is_counted(pair: tuple[Model, Model]) -> None:
     stable, candidate = pair
-    answers = stable.runtime.run(ROWS)
-    candidate.runtime = waiting = Waiting(answers)
+    batch = stable.predict_batch(ROWS)
+    candidate.runtime = waiting = Waiting(batch.answers)
     found = Recorder()
     shadow = Shadow(found)
     shadow._seconds_a_row = 1.0
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     assert waiting.is_asked.wait(60)
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     assert not shadow.stop(0)
-    shadow.offer(stable, candidate, ROWS, answers)
+    shadow.offer(stable, candidate, ROWS, batch)
     waiting.go_on.set()
     assert shadow.stop(60)
     assert (found.total.compared, found.total.dropped) == (1, 8)

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.client import ModelClient, RequestRejected
+from tests import task_models
 from tests.conftest import ROOT
 from tests.integration.conftest import Server, free_port
 
@@ -42,7 +44,8 @@ def test_the_models_description_is_the_manifests(
 ) -> None:
     info = client.get_model_info()
     assert info["classes"] == manifest["classes"]
-    assert info["features"] == manifest["features"]
+    for described, feature in zip(info["features"], manifest["features"], strict=True):
+        assert dict(described) | feature == described
 
 
 def test_a_batch_gives_what_single_predictions_give(
@@ -130,6 +133,37 @@ def test_the_demonstration_shows_health_model_prediction_and_batch(
     assert len(words) == 8
     for name in manifest["classes"]:
         assert name in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("regression", ["1 target, onnx on cpu", "price 88.5 EUR", "10  price 95.5 EUR"]),
+        ("multilabel", ["3 labels", "Prediction  large (large 70.8%, airy 47.1%, cheap 24.7%)"]),
+        ("scores", ["3 classes", "5.5  flat (flat -0, house -9, castle -18)"]),
+        ("embedding", ["2 features, onnx", "Prediction  16 numbers"]),
+        ("mixed", ["member true", "differ in city", "Zürich  yes (no 0.0%, yes 100.0%)"]),
+    ],
+)
+def test_the_demonstration_follows_the_task(
+    start: Callable[..., Server], tmp_path: Path, kind: str, lines: list[str]
+) -> None:
+    out = getattr(task_models, kind)(tmp_path / kind / "1")
+    shown = demonstrate(start("-w", "1", MODEL__PATH=str(out)).url)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for line in lines:
+        assert line in shown.stdout
+
+
+def test_values_of_every_kind_are_sent(start: Callable[..., Server], tmp_path: Path) -> None:
+    out = task_models.mixed(tmp_path / "mixed" / "1")
+    numpys = {"member": np.bool_(True), "visits": np.int64(2), "city": np.str_("Oslo")}
+    with ModelClient(start("-w", "1", MODEL__PATH=str(out)).url) as client:
+        sample: dict[str, Any] = dict(task_models.MIXED_SAMPLE)
+        assert client.predict(sample | numpys)["label"] == client.predict(sample)["label"] == "yes"
+        with pytest.raises(RequestRejected, match="did you mean 'Oslo'|invalid"):
+            client.predict(sample | {"city": "oslo"})
+        assert client.get_model_info()["features"][0]["categories"] == list(task_models.CITIES)
 
 
 def test_the_demonstration_without_a_service_is_one_sentence() -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from app.model.batching import BatchingRuntime
 from app.model.model import Model
+from app.model.runtime import Runtime
+from app.model.signature import FEATURES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE
@@ -32,10 +34,16 @@ class Stopped(BaseException):
     pass
 
 
+def answer_of(runtime: Runtime, matrix: Matrix) -> Matrix:
+    (answer,) = runtime.run({FEATURES: matrix}).values()
+    return answer
+
+
 class Doubling:
     """Answers twice its input. ``runs`` are the first columns of the passes, as they began.
 
-    With ``gated`` each pass waits for `let_one_pass`. A value in ``raising`` fails its pass.
+    With ``gated`` each pass waits for `let_one_pass`. A value in ``raising`` fails its pass, and
+    the rows of values in ``lost`` are left out.
     """
 
     name = "doubling"
@@ -44,12 +52,14 @@ class Doubling:
     def __init__(self, *, gated: bool = False) -> None:
         self.runs: list[list[float]] = []
         self.raising: dict[float, BaseException] = {}
+        self.lost: list[float] = []
         self.threads: list[int] = []
         self._began = threading.Semaphore(0)
         self._gate = threading.Semaphore(0)
         self._gated = gated
 
-    def run(self, matrix: Matrix) -> Matrix:
+    def run(self, inputs: Tensors) -> Tensors:
+        (matrix,) = inputs.values()
         values = matrix[:, 0].tolist()
         self.runs.append(values)
         self.threads.append(threading.get_ident())
@@ -59,7 +69,7 @@ class Doubling:
         for value, error in self.raising.items():
             if value in values:
                 raise error
-        return matrix * 2
+        return {"twice": matrix[~np.isin(matrix[:, 0], self.lost)] * 2}
 
     def await_pass(self) -> None:
         """Wait until one more pass has begun."""
@@ -82,7 +92,7 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.answer = self._runtime.run(self.matrix)
+            self.answer = answer_of(self._runtime, self.matrix)
         except BaseException as error:
             self.error = error
 
@@ -153,7 +163,7 @@ def test_a_call_that_finds_the_runtime_free_runs_at_once_in_its_own_thread() -> 
     runtime = BatchingRuntime(network, 10)
     for values in ([1], [2, 3]):
         matrix = np.array(values, dtype=np.float32)[:, np.newaxis]
-        assert np.array_equal(runtime.run(matrix), matrix * 2)
+        assert np.array_equal(answer_of(runtime, matrix), matrix * 2)
     assert network.runs == [[1], [2, 3]]
     assert set(network.threads) == {threading.get_ident()}
 
@@ -217,6 +227,14 @@ def test_a_call_that_fails_alone_fails_no_other_in_its_pass() -> None:
     assert isinstance(callers[1].error, Poison)
 
 
+def test_nobody_gets_the_row_of_another_where_one_is_left_out() -> None:
+    queue = Queue()
+    queue.network.lost = [2]
+    callers = [queue.join(1), queue.join(2), queue.join(3)]
+    assert queue.finish(*callers) == [[1, 2, 3], [1], [2], [3]]
+    assert [caller.answered() for caller in callers] == [True, False, True]
+
+
 def test_after_a_failed_pass_calls_join_again() -> None:
     queue = Queue()
     queue.network.raising = {2: Poison()}
@@ -233,7 +251,7 @@ def test_a_call_that_fails_on_a_free_runtime_leaves_it_free(error: BaseException
     network.raising = {1: error}
     runtime = BatchingRuntime(network, 10)
     with pytest.raises(type(error)):
-        runtime.run(np.ones((1, 1), dtype=np.float32))
+        answer_of(runtime, np.ones((1, 1), dtype=np.float32))
     assert Caller(runtime, 2).answered()
 
 
@@ -319,7 +337,7 @@ def answers_of(runtime: Any, matrices: list[Matrix], threads: int) -> list[Matri
     def work(first: int) -> None:
         together.wait(WAIT)
         for index in range(first, len(matrices), threads):
-            answers[index] = runtime.run(matrices[index])
+            answers[index] = answer_of(runtime, matrices[index])
 
     workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(threads)]
     for worker in workers:
@@ -337,11 +355,11 @@ def test_the_bundled_model_answers_sixteen_threads_as_it_answers_one(runtime: An
     assert isinstance(batching.runtime, BatchingRuntime)
     passes: list[int] = []
     batching.runtime.on_run = passes.append
-    samples = parity_samples(plain.manifest.golden.samples)  # type: ignore[union-attr]
+    samples = parity_samples(plain.golden().inputs[FEATURES])
     matrices = np.array_split(samples, len(samples) // 2)
     answers = answers_of(batching.runtime, matrices, threads=16)
     for matrix, answer in zip(matrices, answers, strict=True):
-        assert np.abs(answer - plain.runtime.run(matrix)).max() <= 1e-5
+        assert np.abs(answer - answer_of(plain.runtime, matrix)).max() <= 1e-5
     assert sum(passes) == len(samples)
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from app.model.bundle import find_bundle, open_bundle
+from app.model.compat import breaking_changes, harmless_changes
 from app.model.errors import BundleError
-from app.model.manifest import read_manifest, write_manifest
+from app.model.manifest_file import read_manifest, write_manifest
+from tests.damage import record_file, write_as_format_1
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -29,7 +32,7 @@ def test_a_bundle_that_was_packed_opens(packed: Path) -> None:
     bundle = open_bundle(packed)
     assert bundle.checkpoint == packed / "model.pt"
     assert bundle.onnx == packed / "model.onnx"
-    assert set(bundle.manifest.files) == {"model.pt", "model.onnx", "README.md"}
+    assert set(bundle.manifest.files) == {"model.pt", "model.onnx", "README.md", "golden.npz"}
 
 
 def test_a_manifest_survives_being_written_and_read(packed: Path, tmp_path: Path) -> None:
@@ -41,7 +44,7 @@ def test_a_manifest_survives_being_written_and_read(packed: Path, tmp_path: Path
     assert written == packed_one
 
 
-@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "README.md"])
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "README.md", "golden.npz"])
 def test_a_file_with_one_byte_changed_is_refused_by_name(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -70,7 +73,7 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda m: m.update(format=2), "format must be 1"),
+        (lambda m: m.update(format=3), "format must be 1 or 2"),
         (lambda m: m.pop("name"), "name must be a string that is not empty"),
         (lambda m: m.update(format=True), "format must be 1"),
         (lambda m: m.update(version=1), "version must be a string of at most 64 letters"),
@@ -131,11 +134,70 @@ def test_a_file_the_manifest_does_not_list_is_never_used(bundle: Path) -> None:
         (lambda m: [m["files"].pop(n) for n in ("model.pt", "model.onnx")], "lists neither"),
     ],
 )
-def test_a_manifest_with_a_wrong_member_is_refused_by_its_place(
+def test_a_manifest_of_format_1_with_a_wrong_member_is_refused_by_its_place(
+    bundle: Path, edit: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    change(write_as_format_1(bundle), edit)
+    with pytest.raises(BundleError, match=said):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda m: m.pop("task"), "task is missing|task must be"),
+        (lambda m: m.pop("golden"), "golden must be|golden is missing"),
+        (lambda m: m.update(golden="../golden.npz"), "golden must be named like a plain file"),
+        (lambda m: m.update(golden="other.npz"), "golden names 'other.npz', which files doesn't"),
+        (lambda m: m.update(reference="reference.npz"), "reference names 'reference.npz', which"),
+        (lambda m: m.update(reference="/etc/passwd"), "reference must be"),
+        (lambda m: m.update(steps=[]), "steps is reserved for a later version"),
+        (lambda m: m.update(sumary="x"), "sumary"),
+        (lambda m: m["features"][0].update(minimum=91), "minimum must be at most the maximum"),
+        (lambda m: m["features"][0].update(column=7), "has no column 7"),
+        (lambda m: m["features"][0].update(tensor="x"), "tensor 'x' is not one of the inputs"),
+        (lambda m: m["inputs"][0].update(shape=[3]), r"must have -1 as its first dimension"),
+        (lambda m: m["outputs"][0].update(shape=[]), r"must have -1 as its first dimension"),
+        (lambda m: m["outputs"][0].update(role="tensor"), "must have exactly one of the role"),
+        (lambda m: m.update(tolerances={"x": {}}), "tolerances has 'x', which is not one"),
+        (lambda m: m.update(labels=["a"]), "labels is for the task 'multilabel'"),
+    ],
+)
+def test_a_manifest_of_format_2_with_a_wrong_member_is_refused_by_its_place(
     bundle: Path, edit: Callable[[dict[str, Any]], object], said: str
 ) -> None:
     change(bundle, edit)
     with pytest.raises(BundleError, match=said):
+        open_bundle(bundle)
+
+
+def test_a_bundle_of_format_1_is_the_same_model(bundle: Path) -> None:
+    copy = shutil.copytree(bundle, bundle.parent / "as format 1" / "1")
+    before, after = open_bundle(bundle), open_bundle(write_as_format_1(copy))
+    assert breaking_changes(before.manifest, after.manifest) == []
+    assert breaking_changes(after.manifest, before.manifest) == []
+    assert harmless_changes(before.manifest, after.manifest) == []
+    for member in ("task", "inputs", "outputs", "features", "classes", "tolerances", "batch"):
+        assert getattr(before.manifest, member) == getattr(after.manifest, member), member
+    golden = [each.read_golden() for each in (before, after)]
+    assert golden[0] is not None
+    assert golden[1] is not None
+    for ours, theirs in zip(*((each.inputs, each.outputs) for each in golden if each), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "reference.npz"])
+def test_data_beside_the_network_are_hashed_as_it_is(bundle: Path, name: str) -> None:
+    if name == "reference.npz":
+        np.savez(bundle / name, rows=np.zeros((2, 3)))
+        record_file(bundle, name)
+        change(bundle, lambda m: m.update(reference=name))
+    assert open_bundle(bundle).manifest.files[name].size == (bundle / name).stat().st_size
+    with (bundle / name).open("r+b") as file:
+        file.seek(100)
+        file.write(b"?")
+    with pytest.raises(BundleError, match=f"{name} does not match the SHA-256"):
         open_bundle(bundle)
 
 

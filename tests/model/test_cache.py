@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from app.model.cache import AnswerCache
 from app.model.errors import NonFiniteOutput
 from app.model.model import Model
+from app.model.signature import FEATURES, Tensors
 from app.registry.loading import ModelSource, load_model
 from tests.model.test_network import overflowing_checkpoint
 
@@ -27,9 +27,9 @@ class Counting:
         self.name, self.device = runtime.name, runtime.device
         self.runs = 0
 
-    def run(self, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs: Tensors) -> Tensors:
         self.runs += 1
-        return self._runtime.run(matrix)
+        return self._runtime.run(inputs)
 
 
 def counted(path: Path, cache_size: int) -> tuple[Model, Counting]:
@@ -38,8 +38,8 @@ def counted(path: Path, cache_size: int) -> tuple[Model, Counting]:
     return model, runtime
 
 
-def row(*values: float) -> NDArray[np.float32]:
-    return np.array([values], dtype=np.float32)
+def row(*values: float) -> Tensors:
+    return {FEATURES: np.array([values], dtype=np.float32)}
 
 
 def test_the_same_row_is_answered_without_the_network(packed: Path) -> None:
@@ -76,7 +76,7 @@ def test_nothing_is_remembered_unless_it_is_asked_for(packed: Path) -> None:
 def test_a_batch_is_computed_and_leaves_the_cache_alone(packed: Path) -> None:
     model, runtime = counted(packed, 10)
     model.predict(row(30, 20_000, 1))
-    model.predict_batch(np.repeat(row(30, 20_000, 1), 3, axis=0))
+    model.predict_batch({FEATURES: np.repeat(row(30, 20_000, 1)[FEATURES], 3, axis=0)})
     assert runtime.runs == 2
     assert len(model.cache) == 1
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import MAX_FAULTS, FeatureMismatch, InvalidFeatures
-from app.model.features import FLOAT32_OVERFLOW, Feature, FeatureEncoder
+from app.model.features import FLOAT32_OVERFLOW, Feature
+from app.model.signature import FEATURES, Array, Tensors
 
 ENCODER = FeatureEncoder([Feature("a", minimum=0, maximum=10), Feature("b", nullable=True)])
 
@@ -21,6 +23,12 @@ json_values = st.recursive(
     max_leaves=5,
 )
 near_samples = st.dictionaries(st.sampled_from(["a", "b", "c"]), json_values)
+
+
+def matrix(rows: Tensors) -> Array:
+    """Return the one tensor of ``rows``."""
+    assert [*rows] == [FEATURES]
+    return rows[FEATURES]
 
 
 def acceptable(sample: Any) -> bool:
@@ -46,7 +54,7 @@ def acceptable(sample: Any) -> bool:
 @given(json_values | near_samples)
 def test_exactly_what_the_contract_accepts_is_accepted(sample: Any) -> None:
     if acceptable(sample):
-        row = ENCODER.encode(sample)
+        row = matrix(ENCODER.encode(sample))
         assert row.dtype == np.float32
         assert row.shape == (1, 2)
         expected = [math.nan if v is None else v for v in (sample["a"], sample["b"])]
@@ -65,22 +73,22 @@ def test_a_batch_is_accepted_when_each_of_its_samples_is(samples: list[Any]) -> 
             ENCODER.encode_batch(samples)
         assert sorted({fault.path[0] for fault in refusal.value.faults}) == faulty
     else:
-        rows = [ENCODER.encode(sample) for sample in samples]
+        rows = [matrix(ENCODER.encode(sample)) for sample in samples]
         expected = np.concatenate(rows) if rows else np.empty((0, 2))
-        np.testing.assert_array_equal(ENCODER.encode_batch(samples), expected)
+        np.testing.assert_array_equal(matrix(ENCODER.encode_batch(samples)), expected)
 
 
 @given(st.permutations(["a", "b"]))
 def test_the_order_of_names_does_not_matter(names: list[str]) -> None:
     values = {"a": 1.0, "b": 2.0}
-    row = ENCODER.encode({name: values[name] for name in names})
+    row = matrix(ENCODER.encode({name: values[name] for name in names}))
     assert row.tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_bound_is_where_float32_rounds_to_infinity(sign: int) -> None:
     below = math.nextafter(FLOAT32_OVERFLOW, 0)
-    assert np.isfinite(ENCODER.encode({"a": sign * below, "b": 0})).all()
+    assert np.isfinite(matrix(ENCODER.encode({"a": sign * below, "b": 0}))).all()
     with pytest.raises(InvalidFeatures, match="invalid value"):
         ENCODER.encode({"a": sign * FLOAT32_OVERFLOW, "b": 0})
 
@@ -157,18 +165,18 @@ def test_a_sentence_about_many_long_names_stays_short() -> None:
 
 
 def test_a_model_of_one_feature_takes_one_column() -> None:
-    assert FeatureEncoder([Feature("x")]).encode({"x": 3}).tolist() == [[3.0]]
+    assert matrix(FeatureEncoder([Feature("x")]).encode({"x": 3})).tolist() == [[3.0]]
 
 
 def test_values_outside_the_range_of_training_are_counted_by_feature() -> None:
-    matrix = ENCODER.encode_batch([{"a": -1, "b": 9e9}, {"a": 11, "b": None}, {"a": 10, "b": 0}])
-    assert ENCODER.out_of_range(matrix) == {"a": 2}
+    rows = ENCODER.encode_batch([{"a": -1, "b": 9e9}, {"a": 11, "b": None}, {"a": 10, "b": 0}])
+    assert ENCODER.out_of_range(rows) == {"a": 2}
 
 
 @given(st.lists(st.floats(width=32), min_size=2, max_size=2))
 def test_one_row_is_counted_as_it_is_among_others(values: list[float]) -> None:
     row = np.array([values], dtype=np.float32)
-    counts = ENCODER.out_of_range(row)
-    twice = ENCODER.out_of_range(np.concatenate([row, row]))
+    counts = ENCODER.out_of_range({FEATURES: row})
+    twice = ENCODER.out_of_range({FEATURES: np.concatenate([row, row])})
     assert twice == dict.fromkeys(counts, 2)
     assert counts == ({"a": 1} if values[0] < 0 or values[0] > 10 else {})

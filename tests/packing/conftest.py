@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from app.model.features import Feature
 from app.packing.description import ModelDescription
 from app.packing.network import quiet_exporter
+from app.packing.source import GraphSource
 
 NAMES = ("a", "b", "c", "d")
 ANY_ROWS = ({0: torch.export.Dim("rows")},)
@@ -96,6 +97,13 @@ def save_onnx(
         example = (torch.zeros((2, 4), dtype=dtype),)
         torch.onnx.export(model, example, str(path), dynamo=True, verbose=False, **options)
     return path
+
+
+def asked(source: GraphSource, rows: Any) -> Any:
+    """Return what an original of one input and one output answers to ``rows``."""
+    (spec,) = source.inputs
+    (answer,) = source.ask({spec.name: rows}).values()
+    return answer
 
 
 def rewrite(source: Path, target: Path, edit: Callable[[dict[str, bytes]], None]) -> Path:

@@ -26,7 +26,8 @@ from app.model.file_kind import PACK
 from app.model.network import read_checkpoint
 from app.packing.description import ModelDescription
 from app.packing.file import pack_file
-from app.packing.program import read_program
+from app.packing.programs.program import open_program
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint
@@ -51,10 +52,17 @@ def pack(tmp_path: Path, samples: Path) -> Callable[..., Any]:
         out = tmp_path / "models" / source.stem / "1"
         shutil.rmtree(out, ignore_errors=True)
         options.setdefault("description", describe())
+        options.setdefault("statement", Statement(role=options.pop("outputs", "logits")))
         pack_file(source, out, samples=samples, **options)
         return load_model(ModelSource(out))
 
     return packed
+
+
+def answers_rows(model: Any) -> bool:
+    """Return True if a model of one matrix answers several rows."""
+    (spec,) = model.manifest.inputs
+    return len(model.predict_batch({spec.name: np.zeros((5, 4), np.float32)}).answers) == 5
 
 
 def refusal(act: Callable[..., Any], *arguments: Any, **options: Any) -> str:
@@ -74,6 +82,14 @@ def obey(said: str, directory: Path, monkeypatch: pytest.MonkeyPatch, **names: A
         depth += {"(": 1, ")": -1}.get(said[end], 0)
         end += 1
     eval(said[start:end], {"torch": torch, **names})
+
+
+def obey_lines(said: str, directory: Path, monkeypatch: pytest.MonkeyPatch, **names: Any) -> None:
+    """Run the lines of Python in a message, as they are printed, in ``directory``."""
+    monkeypatch.chdir(directory)
+    lines = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+    assert lines
+    exec("\n".join(lines), {"torch": torch, **names})
 
 
 EXAMPLE = torch.zeros(2, 4)
@@ -98,27 +114,46 @@ def test_torchscript_is_converted(
     assert "is TorchScript" in said
     shutil.copy(tmp_path / f"model{suffix}", tmp_path / "model.pt") if suffix == ".pt2" else None
     obey(said, tmp_path, monkeypatch, example=EXAMPLE)
-    assert pack(tmp_path / "model.onnx").predict_batch(np.zeros((5, 4), np.float32))
+    assert answers_rows(pack(tmp_path / "model.onnx"))
 
 
 def test_a_state_dictionary_alone_is_put_into_its_network(
     tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save(Residual().state_dict(), tmp_path / "model.pt")
+    state = Residual().state_dict()
+    torch.save(state, tmp_path / "model.pt")
     alone = refusal(pack, tmp_path / "model.pt")
     assert "lacks the key(s)" in alone
-    torch.save(foreign_checkpoint(model_state_dict=Residual().state_dict()), tmp_path / "model.pt")
+    within = {"epoch": 3, "state_dict": state}
+    torch.save(within, tmp_path / "model.pt")
+    nested = refusal(pack, tmp_path / "model.pt")
+    assert "['state_dict']" in nested
+    ours = foreign_checkpoint(model_state_dict=state)
+    torch.save(ours, tmp_path / "model.pt")
     wrapped = refusal(pack, tmp_path / "model.pt", description=describe_two())
-    for said in (alone, wrapped):
-        assert "model.load_state_dict(state)" in said
-        model = Residual()
-        model.load_state_dict(Residual().state_dict())
-        obey(said, tmp_path, monkeypatch, model=model, example=EXAMPLE)
-    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
+    saved = {alone: state, nested: within, wrapped: ours}
+    for said in (alone, wrapped, nested):
+        torch.save(saved[said], tmp_path / "model.pt")
+        (tmp_path / "model.pt2").unlink(missing_ok=True)
+        obey_lines(said, tmp_path, monkeypatch, Net=Residual, example=EXAMPLE)
+        assert answers_rows(pack(tmp_path / "model.pt2"))
 
 
 def describe_two() -> Any:
     return ModelDescription(describe().features, ("x", "y"))
+
+
+def test_weights_in_safetensors_are_put_into_their_network(
+    tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors")
+    import safetensors.torch  # type: ignore[import-not-found, unused-ignore]
+
+    safetensors.torch.save_file(Residual().state_dict(), tmp_path / "model.safetensors")
+    said = refusal(pack, tmp_path / "model.safetensors")
+    names = {"Net": Residual, "safetensors": safetensors, "example": EXAMPLE}
+    obey_lines(said, tmp_path, monkeypatch, **names)
+    assert answers_rows(pack(tmp_path / "model.pt2"))
 
 
 def test_a_pickled_module_is_exported(
@@ -127,11 +162,8 @@ def test_a_pickled_module_is_exported(
     torch.save(Residual(), tmp_path / "model.pt")
     said = refusal(pack, tmp_path / "model.pt")
     assert "hidden code (tests.packing.conftest.Residual)" in said
-    loading = re.search(r"torch\.load\(FILE, weights_only=False\)", said)
-    assert loading
-    model = eval(loading[0], {"torch": torch, "FILE": tmp_path / "model.pt"})
-    obey(said, tmp_path, monkeypatch, model=model, example=EXAMPLE)
-    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
+    obey_lines(said, tmp_path, monkeypatch, example=EXAMPLE)
+    assert answers_rows(pack(tmp_path / "model.pt2"))
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.pkl"])
@@ -144,13 +176,13 @@ def test_a_model_that_was_pickled_by_itself_is_exported(
     assert "is a pickle, and is refused" in said
     assert "weights_only" not in said
     obey(said, tmp_path, monkeypatch, model=Residual(), example=EXAMPLE)
-    assert pack(tmp_path / "model.pt2").predict_batch(np.zeros((5, 4), np.float32))
+    assert answers_rows(pack(tmp_path / "model.pt2"))
 
 
 def test_a_whole_model_in_the_old_format_is_told_how_to_be_exported(tmp_path: Path) -> None:
     torch.save(Residual(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     said = refusal(read_checkpoint, tmp_path / "old.pt")
-    assert "If it is a whole model of your own, load it where its code is" in said
+    assert "If it is a whole model of your own that you trust, load it where its code is" in said
 
 
 def test_a_graph_that_is_served_unpacked_is_packed(tmp_path: Path) -> None:
@@ -291,7 +323,7 @@ def test_an_archive_of_torchserve_is_unpacked_and_exported(
 def test_a_bundle_without_a_checkpoint_is_served_on_the_cpu(bundle: Path) -> None:
     change(bundle, lambda m: m["files"].pop("model.pt"))
     said = refusal(load_model, ModelSource(bundle, device="cuda"))
-    assert "Set model.device to 'cpu'" in said
+    assert "set model.device to 'cpu'" in said
     assert "pack it with one" not in said
     load_model(ModelSource(bundle, device="cpu"))
 
@@ -377,26 +409,24 @@ def test_a_model_is_written_as_the_error_says(
 ) -> None:
     wrong, right = MENDED[advice]
     path = save_program(Doing(wrong).eval(), tmp_path / "model.pt2")
-    assert advice in refusal(read_program, path)
+    assert advice in refusal(open_program, path)
     if right is None:
         save_onnx(Doing(wrong).eval(), tmp_path / "model.onnx", dynamic_shapes=ANY_ROWS)
         pack(tmp_path / "model.onnx")
     else:
-        read_program(save_program(Doing(right).eval(), path))
+        open_program(save_program(Doing(right).eval(), path))
 
 
-def test_a_score_becomes_two_columns_as_the_error_says(
-    tmp_path: Path, pack: Callable[..., Any]
-) -> None:
+def test_one_probability_is_served_of_two_classes(tmp_path: Path, pack: Callable[..., Any]) -> None:
     two = ModelDescription(describe().features, ("x", "y"))
     score: Any = lambda inner, x: torch.sigmoid(inner(x)[:, :1])  # noqa: E731
     path = save_program(Doing(score).eval(), tmp_path / "model.pt2")
-    said = refusal(pack, path, description=two)
-    advised = re.search(r"torch\.cat\(\[1 - p, p\], dim=1\)", said)
+    said = refusal(pack, path, description=two, outputs=None)
+    advised = re.search(r"--outputs (probabilities)", said)
     assert advised
-    code = compile(advised[0], "advice", "eval")
-    both: Any = lambda inner, x: eval(code, {"torch": torch, "p": score(inner, x)})  # noqa: E731
-    pack(save_program(Doing(both).eval(), path), description=two)
+    model = pack(path, description=two, outputs=advised[1])
+    assert model.manifest.classes == ("x", "y")
+    assert answers_rows(model)
 
 
 def test_a_null_gets_the_median_that_the_error_asks_for(

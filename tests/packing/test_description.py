@@ -31,7 +31,16 @@ def test_the_example_in_the_documentation_is_a_features_file(tmp_path: Path) -> 
     assert description.features == (
         Feature("age", "Age of the customer.", "years", 18, 90, example=44),
         Feature("spend", nullable=True),
+        Feature(
+            "plan",
+            kind="category",
+            tensor="categories",
+            column=0,
+            categories=("basic", "plus"),
+        ),
     )
+    assert description.stated[1] == {"name", "nullable", "median"}
+    assert [target.unit for target in description.targets] == ["euros"]
     assert description.classes == ("stays", "leaves")
     assert description.medians == {"spend": 12.5}
     assert description.training == {"roc_auc": 0.93}
@@ -55,17 +64,19 @@ def test_dates_among_the_figures_become_text(tmp_path: Path) -> None:
         ("features = 3", "features is missing"),
         ("features = [3]", "features must be tables"),
         ('classes = ["a"]\n[[features]]\nname = "x"', "classes must be an array of two or more"),
-        ('[[features]]\nname = "x"', "classes must be an array of two or more"),
         (TWO.replace("leaves", "stays"), "classes must be unique; 'stays' appears twice"),
         (TWO.replace("spend", "age"), "features must be unique; 'age' appears twice"),
         (TWO.replace('name = "age"', ""), "feature 1: name is missing or empty"),
         (TWO.replace('"age"', '" age"'), "feature 1: name ' age' begins or ends with a space"),
         ("clases = 1\n" + TWO, "'clases' is not a key here; did you mean 'classes'?"),
         (TWO + "minimun = 1", "feature 2 ('spend'): 'minimun' is not a key here; did you mean"),
-        (TWO + "colour = 1", "'colour' is not a key here; the keys are name, description, unit"),
+        (TWO + "size = 1", "'size' is not a key here; the keys are name, description, unit"),
         (TWO + "minimum = nan", "feature 2 ('spend'): minimum must be a number that is finite"),
         (TWO + "minimum = true", "minimum must be a number that is finite"),
-        (TWO + "example = 1e39", "example must be a number that is finite as a 32-bit float"),
+        (
+            TWO + "example = 1e39",
+            "example must be a number that is finite as a 32-bit float, a string, or true or false",
+        ),
         (TWO + "minimum = 2\nmaximum = 1", "minimum 2 is above maximum 1"),
         (TWO + 'nullable = "yes"', "nullable must be true or false"),
         (TWO + "median = 1\nnullable = true\nminimum = " + "1" * 400, "minimum must be a number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 
 from app.model.errors import BundleError
 from app.model.features import Feature
+from app.model.golden import read_golden
 from app.model.model import Model
 from app.model.network import Network, save_checkpoint
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
+from app.model.signature import DTYPES, Tensors
 from app.packing.description import ModelDescription, read_description
 from app.packing.file import pack_file
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import ROOT
 from tests.packing.conftest import (
@@ -45,17 +49,26 @@ def out(tmp_path: Path) -> Path:
 
 def packed(source: Path, out: Path, samples: Path, **options: Any) -> Model:
     """Pack ``source`` and load it as a worker does, self-test included."""
-    options.setdefault("description", describe())
-    manifest = pack_file(source, out, samples=samples, **options)
+    manifest = pack_file(source, out, samples=samples, **_said(options)).manifest
     model = load_model(ModelSource(out.parent))
     assert model.version == manifest.version
     return model
 
 
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    """What an owner says of a model; by default that it returns logits."""
+    role = options.pop("outputs", "logits")
+    return {"description": describe(), "statement": Statement(role=role), **options}
+
+
+def probabilities(model: Model, values: Any) -> Any:
+    (spec,) = model.manifest.inputs
+    return model.predict_batch({spec.name: values.astype(DTYPES[spec.datatype])}).answers
+
+
 def refusal(source: Path, out: Path, samples: Path, **options: Any) -> str:
-    options.setdefault("description", describe())
     with pytest.raises(BundleError) as error:
-        pack_file(source, out, samples=samples, **options)
+        pack_file(source, out, samples=samples, **_said(options))
     assert not out.exists()
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
     return str(error.value)
@@ -77,11 +90,14 @@ def test_a_network_of_ones_own_answers_as_it_did(
         source = save_program(network, tmp_path / "model.pt2")
     else:
         source = save_onnx(network, tmp_path / "model.onnx", dynamic_shapes=ANY_ROWS)
-    model = packed(source, out, samples)
+    said = "probabilities" if softmax else "logits"
+    model = packed(source, out, samples, outputs=said)
     expected = answers_of(network, values, softmax=not softmax)
-    answers = model.predict_batch(values).probabilities
+    answers = probabilities(model, values)
     np.testing.assert_allclose(answers, expected, atol=1e-5)
-    np.testing.assert_allclose(model.predict(values[:1]).probabilities, expected[0], atol=1e-5)
+    (spec,) = model.manifest.inputs
+    one = model.predict({spec.name: values[:1]})
+    np.testing.assert_allclose(one.values, expected[0], atol=1e-5)
 
 
 def test_the_bundle_holds_what_the_user_said_and_what_the_samples_show(
@@ -100,17 +116,18 @@ def test_the_bundle_holds_what_the_user_said_and_what_the_samples_show(
     assert manifest.features[1].unit == "cm"
     assert manifest.features[1].minimum == -99
     assert manifest.features[1].maximum == pytest.approx(values[:, 1].max())
-    assert manifest.golden is not None
-    assert manifest.golden.samples.shape == (20, 4)
-    assert np.isin(manifest.golden.samples[:, 0], values[:, 0]).all()
-    assert list(manifest.files) == ["model.onnx"]
+    golden = read_golden(out / "golden.npz", manifest.signature)
+    (rows,) = golden.inputs.values()
+    assert rows.shape == (20, 4)
+    assert np.isin(rows[:, 0], values[:, 0]).all()
+    assert [*manifest.files] == ["golden.npz", "model.onnx", "reference.json"]
     assert str(ROOT).encode() not in (out / "model.onnx").read_bytes()
 
 
 def test_runtime_torch_says_that_there_is_none_for_such_a_bundle(
     program: Path, out: Path, samples: Path
 ) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     with pytest.raises(BundleError, match="model.runtime is 'torch', but this model has no model"):
         load_model(ModelSource(out, runtime="torch"))
 
@@ -126,7 +143,7 @@ def test_a_model_in_double_precision_is_served_in_single(
     description = describe(medians=medians, **({"a": NULLABLE} if medians else {}))
     model = packed(source, out, samples, description=description)
     expected = answers_of(plain().double(), values.astype(np.float64))
-    answers = model.predict_batch(values).probabilities
+    answers = probabilities(model, values)
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, expected, atol=1e-6)
 
@@ -146,7 +163,7 @@ def test_a_model_exported_for_one_number_of_rows_answers_any(
 ) -> None:
     save = save_program if suffix == ".pt2" else save_onnx
     source = save(plain(), tmp_path / f"model{suffix}", dynamic_shapes=None)
-    answers = packed(source, out, samples).predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples), values)
     np.testing.assert_allclose(answers, answers_of(plain(), values), atol=1e-5)
 
 
@@ -185,18 +202,22 @@ class Ending(nn.Module):
 @pytest.mark.parametrize(
     ("end", "outputs", "said"),
     [
-        (torch.sigmoid, "auto", "independent sigmoids"),
-        (torch.sigmoid, "probabilities", "each row must sum to 1"),
-        (torch.exp, "probabilities", "does not return probabilities"),
-        (lambda z: torch.sigmoid(z[:, :1]), "auto", "torch.cat([1 - p, p], dim=1)"),
-        (lambda z: z[:, 0], "auto", "returns one score per row; one column per class"),
-        (lambda z: z[:, :2], "auto", "shape (200, 2) for 200 rows; (rows, 3) is required"),
-        (lambda z: z.unsqueeze(1), "auto", "shape (200, 1, 3) for 200 rows; (rows, 3) is required"),
-        (lambda z: z.sum(), "auto", "one output per row is expected"),
-        (lambda z: z / 0, "auto", "NaN or infinity for 200 of 200 samples, the first on line 2"),
+        (torch.sigmoid, "probabilities", "no probabilities of classes, which sum to 1"),
+        (torch.exp, "probabilities", "no probabilities, which are from 0 to 1"),
+        (lambda z: torch.softmax(z, dim=1), "logits", "another softmax would falsify them"),
+        (lambda z: torch.sigmoid(z[:, :1]), "probabilities", "one score a row, and there are 3"),
+        (lambda z: z[:, 0], "logits", "has one score a row, and there are 3 classes"),
+        (lambda z: z[:, :2], "logits", "'output' has 2 columns, but 3 classes are given"),
+        (lambda z: z.unsqueeze(1), "logits", "the shape [-1, 1, 3]; [rows, classes] is expected"),
+        (lambda z: z.sum(), "logits", "no output of floats that could be the answer"),
+        (
+            lambda z: z / 0,
+            "logits",
+            "is NaN or infinite for 200 of 200 samples, the first line 2 of samples.csv",
+        ),
         (
             lambda z: z - z.mean(dim=0),
-            "auto",
+            "logits",
             "answers a row differently alone and together with others",
         ),
     ],
@@ -214,12 +235,21 @@ def test_answers_of_another_form_are_refused(
     assert said in refusal(source, out, samples, outputs=outputs)
 
 
+def test_what_outputs_are_is_asked_and_not_guessed(
+    tmp_path: Path, out: Path, samples: Path
+) -> None:
+    source = save_program(plain(), tmp_path / "model.pt2")
+    said = refusal(source, out, samples, outputs=None)
+    assert "can't be known from the file" in said
+    assert "--outputs probabilities or --outputs logits or --outputs scores" in said
+
+
 def test_who_says_that_outputs_are_logits_is_believed(
     tmp_path: Path, out: Path, samples: Path, values: Any
 ) -> None:
     network = Ending(torch.sigmoid).eval()
     source = save_program(network, tmp_path / "model.pt2")
-    answers = packed(source, out, samples, outputs="logits").predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples, outputs="logits"), values)
     np.testing.assert_allclose(answers, answers_of(network, values), atol=1e-5)
 
 
@@ -231,7 +261,7 @@ def test_a_null_becomes_the_median_that_the_features_file_gives(
     null, filled = values.copy(), values.copy()
     null[:, 0], filled[:, 0] = np.nan, 1.5
     expected = answers_of(Residual().eval(), filled)
-    np.testing.assert_allclose(model.predict_batch(null).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, null), expected, atol=1e-5)
     assert model.manifest.preprocessing == ({"step": "impute", "median": {"a": 1.5}},)
 
 
@@ -254,7 +284,7 @@ def test_a_null_without_a_median_reaches_a_model_that_understands_it(
     model = packed(source, out, samples, description=describe(a=NULLABLE))
     null = np.array([[np.nan, 1, 2, 3]], dtype=np.float32)
     filled = np.array([[1.5, 1, 2, 3]], dtype=np.float32)
-    answer = model.predict_batch(null).probabilities
+    answer = probabilities(model, null)
     np.testing.assert_allclose(answer, answers_of(plain(), filled), atol=1e-5)
 
 
@@ -262,10 +292,10 @@ def test_a_null_that_a_model_does_not_understand_is_refused_with_what_to_do(
     program: Path, out: Path, samples: Path
 ) -> None:
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
-    assert "no finite probabilities if 'a' is null (NaN). Set its median" in said
+    assert "no finite answer if 'a' is null. Set its median" in said
     samples.write_text("a,b,c,d\n1,2,3,4\n,2,3,4\n")
     said = refusal(program, out, samples, description=describe(a=NULLABLE))
-    assert "the first on line 3 of the CSV (there is a null in it)" in said
+    assert "the first line 3 of samples.csv (there is a null in it)" in said
 
 
 @pytest.mark.parametrize("wrong", [np.nan, 1e-3])
@@ -273,8 +303,12 @@ def test_a_graph_that_answers_otherwise_than_the_original_is_not_packed(
     program: Path, out: Path, samples: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     run = OnnxRuntime.run
-    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + wrong)
-    assert "of 800 inputs differently from the original" in refusal(program, out, samples)
+
+    def off(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        return {name: array + wrong for name, array in run(self, inputs).items()}
+
+    monkeypatch.setattr(OnnxRuntime, "run", off)
+    assert "differs from the original for" in refusal(program, out, samples)
 
 
 # ONNX files that were not written by torch
@@ -331,7 +365,7 @@ def test_a_graph_made_by_hand_is_served(
     model = packed(source, out, samples, description=description)
     weight = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
     expected = torch.softmax(torch.from_numpy(values @ weight), dim=1).numpy()
-    np.testing.assert_allclose(model.predict_batch(values).probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(model, values), expected, atol=1e-5)
 
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -340,9 +374,8 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"kinds": (FLOAT, FLOAT)}, "takes 2 inputs (features, x1); one matrix of features"),
-        ({"kinds": (INT64,)}, "takes int64 of shape (N, 4); a matrix of float32 or float64"),
-        ({"kinds": (TensorProto.FLOAT16,)}, "takes float16 of shape (N, 4)"),
+        ({"kinds": (FLOAT, FLOAT)}, "has 2 inputs: features [-1, 4], x1 [-1, 4]"),
+        ({"kinds": (INT64,)}, "line 2, column 'a': must be an integer"),
     ],
 )
 def test_a_graph_of_another_form_is_refused_by_its_form(
@@ -351,7 +384,7 @@ def test_a_graph_of_another_form_is_refused_by_its_form(
     source = graph(tmp_path / "model.onnx", **options)
     text = refusal(source, out, samples)
     assert said in text
-    assert text.startswith(str(source))
+    assert text.startswith((str(source), str(samples)))
 
 
 def test_a_graph_for_other_classes_or_features_than_described_is_refused(
@@ -359,11 +392,11 @@ def test_a_graph_for_other_classes_or_features_than_described_is_refused(
 ) -> None:
     source = graph(tmp_path / "model.onnx")
     two = ModelDescription(describe().features, ("x", "y"))
-    assert "(rows, 2) is required: the features file names 2 classes" in refusal(
+    assert "'z' has 3 columns, but 2 classes are given" in refusal(
         source, out, samples, description=two
     )
     three = ModelDescription(describe().features[:3], ("x", "y", "z"))
-    assert "takes 4 columns, but the features file describes 3 features" in refusal(
+    assert "has 4 columns, but the features file describes 3 features" in refusal(
         source, out, samples, description=three
     )
 
@@ -386,7 +419,7 @@ def test_weights_in_a_file_beside_a_graph_come_into_the_bundle(
     model = onnx.load(str(source))
     onnx.save(model, str(source), save_as_external_data=True, location="w", size_threshold=0)
     assert (tmp_path / "w").is_file()
-    answers = packed(source, out, samples).predict_batch(values).probabilities
+    answers = probabilities(packed(source, out, samples), values)
     np.testing.assert_allclose(answers, answers_of(Residual().eval(), values), atol=1e-5)
     (tmp_path / "w").unlink()
     load_model(ModelSource(out))
@@ -423,7 +456,7 @@ def test_a_type_that_nobody_knows_is_refused(tmp_path: Path, out: Path, samples:
     model = onnx.load(str(graph(tmp_path / "model.onnx")))
     model.graph.input[0].type.tensor_type.elem_type = 999
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    assert "takes an unknown type of shape (N, 4)" in refusal(tmp_path / "model.onnx", out, samples)
+    assert "can't be loaded by ONNX Runtime" in refusal(tmp_path / "model.onnx", out, samples)
 
 
 def test_operators_that_onnx_runtime_does_not_know_are_refused(
@@ -451,7 +484,7 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
     expected = answers_of(network, values)
     for runtime in ("torch", "onnx"):
         model = load_model(ModelSource(out, runtime=runtime))
-        answers = model.predict_batch(values).probabilities
+        answers = probabilities(model, values)
         np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 
@@ -469,7 +502,7 @@ def test_a_checkpoint_of_our_network_is_packed_for_both_runtimes(
         (
             Network(4, 8, 3, preprocess=False),
             {"description": describe(a=NULLABLE)},
-            "no finite probabilities if 'a' is null",
+            "no finite answer if 'a' is null",
         ),
     ],
 )
@@ -499,7 +532,7 @@ def test_the_path_of_the_bundle_gives_its_name_and_version(
 ) -> None:
     (tmp_path / "models" / "churn").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "models" / "churn")
-    manifest = pack_file(program, Path("2.1"), description=describe(), samples=samples)
+    manifest = pack_file(program, Path("2.1"), samples=samples, **_said({})).manifest
     assert (manifest.name, manifest.version) == ("churn", "2.1")
 
 
@@ -515,7 +548,7 @@ def test_a_place_that_is_no_name_and_version_is_refused(
     program: Path, tmp_path: Path, samples: Path, place: str, said: str
 ) -> None:
     with pytest.raises(BundleError) as error:
-        pack_file(program, tmp_path / place, description=describe(), samples=samples)
+        pack_file(program, tmp_path / place, samples=samples, **_said({}))
     assert said in str(error.value)
     assert not (tmp_path / "models").exists()
 
@@ -530,13 +563,13 @@ def test_a_name_that_the_features_file_gives_otherwise_is_refused(
 
 
 def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples: Path) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     before = (out / "manifest.json").read_bytes()
     again = ModelDescription(describe().features, ("p", "q", "r"))
     with pytest.raises(BundleError, match="already exists. Pack the model as another version"):
-        pack_file(program, out, description=again, samples=samples)
+        pack_file(program, out, samples=samples, **_said({"description": again}))
     assert (out / "manifest.json").read_bytes() == before
-    pack_file(program, out, description=again, samples=samples, replace=True)
+    pack_file(program, out, samples=samples, replace=True, **_said({"description": again}))
     assert json.loads((out / "manifest.json").read_text())["classes"] == ["p", "q", "r"]
     assert [path.name for path in out.parent.iterdir()] == ["1"]
 
@@ -544,10 +577,11 @@ def test_a_bundle_is_only_replaced_on_purpose(program: Path, out: Path, samples:
 def test_a_failure_leaves_the_bundle_that_was_there(
     program: Path, out: Path, samples: Path
 ) -> None:
-    pack_file(program, out, description=describe(), samples=samples)
+    pack_file(program, out, samples=samples, **_said({}))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(BundleError):
-        pack_file(program, out, description=describe(a=NULLABLE), samples=samples, replace=True)
+        said = _said({"description": describe(a=NULLABLE)})
+        pack_file(program, out, samples=samples, replace=True, **said)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in out.parent.iterdir()] == ["1"]
 
@@ -558,7 +592,7 @@ def test_a_place_that_can_not_be_written_to_is_named(
     (tmp_path / "models").write_text("a file")
     out = tmp_path / "models" / "mine" / "1"
     with pytest.raises(BundleError, match="can't be written: Not a directory"):
-        pack_file(program, out, description=describe(), samples=samples)
+        pack_file(program, out, samples=samples, **_said({}))
 
 
 def test_a_file_of_another_kind_is_refused_with_those_that_are_taken(
@@ -617,17 +651,21 @@ def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
 
     out = tmp_path / "models" / "tumours" / "1"
     description = read_description(tmp_path / "features.toml")
-    pack_file(
-        tmp_path / "model.pt2", out, description=description, samples=tmp_path / "samples.csv"
-    )
+    samples, said = tmp_path / "samples.csv", Statement(role="logits", truth="diagnosis")
+    with pytest.raises(BundleError, match="column 'diagnosis': '0' is not one of the classes"):
+        pack_file(
+            tmp_path / "model.pt2", out, description=description, statement=said, samples=samples
+        )
+    said = Statement(role="logits")
+    pack_file(tmp_path / "model.pt2", out, description=description, statement=said, samples=samples)
     model = load_model(ModelSource(out.parent))
-    batch = model.predict_batch(x[test].numpy())
+    batch = model.predict_batch({"x": x[test].numpy()})
     assert (batch.class_indices == y[test].numpy()).mean() > 0.95
     expected = answers_of(network, x[test].numpy())
-    np.testing.assert_allclose(batch.probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(batch.answers, expected, atol=1e-5)
     sample = dict(zip(names, data.data[0].tolist(), strict=True))
     assert model.predict(model.encoder.encode(sample)).label == "malignant"
-    assert model.encoder.out_of_range(x.numpy()) == {}  # the ranges are those of the CSV
+    assert model.encoder.out_of_range({"x": x.numpy()}) == {}  # the ranges are those of the CSV
 
     served = (
         "import sys; from pathlib import Path;"
@@ -639,3 +677,14 @@ def test_breast_cancer_from_training_to_answers(tmp_path: Path) -> None:
         [sys.executable, "-c", served], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_samples_that_can_be_read_only_once_are_refused_not_waited_for(
+    out: Path, tmp_path: Path
+) -> None:
+    """A pipe is empty, or has no writer, where the samples are read again."""
+    graph, pipe = tmp_path / "any.onnx", tmp_path / "samples.csv"
+    graph.touch()
+    os.mkfifo(pipe)
+    with pytest.raises(BundleError, match="is a pipe or a device, and samples are read more than"):
+        pack_file(graph, out, samples=pipe)

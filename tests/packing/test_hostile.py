@@ -22,18 +22,21 @@ from app.model.checkpoint_scan import scan_checkpoint
 from app.model.errors import BundleError
 from app.model.isolation import ProcessLimits
 from app.model.network import build_network, read_checkpoint
-from app.model.runtime import OnnxRuntime
-from app.packing.external import take_in_external_data
+from app.model.onnx_runtime import OnnxRuntime
+from app.model.signature import FEATURES, classifier_graph
 from app.packing.file import pack_file
-from app.packing.graph import read_graph
-from app.packing.program import read_program
+from app.packing.graphs.external import take_in_external_data
+from app.packing.graphs.reading import read_graph
+from app.packing.programs.program import open_program
+from app.packing.statement import Statement
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService
 from tests.model.test_network import foreign_checkpoint
-from tests.packing.conftest import describe, editing, rewrite
+from tests.packing.conftest import asked, describe, editing, rewrite
 
 WEIGHTS = "data/weights/model_weights_config.json"
 REAL = pytest.mark.isolated
+LOGITS = Statement(role="logits")
 SMALL = ProcessLimits(seconds=60, memory_mb=1024)
 
 
@@ -228,7 +231,7 @@ def test_an_expanded_weight_of_a_program_is_refused(program: Path, tmp_path: Pat
         meta["strides"] = [{"as_int": 0}, {"as_int": 0}]
 
     path = rewrite(program, tmp_path / "model.pt2", editing(WEIGHTS, edit))
-    refused(lambda: read_program(path), "is a tensor of 1000000000000 numbers")
+    refused(lambda: open_program(path), "is a tensor of 1000000000000 numbers")
 
 
 def test_numbers_without_an_end_are_no_json(program: Path, tmp_path: Path) -> None:
@@ -236,7 +239,7 @@ def test_numbers_without_an_end_are_no_json(program: Path, tmp_path: Path) -> No
         files["models/model.json"] = b'{"a": ' + b"9" * 1_000_000 + b"}"
 
     path = rewrite(program, tmp_path / "model.pt2", edit)
-    refused(lambda: read_program(path), "an integer of more than 64 bits")
+    refused(lambda: open_program(path), "an integer of more than 64 bits")
 
 
 # ONNX: files of others, wherever they are named
@@ -338,7 +341,7 @@ def test_a_graph_reads_no_file_but_those_beside_it(
     said = "a sparse tensor whose" if where.startswith("sparse") else "is not in a file beside it"
     refused(lambda: read_graph(path), said)
     with pytest.raises(BundleError):  # and a worker doesn't either, whoever made its bundle
-        OnnxRuntime(path, threads=1, width=4, classes=3)
+        OnnxRuntime(path, 1, classifier_graph(4, 3))
 
 
 @pytest.mark.parametrize("where", ["initialiser", "constant", "branch", "function"])
@@ -349,7 +352,7 @@ def test_dense_weights_beside_a_graph_are_taken_in_wherever_they_are_named(
     path.write_bytes(graph(where, "weights").SerializeToString())
     (tmp_path / "weights").write_bytes(np.full(12, 2, np.float32).tobytes())
     source = read_graph(path)
-    np.testing.assert_array_equal(source.ask(np.ones((1, 4), np.float32)), [[8, 8, 8]])
+    np.testing.assert_array_equal(asked(source, np.ones((1, 4), np.float32)), [[8, 8, 8]])
     assert b"weights" not in source.graph.SerializeToString()
 
 
@@ -416,7 +419,9 @@ def test_a_graph_that_asks_for_terabytes_is_refused_in_a_sentence(
     path.write_bytes(huge(how).SerializeToString())
     out = tmp_path / "models" / "mine" / "1"
     with pytest.raises(BundleError) as error:
-        pack_file(path, out, description=describe(), samples=samples, limits=SMALL)
+        pack_file(
+            path, out, description=describe(), statement=LOGITS, samples=samples, limits=SMALL
+        )
     assert str(path) in str(error.value)
     assert list(out.parent.iterdir()) == []
 
@@ -426,13 +431,22 @@ def test_a_program_is_packed_in_a_process_of_its_own_and_refused_there(
     program: Path, tmp_path: Path, samples: Path
 ) -> None:
     out = tmp_path / "models" / "mine" / "1"
-    manifest = pack_file(program, out, description=describe(), samples=samples)
+    manifest = pack_file(
+        program, out, description=describe(), statement=LOGITS, samples=samples
+    ).manifest
     assert (manifest.name, manifest.version) == ("mine", "1")
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "model.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("golden.npz", "manifest.json", "model.onnx", "reference.json")
+    ]
     short = ProcessLimits(seconds=0.01)
     with pytest.raises(BundleError, match="was still running after 0.1 seconds"):
         pack_file(
-            program, out.with_name("2"), description=describe(), samples=samples, limits=short
+            program,
+            out.with_name("2"),
+            description=describe(),
+            statement=LOGITS,
+            samples=samples,
+            limits=short,
         )
     assert [path.name for path in out.parent.iterdir()] == ["1"]
 
@@ -445,7 +459,7 @@ def test_a_worker_tries_a_bare_checkpoint_in_a_process_of_its_own(tmp_path: Path
     service = ModelService(ModelSource(path, feature_names=names))
     assert service.load(), service.fault
     assert sum(
-        service.current().predict(np.ones((1, 4), np.float32)).probabilities
+        service.current().predict({FEATURES: np.ones((1, 4), np.float32)}).values
     ) == pytest.approx(1)
     torch.save(foreign_checkpoint(hidden_dim=[[1]]), path)
     service = ModelService(ModelSource(path, feature_names=names))

@@ -12,8 +12,11 @@ import torch
 
 from app.model.errors import BundleError
 from app.model.network import Network
-from app.model.runtime import OnnxRuntime, TorchRuntime
+from app.model.onnx_runtime import OnnxRuntime
+from app.model.signature import Tensors, classifier_graph
+from app.model.torch_runtime import TorchRuntime
 from app.packing import network as packing
+from app.packing.answers import probabilities_of
 from tests.small_model import CLASSES, FEATURES, make_network
 
 GOLDEN = np.array([[30, 20_000, 1], [60, np.nan, 9]], dtype=np.float32)
@@ -49,7 +52,11 @@ def test_an_export_that_answers_differently_is_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = OnnxRuntime.run
-    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: run(self, matrix) + 2e-5)
+
+    def off(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        return {name: array + 2e-5 for name, array in run(self, inputs).items()}
+
+    monkeypatch.setattr(OnnxRuntime, "run", off)
     with pytest.raises(BundleError, match="differs from torch by up to 2e-05"):
         pack(tmp_path / "2")
     assert list(tmp_path.iterdir()) == []
@@ -63,8 +70,10 @@ def test_the_export_holds_no_path_of_the_machine_that_packed_it(packed: Path) ->
 @pytest.mark.parametrize("rows", [1, 2, 1000])
 def test_the_export_takes_any_number_of_rows(packed: Path, rows: int) -> None:
     matrix = np.repeat(GOLDEN, rows, axis=0)[:rows]
-    answers = OnnxRuntime(packed / "model.onnx", threads=1, width=3, classes=3).run(matrix)
-    expected = TorchRuntime(make_network(), threads=1).run(matrix)
+    answers = probabilities_of(
+        OnnxRuntime(packed / "model.onnx", 1, classifier_graph(3, 3)), matrix
+    )
+    expected = probabilities_of(TorchRuntime(make_network(), threads=1), matrix)
     np.testing.assert_allclose(answers, expected, atol=1e-5)
 
 

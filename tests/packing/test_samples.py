@@ -7,17 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import BundleError
-from app.model.features import Feature
-from app.packing.samples import read_samples, with_ranges
+from app.model.features import Feature, in_one_matrix
+from app.model.signature import FEATURES as MATRIX
+from app.packing.samples import Samples, read_samples, with_ranges
 
-FEATURES = (Feature("age"), Feature("spend", nullable=True))
+FEATURES = in_one_matrix([Feature("age"), Feature("spend", nullable=True)])
+ENCODER = FeatureEncoder(FEATURES)
 
 
-def read(tmp_path: Path, content: str | bytes) -> object:
+def read(tmp_path: Path, content: str | bytes) -> Samples:
     path = tmp_path / "samples.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_samples(path, FEATURES)
+    return read_samples(path, ENCODER)
 
 
 @pytest.mark.parametrize(
@@ -31,33 +34,36 @@ def read(tmp_path: Path, content: str | bytes) -> object:
 )
 def test_columns_are_found_by_name_and_blanks_are_null(tmp_path: Path, content: str) -> None:
     samples = read(tmp_path, content)
-    np.testing.assert_array_equal(samples.matrix, np.float32([[40, 1.5], [50, np.nan]]))
-    assert samples.matrix.dtype == np.float32
+    np.testing.assert_array_equal(samples.rows[MATRIX], np.float32([[40, 1.5], [50, np.nan]]))
+    assert samples.rows[MATRIX].dtype == np.float32
 
 
 def test_a_spread_covers_the_file_from_first_to_last(tmp_path: Path) -> None:
     samples = read(tmp_path, "age,spend\n" + "".join(f"{i},0\n" for i in range(1000)))
     chosen = samples.spread()
     assert len(chosen.lines) == 20
-    assert chosen.matrix[0, 0] == 0
-    assert chosen.matrix[-1, 0] == 999
+    assert chosen.rows[MATRIX][0, 0] == 0
+    assert chosen.rows[MATRIX][-1, 0] == 999
     assert chosen.lines[0] == 2
-    assert np.diff(chosen.matrix[:, 0]).min() > 40
+    assert np.diff(chosen.rows[MATRIX][:, 0]).min() > 40
     assert len(read(tmp_path, "age,spend\n1,2\n3,4\n").spread().lines) == 2
 
 
 def test_ranges_and_examples_come_from_the_samples_where_they_are_not_given(tmp_path: Path) -> None:
-    samples = read(tmp_path, "age,spend\n40,0.1\n50,\n61,0.3\n")
-    assert with_ranges(FEATURES, samples) == (
-        Feature("age", minimum=40, maximum=61, example=50),
-        Feature("spend", minimum=0.1, maximum=0.3, nullable=True, example=0.2),
+    rows = read(tmp_path, "age,spend\n40,0.1\n50,\n61,0.3\n").rows
+    assert with_ranges(ENCODER, rows) == in_one_matrix(
+        [
+            Feature("age", minimum=40, maximum=61, example=50),
+            Feature("spend", minimum=0.1, maximum=0.3, nullable=True, example=0.2),
+        ]
     )
-    given = (Feature("age", minimum=18, maximum=90, example=44), FEATURES[1])
-    assert with_ranges(given, samples)[0] == given[0]
-    blank = read(tmp_path, "age,spend\n40,\n")
-    assert with_ranges(FEATURES, blank)[1] == FEATURES[1]
+    given = in_one_matrix([Feature("age", minimum=18, maximum=90, example=44), FEATURES[1]])
+    assert with_ranges(FeatureEncoder(given), rows)[0] == given[0]
+    blank = read(tmp_path, "age,spend\n40,\n").rows
+    assert with_ranges(ENCODER, blank)[1] == FEATURES[1]
+    high = in_one_matrix([Feature("age", minimum=99), FEATURES[1]])
     with pytest.raises(BundleError, match="'age': every sample is below the minimum"):
-        with_ranges((Feature("age", minimum=99), FEATURES[1]), samples)
+        with_ranges(FeatureEncoder(high), rows)
 
 
 @pytest.mark.parametrize(
@@ -94,4 +100,4 @@ def test_what_is_wrong_is_named_with_line_and_column(
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="none.csv can't be read: No such file"):
-        read_samples(tmp_path / "none.csv", FEATURES)
+        read_samples(tmp_path / "none.csv", ENCODER)

@@ -19,11 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 from app.documents import files
 from app.model.features import Feature
-from app.model.manifest import FILE_NAME, Golden, Manifest, read_manifest, write_manifest
+from app.model.manifest import FileRecord, Manifest
+from app.model.manifest_file import FILE_NAME, read_manifest, write_manifest
 from app.registry import history, release, repository
 from app.registry.history import read_history
 from app.registry.release import Release, read_release, write_release
@@ -120,8 +119,11 @@ def restore(directory: Path) -> None:
 def pretend_version(path: Path) -> None:
     """Make a version of a manifest alone."""
     path.mkdir()
-    golden = Golden(np.zeros((1, 1), np.float32), np.full((1, 2), 0.5, np.float32))
-    manifest = Manifest("m", path.name, (Feature("x"),), ("a", "b"), golden=golden)
+    manifest = Manifest.of_classifier(
+        *("m", path.name, (Feature("x"),), ("a", "b")),
+        files={"golden.npz": FileRecord("0" * 64, 1)},
+        golden_file="golden.npz",
+    )
     write_manifest(manifest, path / FILE_NAME)
 
 

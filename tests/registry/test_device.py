@@ -15,10 +15,13 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
-from app.model.runtime import TorchRuntime
+from app.model.signature import FEATURES
+from app.model.torch_runtime import TorchRuntime
+from app.packing.answers import probabilities_of
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE, ROOT
+from tests.damage import move_golden
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint
 from tests.registry.test_service import load, refusal
@@ -42,12 +45,11 @@ def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: 
     there = load_model(ModelSource(BUNDLE, device=device, batch_rows=batch_rows))
     assert there.info()["runtime"] == "torch"  # which "auto" means beside the CPU
     assert there.info()["device"] == device
-    assert cpu.manifest.golden is not None
-    samples = parity_samples(cpu.manifest.golden.samples)
-    answers = there.runtime.run(samples)
+    samples = parity_samples(cpu.golden().inputs[FEATURES])
+    answers = probabilities_of(there.runtime, samples)
     assert (type(answers), answers.dtype) == (np.ndarray, np.float32)
-    assert np.abs(answers - cpu.runtime.run(samples)).max() <= 1e-4
-    one = there.runtime.run(samples[:1])
+    assert np.abs(answers - probabilities_of(cpu.runtime, samples)).max() <= 1e-4
+    one = probabilities_of(there.runtime, samples[:1])
     assert np.abs(one - answers[:1]).max() <= 1e-5
 
 
@@ -55,7 +57,7 @@ def test_a_network_answers_on_its_device_as_on_the_cpu(device: str, batch_rows: 
 def test_a_checkpoint_without_a_manifest_runs_on_a_device_too(tmp_path: Path, device: str) -> None:
     torch.save(foreign_checkpoint(), tmp_path / "model.pt")
     service = load(tmp_path, device=device, feature_names=("a", "b", "c", "d"))
-    row = np.ones((1, 4), dtype=np.float32)
+    row = {FEATURES: np.ones((1, 4), dtype=np.float32)}
     assert sum(service.current().predict(row).probabilities) == pytest.approx(1, abs=1e-6)
 
 
@@ -63,10 +65,7 @@ def test_a_checkpoint_without_a_manifest_runs_on_a_device_too(tmp_path: Path, de
 def test_golden_samples_may_differ_a_little_more_on_a_device(
     bundle: Path, off: float, serves: bool
 ) -> None:
-    def alter(manifest: dict[str, Any]) -> None:
-        manifest["golden"]["probabilities"][1][0] += off
-
-    change(bundle, alter)
+    move_golden(bundle, off)
     assert "answers to the golden samples differ" in refusal(bundle, runtime="torch")
     if serves:
         load(bundle, device="cpu:0")
@@ -80,16 +79,10 @@ def test_products_of_matrices_are_not_computed_in_tf32() -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_onnx_runtime_does_not_take_a_device(packed: Path) -> None:
-    reason = refusal(packed, runtime="onnx", device="cuda")
-    for word in ("model.runtime", "model.device is 'cuda'", "'auto' or 'torch'", "'cpu'"):
-        assert word in reason
-
-
-def test_a_bundle_of_onnx_alone_does_not_run_on_a_device(bundle: Path) -> None:
+def test_a_bundle_of_onnx_alone_needs_onnx_runtime_with_cuda(bundle: Path) -> None:
     change(bundle, lambda m: m["files"].pop("model.pt"))
     (bundle / "model.pt").unlink()
-    assert "which requires torch, but this model has no model.pt" in refusal(bundle, device="cuda")
+    assert "no ONNX Runtime with CUDA is installed" in refusal(bundle, device="cuda")
 
 
 @without_cuda

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from app.model.errors import BundleError
+from app.model.signature import FEATURES as MATRIX
 from app.packing.network import pack
 from app.registry.diff import diff_versions
 from app.registry.loading import ModelSource, load_model
-from tests.damage import corrupt, edit_manifest
+from tests.damage import Arrays, corrupt, edit_golden, edit_manifest
 from tests.small_model import CLASSES, FEATURES, make_network
 
 
@@ -25,17 +26,17 @@ def test_versions_are_compared_by_schema_training_metrics_and_answers(versions: 
     assert agreement is not None
     assert agreement.samples == 6
     models = [load_model(ModelSource(versions / v)) for v in ("1", "3")]
-    samples = np.concatenate([m.manifest.golden.samples for m in models if m.manifest.golden])
-    old, new = (model.predict_batch(samples).probabilities for model in models)
+    samples = np.concatenate([model.golden().inputs[MATRIX] for model in models])
+    old, new = (model.predict_batch({MATRIX: samples}).answers for model in models)
     assert agreement.largest_difference == pytest.approx(float(np.abs(old - new).max()))
     assert agreement.mean_difference == pytest.approx(float(np.abs(old - new).mean()))
-    assert agreement.same_class == pytest.approx((old.argmax(1) == new.argmax(1)).mean())
+    assert agreement.agreed == pytest.approx((old.argmax(1) == new.argmax(1)).mean())
 
 
 def test_a_version_agrees_with_itself(versions: Path) -> None:
     agreement = diff_versions(versions, "2", "2").agreement
     assert agreement is not None
-    assert (agreement.samples, agreement.same_class, agreement.largest_difference) == (3, 1, 0)
+    assert (agreement.samples, agreement.agreed, agreement.largest_difference) == (3, 1, 0)
 
 
 def test_columns_and_classes_in_another_order_are_compared_by_name(versions: Path) -> None:
@@ -63,18 +64,21 @@ def test_columns_and_classes_in_another_order_are_compared_by_name(versions: Pat
     diff = diff_versions(versions, "1", "4")
     assert diff.agreement is not None
     assert diff.agreement.largest_difference < 1e-5
-    assert diff.agreement.same_class == 1
-    assert diff.harmless == ("The features are in another order.",)
+    assert diff.agreement.agreed == 1
+    (sentence,) = diff.harmless
+    assert sentence.startswith("The columns of the input 'features' are in another order")
     assert diff.training_metrics["rows"] == (100, None)
 
 
 def test_a_null_is_not_sent_to_a_version_that_does_not_accept_it(versions: Path) -> None:
+    def leave_out_the_null(arrays: Arrays) -> None:
+        arrays.update({name: np.delete(array, 1, axis=0) for name, array in arrays.items()})
+
     def refuse_null(manifest: dict[str, Any]) -> None:
         manifest["features"][1]["nullable"] = False
-        for part in manifest["golden"].values():
-            del part[1]
 
     edit_manifest(versions / "2", refuse_null)
+    edit_golden(versions / "2", leave_out_the_null)
     agreement = diff_versions(versions, "1", "2").agreement
     assert agreement is not None
     assert agreement.samples == 4

@@ -9,6 +9,7 @@ import pytest
 
 from app.model.errors import ReleaseRejected
 from app.model.isolation import ProcessLimits
+from app.model.signature import FEATURES
 from app.registry.loading import ModelSource
 from app.registry.release import Release, read_release, write_release
 from app.registry.repository import Repository
@@ -48,4 +49,4 @@ def test_a_worker_stays_with_what_serves(endless: Path) -> None:
     assert "still running after 0.5 seconds" in service.fault
     write_release(endless, Release("3"))
     service.refresh()
-    assert service.current().predict(np.zeros((1, 3), np.float32)).model_version == "3"
+    assert service.current().predict({FEATURES: np.zeros((1, 3), np.float32)}).model_version == "3"

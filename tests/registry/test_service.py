@@ -19,16 +19,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from app.model.errors import ModelUnavailable, NonFiniteOutput
 from app.model.model import Model
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
+from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource
 from app.registry.service import ModelObserver, ModelService
 from tests.conftest import BUNDLE, ROOT
+from tests.damage import move_golden
 from tests.model.test_bundle import change
 from tests.model.test_network import foreign_checkpoint, overflowing_checkpoint
 from tests.small_model import CLASSES
@@ -85,7 +86,9 @@ def refusal(path: Path, **source: Any) -> str:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_prediction_names_class_probabilities_and_version(packed: Path, runtime: str) -> None:
     service = load(packed, runtime=runtime)
-    prediction = service.current().predict(np.array([[30, np.nan, 2]], dtype=np.float32))
+    prediction = service.current().predict(
+        {FEATURES: np.array([[30, np.nan, 2]], dtype=np.float32)}
+    )
     assert len(prediction.probabilities) == len(CLASSES)
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-6)
     assert prediction.confidence == max(prediction.probabilities)
@@ -98,31 +101,32 @@ def test_a_prediction_names_class_probabilities_and_version(packed: Path, runtim
 def test_a_batch_answers_each_row_as_alone(packed: Path, runtime: str) -> None:
     service = load(packed, runtime=runtime)
     matrix = np.array([[30, 1e5, 2], [70, np.nan, 0], [18, 0, 50]], dtype=np.float32)
-    batch = service.current().predict_batch(matrix)
+    batch = service.current().predict_batch({FEATURES: matrix})
     assert len(batch) == 3
     for row, prediction in zip(matrix, batch, strict=True):
-        alone = service.current().predict(row[np.newaxis])
+        alone = service.current().predict({FEATURES: row[np.newaxis]})
         assert prediction.class_index == alone.class_index
         assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
-    assert sum(batch.class_counts().values()) == 3
+    assert sum(batch.label_counts().values()) == 3
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_empty_batch_has_no_predictions(packed: Path, runtime: str) -> None:
-    batch = (
-        load(packed, runtime=runtime).current().predict_batch(np.empty((0, 3), dtype=np.float32))
-    )
+    rows = {FEATURES: np.empty((0, 3), dtype=np.float32)}
+    batch = load(packed, runtime=runtime).current().predict_batch(rows)
     assert list(batch) == []
-    assert batch.class_counts() == {}
+    assert batch.label_counts() == {}
 
 
 @pytest.mark.parametrize("path", ["packed", "bundled"])
 def test_both_runtimes_agree_on_random_and_extreme_input(packed: Path, path: str) -> None:
     directory = packed if path == "packed" else BUNDLE
     onnx, pytorch = (load(directory, runtime=name) for name in RUNTIMES)
-    samples = parity_samples(onnx.current().manifest.golden.samples)
-    difference = onnx.current().predict_batch(samples).probabilities
-    difference = np.abs(difference - pytorch.current().predict_batch(samples).probabilities)
+    samples = parity_samples(onnx.current().golden().inputs[FEATURES])
+    answers = [
+        each.current().predict_batch({FEATURES: samples}).answers for each in (onnx, pytorch)
+    ]
+    difference = np.abs(answers[0] - answers[1])
     assert len(samples) > 1000
     assert difference.max() <= 1e-5
 
@@ -161,10 +165,7 @@ print("torch" in sys.modules)
 def test_a_model_that_answers_its_golden_samples_differently_never_serves(
     bundle: Path, runtime: str, off: float
 ) -> None:
-    def alter(manifest: dict[str, Any]) -> None:
-        manifest["golden"]["probabilities"][1][0] += off
-
-    change(bundle, alter)
+    move_golden(bundle, off)
     assert "answers to the golden samples differ" in refusal(bundle, runtime=runtime)
 
 
@@ -175,9 +176,10 @@ def test_golden_samples_are_tried_alone_and_together(
     """A runtime that errs with one row, or with many, is found out either way."""
     run = OnnxRuntime.run
 
-    def errs(self: OnnxRuntime, matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-        answers = run(self, matrix)
-        return answers[:, ::-1] if len(matrix) == rows else answers
+    def errs(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        answers = run(self, inputs)[PROBABILITIES]
+        is_wrong = len(inputs[FEATURES]) == rows
+        return {PROBABILITIES: answers[:, ::-1] if is_wrong else answers}
 
     monkeypatch.setattr(OnnxRuntime, "run", errs)
     assert "answers to the golden samples differ" in refusal(packed)
@@ -189,13 +191,16 @@ def test_golden_samples_are_tried_alone_and_together(
         (lambda n: np.full((n, 3), np.nan), "are not probabilities"),
         (lambda n: np.full((n, 3), 0.5), "are not probabilities"),
         (lambda n: np.tile([2.0, -1.0, 0.0], (n, 1)), "are not probabilities"),
-        (lambda n: np.full((n, 2), 0.5), r"of shape \(3, 2\) for 3 rows, not \(3, 3\)"),
+        (lambda n: np.full((n, 2), 0.5), r"of shape \(3, 2\), not \[-1, 3\]"),
     ],
 )
 def test_a_network_whose_answers_are_no_probabilities_never_serves(
     packed: Path, monkeypatch: pytest.MonkeyPatch, answers: Any, said: str
 ) -> None:
-    monkeypatch.setattr(OnnxRuntime, "run", lambda self, matrix: answers(len(matrix)))
+    def answering(self: OnnxRuntime, inputs: Tensors) -> Tensors:
+        return {PROBABILITIES: answers(len(inputs[FEATURES]))}
+
+    monkeypatch.setattr(OnnxRuntime, "run", answering)
     assert re.search(said, refusal(packed))
 
 
@@ -205,7 +210,6 @@ def test_a_network_whose_answers_are_no_probabilities_never_serves(
         ({"width": 7}, "input must be float32 of any number of rows and 3 columns"),
         ({"classes": 2}, "output must be float32 of any number of rows and 3 columns"),
         ({"kind": TensorProto.DOUBLE}, "it is tensor.double. of shape"),
-        ({"rows": 1}, "any number of rows"),
         ({"outputs": 2}, "must have one input and one output; it has 1 and 2"),
     ],
 )
@@ -269,10 +273,10 @@ def used():  # what is allocated and not freed, mapped for itself or not
 keep_freed_memory()
 runtime = load_model(ModelSource(Path({bundle!r}), runtime={runtime!r})).runtime
 rows = np.ones((200_000, 3), dtype=np.float32)
-runtime.run(rows[:1])
+runtime.run({{"features": rows[:1]}})
 before = used()
 for _ in range(2):
-    runtime.run(rows)
+    runtime.run({{"features": rows}})
 print(used() - before)
 """
 
@@ -345,10 +349,11 @@ def test_values_on_which_a_network_overflows_are_refused_not_answered(tmp_path: 
     largest = np.finfo(np.float32).max
     fine, overflow = [0, 0, 0, 0], [largest] * 4
     with pytest.raises(NonFiniteOutput) as one:
-        service.current().predict(np.array([overflow], dtype=np.float32))
+        service.current().predict({FEATURES: np.array([overflow], dtype=np.float32)})
     assert one.value.rows is None
     with pytest.raises(NonFiniteOutput) as many:
-        service.current().predict_batch(np.array([fine, overflow, fine], dtype=np.float32))
+        rows = {FEATURES: np.array([fine, overflow, fine], dtype=np.float32)}
+        service.current().predict_batch(rows)
     assert many.value.rows == (1,)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from app.model import manifest as manifests
+from app.model import manifest_file
 from app.model.errors import BundleError, ReleaseRejected
+from app.model.manifest import Manifest
 from app.model.network import save_checkpoint
 from app.registry import succession as successions
 from app.registry.loading import ModelSource
@@ -170,13 +171,13 @@ def test_a_manifest_is_read_again_only_when_it_was_replaced(
     versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    read = manifests.read_manifest
+    read = manifest_file.read_manifest
 
-    def counted(path: Path) -> manifests.Manifest:
+    def counted(path: Path) -> Manifest:
         reads.append(path.parent.name)
         return read(path)
 
-    monkeypatch.setattr(manifests, "read_manifest", counted)
+    monkeypatch.setattr(manifest_file, "read_manifest", counted)
     for _ in range(3):
         assert read_succession(versions).stable == "3"
     assert sorted(reads) == ["1", "2", "3"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.model.runtime import OnnxRuntime
+from app.model.onnx_runtime import OnnxRuntime
+from app.model.signature import FEATURES, PROBABILITIES, Tensors
 from app.registry.verification import measure_latency, verify
 from tests.damage import DAMAGE, answer_otherwise, corrupt, edit_manifest, truncate
 
@@ -111,7 +112,11 @@ def test_answers_that_are_no_numbers_are_told_without_a_difference(
     versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        OnnxRuntime, "run", lambda _, m: np.full((len(m), 3), np.nan, dtype=np.float32)
+        OnnxRuntime,
+        "run",
+        lambda _, inputs: {
+            PROBABILITIES: np.full((len(inputs[FEATURES]), 3), np.nan, dtype=np.float32)
+        },
     )
     onnx = verify(versions, "2").runtimes[0]
     assert "not probabilities" in onnx.problem
@@ -123,12 +128,13 @@ def test_a_slow_network_is_measured_on_fewer_runs(monkeypatch: pytest.MonkeyPatc
         name = device = "cpu"
         runs = 0
 
-        def run(self, matrix: np.ndarray) -> np.ndarray:
+        def run(self, inputs: Tensors) -> Tensors:
             self.runs += 1
-            return matrix
+            return inputs
 
     monkeypatch.setattr("app.registry.verification._SECONDS", 0.0)
     slow = Slow()
-    latency = measure_latency(slow, np.zeros((2, 3), dtype=np.float32))
+    rows = {FEATURES: np.zeros((1, 3), dtype=np.float32)}
+    latency = measure_latency(slow, [rows, rows], rows)
     assert slow.runs == 2
     assert latency.one_row_p50 == latency.one_row_p99

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.model.manifest import read_manifest
+from app.model.manifest_file import read_manifest
+from app.model.reference import read_reference
 from app.model.runtime import RuntimeChoice
+from app.model.signature import FEATURES
 from app.registry.loading import ModelSource
 from app.registry.service import ModelService
 from training.train import main
@@ -34,9 +37,13 @@ def test_the_trained_bundle_serves_under_both_runtimes(customers_csv: Path, tmp_
         service = ModelService(ModelSource(bundle, runtime=runtime))
         assert service.load(), service.fault
         row = np.array([[40, np.nan, 300, 10, 30, 20]], dtype=np.float32)
-        answers.append(service.current().predict(row).probabilities)
+        answers.append(service.current().predict({FEATURES: row}).values)
         info = service.current().info()
         assert (info["name"], info["model_version"], info["runtime"]) == ("example", "7", runtime)
+    assert json.loads((bundle / "manifest.json").read_text())["format"] == 2
+    reference = read_reference(bundle / "reference.json")
+    assert reference.samples == 240
+    assert sum(each.count for each in reference.calibration["response"]) == 240
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
 
 

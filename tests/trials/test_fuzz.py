@@ -50,7 +50,7 @@ def behind(middleware: str, **settings: str) -> Program:
         for one in program.arguments
     )
     own = {**program.settings, **settings}
-    return Program("f", program.gunicorn, arguments, program.directory, own)
+    return Program("f", program.executable, arguments, program.directory, own)
 
 
 @pytest.mark.parametrize("part", WITHOUT_SCHEMATHESIS)

@@ -52,7 +52,7 @@ def test_a_service_that_leaks_and_fails_is_found_out(tmp_path: Path) -> None:
         program = service(models)
         arguments = tuple(FAULTY if one == "wsgi:app" else one for one in program.arguments)
         return Program(
-            program.name, program.gunicorn, arguments, program.directory, program.settings
+            program.name, program.executable, arguments, program.directory, program.settings
         )
 
     said = "\n".join(run(replace(SHORT, row=("SIGKILL",)), tmp_path, make).faults)

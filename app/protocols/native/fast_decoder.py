@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec.structs import astuple
-from numpy.typing import NDArray
 
-from ...model.features import FLOAT32_OVERFLOW, FeatureEncoder
+from ...model.columns import FLOAT_CODES
+from ...model.encoder import FeatureEncoder
+from ...model.signature import Tensors
 from .samples import row_struct
 
 
@@ -27,7 +28,7 @@ class FastDecoder:
     """
 
     def __init__(self, encoder: FeatureEncoder, max_rows: int) -> None:
-        self._width = encoder.width
+        self._encoder = encoder
         self._max_rows = max_rows
         self._decode_one: Any = None
         self._decode_many: Any = None
@@ -36,19 +37,22 @@ class FastDecoder:
             return
         self._decode_one = _decoder("features", row)
         self._decode_many = _decoder("samples", list[row])  # type: ignore[valid-type]
+        columns = encoder.tensors[0]
+        self._name, self._dtype, self._width = columns.spec.name, columns.dtype, encoder.width
+        self._code = FLOAT_CODES[columns.spec.datatype] if encoder.is_matrix else ""
 
-    def row(self, body: bytes) -> NDArray[np.float32] | None:
-        """Return the row ``(1, width)`` of ``{"features": {...}}``, NaN for null."""
+    def row(self, body: bytes) -> Tensors | None:
+        """Return the row of ``{"features": {...}}``, with NaN for null where that can be."""
         if self._decode_one is None:
             return None
         try:
             sample = self._decode_one(body).content
         except (msgspec.MsgspecError, ValueError):  # the latter for names that aren't UTF-8
             return None
-        return self._matrix(astuple(sample), 1)
+        return self._rows(astuple(sample), 1)
 
-    def matrix(self, body: bytes) -> NDArray[np.float32] | None:
-        """Return the rows ``(n, width)`` of ``{"samples": [{...}, ...]}``, NaN for null."""
+    def rows(self, body: bytes) -> Tensors | None:
+        """Return the rows of ``{"samples": [{...}, ...]}``."""
         if self._decode_many is None:
             return None
         try:
@@ -57,20 +61,20 @@ class FastDecoder:
             return None
         if len(samples) > self._max_rows:
             return None
-        return self._matrix(list(chain.from_iterable(map(astuple, samples))), len(samples))
+        return self._rows(list(chain.from_iterable(map(astuple, samples))), len(samples))
 
-    def _matrix(self, values: Sequence[float | None], rows: int) -> NDArray[np.float32] | None:
+    def _rows(self, values: Sequence[Any], rows: int) -> Tensors | None:
+        if not self._code:
+            return self._encoder.assemble(values, rows)
         try:
             # Rounds to float32 as numpy does, and refuses what rounds to infinity.
-            packed = bytearray(struct.pack(f"={len(values)}f", *values))
+            packed = bytearray(struct.pack(f"={len(values)}{self._code}", *values))
         except OverflowError:
             return None
         except struct.error:  # None is not a number to it
-            wide = np.array(values, dtype=np.float64)
-            if (np.abs(wide) >= FLOAT32_OVERFLOW).any():  # no NaN was sent: JSON has none
-                return None
-            return wide.astype(np.float32).reshape(rows, self._width)
-        return np.frombuffer(packed, dtype=np.float32).reshape(rows, self._width)
+            return self._encoder.assemble(values, rows)
+        matrix = np.frombuffer(packed, dtype=self._dtype).reshape(rows, self._width)
+        return {self._name: matrix}
 
 
 def _decoder(name: str, content: Any) -> Any:

@@ -6,22 +6,24 @@ read name by name; the number and the size of such rows are bounded.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from itertools import islice
-from math import nan
+from operator import or_
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 from msgspec import Raw
 from msgspec.structs import astuple
-from numpy.typing import NDArray
 
+from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
-from ...model.features import Feature, FeatureEncoder, invalid_features
+from ...model.feature_faults import invalid_features
+from ...model.features import Feature
+from ...model.signature import Tensors
 from .. import raw_json
+from .rows import row_form
 
 _WIDEST_STRUCT = 64
 """The most features of a row that is decoded as a Struct: msgspec searches for each name from the
@@ -50,8 +52,16 @@ def row_struct(encoder: FeatureEncoder) -> type[msgspec.Struct] | None:
         return None
 
 
+_TYPES: Mapping[str, Any] = {
+    "number": float,
+    "integer": int | float,  # as an int, msgspec refuses 1e18
+    "boolean": bool,
+    "category": str,
+}
+
+
 def _type(feature: Feature) -> Any:
-    return float | None if feature.nullable else float
+    return _TYPES[feature.kind] | None if feature.nullable else _TYPES[feature.kind]
 
 
 class SampleReader:
@@ -61,35 +71,35 @@ class SampleReader:
         self._encoder = encoder
         self._max_commas = encoder.width + raw_json.MAX_COMMAS
         self._names = frozenset(encoder.names)
-        self._pack = struct.Struct(f"={encoder.width}f").pack
+        self._of_text = frozenset(f.name for f in encoder.features if f.kind == "category")
+        self._form = row_form(encoder)
         self._values = _values_decoder(encoder)
 
-    def row(self, sample: Raw) -> NDArray[np.float32]:
-        """Return the row ``(1, width)`` of one sample, with NaN for null.
-
-        Raises `InvalidFeatures`.
+    def row(self, sample: Raw) -> Tensors:
+        """Return one sample as a row, with NaN for null where that can be. Raises
+        `InvalidFeatures`.
         """
-        packed = self._accept(sample)
-        if packed is not None:
-            return self._matrix([packed])
+        row = self._accept(sample)
+        if row is not None:
+            return self._form.join([row])
         if fault := self._oversize(sample, ()):
             raise invalid_features([fault])
         return self._encoder.encode(self._by_name(sample))
 
-    def matrix(self, samples: Raw, max_rows: int) -> NDArray[np.float32]:
-        """Return the rows ``(n, width)`` of an array of samples, with NaN for null.
+    def rows(self, samples: Raw, max_rows: int) -> Tensors:
+        """Return an array of samples as rows, with NaN for null where that can be.
 
         Raises `BatchTooLarge`, and `InvalidFeatures` with the first faults, ordered by row.
         """
-        rows = _split(samples, max_rows)
-        packed: list[bytes | None] = []
+        given = _split(samples, max_rows)
+        rows: list[Any] = []
         faults: list[Fault] = []
         most = _MAX_READ_BY_NAME
-        for first in range(0, len(rows), MAX_FAULTS):
-            some = dict(enumerate(rows[first : first + MAX_FAULTS], first))
-            packed += map(self._accept, some.values())
-            others = [index for index in some if packed[index] is None]
-            faults += self._read_by_name({index: some[index] for index in others[:most]}, packed)
+        for first in range(0, len(given), MAX_FAULTS):
+            some = dict(enumerate(given[first : first + MAX_FAULTS], first))
+            rows += map(self._accept, some.values())
+            others = [index for index in some if rows[index] is None]
+            faults += self._read_by_name({index: some[index] for index in others[:most]}, rows)
             if not faults and len(others) > most:
                 faults.append(Fault((others[most],), _NOT_READ))
             if len(faults) >= MAX_FAULTS or len(others) > most:
@@ -97,21 +107,20 @@ class SampleReader:
             most -= len(others)
         if faults:
             raise invalid_features(faults[:MAX_FAULTS])
-        return self._matrix(packed)
+        return self._form.join(rows)
 
-    def _accept(self, sample: Raw) -> bytes | None:
-        """Return the row of a sample as packed float32, or None if it is invalid."""
+    def _accept(self, sample: Raw) -> Any:
+        """Return the row of a sample, or None if it is invalid."""
         try:
-            # Rounds to float32 as numpy does, and raises for what rounds to infinity.
-            return self._pack(*self._values(sample))
-        except (msgspec.MsgspecError, LookupError, OverflowError):
+            return self._form.row(self._values(sample))
+        except (msgspec.MsgspecError, LookupError, OverflowError, ValueError):
             return None
 
-    def _read_by_name(self, rows: dict[int, Raw], packed: list[bytes | None]) -> list[Fault]:
-        """Return the faults of rows given by index; if there are none, set them in ``packed``."""
+    def _read_by_name(self, given: dict[int, Raw], rows: list[Any]) -> list[Fault]:
+        """Return the faults of samples given by index; if there are none, set their ``rows``."""
         samples: dict[int, object] = {}
         faults: list[Fault] = []
-        for index, row in rows.items():
+        for index, row in given.items():
             fault = self._oversize(row, (index,))
             if fault:
                 faults.append(fault)
@@ -126,12 +135,12 @@ class SampleReader:
             faults += [_at(indices, fault) for fault in error.faults]
             faults.sort(key=lambda fault: fault.path[0])
         else:
-            for index, row in zip(samples, encoded, strict=True):
-                packed[index] = row.tobytes()
+            for index, read in zip(samples, self._form.split(encoded), strict=True):
+                rows[index] = read
         return faults
 
     def _by_name(self, sample: Raw) -> object:
-        """Return a sample as a dictionary; of values that are not numbers, only their kind.
+        """Return a sample as a dictionary; of values that no feature takes, only their kind.
 
         Unknown names are limited to the number of faults that are reported.
         """
@@ -140,7 +149,11 @@ class SampleReader:
         members = raw_json.members(sample)
         unknown = islice((name for name in members if name not in self._names), MAX_FAULTS)
         wanted = self._names.union(unknown)
-        return {name: raw_json.outline(members[name]) for name in members if name in wanted}
+        return {
+            name: (raw_json.text_or_outline if name in self._of_text else raw_json.outline)(value)
+            for name, value in members.items()
+            if name in wanted
+        }
 
     def _oversize(self, sample: Raw, path: tuple[int, ...]) -> Fault | None:
         """Return a fault if a sample has far more members than features, without decoding them."""
@@ -153,10 +166,6 @@ class SampleReader:
             f"has {commas:,} commas, too many to list its faults: a sample of this model has "
             f"{width:,} feature{'s' if width > 1 else ''}, so {width - 1:,}",
         )
-
-    def _matrix(self, packed: list[bytes | None]) -> NDArray[np.float32]:
-        joined = bytearray().join(row for row in packed if row is not None)
-        return np.frombuffer(joined, dtype=np.float32).reshape(len(packed), self._encoder.width)
 
 
 def _at(indices: list[int], fault: Fault) -> Fault:
@@ -176,7 +185,7 @@ def _split(samples: Raw, max_rows: int) -> list[Raw]:
             count = raw_json.count_objects(samples)
         except raw_json.NotAllObjects as error:
             raise invalid_features(
-                [Fault((error.index,), "must be an object of feature names and numbers")]
+                [Fault((error.index,), "must be an object of feature names and values")]
             ) from None
         if count > max_rows:
             raise BatchTooLarge(count, max_rows)
@@ -186,7 +195,7 @@ def _split(samples: Raw, max_rows: int) -> list[Raw]:
     return rows
 
 
-def _values_decoder(encoder: FeatureEncoder) -> Callable[[Raw], Sequence[float]]:
+def _values_decoder(encoder: FeatureEncoder) -> Callable[[Raw], Sequence[Any]]:
     """Return a decoder of valid samples, which returns their values in the features' order.
 
     It raises `msgspec.MsgspecError` or `LookupError` for an invalid sample.
@@ -194,21 +203,15 @@ def _values_decoder(encoder: FeatureEncoder) -> Callable[[Raw], Sequence[float]]
     row = row_struct(encoder)
     if row is not None:
         decode: Callable[[Raw], Any] = msgspec.json.Decoder(row).decode
-        return lambda sample: _with_nan(astuple(decode(sample)))
-    decode = msgspec.json.Decoder(dict[Literal[encoder.names], float | None]).decode  # type: ignore[name-defined]
-    solid = [feature.name for feature in encoder.features if not feature.nullable]
+        return lambda sample: astuple(decode(sample))
+    kinds = {feature.kind for feature in encoder.features}
+    value = reduce(or_, (_TYPES[kind] for kind in kinds)) | None
+    decode = msgspec.json.Decoder(dict[Literal[encoder.names], value]).decode  # type: ignore[name-defined,valid-type]
 
-    def values(sample: Raw) -> Sequence[float]:
-        by_name = decode(sample)
-        found = encoder.columns(by_name)
-        if None in found and any(by_name[name] is None for name in solid):
+    def values(sample: Raw) -> Sequence[Any]:
+        found = encoder.columns(decode(sample))
+        if not encoder.are_of_their_types(found):
             raise LookupError
-        return _with_nan(found)
+        return found
 
     return values
-
-
-def _with_nan(values: Sequence[float | None]) -> Sequence[float]:
-    if None in values:
-        return [nan if value is None else value for value in values]
-    return values  # type: ignore[return-value]

@@ -1,56 +1,50 @@
 """The marshmallow schemas of every request and response: they validate, dump and describe the API.
 
 Features have no fixed schema: `make_request_bodies` builds one from the loaded model. A whole row
-is one field, which loads a float32 matrix, so nothing after it handles names.
+is one field, which loads the model's tensors, so nothing after it handles names. The responses to
+predictions are in `predictions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, islice
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
 from msgspec import Raw
-from numpy.typing import NDArray
 
-from ...model.errors import MAX_FAULTS, InvalidFeatures
-from ...model.features import FeatureEncoder
-from ...model.model import BatchPrediction, Model, Prediction
+from ...model.encoder import FeatureEncoder
+from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
+from ...model.manifest import TaskName
+from ...model.model import Model
+from ...model.signature import Role, Tensors
 from .. import raw_json
-from .answers import EncodedRows, json_time
 from .fast_decoder import FastDecoder
+from .predictions import ResponseBodies, doc, response_bodies
 from .samples import SampleReader
 
-_FEW_CLASSES = 64
-"""Up to this many values in a row, orjson alone is faster."""
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
-class FeaturesField(fields.Field[NDArray[np.float32]]):
-    """One sample: an object of numbers in JSON, a float32 row ``(1, width)`` when loaded."""
+class FeaturesField(fields.Field[Tensors]):
+    """One sample: an object of values in JSON, a row when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
         super().__init__(required=True, error_messages=_MISSING, **kwargs)
         self.samples = samples
 
-    def _deserialize(
-        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
-    ) -> NDArray[np.float32]:
+    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
         try:
             return self.samples.row(value)
         except InvalidFeatures as error:
             raise ValidationError(list(error.faults)) from None
 
 
-class SamplesField(fields.Field[NDArray[np.float32]]):
-    """Many samples: an array of objects in JSON, a float32 matrix ``(n, width)`` when loaded."""
+class SamplesField(fields.Field[Tensors]):
+    """Many samples: an array of objects in JSON, rows when loaded."""
 
     def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
         messages = {**_MISSING, "type": "must be an array of samples"}
@@ -58,13 +52,11 @@ class SamplesField(fields.Field[NDArray[np.float32]]):
         self.samples = samples
         self.max_rows = max_rows
 
-    def _deserialize(
-        self, value: Raw, attr: str | None, data: Any, **kwargs: Any
-    ) -> NDArray[np.float32]:
+    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
         if not raw_json.is_array(value):
             raise self.make_error("type")
         try:
-            return self.samples.matrix(value, self.max_rows)
+            return self.samples.rows(value, self.max_rows)
         except InvalidFeatures as error:
             raise ValidationError(list(error.faults)) from None
 
@@ -103,11 +95,11 @@ class RequestBody:
     ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
     """
 
-    accept: Callable[[bytes], NDArray[np.float32] | None]
+    accept: Callable[[bytes], Tensors | None]
     schema: Schema
 
-    def load(self, body: bytes) -> NDArray[np.float32]:
-        """Return the rows in ``body``: float32 of shape ``(n, width)``, with NaN for null.
+    def load(self, body: bytes) -> Tensors:
+        """Return the rows in ``body``, with NaN for null where that can be.
 
         Raises `NotJson`, `ValidationError`, and `BatchTooLarge`.
         """
@@ -116,7 +108,7 @@ class RequestBody:
             return rows
         document: Any = raw_json.check(body)
         try:
-            loaded: dict[str, NDArray[np.float32]] = self.schema.load(document)
+            loaded: dict[str, Tensors] = self.schema.load(document)
         except RecursionError:  # the check had more of the stack
             raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
         except ValidationError as error:
@@ -137,14 +129,28 @@ class RequestBodies:
     batch: RequestBody
 
 
-_bodies: WeakKeyDictionary[Model, RequestBodies] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The bodies of the requests and responses of one model."""
+
+    requests: RequestBodies
+    responses: ResponseBodies
 
 
-def request_bodies(model: Model, max_rows: int) -> RequestBodies:
-    """Return the request bodies for ``model``, which are built once."""
+_bodies: WeakKeyDictionary[Model, Bodies] = WeakKeyDictionary()
+
+
+def bodies_of(model: Model, max_rows: int) -> Bodies:
+    """Return the bodies for ``model``, which are built once.
+
+    Raises `TakesNoFeatures` where it takes other tensors.
+    """
     bodies = _bodies.get(model)
     if bodies is None:
-        bodies = _bodies[model] = make_request_bodies(model.encoder, max_rows)
+        if not model.takes_features:
+            raise TakesNoFeatures(model.name)
+        requests = make_request_bodies(model.encoder, max_rows)
+        bodies = _bodies[model] = Bodies(requests, response_bodies(model))
     return bodies
 
 
@@ -153,100 +159,12 @@ def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
-    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.matrix, batch()))
-
-
-class ProbabilitiesField(fields.Dict):
-    """Probabilities by the position of their class: ``{"class_0": p, "class_1": p, ...}``."""
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return dict(zip(_class_keys(len(value)), value, strict=True))
-
-
-@lru_cache(maxsize=16)
-def _class_keys(classes: int) -> tuple[str, ...]:
-    return tuple(f"class_{index}" for index in range(classes))
-
-
-def _doc(description: str, **more: Any) -> dict[str, Any]:
-    return {"metadata": {"description": description, **more}}
-
-
-class PredictionSchema(Schema):
-    prediction = fields.Integer(
-        required=True, attribute="class_index", **_doc("Index of the most probable class.")
-    )
-    label = fields.String(required=True, **_doc("Name of that class."))
-    probabilities = ProbabilitiesField(
-        required=True,
-        keys=fields.String(),
-        values=fields.Float(),
-        **_doc("Probability of each class, by its index in the model's classes."),
-    )
-    model_version = fields.String(required=True)
-    timestamp = fields.DateTime(required=True, format="iso", **_doc("In UTC, with the offset."))
-
-    def encode(self, prediction: Prediction) -> bytes:
-        """Return what `dump` returns as JSON, with a newline at its end.
-
-        Probabilities have as many digits as identify a float32.
-        """
-        return b"".join(self.in_parts(prediction))
-
-    def in_parts(self, prediction: Prediction) -> EncodedRows | tuple[bytes]:
-        """Return what `encode` returns in parts: one, unless there are very many classes."""
-        if len(prediction.probabilities) > _FEW_CLASSES:
-            return EncodedRows(
-                np.array([prediction.class_index]),
-                np.array([prediction.probabilities], dtype=np.float32),
-                {prediction.class_index: prediction.label},
-                version=prediction.model_version,
-                timestamp=prediction.timestamp,
-                begin=b"",
-                end=b"\n",
-            )
-        document = {
-            "prediction": prediction.class_index,
-            "label": prediction.label,
-            "probabilities": dict(
-                zip(
-                    _class_keys(len(prediction.probabilities)),
-                    map(np.float32, prediction.probabilities),
-                    strict=True,
-                )
-            ),
-            "model_version": prediction.model_version,
-            "timestamp": json_time(prediction.timestamp),
-        }
-        return (orjson.dumps(document, option=_NUMPY | orjson.OPT_APPEND_NEWLINE),)
-
-
-class BatchResponseSchema(Schema):
-    predictions = fields.List(fields.Nested(PredictionSchema), required=True)
-    total_samples = fields.Integer(required=True)
-    model_version = fields.String(required=True)
-
-    def encode(self, batch: BatchPrediction) -> bytes:
-        """Return what `dump` returns as JSON; see `app.protocols.native.answers`."""
-        return b"".join(self.in_parts(batch))
-
-    def in_parts(self, batch: BatchPrediction) -> EncodedRows:
-        """Return what `encode` returns in parts, each a few milliseconds of work."""
-        return EncodedRows(
-            batch.class_indices,
-            batch.probabilities,
-            batch.classes,
-            version=batch.model_version,
-            timestamp=batch.timestamp,
-            begin=b'{"predictions":[',
-            end=b'],"total_samples":%d,"model_version":%b}\n'
-            % (len(batch), orjson.dumps(batch.model_version)),
-        )
+    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.rows, batch()))
 
 
 class LinksSchema(Schema):
     message = fields.String(required=True)
-    version = fields.String(required=True, **_doc("The version of Lantern."))
+    version = fields.String(required=True, **doc("The version of Lantern."))
     docs = fields.String(required=True)
     openapi = fields.String(required=True)
     health = fields.String(required=True)
@@ -262,7 +180,7 @@ class HealthSchema(Schema):
     model_loaded = fields.Boolean(required=True)
     model_version = fields.String(required=True, allow_none=True)
     timestamp = fields.DateTime(required=True, format="iso")
-    reason = fields.String(**_doc("Why it is unhealthy."))
+    reason = fields.String(**doc("Why it is unhealthy."))
 
 
 class ProbeSchema(Schema):
@@ -271,16 +189,60 @@ class ProbeSchema(Schema):
 
 class FeatureSchema(Schema):
     name = fields.String(required=True)
+    kind = fields.String(
+        required=True, metadata={"enum": ["number", "integer", "boolean", "category"]}
+    )
     description = fields.String(required=True)
     unit = fields.String(required=True)
     minimum = fields.Float(
-        required=True, allow_none=True, **_doc("Lowest value in the training data.")
+        required=True, allow_none=True, **doc("Lowest value in the training data.")
     )
     maximum = fields.Float(
-        required=True, allow_none=True, **_doc("Highest value in the training data.")
+        required=True, allow_none=True, **doc("Highest value in the training data.")
     )
-    nullable = fields.Boolean(required=True, **_doc("Whether null is accepted; it is imputed."))
-    example = fields.Float(required=True, allow_none=True)
+    nullable = fields.Boolean(required=True, **doc("Whether null is accepted; it is imputed."))
+    example = fields.Raw(
+        required=True,
+        allow_none=True,
+        **doc(
+            "A typical value.",
+            oneOf=[{"type": "number"}, {"type": "boolean"}, {"type": "string"}],
+        ),
+    )
+    categories = fields.List(
+        fields.String(), required=True, **doc("The values that a category may have.")
+    )
+    unknown_values = fields.String(  # `unknown` is a setting of marshmallow's
+        required=True,
+        data_key="unknown",
+        attribute="unknown",
+        **doc("What happens to any other value of a category.", enum=["refuse", "pass"]),
+    )
+    tensor = fields.String(required=True, **doc("The input of the network that it is part of."))
+    column = fields.Integer(
+        required=True,
+        allow_none=True,
+        **doc("The column of that tensor; null if the feature is all of it."),
+    )
+
+
+ROLES = get_args(Role)
+
+
+class TargetSchema(Schema):
+    name = fields.String(required=True)
+    unit = fields.String(required=True)
+    description = fields.String(required=True)
+
+
+class TensorSchema(Schema):
+    name = fields.String(required=True)
+    datatype = fields.String(required=True)
+    shape = fields.List(fields.Integer(), required=True)
+
+
+class ModelOutputSchema(TensorSchema):
+    role = fields.String(required=True, **doc("What the output means.", enum=ROLES))
 
 
 class ModelInfoSchema(Schema):
@@ -291,26 +253,38 @@ class ModelInfoSchema(Schema):
     model_loaded = fields.Boolean(required=True)
     num_features = fields.Integer(required=True)
     max_batch_size = fields.Integer(
-        required=True, **_doc("Largest number of samples in one batch.")
+        required=True,
+        **doc("Largest number of samples in one batch; 0 if the model takes no features."),
     )
     feature_names = fields.List(fields.String(), required=True)
     features = fields.List(fields.Nested(FeatureSchema), required=True)
     classes = fields.List(fields.String(), required=True)
+    labels = fields.List(fields.String(), required=True)
+    targets = fields.List(fields.Nested(TargetSchema), required=True)
     preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
     training = fields.Dict(keys=fields.String(), required=True)
+    task = fields.String(required=True, metadata={"enum": [*get_args(TaskName)]})
+    inputs = fields.List(
+        fields.Nested(TensorSchema),
+        required=True,
+        **doc(
+            "What the model takes by the Open Inference Protocol; -1 is a dimension that varies."
+        ),
+    )
+    outputs = fields.List(fields.Nested(ModelOutputSchema), required=True)
     runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
     device = fields.String(required=True)
     checksum = fields.String(
-        required=True, **_doc("Checksum of the network's file, as ALGORITHM:HEX.")
+        required=True, **doc("Checksum of the network's file, as ALGORITHM:HEX.")
     )
     loaded_at = fields.DateTime(required=True, format="iso")
     release = fields.Nested("ReleaseSchema", required=True)
 
 
 class ReleaseSchema(Schema):
-    stable = fields.String(required=True, allow_none=True, **_doc("Version that is served."))
+    stable = fields.String(required=True, allow_none=True, **doc("Version that is served."))
     candidate = fields.String(
-        required=True, allow_none=True, **_doc("Version under test, if there is one.")
+        required=True, allow_none=True, **doc("Version under test, if there is one.")
     )
     mode = fields.String(
         required=True, allow_none=True, metadata={"enum": ["canary", "shadow", None]}
@@ -318,12 +292,12 @@ class ReleaseSchema(Schema):
     traffic = fields.Float(
         required=True,
         allow_none=True,
-        **_doc("Fraction of the requests that a canary serves."),
+        **doc("Fraction of the requests that a canary serves."),
     )
     fault = fields.String(
         required=True,
         allow_none=True,
-        **_doc("Why the release is not in force, if it is not."),
+        **doc("Why the release is not in force, if it is not."),
     )
 
 
@@ -331,7 +305,7 @@ class ListedModelSchema(Schema):
     name = fields.String(
         required=True,
         allow_none=True,
-        **_doc("Name in paths; null while it is unknown."),
+        **doc("Name in paths; null while it is unknown."),
     )
     release = fields.Nested(ReleaseSchema, required=True)
 
@@ -341,7 +315,7 @@ class ModelsSchema(Schema):
 
 
 class FaultSchema(Schema):
-    pointer = fields.String(required=True, **_doc("JSON pointer (RFC 6901) into the body."))
+    pointer = fields.String(required=True, **doc("JSON pointer (RFC 6901) into the body."))
     detail = fields.String(required=True)
 
 
@@ -353,12 +327,10 @@ class ProblemSchema(Schema):
     instance = fields.String(required=True)
     request_id = fields.String(required=True)
     errors = fields.List(
-        fields.Nested(FaultSchema), required=True, **_doc("Faults in the body, at most 100.")
+        fields.Nested(FaultSchema), required=True, **doc("Faults in the body, at most 100.")
     )
 
 
-PREDICTION = PredictionSchema()
-BATCH_RESPONSE = BatchResponseSchema()
 LINKS = LinksSchema()
 HEALTH = HealthSchema()
 PROBE = ProbeSchema()

@@ -41,18 +41,22 @@ def decode_binary(
     return np.frombuffer(data, dtype=datatype.dtype).reshape(shape)
 
 
-def encode_binary(array: Array, datatype: Datatype) -> bytes:
-    """Return the values of an array in binary."""
+def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
+    """Return the values of an array in binary, as a view of it where they are in that form."""
     if datatype.name == "BYTES":
-        return b"".join(
-            part for value in array.reshape(-1) for part in (_LENGTH.pack(len(value)), value)
-        )
+        return b"".join(map(frame, array.reshape(-1)))
     if datatype.name == "BF16":
         bits = np.ascontiguousarray(array, dtype="<f4").view("<u4")
         # Round half to even; a NaN stays one, whose upper half might have rounded to infinity.
         rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
         return np.where(np.isnan(array), bits >> 16 | 0x40, rounded).astype("<u2").tobytes()
-    return array.astype(datatype.dtype, copy=False).tobytes()
+    flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
+    return flat.view(np.uint8).data
+
+
+def frame(value: bytes | memoryview) -> bytes:
+    """Return a string with its length before it."""
+    return _LENGTH.pack(len(value)) + value
 
 
 def _decode_strings(data: memoryview, size: int, path: Path) -> Array:

@@ -60,7 +60,9 @@ def count_values(shape: Sequence[int], datatype: Datatype, path: Path) -> int:
 
     Raises `InvalidRequest` with ``path`` where no array can have this shape.
     """
+    size = prod(shape)
     # All dimensions but those of 0, as numpy multiplies them.
-    if prod(dimension or 1 for dimension in shape) * max(datatype.itemsize, 8) > _MAX_BYTES:
+    whole = size or prod(dimension or 1 for dimension in shape)
+    if whole * max(datatype.itemsize, 8) > _MAX_BYTES:
         raise InvalidRequest.at(path, "is larger than any tensor can be")
-    return prod(shape)
+    return size

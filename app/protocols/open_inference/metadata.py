@@ -25,7 +25,8 @@ def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
 
 
 def model_config(model: Model, max_batch_size: int) -> dict[str, Any]:
-    """Return the configuration of ``model``, which takes at most ``max_batch_size`` rows at once.
+    """Return the configuration of ``model``, which takes at most ``max_batch_size`` rows at once;
+    0 where it has no rows.
 
     Format: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
     """
@@ -33,15 +34,16 @@ def model_config(model: Model, max_batch_size: int) -> dict[str, Any]:
         "name": model.name,
         "platform": _PLATFORMS[model.runtime.name],
         "max_batch_size": max_batch_size,
-        "input": [_tensor_config(spec) for spec in model.signature.inputs],
-        "output": [_tensor_config(spec) for spec in model.signature.outputs],
+        "input": [_tensor_config(model, spec) for spec in model.signature.inputs],
+        "output": [_tensor_config(model, spec) for spec in model.signature.outputs],
     }
 
 
-def _tensor_config(spec: TensorSpec) -> dict[str, Any]:
-    """Describe a tensor without its first dimension, which is that of the batch."""
+def _tensor_config(model: Model, spec: TensorSpec) -> dict[str, Any]:
+    """Describe a tensor, without its first dimension where that is the batch's."""
     data_type = _TRITON_TYPES.get(spec.datatype, f"TYPE_{spec.datatype}")
-    config: dict[str, Any] = {"name": spec.name, "data_type": data_type, "dims": spec.shape[1:]}
-    if not config["dims"]:  # Triton has no tensor without a dimension beside the batch's
+    dims = spec.shape[1:] if model.manifest.batch else spec.shape
+    config: dict[str, Any] = {"name": spec.name, "data_type": data_type, "dims": dims}
+    if not dims:  # Triton has no tensor without a dimension beside the batch's
         config |= {"dims": [1], "reshape": {"shape": []}}
     return config

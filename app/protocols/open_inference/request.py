@@ -6,23 +6,24 @@ are ignored; what is known must be as the protocol says.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from ...documents.schema import SchemaError, explain
 from ...model.signature import TensorSpec
 from .. import raw_json
-from .binary_data import decode_binary
+from .binary_data import decode_binary, frame
 from .datatypes import DATATYPES, MAX_RANK, Array, Datatype, count_values
 from .errors import InvalidRequest, Path
 from .json_data import decode_json
 
 _MAX_OUTPUTS = 1000
 _NOTHING = Raw(b"null")
+_NO_BYTES = memoryview(b"")
 _Count = Annotated[int, Meta(ge=0)]
 _NO_SHARED_MEMORY = "name shared memory, which is not supported; send the data in the body"
 
@@ -53,6 +54,7 @@ class _Output(Struct, gc=False):
 
 class _RequestParameters(Struct, gc=False):
     binary_data_output: bool | None = None
+    sequence_id: int | str | None = None
 
 
 class _Request(Struct, gc=False):
@@ -123,27 +125,29 @@ def decode_request(
     """Return the request that ``body`` holds, the first ``json_bytes`` of which are JSON; all, if
     it is None.
 
-    If it is 0, the body is the data of the one input of a model, whose inputs ``specs`` describe. A
-    request of more than ``max_inputs`` is not looked into. Raises `NotJson`, and `InvalidRequest`.
+    If it is 0, the body is the data of the one input of a model, whose inputs ``specs`` describe,
+    and the outputs are returned in binary, too. A request of more than ``max_inputs`` is not looked
+    into. Raises `NotJson`, and `InvalidRequest`.
     """
     if json_bytes == 0:
-        return InferenceRequest((_only_input(memoryview(body), specs),))
+        return InferenceRequest((_only_input(memoryview(body), specs),), is_binary=True)
     if json_bytes is not None and json_bytes > len(body):
         raise InvalidRequest.at(
             (),
             f"has {len(body):,} bytes, and Inference-Header-Content-Length says that "
             f"{json_bytes:,} are JSON",
         )
-    binary = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
-    request = _read(body if json_bytes is None else body[:json_bytes], _decode_request)
+    is_mixed = json_bytes is not None
+    binary = memoryview(body)[json_bytes:] if is_mixed else _NO_BYTES
+    request = _read(body[:json_bytes] if is_mixed else body, _Request, _decode_request)
     if len(request.inputs) > max_inputs:
         raise InvalidRequest.at(
             ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
         )
-    is_binary = bool(request.parameters and request.parameters.binary_data_output)
+    is_binary = request.parameters is not None and _wants_binary(request.parameters)
     return InferenceRequest(
-        tuple(_tensors(request.inputs, binary, has_binary=json_bytes is not None)),
-        tuple(_outputs(request.outputs or (), is_binary=is_binary)),
+        _tensors(request.inputs, binary, has_binary=is_mixed),
+        _outputs(request.outputs, is_binary=is_binary) if request.outputs else (),
         request.id,
         is_binary,
     )
@@ -154,66 +158,76 @@ def wants_ready_only(body: bytes) -> bool:
 
     Its body may be empty. Raises `NotJson` and `InvalidRequest`.
     """
-    return bool(body) and _read(body, _decode_index_request).ready is True
+    return bool(body) and _read(body, _IndexRequest, _decode_index_request).ready is True
 
 
-def _read(text: bytes, decode: Callable[[bytes], _Kind]) -> _Kind:
+def _read(text: bytes, kind: type[_Kind], decode: Callable[[bytes], _Kind]) -> _Kind:
     try:
         if not text.isascii():
             text.decode()  # what is skipped is not looked into
         return decode(text)
     except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
+        raise _invalid(explain(kind, error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raw_json.check(text)  # raises what is wrong with it, as elsewhere
         raise raw_json.NotJson(str(error)) from None
 
 
+def _wants_binary(parameters: _RequestParameters) -> bool:
+    """Return True if the outputs are to be returned in binary, unless they say otherwise."""
+    if parameters.sequence_id:  # 0 and "" are no sequence
+        raise InvalidRequest.at(
+            ("parameters", "sequence_id"),
+            "names a sequence of requests, which is not supported; send the state as a tensor",
+        )
+    return bool(parameters.binary_data_output)
+
+
 def _tensors(
     inputs: Sequence[_Input], binary: memoryview, *, has_binary: bool
-) -> Iterator[InputTensor]:
-    """Yield the tensors of ``inputs``, of which ``binary`` has the data of some."""
-    _check_names("inputs", (each.name for each in inputs))
-    sizes = [
-        _bytes_sent(each, ("inputs", index), has_binary=has_binary)
-        for index, each in enumerate(inputs)
-    ]
-    total = sum(filter(None, sizes))
-    if total != len(binary):
-        raise InvalidRequest.at(
-            ("inputs",),
-            f"have a binary_data_size of {total:,} bytes in all, and {len(binary):,} bytes follow "
-            "the JSON",
-        )
-    begin = 0
-    for index, (each, bytes_sent) in enumerate(zip(inputs, sizes, strict=True)):
+) -> tuple[InputTensor, ...]:
+    """Return the tensors of ``inputs``, of which ``binary`` has the data of some."""
+    _check_names("inputs", inputs)
+    tensors = []
+    end = 0
+    for index, sent in enumerate(inputs):
         path = ("inputs", index)
-        datatype = DATATYPES.get(each.datatype)
+        bytes_sent = _bytes_sent(sent, path, has_binary=has_binary)
+        datatype = DATATYPES.get(sent.datatype)
         if datatype is None:
             raise InvalidRequest.at((*path, "datatype"), f"must be one of {', '.join(DATATYPES)}")
-        size = count_values(each.shape, datatype, (*path, "shape"))
-        data: Raw | memoryview = each.data
+        size = count_values(sent.shape, datatype, (*path, "shape"))
+        data: Raw | memoryview = sent.data
         if bytes_sent is not None:
-            end = begin + bytes_sent
-            data, begin = binary[begin:end], end
-        yield InputTensor(each.name, datatype, tuple(each.shape), size, path, data)
+            begin, end = end, end + bytes_sent
+            data = binary[begin:end]
+        tensors.append(InputTensor(sent.name, datatype, tuple(sent.shape), size, path, data))
+    if end != len(binary):
+        raise InvalidRequest.at(
+            ("inputs",),
+            f"have a binary_data_size of {end:,} bytes in all, and {len(binary):,} bytes follow "
+            "the JSON",
+        )
+    return tuple(tensors)
 
 
-def _check_names(place: str, names: Iterable[str]) -> None:
-    """Raise `InvalidRequest` where two of the tensors at ``place`` have the same name."""
+def _check_names(place: str, tensors: Sequence[_Input | _Output]) -> None:
+    """Raise `InvalidRequest` where two of the ``tensors`` at ``place`` have the same name."""
     known: set[str] = set()
-    for index, name in enumerate(names):
-        if name in known:
+    for index, each in enumerate(tensors):
+        if each.name in known:
             raise InvalidRequest.at((place, index, "name"), "is that of an earlier one, too")
-        known.add(name)
+        known.add(each.name)
 
 
 def _bytes_sent(sent: _Input, path: Path, *, has_binary: bool) -> int | None:
     """Return how many bytes of binary data an input has; None if its data are in the JSON."""
     parameters = sent.parameters
-    if parameters is not None and parameters.shared_memory_region is not UNSET:
-        raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
-    bytes_sent = parameters.binary_data_size if parameters is not None else None
+    bytes_sent = None
+    if parameters is not None:
+        if parameters.shared_memory_region is not UNSET:
+            raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+        bytes_sent = parameters.binary_data_size
     if bytes_sent is None:
         if raw_json.is_null(sent.data):
             raise InvalidRequest.at((*path, "data"), "is missing")
@@ -236,6 +250,9 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
         )
     (spec,) = specs
     datatype = DATATYPES[spec.datatype]
+    if datatype.name == "BYTES" and spec.shape in ((1,), (-1, 1)):  # one string, without its length
+        shape = (1,) * len(spec.shape)
+        return InputTensor(spec.name, datatype, shape, 1, (), memoryview(frame(data)))
     varying = spec.shape.count(-1)
     row = count_values([max(each, 1) for each in spec.shape], datatype, ()) * datatype.itemsize
     if varying > 1 or not row:
@@ -248,53 +265,24 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
     return InputTensor(spec.name, datatype, shape, prod(shape), (), data)
 
 
-def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> Iterator[RequestedOutput]:
-    _check_names("outputs", (each.name for each in outputs))
+def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> tuple[RequestedOutput, ...]:
+    _check_names("outputs", outputs)
+    requested = []
     for index, each in enumerate(outputs):
         path = ("outputs", index)
-        parameters = each.parameters or _OutputParameters()
-        if parameters.shared_memory_region is not UNSET:
-            raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
-        asked = parameters.binary_data
-        yield RequestedOutput(
-            each.name,
-            path,
-            is_binary if asked is None else asked,
-            parameters.classification or 0,
-        )
+        wants_binary, classes = is_binary, 0
+        if each.parameters is not None:
+            if each.parameters.shared_memory_region is not UNSET:
+                raise InvalidRequest.at((*path, "parameters"), _NO_SHARED_MEMORY)
+            if each.parameters.binary_data is not None:
+                wants_binary = each.parameters.binary_data
+            classes = each.parameters.classification or 0
+        requested.append(RequestedOutput(each.name, path, wants_binary, classes))
+    return tuple(requested)
 
 
-_MESSAGE = re.compile(r"(?P<text>.*?)(?: - at `\$(?P<place>.*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
-_WORDS = {
-    "array": "an array",
-    "bool": "true or false",
-    "float": "a number",
-    "int": "an integer",
-    "null": "null",
-    "object": "an object",
-    "str": "a string",
-}
-
-
-def _explained(message: str) -> InvalidRequest:
-    """Return the error that msgspec words in ``message``, which is for programs."""
-    found = _MESSAGE.fullmatch(message)
-    assert found is not None
-    steps = _STEP.findall(found["place"] or "")
-    path: Path = tuple(name or int(index) for name, index in steps)
-    text: str = found["text"]
-    named = re.findall(r"`([^`]*)`", text)
-    if text.startswith("Object missing") and named:
-        return InvalidRequest.at((*path, named[0]), "is missing")
-    if text.startswith("Expected") and named:
-        kinds = [_WORDS.get(kind, kind) for kind in named[0].split(" | ")]
-        wanted = " or ".join(kinds)
-        if " of length <= " in text:
-            return InvalidRequest.at(path, f"must have {text.rpartition(' ')[2]} elements at most")
-        if " >= " in text:
-            least = text.rpartition(" ")[2]
-            return InvalidRequest.at(path, f"must be {wanted} of at least {least}")
-        sent = _WORDS.get(named[-1], named[-1])
-        return InvalidRequest.at(path, f"must be {wanted}" + f", not {sent}" * (len(named) > 1))
-    return InvalidRequest.at(path, f"is not as the protocol says: {text[:1].lower()}{text[1:]}")
+def _invalid(error: SchemaError) -> InvalidRequest:
+    if error.missing:
+        return InvalidRequest.at(error.path, "is missing")
+    sent = f", not {error.sent}" if error.sent else ""
+    return InvalidRequest.at(error.path, f"must be {error.wanted}{sent}")

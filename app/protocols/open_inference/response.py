@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 from msgspec import Struct
 
@@ -40,7 +39,7 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
 
     Raises `InvalidRequest` for an output that JSON can't hold.
     """
-    binary: list[bytes] = []
+    binary: list[bytes | memoryview] = []
     outputs = []
     for output in response.outputs:
         document: dict[str, Any] = {
@@ -63,7 +62,7 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
         },
         option=_OPTIONS,
     )
-    if not any(output.is_binary for output in response.outputs):
+    if not binary:
         return text, None
     return b"".join([text, *binary]), len(text)
 
@@ -72,7 +71,7 @@ def _json_data(output: OutputTensor) -> Any:
     """Return the values of an output as orjson writes them: flat, null for what is not finite."""
     if output.datatype.name == "BF16":
         raise InvalidRequest.at(output.path, "is BF16; request it with binary_data")
-    flat = np.ascontiguousarray(output.array).reshape(-1)
+    flat = output.array.ravel()
     if output.datatype.name != "BYTES":
         return flat
     try:

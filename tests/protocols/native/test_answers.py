@@ -19,15 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.model.model import BatchPrediction, Prediction
+from app.model.predictions import ClassBatch, ClassPrediction
 from app.protocols.native import answers
-from app.protocols.native.schemas import BATCH_RESPONSE, PREDICTION
+from app.protocols.native.predictions import BATCH_RESPONSE, PREDICTION
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 MIB = 2**20
 
 
-def one_by_one(batch: BatchPrediction) -> bytes:
+def one_by_one(batch: ClassBatch) -> bytes:
     """Write ``batch`` as orjson writes objects: an object of Python for each number."""
     rows = [
         {
@@ -37,7 +37,7 @@ def one_by_one(batch: BatchPrediction) -> bytes:
             "model_version": batch.model_version,
             "timestamp": batch.timestamp.isoformat(timespec="microseconds"),
         }
-        for index, row in zip(batch.class_indices.tolist(), batch.probabilities, strict=True)
+        for index, row in zip(batch.class_indices.tolist(), batch.answers, strict=True)
     ]
     document = {
         "predictions": rows,
@@ -61,12 +61,13 @@ def softmax(rows: int, classes: int) -> NDArray[np.float32]:
     return probabilities
 
 
-def batch_of(probabilities: NDArray[np.float32], **more: Any) -> BatchPrediction:
+def batch_of(probabilities: NDArray[np.float32], **more: Any) -> ClassBatch:
     classes = tuple(f"label {index}" for index in range(probabilities.shape[1]))
-    return BatchPrediction(
+    return ClassBatch(
         **{
             "class_indices": probabilities.argmax(axis=1),
-            "probabilities": probabilities,
+            "answers": probabilities,
+            "outputs": {},
             "classes": classes,
             "model_version": "1",
             "timestamp": NOW,
@@ -85,7 +86,7 @@ numbers = st.one_of(
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> BatchPrediction:
+def batches(draw: st.DrawFn) -> ClassBatch:
     classes = draw(st.lists(st.text(min_size=1, max_size=9), min_size=2, max_size=13, unique=True))
     row = st.lists(numbers, min_size=len(classes), max_size=len(classes))
     rows = draw(st.lists(row, max_size=7))
@@ -102,9 +103,7 @@ def batches(draw: st.DrawFn) -> BatchPrediction:
 
 
 @given(batches(), st.sampled_from([1, 100, 300, 1000, 5 << 19]))
-def test_a_batch_is_written_as_one_object_a_number_would_be(
-    batch: BatchPrediction, size: int
-) -> None:
+def test_a_batch_is_written_as_one_object_a_number_would_be(batch: ClassBatch, size: int) -> None:
     # A slot must fit, so that rows are cut between their values at the smallest.
     with parts_of(max(size, 64)):
         parts = BATCH_RESPONSE.in_parts(batch)
@@ -115,9 +114,9 @@ def test_a_batch_is_written_as_one_object_a_number_would_be(
 
 
 @given(batches().filter(len), st.booleans())
-def test_a_row_is_written_alone_as_in_a_batch(batch: BatchPrediction, has_many: bool) -> None:
+def test_a_row_is_written_alone_as_in_a_batch(batch: ClassBatch, has_many: bool) -> None:
     together = orjson.loads(BATCH_RESPONSE.encode(batch))["predictions"]
-    with patch("app.protocols.native.schemas._FEW_CLASSES", 1 if has_many else 64):
+    with patch("app.protocols.native.predictions._FEW_VALUES", 1 if has_many else 64):
         for prediction, row in zip(batch, together, strict=True):
             alone = PREDICTION.encode(prediction)
             assert (
@@ -129,7 +128,7 @@ def test_a_row_is_written_alone_as_in_a_batch(batch: BatchPrediction, has_many: 
             )
 
 
-def _written(prediction: Prediction) -> bytes:
+def _written(prediction: ClassPrediction) -> bytes:
     values = {f"class_{i}": np.float32(v) for i, v in enumerate(prediction.probabilities)}
     return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
-from numpy.typing import NDArray
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import BatchTooLarge
-from app.model.features import Feature, FeatureEncoder
+from app.model.features import Feature
+from app.model.signature import Tensors
 from app.protocols.native.fast_decoder import FastDecoder
 from app.protocols.native.schemas import RequestBody, make_request_bodies
 from app.protocols.raw_json import NotJson
@@ -64,18 +65,23 @@ def bodies(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-def by_schema(kind: RequestBody, body: bytes) -> NDArray[np.float32] | None:
+def by_schema(kind: RequestBody, body: bytes) -> Tensors | None:
     try:
         return RequestBody(lambda _: None, kind.schema).load(body)
     except (ValidationError, NotJson, BatchTooLarge):
         return None
 
 
-def assert_same(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
-    assert (one.dtype, one.shape) == (other.dtype, other.shape)
-    assert np.array_equal(np.isnan(one), np.isnan(other))
-    there = ~np.isnan(one)
-    assert one[there].tobytes() == other[there].tobytes()  # -0.0 is not 0.0
+def assert_same(one: Tensors, other: Tensors) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert (array.dtype, array.shape) == (other[name].dtype, other[name].shape)
+        if array.dtype.kind != "f":
+            assert array.tolist() == other[name].tolist()
+            continue
+        assert np.array_equal(np.isnan(array), np.isnan(other[name]))
+        there = ~np.isnan(array)
+        assert array[there].tobytes() == other[name][there].tobytes()  # -0.0 is not 0.0
 
 
 @settings(max_examples=1500, deadline=None)
@@ -120,10 +126,12 @@ def test_a_model_that_has_no_fast_acceptance_is_served_all_the_same(names: list[
     encoder = FeatureEncoder([Feature(name) for name in names])
     body = json.dumps({"features": dict.fromkeys(names, 1.5)}).encode()
     assert FastDecoder(encoder, 10).row(body) is None
-    assert FastDecoder(encoder, 10).matrix(b'{"samples":[]}') is None
-    assert make_request_bodies(encoder, 10).predict.load(body).tolist() == [[1.5] * len(names)]
+    assert FastDecoder(encoder, 10).rows(b'{"samples":[]}') is None
+    assert make_request_bodies(encoder, 10).predict.load(body)["features"].tolist() == [
+        [1.5] * len(names)
+    ]
 
 
 def test_the_rows_can_be_written_to_as_torch_wants_it() -> None:
     body = b'{"features":{"a":1,"\xc3\xa9 b":2,"c":3}}'
-    assert BODIES.predict.load(body).flags.writeable
+    assert BODIES.predict.load(body)["features"].flags.writeable

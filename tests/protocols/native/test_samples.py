@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 from msgspec import Raw
-from numpy.typing import NDArray
 
+from app.model.encoder import FeatureEncoder
 from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault, FeatureMismatch, InvalidFeatures
-from app.model.features import Feature, FeatureEncoder
+from app.model.features import Feature
+from app.model.signature import Tensors
 from app.protocols import raw_json
 from app.protocols.native.samples import SampleReader
 from app.protocols.native.schemas import RequestBody, make_request_bodies
@@ -41,6 +42,10 @@ def found(kind: RequestBody, body: bytes) -> Any:
         return type(error).__name__
 
 
+def is_rows(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(each, np.ndarray) for each in found.values())
+
+
 def expected(encoder: FeatureEncoder, name: str, body: bytes) -> Any:
     """The same, from a document that is parsed whole and by the encoder alone."""
     try:
@@ -50,7 +55,7 @@ def expected(encoder: FeatureEncoder, name: str, body: bytes) -> Any:
     if not isinstance(document, dict):
         return {"_schema": ["must be an object"]}
     messages: dict[str, Any] = {key: ["is unknown"] for key in document if key != name}
-    rows: NDArray[np.float32] | None = None
+    rows: Tensors | None = None
     content = document.get(name, messages)
     try:
         if content is messages:
@@ -86,9 +91,9 @@ def test_what_is_found_is_what_the_whole_document_has(body: bytes, model: str) -
         wanted, got = expected(ENCODERS[model], name, body), found(kind, body)
         if wanted is None:
             continue  # a number that orjson doesn't know how to hold
-        if isinstance(wanted, np.ndarray):
-            assert isinstance(got, np.ndarray), got
-            np.testing.assert_array_equal(got, wanted)
+        if is_rows(wanted):
+            assert is_rows(got), got
+            np.testing.assert_array_equal(got["features"], wanted["features"])
         else:
             assert got == wanted
 
@@ -105,8 +110,8 @@ def test_a_model_of_any_width_finds_the_one_fault_among_many_rows(
     if nullable:
         rows[3]["f0"] = None
     kind = make_request_bodies(encoder, 1000).batch
-    matrix = kind.load(json.dumps({"samples": rows}).encode())
-    np.testing.assert_array_equal(matrix, encoder.encode_batch(rows))
+    matrix = kind.load(json.dumps({"samples": rows}).encode())["features"]
+    np.testing.assert_array_equal(matrix, encoder.encode_batch(rows)["features"])
     assert matrix.flags.writeable
     for wrong in ("x", [], {}, True, 1e39, 10**400, "1e999"):
         rows[222]["f0"] = wrong
@@ -127,7 +132,7 @@ GOOD = '{"a":1,"é b":2,"c":3}'
 
 def faults_of(samples: str, max_rows: int = 10_000) -> list[Fault]:
     with pytest.raises(InvalidFeatures) as refusal:
-        READER.matrix(Raw(samples.encode()), max_rows)
+        READER.rows(Raw(samples.encode()), max_rows)
     return list(refusal.value.faults)
 
 
@@ -155,7 +160,7 @@ def test_an_object_of_far_too_many_names_is_not_opened() -> None:
 def test_a_string_of_many_commas_is_no_object_of_many_names() -> None:
     features = f'{{"features":{{"a":"{"," * 60_000}","é b":2,"c":3}}}}'
     assert found(BODIES["narrow"].predict, features.encode())["features"]
-    assert READER.row(Raw(GOOD.encode())).tolist() == [[1, 2, 3]]
+    assert READER.row(Raw(GOOD.encode()))["features"].tolist() == [[1, 2, 3]]
 
 
 def test_a_large_array_with_an_element_that_is_no_object_names_that() -> None:
@@ -163,15 +168,15 @@ def test_a_large_array_with_an_element_that_is_no_object_names_that() -> None:
     assert fault.path == (120_000,)
     assert "must be an object" in fault.detail
     with pytest.raises(BatchTooLarge, match="120,001 rows"):
-        READER.matrix(Raw(b"[" + b"{}," * 120_000 + b"{}]"), 10_000)
+        READER.rows(Raw(b"[" + b"{}," * 120_000 + b"{}]"), 10_000)
     with pytest.raises(BatchTooLarge, match="10,001 rows"):
-        READER.matrix(Raw(b"[" + b"3," * 10_000 + b"{}]"), 10_000)
+        READER.rows(Raw(b"[" + b"3," * 10_000 + b"{}]"), 10_000)
 
 
 def test_names_that_stand_twice_are_taken_in_as_many_rows_as_can_be_looked_at() -> None:
     twice = '{"a":"x","a":1,"é b":2,"c":3}'
-    matrix = READER.matrix(Raw(f"[{','.join([GOOD, *[twice] * 300])}]".encode()), 10_000)
-    assert matrix.tolist() == [[1, 2, 3]] * 301
+    matrix = READER.rows(Raw(f"[{','.join([GOOD, *[twice] * 300])}]".encode()), 10_000)
+    assert matrix["features"].tolist() == [[1, 2, 3]] * 301
     (fault,) = faults_of(f"[{','.join([GOOD, *[twice] * 301])}]")
     assert fault.path == (301,)
     assert "twice" in fault.detail

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.model.model import BatchPrediction, Prediction
-from app.protocols.native.schemas import BATCH_RESPONSE, PREDICTION
+from app.model.predictions import ClassBatch, ClassPrediction
+from app.protocols.native.predictions import BATCH_RESPONSE, PREDICTION
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 labels = st.text(max_size=8).filter(lambda text: text.isprintable() or "\n" in text)
@@ -20,12 +20,19 @@ probabilities = st.floats(0, 1, width=32)
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> BatchPrediction:
+def batches(draw: st.DrawFn) -> ClassBatch:
     classes = draw(st.lists(labels, min_size=1, max_size=12, unique=True))
     row = st.lists(probabilities, min_size=len(classes), max_size=len(classes))
     matrix = np.array(draw(st.lists(row, max_size=5)), dtype=np.float32).reshape(-1, len(classes))
     version = draw(st.sampled_from(["1", "2-ü", 'a"b\\']))
-    return BatchPrediction(matrix.argmax(axis=1), matrix, tuple(classes), version, NOW)
+    return ClassBatch(
+        class_indices=matrix.argmax(axis=1),
+        answers=matrix,
+        outputs={},
+        classes=tuple(classes),
+        model_version=version,
+        timestamp=NOW,
+    )
 
 
 def as_float32(row: Any) -> NDArray[np.float32]:
@@ -33,7 +40,7 @@ def as_float32(row: Any) -> NDArray[np.float32]:
 
 
 @given(batches())
-def test_a_batch_is_written_as_its_schema_describes_it(batch: BatchPrediction) -> None:
+def test_a_batch_is_written_as_its_schema_describes_it(batch: ClassBatch) -> None:
     written = BATCH_RESPONSE.encode(batch)
     assert written.endswith(b"}\n")
     answer = json.loads(written)
@@ -53,12 +60,15 @@ def test_a_batch_is_written_as_its_schema_describes_it(batch: BatchPrediction) -
 
 
 @given(batches())
-def test_a_prediction_is_written_alone_as_in_a_batch(batch: BatchPrediction) -> None:
+def test_a_prediction_is_written_alone_as_in_a_batch(batch: ClassBatch) -> None:
     together = json.loads(BATCH_RESPONSE.encode(batch))["predictions"]
     assert [json.loads(PREDICTION.encode(prediction)) for prediction in batch] == together
 
 
 def test_probabilities_are_written_with_the_digits_of_a_float32() -> None:
     value = float(np.float32(0.1))
-    written = PREDICTION.encode(Prediction(0, "a", (value, 1 - value), "1", NOW))
+    prediction = ClassPrediction(
+        class_index=0, label="a", values=(value, 1 - value), model_version="1", timestamp=NOW
+    )
+    written = PREDICTION.encode(prediction)
     assert b'"class_0":0.1,"class_1":0.9}' in written

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
+from app.protocols.open_inference import json_data
 from app.protocols.open_inference.datatypes import DATATYPES, Array, count_values
 from app.protocols.open_inference.errors import InvalidRequest
 from app.protocols.open_inference.json_data import decode_json
@@ -123,6 +126,36 @@ def test_the_place_of_a_fault_is_right_in_every_part() -> None:
     values: list[Any] = [0.5] * 20_000
     values[17_000] = "x"
     assert fault(json.dumps(values), [20_000], "FP32")[0] == (17_000,)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT8", "INT64", "UINT8", "UINT64"])
+def test_numbers_are_read_without_a_python_object_for_each(
+    datatype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str) -> None:
+        raise AssertionError(f"the values of {name} became objects")
+
+    monkeypatch.setattr(json_data, "_decoder", refused)
+    dtype = DATATYPES[datatype].dtype
+    values = np.random.default_rng(0).integers(0, 100, 60_000).astype(dtype)
+    if dtype.kind == "f":
+        values = (values / 7).astype(dtype)
+    text = json.dumps(values.tolist(), indent=1)
+    assert np.array_equal(decode(text, [60_000], datatype), values)
+
+
+def test_a_part_with_nulls_is_read_among_others() -> None:
+    values: list[Any] = [0.1] * 50_000
+    values[30_000] = None
+    found = decode(json.dumps(values), [50_000], "FP64")
+    assert np.isnan(found[30_000])
+    assert np.array_equal(np.delete(found, 30_000), np.full(49_999, 0.1))
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64)))
+def test_numbers_are_those_that_python_reads(values: list[float]) -> None:
+    found = decode(json.dumps(values), [len(values)], "FP64")
+    assert found.tolist() == [float(value) for value in values]
 
 
 def test_a_shape_that_no_memory_can_hold_is_refused() -> None:

@@ -40,7 +40,7 @@ def test_what_is_known_is_read_and_the_rest_ignored() -> None:
         {
             "model_name": "any",
             "id": "7",
-            "parameters": {"binary_data_output": True, "sequence_id": 4, "more": {}},
+            "parameters": {"binary_data_output": True, "sequence_id": 0, "more": {}},
             "inputs": [X | {"parameters": {"content_type": "np"}, "more": [1]}],
             "outputs": [
                 {"name": "a"},
@@ -83,7 +83,9 @@ def test_an_empty_binary_tensor_needs_no_header() -> None:
 
 def test_a_body_without_json_is_the_only_input() -> None:
     body = np.array([[1, 2], [3, 4], [5, 6]], dtype="<f4").tobytes()
-    (tensor,) = decode_request(body, 0, SPECS, 9).inputs
+    request = decode_request(body, 0, SPECS, 9)
+    (tensor,) = request.inputs
+    assert request.is_binary
     assert tensor.name == "x"
     assert tensor.read().tolist() == [[1, 2], [3, 4], [5, 6]]
     with pytest.raises(InvalidRequest, match="takes a multiple of 8"):
@@ -94,15 +96,29 @@ def test_a_body_without_json_is_the_only_input() -> None:
             decode_request(body, 0, specs, 9)
 
 
+@pytest.mark.parametrize("shape", [(1,), (-1, 1)])
+def test_a_body_without_json_may_be_one_string(shape: tuple[int, ...]) -> None:
+    (tensor,) = decode_request(b"427", 0, [TensorSpec("x", "BYTES", shape)], 9).inputs
+    assert tensor.read().tolist() in ([b"427"], [[b"427"]])
+    assert tensor.shape == (1,) * len(shape)
+
+
+@pytest.mark.parametrize("sequence", [7, "mine"])
+def test_a_sequence_is_refused_because_nothing_is_remembered(sequence: int | str) -> None:
+    found = fault({"inputs": [X], "parameters": {"sequence_id": sequence}})
+    assert found[0] == ("parameters", "sequence_id")
+    assert "not supported" in found[1]
+
+
 @pytest.mark.parametrize(
     ("change", "path", "detail"),
     [
         ({"name": 1}, ("name",), "must be a string, not an integer"),
-        ({"shape": {}}, ("shape",), "must be an array, not an object"),
+        ({"shape": {}}, ("shape",), "must be an array of at most 32, not an object"),
         ({"shape": [1, -2]}, ("shape", 1), "must be an integer of at least 0"),
-        ({"shape": [1, 2.0]}, ("shape", 1), "must be an integer, not a number"),
-        ({"shape": [True, 2]}, ("shape", 0), "must be an integer, not true or false"),
-        ({"shape": [1] * 33}, ("shape",), "must have 32 elements at most"),
+        ({"shape": [1, 2.0]}, ("shape", 1), "must be an integer of at least 0, not a number"),
+        ({"shape": [True, 2]}, ("shape", 0), "must be an integer of at least 0, not true or false"),
+        ({"shape": [1] * 33}, ("shape",), "must be an array of at most 32"),
         ({"shape": [2**62, 2**62]}, ("shape",), "is larger than any tensor can be"),
         ({"shape": [10**30]}, ("shape",), "is larger than any tensor can be"),
         ({"datatype": "FP31"}, ("datatype",), "must be one of BOOL, FP16"),
@@ -146,6 +162,11 @@ def test_what_is_missing_of_an_input_is_named(member: str) -> None:
         ({"inputs": {}}, ("inputs",), "must be an array, not an object"),
         ({"inputs": [3]}, ("inputs", 0), "must be an object, not an integer"),
         ({"inputs": [X, X]}, ("inputs", 1, "name"), "is that of an earlier one, too"),
+        (
+            {"inputs": [X], "parameters": {"sequence_id": True}},
+            ("parameters", "sequence_id"),
+            "must be an integer or a string or null, not true or false",
+        ),
         ({"inputs": [X], "id": 3}, ("id",), "must be a string or null, not an integer"),
         ({"inputs": [X], "outputs": [{}]}, ("outputs", 0, "name"), "is missing"),
         (
@@ -201,7 +222,7 @@ def test_more_inputs_or_outputs_than_a_model_has_are_refused() -> None:
     inputs = [X | {"name": str(index)} for index in range(10)]
     assert fault({"inputs": inputs}) == (("inputs",), "are 10, and at most 9 are looked at")
     path, detail = fault({"inputs": [], "outputs": [{"name": "a"}] * 1001})
-    assert (path, detail) == (("outputs",), "must have 1000 elements at most")
+    assert (path, detail) == (("outputs",), "must be an array of at most 1000 or null")
 
 
 def test_an_index_may_be_of_what_is_ready_alone() -> None:

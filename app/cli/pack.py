@@ -1,0 +1,153 @@
+"""``lantern model pack``: from a model's own file to a version that can be served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from flask.cli import with_appcontext
+
+from ..documents.text import readable
+from ..http.extension import current_lantern
+from ..model.errors import BundleError
+from ..model.manifest import TaskName
+from ..model.manifest_formats import manifest_document
+from ..packing.description import read_description
+from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.statement import ROLES, TASKS, Statement, read_outputs
+from ..registry.repository import Repository
+from . import reports
+from .errors import EXIT_CODES, failing_in_a_sentence
+from .printing import plain, print_json
+
+
+@click.command("pack", epilog=EXIT_CODES)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What the model is for; tensors serves any model with the inputs and outputs it has.",
+)
+@click.option(
+    "--features",
+    metavar="TOML",
+    type=click.Path(path_type=Path),
+    help="A TOML file with the features, the columns of the model's inputs, and the names of what "
+    "it answers.",
+)
+@click.option(
+    "--samples",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
+    "Without features a .npz or .json with an array for each input.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="models/NAME/VERSION",
+    type=click.Path(path_type=Path),
+    help="The bundle to create; its path ends in NAME/VERSION.",
+)
+@click.option(
+    "--outputs",
+    "outputs",
+    multiple=True,
+    metavar="ROLE | NAME=ROLE",
+    help=f"What the model returns: {', '.join(ROLES)}. With several outputs, by name; repeatable.",
+)
+@click.option(
+    *("--classes", "--labels", "--targets", "names"),
+    metavar="NAMES",
+    help="The names of the classes, labels or targets, in the order of the model's outputs, "
+    "separated by commas.",
+)
+@click.option(
+    "--truth",
+    default="",
+    metavar="COLUMN",
+    help="The column of the samples that has the true class: the reference then says how often "
+    "the model was right.",
+)
+@click.option(
+    "--background",
+    type=click.Choice(["centroids", "rows"]),
+    default="centroids",
+    help="What the reference keeps of the samples: means of similar rows, or 100 rows themselves.",
+)
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Let the file run its own program, as TorchScript does. Only for files you trust.",
+)
+@click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@with_appcontext
+def pack(
+    *,
+    source: Path,
+    task: TaskName | None,
+    features: Path | None,
+    samples: Path,
+    out: Path,
+    outputs: tuple[str, ...],
+    names: str | None,
+    truth: str,
+    background: str,
+    allow_code: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Make a bundle from SOURCE, your own model.
+
+    SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), TorchScript,
+    or a checkpoint of Lantern's own network (.pt). It is read in a separate process, bounded in
+    memory and time, and without running any code in it, unless --allow-code lets TorchScript run
+    its own. The bundle is compared with it on the samples and on noise around them; what was
+    assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
+    the extra `pack`.
+    """
+    with failing_in_a_sentence():
+        role, roles = read_outputs(outputs)
+        packed = pack_file(
+            source,
+            out,
+            samples=samples,
+            description=read_description(features) if features else NOTHING_DESCRIBED,
+            statement=Statement(
+                task, role, roles, _names(names), allow_code, truth, background == "rows"
+            ),
+            replace=replace,
+            limits=current_lantern().settings.model.process_limits,
+        )
+        manifest = packed.manifest
+        held_back = _held_back(out.absolute().parent, manifest.version)
+    if held_back:
+        click.echo(f"Warning: {plain(held_back)}", err=True)
+    if as_json:
+        print_json(manifest_document(manifest) | {"notes": list(packed.notes)})
+        return
+    for note in packed.notes:
+        click.echo(plain(note))
+    click.echo(
+        f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
+        f"{reports.takes_and_answers(manifest)}."
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list separated by commas."""
+    return () if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _held_back(directory: Path, version: str) -> str:
+    """Return why ``version`` doesn't take over by itself; empty if it does, or only has to wait."""
+    service = current_lantern().service_at(directory)
+    try:
+        repository = Repository(directory, name=service.source.name if service else "")
+        return repository.held_back().get(version, "")
+    except BundleError as error:
+        if repository.versions() == [version]:
+            return f"{error} The last two parts of --out are NAME/VERSION, as in models/churn/1."
+        return ""  # a version beside it, or the release, is damaged: not this one's fault

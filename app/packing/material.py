@@ -1,0 +1,161 @@
+"""What packing has to go by beside the file: the inputs as they are served, and samples of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..model.encoder import FeatureEncoder
+from ..model.errors import BundleError, listed
+from ..model.features import Feature
+from ..model.signature import Array, Tensors, TensorSpec, row_count
+from .description import ModelDescription
+from .examples import SUFFIXES, read_example, row_of_ones
+from .placement import placed
+from .samples import GOLDEN_ROWS, column_names, read_samples, spread, with_ranges
+
+_REFERRED_ROWS = 10_000
+"""The most rows of the samples that the reference describes."""
+_TRIED_ROWS = 1000
+"""The most rows of the samples that are tried on the original and on the bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The ``inputs`` as they are served, the ``features`` in their columns, if there are any, and
+    ``samples`` of them.
+
+    ``medians`` (input -> a value for each column, NaN where null is kept) replace null in front of
+    the model. ``lines`` are those of the samples in their file, where it is a CSV.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    features: tuple[Feature, ...]
+    samples: Tensors
+    lines: tuple[int, ...]
+    path: Path
+    medians: Mapping[str, Array]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def encoder(self) -> FeatureEncoder:
+        """What turns samples into rows, of a model with features."""
+        return FeatureEncoder(self.features, self.inputs)
+
+    def tried(self) -> Tensors:
+        """Return the samples to compare on, at most `_TRIED_ROWS` where there are rows."""
+        return self._spread(_TRIED_ROWS)
+
+    def golden(self) -> Tensors:
+        """Return the samples that become golden data."""
+        return self._spread(GOLDEN_ROWS)
+
+    def _spread(self, most: int) -> Tensors:
+        if not self.features:
+            return self.samples
+        chosen = spread(row_count(self.samples), most)
+        return {name: array[chosen] for name, array in self.samples.items()}
+
+    def place_of_tried(self, index: int) -> str:
+        """Return which of the samples a row of `tried` is, in words."""
+        place = int(spread(row_count(self.samples), _TRIED_ROWS)[index])
+        if self.lines:
+            return f"line {self.lines[place]} of {self.path.name}"
+        return f"row {place} of the samples"
+
+    def referred(self) -> tuple[Tensors, list[int]]:
+        """Return the samples of which the reference is made, and their places among all."""
+        chosen = spread(row_count(self.samples), _REFERRED_ROWS)
+        return {name: array[chosen] for name, array in self.samples.items()}, chosen.tolist()
+
+    def filled(self, rows: Tensors) -> Tensors:
+        """Return ``rows`` with null replaced as in front of the model."""
+        return {
+            name: np.where(np.isnan(array), self.medians[name].astype(array.dtype), array)
+            if name in self.medians
+            else array
+            for name, array in rows.items()
+        }
+
+
+def gather(
+    description: ModelDescription,
+    samples: Path | None,
+    inputs: Sequence[TensorSpec],
+    *,
+    truth: str = "",
+) -> Material:
+    """Read the samples of a model with ``inputs``; without any, make a row of ones.
+
+    Their column ``truth`` is none of the features. Raises `BundleError` and OSError.
+    """
+    if samples is None:
+        return Material(tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {})
+    features, stated = description.features, description.stated_of_each()
+    notes: tuple[str, ...] = ()
+    is_table = samples.suffix not in SUFFIXES
+    if not features:
+        if not is_table:
+            example = read_example(samples, inputs)
+            return Material(tuple(inputs), (), example, (), samples, {})
+        features = _named_by_header(samples, inputs, truth)
+        stated = tuple(frozenset[str]() for _ in features)
+        notes = (f"The features are the columns of {samples.name}, in their order.",)
+    found, served = placed(features, stated, inputs)
+    encoder = FeatureEncoder(found, served)
+    if is_table:
+        read = read_samples(samples, encoder)
+        rows, lines = read.rows, read.lines
+    else:
+        rows, lines = read_example(samples, served), ()
+    try:
+        described = with_ranges(encoder, rows)
+    except BundleError as error:
+        raise BundleError(f"{samples}: {error}") from None
+    medians = _medians(encoder, description.medians)
+    return Material(served, described, rows, lines, samples, medians, notes)
+
+
+def _named_by_header(
+    samples: Path, inputs: Sequence[TensorSpec], truth: str
+) -> tuple[Feature, ...]:
+    """Return features that are called as the columns of a CSV file, ``truth`` apart.
+
+    Raises `BundleError` unless they are those that the model takes.
+    """
+    names = [name for name in column_names(samples) if name != truth]
+    if len(inputs) > 1:
+        missing = [spec.name for spec in inputs if spec.name not in names]
+        if missing:
+            raise BundleError(
+                f"{samples} has no column {listed(missing)}, which the model takes as an input: "
+                "name the columns as the inputs, or describe the features (--features)."
+            )
+        return tuple(Feature(spec.name) for spec in inputs)
+    (only,) = inputs
+    width = only.shape[1] if len(only.shape) == 2 else 1
+    if width not in (-1, len(names)):
+        raise BundleError(
+            f"The model takes {width} columns, and {samples.name} has {len(names)}: "
+            f"{listed(names)}. Leave the others out of it, or name the features, in their order, "
+            "in a features file (--features)."
+        )
+    return tuple(Feature(name) for name in names)
+
+
+def _medians(encoder: FeatureEncoder, medians: Mapping[str, float]) -> Mapping[str, Array]:
+    """Return the medians by tensor, NaN where null is kept."""
+    by_tensor = {}
+    for columns in encoder.tensors:
+        if any(feature.name in medians for feature in columns.features):
+            if columns.dtype.kind != "f":
+                raise BundleError(
+                    f"median replaces null in inputs of floats, and {columns.spec.name!r} is "
+                    f"{columns.spec.datatype}; say null_as instead."
+                )
+            values = [medians.get(feature.name, np.nan) for feature in columns.features]
+            by_tensor[columns.spec.name] = np.array(values, dtype=columns.dtype)
+    return by_tensor

@@ -1,0 +1,1 @@
+"""Programs of torch: read without running their code, and exported as ONNX graphs."""

@@ -1,0 +1,137 @@
+"""``lantern serve FILE``: a model's file as it is, packed for as long as it is served."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from onnx import TensorProto, helper
+
+from tests.conftest import ROOT, without_coverage
+from tests.tensor_graphs import write_graph
+
+LONG = 120.0
+"""Seconds that nothing here takes unless something is wrong."""
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return write_graph(
+        tmp_path / "doubling.onnx",
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n", 2])],
+        [("y", TensorProto.FLOAT, ["n", 2])],
+    )
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """Where temporary files of the command are."""
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+@contextmanager
+def serving(file: Path, scratch: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run ``lantern serve FILE`` on a socket in a directory of its own."""
+    clean = {k: v for k, v in without_coverage().items() if not k.startswith("LANTERN_")}
+    variables = {
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(scratch),
+        "LANTERN_ACCESS__AUTH": "none",
+        "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", str(file), "--workers", "1"],
+        cwd=file.parent,
+        env=clean | variables,
+        stderr=(file.parent / "log").open("w"),
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def until(holds: Callable[[], object], process: subprocess.Popen[str], log: Path) -> None:
+    deadline = time.monotonic() + LONG
+    while not holds():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+def address(log: Path) -> str:
+    """Return the URL that Gunicorn says it listens at; empty until it does."""
+    found = log.read_text().partition("Listening at: ")[2].split()
+    return found[0].strip('",') if found else ""
+
+
+def answers(log: Path) -> bool:
+    if not address(log):
+        return False
+    try:
+        return requests.get(f"{address(log)}/v2/health/ready", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def ended(process: subprocess.Popen[str]) -> int:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(LONG)
+
+
+@pytest.mark.isolated
+def test_a_file_is_served_by_its_name_and_nothing_is_left_behind(
+    graph: Path, scratch: Path
+) -> None:
+    log = graph.parent / "log"
+    with serving(graph, scratch) as process:
+        until(lambda: answers(log), process, log)
+        asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2.5]}]}
+        answer = requests.post(
+            f"{address(log)}/v2/models/doubling/infer", json=asked, timeout=LONG
+        ).json()
+        assert np.ravel(answer["outputs"][0]["data"]).tolist() == [2, 5]
+        assert list(scratch.iterdir()) != []
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_nothing_is_left_behind_by_a_command_that_is_stopped_while_it_packs(
+    graph: Path, scratch: Path
+) -> None:
+    with serving(graph, scratch) as process:
+        until(lambda: list(scratch.iterdir()), process, graph.parent / "log")
+        assert ended(process) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_file_that_needs_an_example_says_how_it_is_packed(tmp_path: Path, scratch: Path) -> None:
+    graph = write_graph(
+        tmp_path / "picking.onnx",
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [("x", TensorProto.FLOAT, [4]), ("shape", TensorProto.INT64, [2])],
+        [("y", TensorProto.FLOAT, None)],
+    )
+    with serving(graph, scratch) as process:
+        assert process.wait(LONG) == 1
+    said = (tmp_path / "log").read_text()
+    assert "model pack" in said
+    assert "--task tensors --samples example.npz --out models/picking/1" in said
+    assert list(scratch.iterdir()) == []
