@@ -16,6 +16,8 @@ _IN_THE_HEAP = 65536
 _AHEAD = 2
 """Memory is taken for a whole body once one byte in so many has arrived: what is counted as held is
 never more than so many times what a caller has sent."""
+_AT_ONCE = 1 << 20
+"""For a body of at most so many bytes, such as an image, it is taken once it leaves the heap."""
 
 
 class BodyBuffer:
@@ -58,7 +60,7 @@ class BodyBuffer:
         if self._whole is None and self._size <= _IN_THE_HEAP:
             self._small += data
             return
-        if self._whole is None and 0 < (self._length or 0) <= _AHEAD * self._size:
+        if self._whole is None and 0 < (self._length or 0) <= max(_AT_ONCE, _AHEAD * self._size):
             self._set_aside(before)
         if self._whole is not None:
             self._view[before : self._size] = data
