@@ -155,7 +155,7 @@ class _Column:
 
     @property
     def is_restricted(self) -> bool:
-        """Whether a tensor may have finite values that are none of the feature's."""
+        """True if a tensor may have finite values that are none of the feature's."""
         if self._kind == "category":
             return not self._takes_any_text
         return (self._kind == "integer" and self._dtype.kind == "f") or (

@@ -1,4 +1,4 @@
-"""How a sample becomes the rows that a network takes, and what is wrong with one that can't.
+"""The encoder: from samples to the rows that a network takes, or to the faults that they have.
 
 This is the only place where names become columns; everything behind it works on arrays. It knows
 nothing of JSON or HTTP, only of mappings from names to values.
@@ -63,7 +63,7 @@ class FeatureEncoder:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the rows are one matrix of floats with the features in their order."""
+        """True if the rows are one matrix of floats with the features in their order."""
         return (
             self._fills_one
             and self.tensors[0].spec.datatype in FLOAT_CODES
@@ -73,7 +73,7 @@ class FeatureEncoder:
 
     @property
     def places(self) -> Mapping[str, tuple[TensorSpec, int]]:
-        """Where the value of each feature is: the tensor, and the column of it."""
+        """The place of each feature's value: the tensor, and the column of it."""
         return {
             name: (columns.spec, index) for name, (columns, index) in sorted(self._place.items())
         }

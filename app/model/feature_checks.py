@@ -1,4 +1,4 @@
-"""Whether the features of a manifest are the columns of its inputs, each of values that fit."""
+"""Checks that the features of a manifest are the columns of its inputs, each of values that fit."""
 
 from __future__ import annotations
 

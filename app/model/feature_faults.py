@@ -1,4 +1,4 @@
-"""What is wrong with a sample: sentences on names that are missing, unknown or alike."""
+"""The faults of a sample: sentences on names that are missing, unknown or alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the parts of a manifest fit each other: files, tensors, task and features.
+"""Checks that the parts of a manifest fit each other: files, tensors, task and features.
 
 A manifest is a file, and may have been written by hand. The checks of a part may rely on those
 before them: the first fault ends the search.

@@ -62,7 +62,7 @@ class Model:
 
     @property
     def takes_features(self) -> bool:
-        """Whether the model takes named numbers, and not only the tensors of its network."""
+        """True if the model takes named values, and not only the tensors of its network."""
         return bool(self.encoder.names)
 
     def run(self, inputs: Tensors) -> Tensors:

@@ -1,4 +1,4 @@
-"""Where the features of a model are among its inputs: tensor, column and kind of each."""
+"""The places of features among the inputs of a model: tensor, column and kind of each."""
 
 from __future__ import annotations
 
