@@ -29,7 +29,7 @@ Value = Annotated[
     bool | int | Number | str,
     Meta(description="a number that is finite as a 32-bit float, a string, or true or false"),
 ]
-"""What a client sends for a feature, null apart."""
+"""A value that a client sends for a feature, null apart."""
 _NullAs = Annotated[bool | int | str, Meta(description="an integer, a string, or true or false")]
 _Categories = Annotated[
     tuple[str, ...],
@@ -40,17 +40,11 @@ _Categories = Annotated[
 ]
 
 
-class Feature(Struct, frozen=True):
-    """One named input of a model.
+class DescribedColumn(Struct, frozen=True):
+    """What a manifest of any format says of a feature.
 
     ``minimum`` and ``maximum`` are the range seen in training (informative, not enforced), in
-    ``unit``; ``example`` is a typical value, shown to people.
-
-    Its values are a column of the input ``tensor``: the one at the index ``column``, or all of the
-    tensor where that is None. A category is one of ``categories``: its string where the tensor
-    holds strings, else its position among them. ``unknown`` says what happens to any other string:
-    the request is refused, or it is passed on to a network that knows what to do. Where the tensor
-    can't hold NaN, a null becomes ``null_as``.
+    ``unit``.
     """
 
     name: Name
@@ -59,6 +53,18 @@ class Feature(Struct, frozen=True):
     minimum: Number | None = None
     maximum: Number | None = None
     nullable: bool = False
+
+
+class Feature(DescribedColumn, frozen=True):
+    """One named input of a model; ``example`` is a typical value, shown to people.
+
+    Its values are a column of the input ``tensor``: the one at the index ``column``, or all of the
+    tensor where that is None. A category is one of ``categories``: its string where the tensor
+    holds strings, else its position among them. ``unknown`` says what happens to any other string:
+    the request is refused, or it is passed on to a network that knows what to do. Where the tensor
+    can't hold NaN, a null becomes ``null_as``.
+    """
+
     example: Value | None = None
     kind: Kind = "number"
     tensor: TensorName = FEATURES

@@ -30,8 +30,8 @@ from .signature import (
     Signature,
     Tensors,
     TensorSpec,
+    row_at,
     row_count,
-    select_rows,
 )
 
 FILE_NAME = "golden.npz"
@@ -70,13 +70,12 @@ class Golden(Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """How many rows the arrays have, where they have rows."""
+        """The number of rows of the arrays, where they have rows."""
         return row_count(self.outputs)
 
     def row(self, index: int) -> Golden:
         """Return one row of it alone."""
-        row = slice(index, index + 1)
-        return Golden(select_rows(self.inputs, row), select_rows(self.outputs, row))
+        return Golden(row_at(self.inputs, index), row_at(self.outputs, index))
 
 
 def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> Golden:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..documents.schema import read_as
 from .errors import BundleError, shown
-from .features import Feature, Name, Number
+from .features import DescribedColumn, Feature, Name, Number
 from .golden import Golden
 from .manifest import (
     FileRecord,
@@ -58,15 +58,9 @@ class _Format1(Struct):
     files: Mapping[_FileName, FileRecord] = {}
 
 
-class _Format1Feature(Struct):
+class _Format1Feature(DescribedColumn, frozen=True):
     """A column of the one matrix. Members that are not known are ignored."""
 
-    name: Name
-    description: str = ""
-    unit: str = ""
-    minimum: Number | None = None
-    maximum: Number | None = None
-    nullable: bool = False
     example: Number | None = None
 
 

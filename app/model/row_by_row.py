@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from .errors import BundleError, InputsRejected, shown
-from .signature import Array, Signature, TensorSpec, no_rows, row_count, select_rows
+from .signature import Array, Signature, TensorSpec, no_rows, row_at, row_count
 
 _Spec = TypeVar("_Spec", bound=TensorSpec)
 
@@ -64,9 +64,7 @@ class RowByRow:
         self, names: Sequence[str], inputs: Mapping[str, Array], options: Any
     ) -> Sequence[Array]:
         rows = row_count(inputs)
-        found = [
-            self._run(names, select_rows(inputs, slice(i, i + 1)), options) for i in range(rows)
-        ]
+        found = [self._run(names, row_at(inputs, i), options) for i in range(rows)]
         parts = zip(*found, strict=True) if rows else [()] * len(self._specs)
         return [_joined(spec, part) for spec, part in zip(self._specs, parts, strict=True)]
 

@@ -95,8 +95,13 @@ def row_count(rows: Tensors) -> int:
 
 
 def select_rows(rows: Tensors, chosen: slice | Array) -> Tensors:
-    """Return some of the rows: a slice of them, or those where an array says True."""
+    """Return some of the rows: a slice, those at places, or those where an array says True."""
     return {name: array[chosen] for name, array in rows.items()}
+
+
+def row_at(rows: Tensors, index: int) -> Tensors:
+    """Return one row alone, as rows."""
+    return select_rows(rows, slice(index, index + 1))
 
 
 def no_rows(spec: TensorSpec) -> Array:

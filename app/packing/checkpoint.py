@@ -43,7 +43,7 @@ def pack_checkpoint(
     material = gather(description, samples, [matrix_spec(told[0])])
     runtime = TorchRuntime(build_network(checkpoint), torch.get_num_threads())
     run = run_of(runtime.run, path)
-    tried = run(material.tried())[PROBABILITIES]
+    tried = run(material.tried)[PROBABILITIES]
     check_finite(tried, material, path, PROBABILITIES)
     check_nulls(run, material, path, PROBABILITIES)
     pack(
@@ -53,7 +53,7 @@ def pack_checkpoint(
         version=out.name,
         features=material.features,
         classes=classes,
-        golden_samples=material.golden()[FEATURES],
+        golden_samples=material.golden[FEATURES],
         description=description.description,
         training=description.training,
     )

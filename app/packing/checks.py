@@ -14,7 +14,7 @@ import numpy as np
 from ..model.errors import BundleError, first_line, listed, shown
 from ..model.manifest import Tolerance
 from ..model.self_test import is_close, largest_difference
-from ..model.signature import Array, OutputSpec, Tensors, row_count
+from ..model.signature import Array, OutputSpec, Tensors, row_at, row_count
 from .material import Material
 from .roles import Answer
 from .source import GraphSource
@@ -118,8 +118,7 @@ def check_finite(values: Array, material: Material, path: Path, name: str) -> No
         return
     row = int(strange[0])
     has_null = any(
-        array.dtype.kind == "f" and np.isnan(array[row]).any()
-        for array in material.tried().values()
+        array.dtype.kind == "f" and np.isnan(array[row]).any() for array in material.tried.values()
     )
     why = " (there is a null in it)" if has_null else ""
     raise BundleError(
@@ -135,7 +134,7 @@ def check_nulls(run: Run, material: Material, path: Path, name: str) -> None:
         nullable = np.flatnonzero(columns.nullable).tolist()
         each = [[index] for index in nullable[:_MOST_NULLS]]
         for indices in [*each, nullable] if nullable else []:
-            rows = dict(material.golden())
+            rows = dict(material.golden)
             array = rows[columns.spec.name].copy()
             view = array.reshape(len(array), -1)
             for index in indices:
@@ -202,11 +201,11 @@ def check_rows_alone(
     """Return the largest difference of a row alone and with others. Refuse a model whose answer to
     a row depends on the rows beside it.
     """
-    golden = material.golden()
+    golden = material.golden
     together = run(golden)
     largest = 0.0
     for index in range(row_count(golden)):
-        alone = run(_row_of(golden, index))
+        alone = run(row_at(golden, index))
         for name, tolerance in names.items():
             theirs = together[name][index : index + 1]
             if alone[name].shape != theirs.shape:
@@ -241,7 +240,7 @@ def are_rows(run: Run, given: Tensors, names: dict[str, Tolerance]) -> bool:
     rows = row_count(given)
     try:
         apart = run(given), run(other)
-        together, first = run(both), run(_row_of(both, rows))
+        together, first = run(both), run(row_at(both, rows))
     except BundleError:
         return False
     return all(
@@ -265,10 +264,6 @@ def _like(array: Array, random: np.random.Generator) -> Array:
     return mixed
 
 
-def _row_of(rows: Tensors, index: int) -> Tensors:
-    return {name: array[index : index + 1] for name, array in rows.items()}
-
-
 def _overflows(values: Array) -> bool:
     """Return True for what is not finite: parity's concern."""
     return values.dtype.kind == "f" and not np.isfinite(values).all()
@@ -278,7 +273,7 @@ def _row(material: Material, index: int) -> str:
     """Return which input a row is, in words."""
     if not material.features:
         return "the example"
-    tried = row_count(material.tried())
+    tried = row_count(material.tried)
     if index >= tried:
         return f"noise around the samples (row {index - tried})"
     return material.place_of_tried(index)

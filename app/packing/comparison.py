@@ -54,7 +54,7 @@ def check_answers(plan: Plan) -> None:
     answer, material, path = plan.roles.answer, plan.material, plan.source.path
     if answer is None:
         return
-    found = plan.original(material.filled(material.tried()))
+    found = plan.answered
     name = answer.output.spec.name
     check_finite(found[name], material, path, name)
     if answer.from_logits:

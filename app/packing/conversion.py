@@ -84,11 +84,12 @@ def _make(
         )
     rows = fixed_rows(source.inputs) if material.features else None
     original = in_parts(run_of(source.ask, path), source, rows)
-    outputs = _as_run(source.outputs, original(material.filled(material.tried())), material)
+    answered = original(material.filled(material.tried))
+    outputs = _as_run(source.outputs, answered, material)
     roles = roles_of(task, statement, names, outputs)
     if not material.features:
         roles = _own_labels(roles)
-    plan = Plan(source, task, roles, material, original, rows)
+    plan = Plan(source, task, roles, material, original, answered, rows)
     check_answers(plan)
     told = _convert(plan, out, description, statement)
     return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
@@ -110,7 +111,7 @@ def _as_run(
 
 def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
     stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
-    if material.features and shape[:1] == (row_count(material.tried()),):  # only rows vary
+    if material.features and shape[:1] == (row_count(material.tried),):  # only rows vary
         return structs.replace(spec, shape=(-1, *shape[1:]))
     sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
     return structs.replace(spec, shape=tuple(sizes))
@@ -132,7 +133,7 @@ def _convert(
     material, answer = plan.material, plan.roles.answer
     with tempfile.TemporaryDirectory() as scratch:
         compared = make_served(plan, Path(scratch) / bundles.ONNX)
-        golden = Golden(material.golden(), compared.run(material.golden()))
+        golden = Golden(material.golden, compared.run(material.golden))
         check_golden(plan, compared, golden)
         reference = reference_of(plan, compared, statement)
     served = compared.served

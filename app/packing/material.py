@@ -1,9 +1,10 @@
-"""What packing has to go by beside the file: the inputs as they are served, and samples of them."""
+"""The material of packing beside the file: the inputs as they are served, and samples of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError, listed
 from ..model.features import Feature
-from ..model.signature import Array, Tensors, TensorSpec, row_count
+from ..model.signature import Array, Tensors, TensorSpec, row_count, select_rows
 from .description import ModelDescription
 from .examples import SUFFIXES, read_example, row_of_ones
 from .placement import placed
@@ -23,7 +24,7 @@ _TRIED_ROWS = 1000
 """The most rows of the samples that are tried on the original and on the bundle."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Material:
     """The ``inputs`` as they are served, the ``features`` in their columns, if there are any, and
     ``samples`` of them.
@@ -40,24 +41,25 @@ class Material:
     medians: Mapping[str, Array]
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def encoder(self) -> FeatureEncoder:
-        """What turns samples into rows, of a model with features."""
+        """The encoder of a model with features."""
         return FeatureEncoder(self.features, self.inputs)
 
+    @cached_property
     def tried(self) -> Tensors:
-        """Return the samples to compare on, at most `_TRIED_ROWS` where there are rows."""
+        """The samples to compare on, at most `_TRIED_ROWS` where there are rows."""
         return self._spread(_TRIED_ROWS)
 
+    @cached_property
     def golden(self) -> Tensors:
-        """Return the samples that become golden data."""
+        """The samples that become golden data."""
         return self._spread(GOLDEN_ROWS)
 
     def _spread(self, most: int) -> Tensors:
         if not self.features:
             return self.samples
-        chosen = spread(row_count(self.samples), most)
-        return {name: array[chosen] for name, array in self.samples.items()}
+        return select_rows(self.samples, spread(row_count(self.samples), most))
 
     def place_of_tried(self, index: int) -> str:
         """Return which of the samples a row of `tried` is, in words."""
@@ -69,7 +71,7 @@ class Material:
     def referred(self) -> tuple[Tensors, list[int]]:
         """Return the samples of which the reference is made, and their places among all."""
         chosen = spread(row_count(self.samples), _REFERRED_ROWS)
-        return {name: array[chosen] for name, array in self.samples.items()}, chosen.tolist()
+        return select_rows(self.samples, chosen), chosen.tolist()
 
     def filled(self, rows: Tensors) -> Tensors:
         """Return ``rows`` with null replaced as in front of the model."""

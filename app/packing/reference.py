@@ -18,7 +18,7 @@ from ..model.reference import (
     Histogram,
     Reference,
 )
-from ..model.signature import Array, Tensors, row_count
+from ..model.signature import Array, Tensors, row_count, select_rows
 from .comparison import Compared
 from .plan import Plan
 from .roles import Answer
@@ -47,7 +47,7 @@ def reference_of(plan: Plan, compared: Compared, statement: Statement) -> Refere
         return None
     rows, places = material.referred()
     parts = [
-        compared.run({name: array[start : start + _PART] for name, array in rows.items()})
+        compared.run(select_rows(rows, slice(start, start + _PART)))
         for start in range(0, row_count(rows), _PART)
     ]
     name = compared.served.outputs[0].name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.errors import BundleError, shown
-from ..model.signature import Tensors
+from ..model.signature import Tensors, select_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +62,4 @@ def _run_part(
             f"takes {limit} rows at once, and its output {shown(lone)} doesn't have one for each; "
             "export it for any number of rows."
         )
-    return {name: array[:count] for name, array in answer.items()}
+    return select_rows(answer, slice(count))

@@ -22,7 +22,7 @@ from ..model.columns import is_nan
 from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError, InvalidFeatures
 from ..model.features import FLOAT32_OVERFLOW, Feature
-from ..model.signature import Array, Tensors
+from ..model.signature import Array, Tensors, select_rows
 
 _PART_VALUES = 100_000
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -54,7 +54,7 @@ class Samples:
     def spread(self, most: int = GOLDEN_ROWS) -> Samples:
         """Return at most ``most`` rows, spread evenly over the file."""
         chosen = spread(len(self.lines), most)
-        rows = {name: array[chosen] for name, array in self.rows.items()}
+        rows = select_rows(self.rows, chosen)
         return Samples(rows, tuple(self.lines[index] for index in chosen))
 
 

@@ -22,7 +22,7 @@ _NULLS = 0.3
 
 def tries(material: Material) -> Tensors:
     """Return the samples and noise around them, as rows; without rows, the samples alone."""
-    samples = material.tried()
+    samples = material.tried
     if not material.features:
         return samples
     random = np.random.default_rng(0)
