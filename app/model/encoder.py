@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain, islice
-from operator import itemgetter, le
+from itertools import chain, cycle, islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from .signature import FEATURES, Array, Tensors, TensorSpec, no_rows
 
 _LONGEST_IN_KEY = 100
 """Characters of a string that is part of a key as it is."""
+_FEW_VALUES = 64
+"""Up to this many values, Python compares them in a third of the time that numpy takes to begin."""
 
 
 class FeatureEncoder:
@@ -235,40 +237,46 @@ class _Ranges:
         unbounded = float("inf")
         features, dtype = columns.features, columns.dtype
         self._name = columns.spec.name
-        self._has_columns = len(columns.shape) == 2
         self._names = [feature.name for feature in features]
         self._is_needed = dtype.kind in "fiu" and any(
             feature.minimum is not None or feature.maximum is not None for feature in features
         )
-        dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
+        self._dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
         with np.errstate(over="ignore"):  # a bound beyond FP16 is infinite there
             self._minimum = np.array(
                 [-unbounded if f.minimum is None else f.minimum for f in features]
-            ).astype(dtype)
+            ).astype(self._dtype)
             self._maximum = np.array(
                 [unbounded if f.maximum is None else f.maximum for f in features]
-            ).astype(dtype)
-        self._lows, self._highs = self._minimum.tolist(), self._maximum.tolist()
+            ).astype(self._dtype)
+        lows, highs = self._minimum.tolist(), self._maximum.tolist()
+        self._columns = [*zip(range(len(features)), lows, highs, strict=True)]
 
     def outside(self, rows: Tensors) -> dict[str, int]:
         """Count the values outside the range of each feature that has any."""
         if not self._is_needed:
             return {}
-        array = rows[self._name]
-        if len(array) == 1:
-            row = array[0].tolist() if self._has_columns else array.tolist()
-            if self._is_inside(row):  # faster than numpy for few values
-                return {}
-        matrix = array.reshape(len(array), len(self._names))  # -1 fits no array of no rows
+        values = rows[self._name].astype(self._dtype, copy=False)
+        if values.size > _FEW_VALUES:
+            return self._outside_of_many(values)
+        outside = [
+            index
+            for value, (index, low, high) in zip(values.ravel().tolist(), cycle(self._columns))
+            if value < low or value > high  # never NaN
+        ]
+        counts: dict[str, int] = {}
+        for index in sorted(outside):
+            name = self._names[index]
+            counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def _outside_of_many(self, values: Array) -> dict[str, int]:
+        matrix = values.reshape(len(values), len(self._names))
         outside = (matrix < self._minimum) | (matrix > self._maximum)
         if not outside.any():
             return {}
         counts = outside.sum(axis=0).tolist()
         return {name: n for name, n in zip(self._names, counts, strict=True) if n}
-
-    def _is_inside(self, row: list[float]) -> bool:
-        """Return True if a row without nulls is inside every range."""
-        return all(map(le, self._lows, row)) and all(map(le, row, self._highs))
 
 
 def _text_key(text: str) -> str | bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -103,10 +104,15 @@ def listed(names: Collection[str]) -> str:
     written: list[str] = []
     length = 0
     for name in names:
-        quoted = quote(name[:_LONGEST_HEADER], safe=_READABLE)
+        quoted = _quoted(name)
         length += len(quoted) + 2
         if length > _LONGEST_HEADER:
             written.append(f"and {len(names) - len(written)} more")
             break
         written.append(quoted)
     return ", ".join(written)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(name: str) -> str:
+    return quote(name[:_LONGEST_HEADER], safe=_READABLE)
