@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
-from ..model.signature import Tensors
+from ..model.signature import Tensors, row_count
 from .logs import prediction_log, request_log
 from .metrics import Metrics
 
@@ -54,10 +54,12 @@ def record_one(
 
 
 def record_batch(
-    metrics: Metrics, model: Model, rows: Tensors, batch: Batch
+    metrics: Metrics, model: Model, rows: Tensors, batch: Prediction | Batch
 ) -> list[tuple[str, str]]:
-    """Record the predictions of a batch in the metrics, and return its warnings as headers."""
-    return _record(metrics, model, rows, len(batch), batch.label_counts())
+    """Record the predictions of a batch, which may be of one row, in the metrics, and return its
+    warnings as headers.
+    """
+    return _record(metrics, model, rows, row_count(rows), batch.label_counts())
 
 
 def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, int]) -> None:

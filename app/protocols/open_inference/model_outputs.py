@@ -10,7 +10,7 @@ import orjson
 
 from ...model.errors import AnswerTooLarge, OutputsTooLarge, listed
 from ...model.model import Model
-from ...model.predictions import Batch, ClassBatch, LabelsBatch
+from ...model.predictions import Batch, Prediction
 from ...model.signature import LABEL, Array, Tensors, TensorSpec
 from .arrays import encode_strings
 from .datatypes import DATATYPES
@@ -32,7 +32,8 @@ class ModelOutputs:
     def __init__(self, model: Model) -> None:
         task, specs = model.task, model.signature.outputs
         answer = task.answer.name if task.answer is not None else ""
-        self._specs = {spec.name: spec for spec in specs}
+        self._task = task
+        self._datatypes = {spec.name: DATATYPES[spec.datatype] for spec in specs}
         self._has_rows = model.manifest.batch
         self._answer = answer if model.takes_features else ""
         self._following = {spec.name for spec in task.following}
@@ -50,7 +51,7 @@ class ModelOutputs:
             and (spec.datatype == "BYTES" or self._size(spec) is None)
         }
         self._all = {
-            is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._specs)
+            is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._datatypes)
             for is_binary in (False, True)
         }
 
@@ -62,10 +63,10 @@ class ModelOutputs:
         if not request.outputs:
             return self._all[request.is_binary]
         for output in request.outputs:
-            if output.name not in self._specs:
+            if output.name not in self._datatypes:
                 raise InvalidRequest.at(
                     (*output.path, "name"),
-                    f"is not an output of this model; it has {listed(self._specs)}",
+                    f"is not an output of this model; it has {listed(self._datatypes)}",
                 )
             if output.classes and output.name != self._ranked:
                 detail = f"is a parameter of the output {self._ranked}"
@@ -97,23 +98,26 @@ class ModelOutputs:
                 raise AnswerTooLarge(rows, values, max_values)
             raise OutputsTooLarge(values, max_values)
 
-    def of_batch(self, batch: Batch, requested: Sequence[RequestedOutput]) -> Tensors:
+    def of_predictions(
+        self,
+        outputs: Tensors,
+        predictions: Prediction | Batch,
+        requested: Sequence[RequestedOutput],
+    ) -> Tensors:
         """Return the outputs of a model with features: those of its network, and what is
-        ``requested`` of the others; `str` are as on the wire.
+        ``requested`` of those that follow from the ``predictions``; `str` are as on the wire.
         """
-        found = {**batch.outputs, self._answer: batch.answers}
-        for output in requested:
-            if output.name in self._following:
-                found[output.name] = self._follow(output.name, batch)
+        found = {**outputs, self._answer: self._task.answers(outputs)}
+        following = [each.name for each in requested if each.name in self._following]
+        if following:
+            decided = predictions.decided
+            assert decided is not None  # something follows from it
+            for name in following:
+                found[name] = self._follow(name, decided)
         return found
 
-    def _follow(self, name: str, batch: Batch) -> Array:
-        if isinstance(batch, LabelsBatch):
-            return batch.applies.astype(np.int64)
-        assert isinstance(batch, ClassBatch)
-        if name == LABEL:
-            return self._classes[batch.class_indices]
-        return batch.class_indices.astype(np.int64, copy=False)
+    def _follow(self, name: str, decided: Array) -> Array:
+        return self._classes[decided] if name == LABEL else decided.astype(np.int64, copy=False)
 
     def write(
         self, requested: Sequence[RequestedOutput], found: Tensors, max_values: int
@@ -143,12 +147,12 @@ class ModelOutputs:
         return None if -1 in shape else prod(shape)
 
     def _output(self, output: RequestedOutput, array: Array) -> OutputTensor:
-        datatype = self._specs[output.name].datatype
+        datatype = self._datatypes[output.name]
         if output.classes:
-            datatype, array = "BYTES", self._top_classes(array, output.classes)
-        elif datatype == "BYTES" and output.name not in self._following:
+            datatype, array = DATATYPES["BYTES"], self._top_classes(array, output.classes)
+        elif datatype.name == "BYTES" and output.name not in self._following:
             array = encode_strings(array)
-        return OutputTensor(output.name, DATATYPES[datatype], array, output.is_binary, output.path)
+        return OutputTensor(output.name, datatype, array, output.is_binary, output.path)
 
     def _top_classes(self, values: Array, count: int) -> Array:
         """Return the ``count`` classes of each row with the largest values, as

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ...documents.schema import SchemaError, explain
-from ...model.signature import TensorSpec
+from ...model.signature import Tensors, TensorSpec
 from .. import raw_json
 from .binary_data import decode_binary, frame
 from .datatypes import DATATYPES, MAX_RANK, Array, Datatype, count_values
@@ -28,7 +28,9 @@ _Count = Annotated[int, Meta(ge=0)]
 _NO_SHARED_MEMORY = "name shared memory, which is not supported; send the data in the body"
 
 
-class _InputParameters(Struct, gc=False):
+class InputParameters(Struct, gc=False):
+    """The parameters of an input that are known."""
+
     binary_data_size: _Count | None = None
     shared_memory_region: Raw | UnsetType = UNSET
 
@@ -37,7 +39,7 @@ class _Input(Struct, gc=False):
     name: str
     shape: Annotated[list[_Count], Meta(max_length=MAX_RANK)]
     datatype: str
-    parameters: _InputParameters | None = None
+    parameters: InputParameters | None = None
     data: Raw = _NOTHING
 
 
@@ -57,11 +59,16 @@ class _RequestParameters(Struct, gc=False):
     sequence_id: int | str | None = None
 
 
-class _Request(Struct, gc=False):
-    inputs: list[_Input]
+class RequestMembers(Struct, kw_only=True, gc=False):
+    """The members of a request beside its inputs."""
+
     id: str | None = None
     parameters: _RequestParameters | None = None
     outputs: Annotated[list[_Output], Meta(max_length=_MAX_OUTPUTS)] | None = None
+
+
+class _Request(RequestMembers, kw_only=True, gc=False):
+    inputs: list[_Input]
 
 
 class _IndexRequest(Struct, gc=False):
@@ -110,13 +117,15 @@ class RequestedOutput(Struct, frozen=True):
 class InferenceRequest(Struct, frozen=True):
     """The inputs for a model, and the outputs to return; all of them if none is listed.
 
-    ``is_binary`` is for outputs that are not listed.
+    ``rows`` are there in the place of ``inputs`` where they are read already. ``is_binary`` is for
+    outputs that are not listed.
     """
 
-    inputs: tuple[InputTensor, ...]
+    inputs: tuple[InputTensor, ...] = ()
     outputs: tuple[RequestedOutput, ...] = ()
     id: str | None = None
     is_binary: bool = False
+    rows: Tensors | None = None
 
 
 def decode_request(
@@ -144,10 +153,10 @@ def decode_request(
         raise InvalidRequest.at(
             ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
         )
-    is_binary = request.parameters is not None and _wants_binary(request.parameters)
+    is_binary = wants_binary(request)
     return InferenceRequest(
         _tensors(request.inputs, binary, has_binary=is_mixed),
-        _outputs(request.outputs, is_binary=is_binary) if request.outputs else (),
+        outputs_of(request, is_binary=is_binary),
         request.id,
         is_binary,
     )
@@ -173,14 +182,19 @@ def _read(text: bytes, kind: type[_Kind], decode: Callable[[bytes], _Kind]) -> _
         raise raw_json.NotJson(str(error)) from None
 
 
-def _wants_binary(parameters: _RequestParameters) -> bool:
-    """Return True if the outputs are to be returned in binary, unless they say otherwise."""
-    if parameters.sequence_id:  # 0 and "" are no sequence
+def wants_binary(sent: RequestMembers) -> bool:
+    """Return True if the outputs are to be returned in binary, unless they say otherwise.
+
+    Raises `InvalidRequest`.
+    """
+    if sent.parameters is None:
+        return False
+    if sent.parameters.sequence_id:  # 0 and "" are no sequence
         raise InvalidRequest.at(
             ("parameters", "sequence_id"),
             "names a sequence of requests, which is not supported; send the state as a tensor",
         )
-    return bool(parameters.binary_data_output)
+    return bool(sent.parameters.binary_data_output)
 
 
 def _tensors(
@@ -265,10 +279,16 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
     return InputTensor(spec.name, datatype, shape, prod(shape), (), data)
 
 
-def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> tuple[RequestedOutput, ...]:
-    _check_names("outputs", outputs)
+def outputs_of(sent: RequestMembers, *, is_binary: bool) -> tuple[RequestedOutput, ...]:
+    """Return the outputs that are listed, in binary if they say so or don't say and ``is_binary``.
+
+    Raises `InvalidRequest`.
+    """
+    if not sent.outputs:
+        return ()
+    _check_names("outputs", sent.outputs)
     requested = []
-    for index, each in enumerate(outputs):
+    for index, each in enumerate(sent.outputs):
         path = ("outputs", index)
         wants_binary, classes = is_binary, 0
         if each.parameters is not None:

@@ -45,7 +45,7 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
         document: dict[str, Any] = {
             "name": output.name,
             "datatype": output.datatype.name,
-            "shape": list(output.array.shape),
+            "shape": output.array.shape,
         }
         if output.is_binary:
             binary.append(encode_binary(output.array, output.datatype))
@@ -75,7 +75,7 @@ def _json_data(output: OutputTensor) -> Any:
     if output.datatype.name != "BYTES":
         return flat
     try:
-        return [value.decode() for value in flat]
+        return [value.decode() for value in flat.tolist()]
     except UnicodeDecodeError:
         raise InvalidRequest.at(
             output.path, "has values that are not text; request it with binary_data"
