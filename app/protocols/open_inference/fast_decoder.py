@@ -7,7 +7,7 @@ with a fault in its inputs, is left to `request` and `feature_inputs`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -28,6 +28,14 @@ class _Input(Struct, gc=False):
     data: list[float | None]
     parameters: InputParameters | None = None
 
+    @property
+    def is_json(self) -> bool:
+        """True if the data are nowhere else."""
+        parameters = self.parameters
+        return parameters is None or (
+            parameters.binary_data_size is None and parameters.shared_memory_region is UNSET
+        )
+
 
 class _Request(RequestMembers, kw_only=True, gc=False):
     inputs: list[_Input]
@@ -45,7 +53,6 @@ class FastDecoder:
         self._encoder = encoder
         self._is_usable = encoder.is_matrix
         self._spec = encoder.tensors[0].spec
-        self._positions = {name: index for index, name in enumerate(encoder.names)}
         # A column of a narrower datatype would be rounded to that first.
         self._of_columns = {self._spec.datatype, "FP64"}
 
@@ -68,39 +75,41 @@ class FastDecoder:
         return InferenceRequest((), outputs_of(sent, is_binary=is_binary), sent.id, is_binary, rows)
 
     def _rows(self, inputs: Sequence[_Input]) -> Tensors | None:
-        for sent in inputs:
-            parameters = sent.parameters
-            if parameters is not None and (
-                parameters.binary_data_size is not None
-                or parameters.shared_memory_region is not UNSET
-            ):
-                return None
         if len(inputs) == 1 and inputs[0].name == self._spec.name:
             return self._of_tensor(inputs[0])
-        return self._of_features(inputs)
+        return self._of_features({sent.name: sent for sent in inputs}, len(inputs))
 
     def _of_tensor(self, sent: _Input) -> Tensors | None:
         width, values = self._encoder.width, sent.data
         rows = len(values) // width
-        if not rows or sent.shape != [rows, width] or sent.datatype != self._spec.datatype:
+        if (
+            not rows
+            or len(values) != rows * width
+            or sent.shape != [rows, width]
+            or sent.datatype != self._spec.datatype
+            or not sent.is_json
+        ):
             return None
-        return self._encoder.pack(values, rows) if len(values) == rows * width else None
+        return self._encoder.pack(values, rows)
 
-    def _of_features(self, inputs: Sequence[_Input]) -> Tensors | None:
+    def _of_features(self, by_name: Mapping[str, _Input], count: int) -> Tensors | None:
         width = self._encoder.width
-        columns: list[list[float | None]] = [[]] * width
-        rows = len(inputs[0].data) if len(inputs) == width else 0
-        for sent in inputs:
-            index = self._positions.get(sent.name)
-            if (
-                index is None
-                or columns[index]  # there already
-                or len(sent.data) != rows
-                or sent.shape not in ([rows], [rows, 1])
-                or sent.datatype not in self._of_columns
-            ):
-                return None
-            columns[index] = sent.data
-        if not rows:
+        if not len(by_name) == count == width:
+            return None
+        try:
+            inputs = self._encoder.columns(by_name)
+        except KeyError:
+            return None
+        rows = len(inputs[0].data)
+        shapes = ([rows], [rows, 1])
+        columns = [
+            sent.data
+            for sent in inputs
+            if sent.shape in shapes
+            and len(sent.data) == rows
+            and sent.datatype in self._of_columns
+            and sent.is_json
+        ]
+        if not rows or len(columns) < width:
             return None
         return self._encoder.pack([*chain.from_iterable(zip(*columns, strict=True))], rows)

@@ -10,7 +10,7 @@ import orjson
 
 from ...model.errors import AnswerTooLarge, OutputsTooLarge, listed
 from ...model.model import Model
-from ...model.predictions import Batch, Prediction
+from ...model.predictions import Batch, ClassPrediction, Prediction
 from ...model.signature import LABEL, Array, Tensors, TensorSpec
 from .arrays import encode_strings
 from .datatypes import DATATYPES
@@ -44,6 +44,7 @@ class ModelOutputs:
         self._ranked = answer if model.classes else ""
         self._classes = np.empty(len(model.classes), dtype=object)
         self._classes[:] = [name.encode() for name in model.classes]
+        self._indices = np.arange(len(model.classes), dtype=np.int64)
         self._growing = {
             spec.name
             for spec in specs
@@ -108,15 +109,17 @@ class ModelOutputs:
         ``requested`` of those that follow from the ``predictions``; `str` are as on the wire.
         """
         found = {**outputs, self._answer: self._task.answers(outputs)}
-        following = [each.name for each in requested if each.name in self._following]
-        if following:
-            decided = predictions.decided
-            assert decided is not None  # something follows from it
-            for name in following:
-                found[name] = self._follow(name, decided)
+        for output in requested:
+            if output.name in self._following:
+                found[output.name] = self._follow(output.name, predictions)
         return found
 
-    def _follow(self, name: str, decided: Array) -> Array:
+    def _follow(self, name: str, predictions: Prediction | Batch) -> Array:
+        if isinstance(predictions, ClassPrediction):  # a view costs less than an array of its own
+            row = slice(predictions.class_index, predictions.class_index + 1)
+            return self._classes[row] if name == LABEL else self._indices[row]
+        decided = predictions.decided
+        assert decided is not None  # something follows from it
         return self._classes[decided] if name == LABEL else decided.astype(np.int64, copy=False)
 
     def write(
