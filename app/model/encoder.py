@@ -267,14 +267,15 @@ class _Ranges:
         self._is_needed = dtype.kind in "fiu" and any(
             feature.minimum is not None or feature.maximum is not None for feature in features
         )
-        self._dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
+        self._is_rounded = dtype.kind != "f"
+        dtype = np.dtype(np.float64) if self._is_rounded else dtype
         with np.errstate(over="ignore"):  # a bound beyond FP16 is infinite there
             self._minimum = np.array(
                 [-unbounded if f.minimum is None else f.minimum for f in features]
-            ).astype(self._dtype)
+            ).astype(dtype)
             self._maximum = np.array(
                 [unbounded if f.maximum is None else f.maximum for f in features]
-            ).astype(self._dtype)
+            ).astype(dtype)
         lows, highs = self._minimum.tolist(), self._maximum.tolist()
         self._columns = [*zip(range(len(features)), lows, highs, strict=True)]
 
@@ -282,7 +283,9 @@ class _Ranges:
         """Count the values outside the range of each feature that has any."""
         if not self._is_needed:
             return {}
-        values = rows[self._name].astype(self._dtype, copy=False)
+        values = rows[self._name]
+        if self._is_rounded:
+            values = values.astype(np.float64)
         if values.size > _FEW_VALUES:
             return self._outside_of_many(values)
         outside = [
