@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Struct
 
 from ...model.encoder import FeatureEncoder
 from ...model.signature import Tensors
+from .datatypes import DATATYPES
 from .request import InferenceRequest, InputParameters, RequestMembers, outputs_of, wants_binary
 
 _MAX_BYTES = 4096
@@ -25,7 +27,7 @@ class _Input(Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    data: list[float | None]
+    data: list[int | float | None]
     parameters: InputParameters | None = None
 
     @property
@@ -41,6 +43,17 @@ class _Request(RequestMembers, kw_only=True, gc=False):
     inputs: list[_Input]
 
 
+_EXACT = 2**53
+_INTEGERS = {
+    datatype.name: range(
+        max(int(np.iinfo(datatype.dtype).min), -_EXACT),
+        min(int(np.iinfo(datatype.dtype).max), _EXACT) + 1,
+    )
+    for datatype in DATATYPES.values()
+    if datatype.dtype.kind in "iu"
+}
+"""The integers of each datatype that float64 holds, too."""
+
 _decode = msgspec.json.Decoder(_Request).decode
 
 
@@ -53,8 +66,8 @@ class FastDecoder:
         self._encoder = encoder
         self._is_usable = encoder.is_matrix
         self._spec = encoder.tensors[0].spec
-        # A column of a narrower datatype would be rounded to that first.
-        self._of_columns = {self._spec.datatype, "FP64"}
+        # One of a narrower datatype would be rounded to that first.
+        self._floats = {self._spec.datatype, "FP64"}
 
     def decode(self, body: bytes) -> InferenceRequest | None:
         """Return the request, with its rows, NaN for null. Raises `InvalidRequest` for what is
@@ -107,9 +120,15 @@ class FastDecoder:
             for sent in inputs
             if sent.shape in shapes
             and len(sent.data) == rows
-            and sent.datatype in self._of_columns
+            and (sent.datatype in self._floats or _are_integers(sent))
             and sent.is_json
         ]
         if not rows or len(columns) < width:
             return None
         return self._encoder.pack([*chain.from_iterable(zip(*columns, strict=True))], rows)
+
+
+def _are_integers(sent: _Input) -> bool:
+    """Return True for an input of a datatype of integers, and such that float64 holds exactly."""
+    bounds = _INTEGERS.get(sent.datatype)
+    return bounds is not None and all(type(each) is int and each in bounds for each in sent.data)

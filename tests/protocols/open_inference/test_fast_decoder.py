@@ -32,6 +32,11 @@ numbers = st.one_of(
     st.floats(width=32, allow_nan=False, allow_infinity=False),
     st.sampled_from([0, -0.0, 2**53 + 1, 2**63, 2**64, 2**128 - 2**103, float(2**128 - 2**104)]),
 )
+integers = st.one_of(
+    st.integers(-200, 200),
+    st.integers(-(2**64), 2**65),
+    st.sampled_from([2**24 + 1, 2**53, 2**53 + 1, 2**54 + 2**30 + 1, 2**63, 2**64, 1.0]),
+)
 values = st.lists(numbers | st.none(), max_size=6) | st.lists(
     numbers | st.none() | st.booleans() | st.text(max_size=2) | st.lists(numbers, max_size=3),
     max_size=6,
@@ -49,15 +54,16 @@ shapes = st.sampled_from(
 def inputs(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Inputs that are mostly valid: the tensor, or the features in some order."""
     rows, datatype = draw(st.integers(0, 3)), draw(st.sampled_from(["FP32", "FP64"]))
-    few = st.lists(numbers, min_size=rows, max_size=rows)
     if draw(st.booleans()):
         flat = draw(st.lists(numbers | st.none(), min_size=3 * rows, max_size=3 * rows))
         tensors = [{"name": "features", "shape": [rows, 3], "datatype": datatype, "data": flat}]
     else:
-        tensors = [
-            {"name": name, "shape": [rows, 1], "datatype": datatype, "data": draw(few)}
-            for name in draw(st.permutations(NAMES))
-        ]
+        tensors = []
+        for name in draw(st.permutations(NAMES)):
+            kind = draw(st.sampled_from([datatype, datatype, "INT8", "INT64", "UINT64"]))
+            number = integers if "INT" in kind else numbers
+            data = draw(st.lists(number, min_size=rows, max_size=rows))
+            tensors.append({"name": name, "shape": [rows, 1], "datatype": kind, "data": data})
     if draw(st.integers(0, 2)) == 0:
         tensor = draw(st.sampled_from(tensors))
         tensor |= draw(
@@ -163,9 +169,9 @@ def test_usual_requests_are_decoded(rows: int) -> None:
     columns = [
         {"name": name, "shape": shape, "datatype": datatype, "data": [value] * rows}
         for name, shape, datatype, value in (
-            ("c", [rows], "FP64", 3),
+            ("c", [rows], "INT64", 3),
             ("é b", [rows, 1], "FP32", None),
-            ("a", [rows], "FP32", 1.5),
+            ("a", [rows], "FP64", 1.5),
         )
     ]
     for sent in ([tensor], columns):
