@@ -41,6 +41,8 @@ def record_one(
     headers = _record(metrics, model, row, 1, prediction.label_counts())
     if prediction.was_cached is not None and model.cache is not None:
         metrics.cache_looked_up(model, hit=prediction.was_cached, rows=len(model.cache))
+    if not prediction_log.is_enabled:
+        return headers
     fields: dict[str, Any] = {
         "request_id": request_id,
         "model": model.name,

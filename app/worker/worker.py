@@ -127,6 +127,15 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         A ``post_fork`` hook may replace it on its worker.
         """
 
+    @staticmethod
+    def before_waiting() -> None:
+        """Do nothing; called when there is nothing to do, before the worker waits for events, and
+        after its last request.
+
+        A ``post_fork`` hook may replace it on its worker, to do there what can wait until then. It
+        must not block, and must not raise.
+        """
+
     _load_table = LoadTable()  # made in the master, which imports this before it forks
 
     @classmethod
@@ -276,10 +285,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Wait for events, read what arrived, and serve the queue."""
         queue = self.queue
         watched = monotonic()
-        is_busy = queue or self._postponed
-        events = self.poller.poll(
-            0 if is_busy else self._acceptor.seconds_to_wait(self._beat_seconds)
-        )
+        events = self.poller.poll(0)
+        if not (events or queue or self._postponed):
+            self.before_waiting()
+            events = self.poller.poll(self._acceptor.seconds_to_wait(self._beat_seconds))
         now = monotonic()
         # What has arrived came after the sockets were last polled: while others were served or, if
         # the loop was waiting, just now.
@@ -413,6 +422,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                     self._guarded(connection, connection.leave)
         for connection in list(self._connections.values()):
             connection.close()
+        self.before_waiting()
         self.poller.close()
 
     def _keeps_accepting(self, seconds: float) -> bool:
