@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -13,14 +13,8 @@ from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
 from .logs import prediction_log, request_log
 from .metrics import Metrics
+from .version_counts import MAX_SERIES
 
-OTHERS = "(other)"
-"""The label of all classes, or features, without a series of their own."""
-NO_CLASS = ""
-"""The label of what a model without classes or labels answers: a row for each row."""
-MAX_SERIES = 100
-"""The most classes or labels of a model, and features, with a series of their own, and the most
-labels or numbers of a prediction in its line of the log."""
 _LONGEST_HEADER = 1000
 _READABLE = " !#$&'()*+-./:;<=>?@[]^_`{|}~"
 
@@ -68,36 +62,15 @@ def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, i
     """Record in the metrics that a network was run on tensors of so many ``rows``, and what classes
     or labels it named.
     """
-    metrics.predicted(model, rows, _series(model, rows, labels), {})
+    metrics.predicted(model, rows, labels, {})
 
 
 def _record(
     metrics: Metrics, model: Model, rows: Tensors, count: int, labels: Mapping[str, int]
 ) -> list[tuple[str, str]]:
     outside = model.encoder.out_of_range(rows)
-    headers = [(FEATURE_WARNINGS, listed(outside))] if outside else []
-    metrics.predicted(
-        model,
-        count,
-        _series(model, count, labels),
-        _in_few_series(model.encoder.names, outside),
-    )
-    return headers
-
-
-def _series(model: Model, rows: int, labels: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the counts of classes or labels; of the rows where the model has neither."""
-    names = model.classes or model.manifest.labels
-    return _in_few_series(names, labels) if names else {NO_CLASS: rows}
-
-
-def _in_few_series(names: Sequence[str], counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Return ``counts`` of the first names, and the sum of all others: the same in every worker."""
-    if len(names) <= MAX_SERIES:
-        return counts
-    few = {name: counts[name] for name in names[:MAX_SERIES] if name in counts}
-    others = sum(counts.values()) - sum(few.values())
-    return few | {OTHERS: others} if others else few
+    metrics.predicted(model, count, labels, outside)
+    return [(FEATURE_WARNINGS, listed(outside))] if outside else []
 
 
 def listed(names: Collection[str]) -> str:
