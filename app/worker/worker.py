@@ -276,9 +276,6 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         while self.alive:
             self._acceptor.update()
             self._step()
-            if self.ppid != os.getppid():
-                self.log.info("Parent changed, shutting down: %s", self)
-                break
         self._drain()
 
     def _step(self) -> None:
@@ -354,6 +351,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _beat(self, now: float) -> None:
         """Do what is due every second or so: notify the master, and check deadlines."""
         self._next_beat = now + self._beat_seconds
+        if self.alive and self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
         self._report_alive(now)
         if self._warnings > _MAX_WARNINGS:
             more = self._warnings - _MAX_WARNINGS
