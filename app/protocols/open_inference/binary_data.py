@@ -38,7 +38,7 @@ def decode_binary(
         return (halves << 16).view(datatype.dtype).reshape(shape)
     if datatype.name == "BOOL" and np.frombuffer(data, dtype=np.uint8).max(initial=0) > 1:
         raise InvalidRequest.at(path, "has BOOL data with a byte that must be 0 or 1 and is not")
-    return np.frombuffer(data, dtype=datatype.dtype).reshape(shape)
+    return np.ndarray(shape, datatype.dtype, data)
 
 
 def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
