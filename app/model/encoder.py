@@ -261,21 +261,18 @@ class _Ranges:
 
     def __init__(self, columns: TensorColumns) -> None:
         unbounded = float("inf")
-        features, dtype = columns.features, columns.dtype
+        features, is_float = columns.features, columns.dtype.kind == "f"
         self._name = columns.spec.name
         self._names = [feature.name for feature in features]
-        self._is_needed = dtype.kind in "fiu" and any(
+        self._is_needed = columns.dtype.kind in "fiu" and any(
             feature.minimum is not None or feature.maximum is not None for feature in features
         )
-        self._is_rounded = dtype.kind != "f"
-        dtype = np.dtype(np.float64) if self._is_rounded else dtype
+        self._is_rounded = not is_float
+        low = np.array([-unbounded if f.minimum is None else f.minimum for f in features], float)
+        high = np.array([unbounded if f.maximum is None else f.maximum for f in features], float)
         with np.errstate(over="ignore"):  # a bound beyond FP16 is infinite there
-            self._minimum = np.array(
-                [-unbounded if f.minimum is None else f.minimum for f in features]
-            ).astype(dtype)
-            self._maximum = np.array(
-                [unbounded if f.maximum is None else f.maximum for f in features]
-            ).astype(dtype)
+            self._minimum = columns.held(low) if is_float else low
+            self._maximum = columns.held(high) if is_float else high
         lows, highs = self._minimum.tolist(), self._maximum.tolist()
         self._columns = [*zip(range(len(features)), lows, highs, strict=True)]
 

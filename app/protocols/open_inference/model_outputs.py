@@ -13,10 +13,10 @@ from ...model.model import Model
 from ...model.predictions import Batch, ClassPrediction, Prediction
 from ...model.signature import LABEL, Array, Tensors, TensorSpec
 from .arrays import encode_strings
-from .datatypes import DATATYPES
+from .datatypes import DATATYPES, ONLY_BINARY
 from .errors import InvalidRequest
 from .request import InferenceRequest, RequestedOutput
-from .response import OutputTensor
+from .response import OutputTensor, only_binary
 
 _BYTES_PER_VALUE = 8
 """A string of so many bytes counts as one value of an answer."""
@@ -51,6 +51,7 @@ class ModelOutputs:
             if spec.name not in self._following
             and (spec.datatype == "BYTES" or self._size(spec) is None)
         }
+        self._only_binary = {spec.name for spec in specs if spec.datatype in ONLY_BINARY}
         self._all = {
             is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._datatypes)
             for is_binary in (False, True)
@@ -62,6 +63,8 @@ class ModelOutputs:
         Raises `InvalidRequest` for one that the model doesn't have, or not in that form.
         """
         if not request.outputs:
+            if self._only_binary and not request.is_binary:
+                raise only_binary(min(self._only_binary), ("outputs",))
             return self._all[request.is_binary]
         for output in request.outputs:
             if output.name not in self._datatypes:
@@ -74,6 +77,8 @@ class ModelOutputs:
                 if not self._ranked:
                     detail = "is a parameter for the answer of a classifier, which this model isn't"
                 raise InvalidRequest.at((*output.path, "parameters", "classification"), detail)
+            if output.name in self._only_binary and not output.is_binary:
+                raise only_binary(output.name, output.path)
         return request.outputs
 
     def values_per_row(self, requested: Sequence[RequestedOutput] = ()) -> int:
