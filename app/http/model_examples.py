@@ -15,6 +15,7 @@ from ..model.features import Feature
 from ..model.model import Model
 from ..model.signature import DTYPES, TensorSpec
 from ..protocols.native.predictions import response_bodies
+from ..protocols.open_inference.datatypes import ONLY_BINARY
 
 _MAX_SHOWN = 100
 """The most classes, or values of a category, that are listed, or shown in an example."""
@@ -150,12 +151,15 @@ def example_prediction(model: Model | None, sample: dict[str, Any]) -> dict[str,
 
 def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a request for inference, with one input for each feature of ``sample``, or for each
-    small tensor of a model without features; None if there is no model, or none so small.
+    small tensor of a model without features; None if there is no model, none so small, or one that
+    JSON can't hold.
     """
     if model is None or (model.takes_features and not sample):
         return None
+    wanted = _outputs_in_json(model.signature.outputs)
     if not model.takes_features:
-        return _example_tensors(model.signature.inputs)
+        inputs = _example_tensors(model.signature.inputs)
+        return None if inputs is None else {"inputs": inputs, **wanted}
     places = model.encoder.places
     inputs = [
         {
@@ -166,7 +170,17 @@ def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str,
         }
         for name, value in sample.items()
     ]
-    return {"inputs": inputs}
+    return {"inputs": inputs, **wanted}
+
+
+def _outputs_in_json(specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Return what a request says of its outputs: nothing where JSON can hold all of them."""
+    names = [spec.name for spec in specs if spec.datatype not in ONLY_BINARY]
+    if len(names) == len(specs):
+        return {}
+    if not names:
+        return {"parameters": {"binary_data_output": True}}
+    return {"outputs": [{"name": name} for name in names]}
 
 
 def _datatype_of(value: Any, datatype: str) -> str:
@@ -178,11 +192,12 @@ def _datatype_of(value: Any, datatype: str) -> str:
     return datatype if DTYPES[datatype].kind in "iu" else "FP64"
 
 
-def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+def _example_tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]] | None:
     shapes = [[abs(size) for size in spec.shape] for spec in specs]
-    if sum(map(prod, shapes)) > _MAX_DESCRIBED:
+    is_large = sum(map(prod, shapes)) > _MAX_DESCRIBED
+    if is_large or any(spec.datatype in ONLY_BINARY for spec in specs):
         return None
-    inputs = [
+    return [
         {
             "name": spec.name,
             "shape": shape,
@@ -191,7 +206,6 @@ def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
         }
         for spec, shape in zip(specs, shapes, strict=True)
     ]
-    return {"inputs": inputs}
 
 
 def describe_model(model: Model | None) -> str:
