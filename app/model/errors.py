@@ -91,6 +91,33 @@ class FeatureMismatch(InvalidFeatures):
     """The features are not exactly the model's: some are missing, or some are unknown."""
 
 
+class InvalidSamples(ModelError):
+    """Images or texts that can't become a row; ``faults`` has at most ``MAX_FAULTS`` of their
+    faults, the path of each the index of its sample and "image", "text" or "pair".
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        place, fault = faults[0].path[-1], faults[0]
+        more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
+        super().__init__(f"The {place} {fault.detail}{more}.")
+        self.faults = tuple(faults)
+
+
+class SamplesTooLarge(InvalidSamples):
+    """Images or texts that are larger than the service or the model takes."""
+
+
+class RowsTooLarge(ModelError):
+    """Samples that would become more bytes of tensors than the service makes of one request."""
+
+    def __init__(self, rows: int, bytes_of_row: int, limit: int) -> None:
+        super().__init__(
+            f"The {rows:,} samples would become {rows * bytes_of_row:,} bytes of tensors, which "
+            f"exceeds the limit of {limit:,}. Send at most {limit // bytes_of_row:,} in one "
+            "request."
+        )
+
+
 class BatchTooLarge(ModelError):
     """The batch has more rows than the service accepts."""
 

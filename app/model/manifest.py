@@ -17,6 +17,7 @@ from .errors import BundleError, listed
 from .features import Feature, in_one_matrix
 from .golden import Golden
 from .signature import OutputSpec, Role, Signature, TensorSpec, matrix_spec, probabilities_spec
+from .steps.declaration import Step
 
 TaskName = Literal["classification", "multilabel", "regression", "embedding", "tensors"]
 """What a model is for, and so what its outputs mean; those of ``tensors`` are the caller's."""
@@ -64,9 +65,10 @@ class Manifest(Struct, frozen=True):
 
     ``inputs`` and ``outputs`` are the tensors of the network, and ``task`` says what its outputs
     mean: ``classes`` exclude each other, ``labels`` don't, ``targets`` are numbers. Where there are
-    ``features``, they are the columns of the inputs. With ``batch`` the first dimension of every
-    tensor is rows, each answered as if it were alone, so that those of several callers may run
-    together.
+    ``features``, they are the columns of the inputs; where there are ``steps``, they make the
+    inputs of an image or a text. With ``batch`` the first dimension of every tensor is rows, each
+    answered as if it were alone, so that those of several callers may run together. ``top`` is the
+    number of most probable classes that an answer has beside it, unless the caller says another.
 
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
     training metrics. ``golden_file`` and ``reference`` are files of the bundle; ``golden`` holds
@@ -92,6 +94,8 @@ class Manifest(Struct, frozen=True):
     batch: bool = False
     golden_file: str = ""
     reference: str = ""
+    steps: tuple[Step, ...] = ()
+    top: int = 0
 
     @classmethod
     def of_classifier(
@@ -117,6 +121,11 @@ class Manifest(Struct, frozen=True):
             batch=True,
             **more,
         )
+
+    @property
+    def takes_samples(self) -> bool:
+        """True if callers send what becomes the inputs, and not only the tensors themselves."""
+        return bool(self.features or self.steps)
 
     @property
     def signature(self) -> Signature:

@@ -22,15 +22,20 @@ from .predictions import Batch, Prediction
 from .runtime import Runtime
 from .self_test import check_answer, runs_of
 from .signature import Tensors, no_rows, row_count
+from .steps.encoder import StepEncoder
+from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from .tasks import task_of
 
 
 class Model:
     """One version of a model, loaded into a runtime.
 
-    ``task`` says what its outputs mean. One without features has no rows to `predict`: it takes
-    tensors, and `run` answers them. ``cache`` stores the answers of `predict`, unless
-    ``cache_size`` is 0. ``check_seconds`` limits the self-test.
+    ``task`` says what its outputs mean. Rows to `predict` come from the ``encoder``, which takes
+    features, or from the ``steps``, which take images and texts and are None where there are none.
+    One with neither takes tensors, and `run` answers them. ``cache`` stores the answers of
+    `predict`, unless ``cache_size`` is 0. ``check_seconds`` limits the self-test, and
+    ``sample_limits`` what callers may send for the steps. Raises `BundleError` if the steps can't
+    be loaded.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Model:
         name: str = "",
         cache_size: int = 0,
         check_seconds: float = DEFAULT_LIMITS.seconds,
+        sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS,
     ) -> None:
         self._check_seconds = check_seconds
         self.manifest = bundle.manifest
@@ -50,13 +56,21 @@ class Model:
         self.encoder = FeatureEncoder(
             bundle.manifest.features, bundle.manifest.inputs if bundle.manifest.features else ()
         )
+        self.steps = (
+            StepEncoder(
+                bundle.manifest.steps, bundle.manifest.inputs, bundle.read_file, sample_limits
+            )
+            if bundle.manifest.steps
+            else None
+        )
+        self._key = self.steps.key if self.steps is not None else self.encoder.key
         self.loaded_at = datetime.now(UTC)
         self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
         self.classes = bundle.manifest.classes
         self.task = task_of(bundle.manifest)
         self.signature = self.task.signature
-        self.cache = AnswerCache(cache_size) if cache_size and self.takes_features else None
+        self.cache = AnswerCache(cache_size) if cache_size and self.takes_samples else None
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
@@ -64,6 +78,11 @@ class Model:
     def takes_features(self) -> bool:
         """True if the model takes named values, and not only the tensors of its network."""
         return bool(self.encoder.names)
+
+    @property
+    def takes_samples(self) -> bool:
+        """True if the model predicts for samples: features, or images and texts."""
+        return self.manifest.takes_samples
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -108,7 +127,7 @@ class Model:
         return self.run(inputs)
 
     def predict(self, row: Tensors) -> Prediction:
-        """Return the prediction for one row of the inputs, as the encoder makes it.
+        """Return the prediction for one row of the inputs, as the encoder or the steps make it.
 
         Raises `NonFiniteOutput` if the network overflows on these values, and what `run` raises.
         """
@@ -117,7 +136,7 @@ class Model:
         if cache is None:
             decided = self.task.decide(self.run(row))
         else:
-            key = self.encoder.key(row)
+            key = self._key(row)
             decided = cache.get(key)
             was_cached = decided is not None
             if not was_cached:
@@ -166,12 +185,12 @@ class Model:
                 }
                 self.task.check(self.runtime.run(zeros))
                 return
-            for each in runs_of(self.manifest, golden):
+            for each in runs_of(self.manifest, golden, self.steps):
                 answers = self.runtime.run(each.inputs)
                 check_answer(self.manifest, self.task, answers, each, self.runtime.device)
 
     def info(self) -> dict[str, Any]:
-        """Describe the model: its features, its classes, and how it was loaded."""
+        """Describe the model: its features or steps, its classes, and how it was loaded."""
         manifest = self.manifest
         return {
             "name": self.name,
@@ -188,6 +207,8 @@ class Model:
             "classes": list(manifest.classes),
             "labels": list(manifest.labels),
             "targets": list(manifest.targets),
+            "steps": list(manifest.steps),
+            "top": manifest.top,
             "preprocessing": [dict(step) for step in manifest.preprocessing],
             "training": dict(manifest.training),
             "runtime": self.runtime.name,

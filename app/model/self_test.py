@@ -7,10 +7,11 @@ from itertools import islice
 
 import numpy as np
 
-from .errors import BundleError, shown
+from .errors import BundleError, InvalidSamples, RowsTooLarge, shown
 from .golden import Golden
 from .manifest import EXACT, Manifest, Tolerance
 from .signature import Array, Tensors
+from .steps.encoder import StepEncoder
 from .tasks import Task
 
 _OTHER_DEVICE = 10.0
@@ -23,13 +24,55 @@ _SHOWN = 5
 """The outputs that differ at most that one message names."""
 
 
-def runs_of(manifest: Manifest, golden: Golden) -> Iterator[Golden]:
+_SAME_VALUE = Tolerance(relative=1e-5, absolute=1e-5)
+"""How far a value that the steps make may lie from the one that was packed, where it is a float."""
+
+
+def runs_of(
+    manifest: Manifest, golden: Golden, steps: StepEncoder | None = None
+) -> Iterator[Golden]:
     """Yield what to run of the golden data: all of it, then each row alone where there are rows,
     the first `MOST_ALONE` of them.
+
+    With ``steps`` the samples are made into rows again, and each alone as callers send it, without
+    the padding that a longer one brings. Raises `BundleError` if they become other rows than those
+    that were packed.
     """
+    if steps is not None:
+        check_steps(manifest, golden, steps)
     yield golden
-    if manifest.batch:
-        yield from (golden.row(index) for index in range(min(golden.rows, MOST_ALONE)))
+    for index in range(min(golden.rows, MOST_ALONE) if manifest.batch else 0):
+        row = golden.row(index)
+        if steps is not None and not _varies(manifest):
+            row = Golden(steps.encode(row.samples), row.outputs, row.samples)
+        yield row
+
+
+def _varies(manifest: Manifest) -> bool:
+    """Return True if outputs may have another shape for a row that is alone."""
+    return any(-1 in spec.shape[1:] for spec in manifest.outputs)
+
+
+def check_steps(manifest: Manifest, golden: Golden, steps: StepEncoder) -> None:
+    """Raise `BundleError` unless ``steps`` make of the golden samples the rows that were packed."""
+    try:
+        rows = steps.encode(golden.samples)
+    except (InvalidSamples, RowsTooLarge) as error:
+        raise BundleError(f"The golden samples are refused: {error}") from error
+    for spec in manifest.inputs:
+        found, wanted = rows[spec.name], golden.inputs[spec.name]
+        if found.shape != wanted.shape or not is_close(found, wanted, _tolerance_of(found)):
+            largest = largest_difference(found, wanted)
+            by = "" if largest is None else f" by up to {largest:.2g}"
+            raise BundleError(
+                f"The steps make another {shown(spec.name)} of the golden samples than when the "
+                f"model was packed{by}: is it another version of Pillow or tokenizers? So this "
+                "model can't be served."
+            )
+
+
+def _tolerance_of(rows: Array) -> Tolerance:
+    return _SAME_VALUE if rows.dtype.kind == "f" else EXACT
 
 
 def check_answer(
@@ -39,7 +82,7 @@ def check_answer(
     task.check(outputs)
     faults = [*islice(_faults(manifest, outputs, wanted.outputs, device), _SHOWN)]
     if faults:
-        called = "samples" if manifest.features else "data"
+        called = "samples" if manifest.takes_samples else "data"
         raise BundleError(
             f"The answers to the golden {called} differ from those when the model was packed: "
             f"{'; '.join(faults)}. So this model can't be served."

@@ -17,6 +17,7 @@ from ..model.model import Model
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.run_limits import UNLIMITED, RunLimits
 from ..model.runtime import Runtime, RuntimeChoice, choose_runtime
+from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from ..model.tasks import task_of
 from ..model.torch_runtime import TorchRuntime
 
@@ -30,7 +31,7 @@ class ModelSource:
     ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
-    and ``run_limits`` for each run of the network.
+    ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class ModelSource:
     max_answer_values: int = 0
     limits: ProcessLimits = DEFAULT_LIMITS
     run_limits: RunLimits = UNLIMITED
+    sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS
 
 
 def load_model(source: ModelSource) -> Model:
@@ -91,6 +93,7 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         name=source.name,
         cache_size=source.cache_size,
         check_seconds=source.limits.seconds,
+        sample_limits=source.sample_limits,
     )
     model.self_test()
     return model

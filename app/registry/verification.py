@@ -202,10 +202,11 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
         assert golden is not None  # a manifest that could be read has them
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        together, *alone = runs_of(bundle.manifest, golden)
+        model = Model(bundle, runtime, "")
+        together, *alone = runs_of(bundle.manifest, golden, model.steps)
         outputs = _differences(runtime, together, alone)
         try:
-            Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
+            model.self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
         latency = None
