@@ -10,11 +10,12 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from ..access.guard import OPEN, Access
 from ..access.header_names import MODEL_VERSION
 from ..access.keys import PREDICT
-from ..http.body import JSON, encode, reply, reply_encoded
+from ..http.body import encode, reply, reply_encoded
 from ..http.extension import current_lantern
 from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
+from ..protocols.native.media_types import JSON
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State

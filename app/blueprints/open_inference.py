@@ -8,12 +8,13 @@ from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
 from ..access.keys import METRICS, PREDICT
-from ..http.body import JSON, OCTETS, read_tensor_body, reply, reply_answer
+from ..http.body import OCTETS, read_tensor_body, reply, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
 from ..http.routes import Description, route
 from ..model.model import Model
+from ..protocols.native.media_types import JSON
 from ..protocols.open_inference import EXTENSIONS
 from ..protocols.open_inference.metadata import model_config as config_of
 from ..protocols.open_inference.metadata import model_metadata as metadata_of

@@ -22,16 +22,21 @@ from ..model.errors import (
     BatchTooLarge,
     Fault,
     InputsRejected,
+    InvalidSamples,
     ModelUnavailable,
     NonFiniteOutput,
     OutputsTooLarge,
+    RowsTooLarge,
     RunTooLarge,
     RunTooLong,
+    SamplesTooLarge,
     TakesNoFeatures,
     UnknownModel,
     VersionNotLoaded,
 )
 from ..model.feature_faults import describe_mismatch
+from ..protocols.native.media import MalformedBody
+from ..protocols.native.top import InvalidTop
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
 from ..worker.malloc import release_freed_memory
@@ -55,6 +60,10 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(MalformedBody, _malformed)
+    app.register_error_handler(InvalidTop, _malformed)
+    app.register_error_handler(InvalidSamples, _invalid_samples)
+    app.register_error_handler(RowsTooLarge, _rows_too_large)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(OutputsTooLarge, _outputs_too_large)
@@ -119,6 +128,32 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
                 yield Fault((*path, *message.path), message.detail, message.mismatch)
             else:
                 yield Fault(path, str(message).rstrip("."))
+
+
+def _malformed(error: MalformedBody | InvalidTop) -> Response:
+    return problem(400, str(error), kind="invalid-request")
+
+
+def _invalid_samples(error: InvalidSamples) -> Response:
+    faults = [Fault(_place_of_sample(*fault.path), fault.detail) for fault in error.faults]
+    if isinstance(error, SamplesTooLarge):
+        return problem(413, str(error), kind="sample-too-large", faults=faults)
+    return problem(422, str(error), kind="invalid-value", faults=faults)
+
+
+def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:
+    """Return where the member of a sample is in the body of the current request."""
+    if not request.is_json:
+        return (member, index) if _is_batch() else (member,)
+    return (_rows_member(), index, member) if _is_batch() else (member,)
+
+
+def _is_batch() -> bool:
+    return request.path.rstrip("/").endswith("/batch")
+
+
+def _rows_too_large(error: RowsTooLarge) -> Response:
+    return problem(413, str(error), kind="batch-too-large")
 
 
 def _invalid_request(error: InvalidRequest) -> Response:

@@ -62,7 +62,9 @@ class FastPath:
         context: RequestContext = environ[CONTEXT]
         context.route = found.rule
         try:
-            answer, headers = found.route.handler(lantern, found.service, context, lambda: body)
+            answer, headers = found.route.handler(
+                lantern, found.service, context, lambda accepted: body
+            )
         except Exception as error:
             context.failure = error
         # Not in the except clause: exceptions of Flask would get this one as their context.

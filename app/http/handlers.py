@@ -14,16 +14,21 @@ from ..model.errors import AnswerTooLarge
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
+from ..protocols.native.media import MediaBody
+from ..protocols.native.media_types import JSON, MediaTypes
 from ..protocols.native.predictions import Parts
 from ..protocols.native.schemas import bodies_of
+from ..protocols.native.top import TopAnswers, requested_top
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
 from ..telemetry import predictions
-from .body import JSON
+from .content import encoded, encoded_in_parts, read_samples
 from .context import RequestContext, StreamedResponse
 from .extension import Lantern
 
+ReadBody = Callable[[MediaTypes], bytes]
+"""Returns the body of a request, which must be of one of the media types."""
 Body = bytes | StreamedResponse
 Answer = tuple[Body, list[tuple[str, str]]]
 """The body of a response, and its headers, Content-Type first. A large one is streamed, and ends
@@ -34,22 +39,31 @@ _PINNED_VERSION = environ_key(MODEL_VERSION)
 
 
 def predict(
-    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
 ) -> Answer:
     """Predict the sample in the body.
 
-    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
-    `NotJson`, marshmallow's `ValidationError`, and what `Model.predict` raises. Only successful
-    predictions are logged and counted.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, `InvalidTop`, what
+    ``read_body`` raises, `NotJson`, `MalformedBody`, marshmallow's `ValidationError`, and what
+    `Model.predict` raises. Only successful predictions are logged and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    row = bodies.requests.predict.load(read_body())
+    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    request = bodies.requests.predict
+    if isinstance(request, MediaBody):
+        (sample,) = read_samples(request, context, read_body)
+        row = encoded(model, sample)
+    else:
+        row = request.load(read_body(request.media_types))
     started = perf_counter()
     prediction = model.predict(row)
     seconds = perf_counter() - started
-    body = _body(lantern, context, bodies.responses.one.in_parts(prediction))
+    parts = bodies.responses.one.in_parts(prediction)
+    if top:
+        parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
+    answer = _body(lantern, context, parts)
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -64,11 +78,11 @@ def predict(
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         offer_to_shadow(lantern, rollout, model, row, prediction)
-    return body, [("Content-Type", JSON), *headers]
+    return answer, [("Content-Type", JSON), *headers]
 
 
 def predict_batch(
-    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
 ) -> Answer:
     """Predict every sample in the body.
 
@@ -77,21 +91,36 @@ def predict_batch(
     rollout = service.rollout
     model = choose(lantern, rollout, context)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    rows = bodies.requests.batch.load(read_body())
-    count, limit = row_count(rows), lantern.settings.limits.max_answer_values
+    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    request = bodies.requests.batch
+    if isinstance(request, MediaBody):
+        samples = read_samples(request, context, read_body)
+        count, parts = len(samples), encoded_in_parts(model, samples)
+    else:
+        rows = request.load(read_body(request.media_types))
+        count, parts = row_count(rows), iter((rows,))
+    limit = lantern.settings.limits.max_answer_values
     if count * model.task.width > limit:
         raise AnswerTooLarge(count, model.task.width, limit)
-    batch = model.predict_batch(rows)
-    body = _body(lantern, context, bodies.responses.many.in_parts(batch))
+    batches = []
+    for rows in parts:
+        batch = model.predict_batch(rows)
+        offer_to_shadow(lantern, rollout, model, rows, batch)
+        batches.append(batch)
+    batch = batches[0] if len(batches) == 1 else type(batches[0]).joined(batches)
+    if top:
+        writer = TopAnswers(bodies.responses.one, model, top)
+        answer = _body(lantern, context, writer.of_batch(batch))
+    else:
+        answer = _body(lantern, context, bodies.responses.many.in_parts(batch))
     context.rows = count
     headers = predictions.record_batch(lantern.metrics, model, rows, batch)
-    offer_to_shadow(lantern, rollout, model, rows, batch)
-    return body, [("Content-Type", JSON), *headers]
+    return answer, [("Content-Type", JSON), *headers]
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
     """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
-    if not model.takes_features:
+    if not model.takes_samples:
         return 0
     return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 

@@ -19,6 +19,7 @@ from ..access.header_names import (
     REQUEST_TIMEOUT,
 )
 from ..model.model import Model
+from ..protocols.native.media_types import JSON
 from ..protocols.native.predictions import (
     CLASSES,
     ResponseBodies,
@@ -28,7 +29,6 @@ from ..protocols.native.predictions import (
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
 from ..settings import LimitSettings
-from .body import JSON
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
 from .problems import is_open_inference, problem_type

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from ..model.errors import MAX_FAULTS, Fault
-from .body import JSON, LONGEST_ECHO
+from ..protocols.native.media_types import JSON
+from .body import LONGEST_ECHO
 from .context import RequestContext
 
 PROBLEM_JSON = "application/problem+json"

@@ -16,8 +16,8 @@ from flask.sansio.app import App
 from marshmallow import Schema
 
 from ..access.guard import Access
+from ..protocols.native.media_types import JSON
 from ..registry.service import ModelService
-from .body import JSON
 
 View = TypeVar("View", bound=Callable[..., Any])
 Handler = Callable[..., Any]

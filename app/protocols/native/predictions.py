@@ -304,7 +304,7 @@ class BatchSchema(Schema):
 
     def in_parts(self, batch: Any) -> EncodedRows | PlainRows:
         """Return what `encode` returns in parts, each a few milliseconds of work."""
-        return PlainRows.of_batch(self._row, batch, begin=_BEGIN, end=_end(batch))
+        return PlainRows.of_batch(self._row, batch, begin=BATCH_BEGIN, end=batch_end(batch))
 
 
 class BatchResponseSchema(BatchSchema):
@@ -319,8 +319,8 @@ class BatchResponseSchema(BatchSchema):
             batch.classes,
             version=batch.model_version,
             timestamp=batch.timestamp,
-            begin=_BEGIN,
-            end=_end(batch),
+            begin=BATCH_BEGIN,
+            end=batch_end(batch),
         )
 
 
@@ -348,10 +348,11 @@ class EmbeddingBatchResponseSchema(BatchSchema):
     predictions = _predictions(EmbeddingPredictionSchema)
 
 
-_BEGIN = b'{"predictions":['
+BATCH_BEGIN = b'{"predictions":['
 
 
-def _end(batch: Batch) -> bytes:
+def batch_end(batch: Batch) -> bytes:
+    """Return the end of the answer to many samples, behind the last of the predictions."""
     return b'],"total_samples":%d,"model_version":%b}\n' % (
         len(batch),
         orjson.dumps(batch.model_version),

@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
 from msgspec import Raw
 
-from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
 from ...model.signature import Role, Tensors
 from .. import raw_json
 from .fast_decoder import FastDecoder
+from .media import MediaBody
+from .media_types import ONLY_JSON, MediaTypes
 from .predictions import ResponseBodies, doc, response_bodies
 from .samples import SampleReader
 
@@ -90,13 +91,14 @@ class _Request(Schema):
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """A kind of request body.
+    """A kind of request body of models with features: JSON.
 
     ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
     """
 
     accept: Callable[[bytes], Tensors | None]
     schema: Schema
+    media_types: ClassVar[MediaTypes] = ONLY_JSON
 
     def load(self, body: bytes) -> Tensors:
         """Return the rows in ``body``, with NaN for null where that can be.
@@ -125,8 +127,8 @@ class RequestBody:
 class RequestBodies:
     """The request bodies for one model."""
 
-    predict: RequestBody
-    batch: RequestBody
+    predict: RequestBody | MediaBody
+    batch: RequestBody | MediaBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +149,19 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
     """
     bodies = _bodies.get(model)
     if bodies is None:
-        if not model.takes_features:
+        if not model.takes_samples:
             raise TakesNoFeatures(model.name)
-        requests = make_request_bodies(model.encoder, max_rows)
+        requests = make_request_bodies(model, max_rows)
         bodies = _bodies[model] = Bodies(requests, response_bodies(model))
     return bodies
 
 
-def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
-    """Build the request bodies for ``encoder``, with at most ``max_rows``."""
+def make_request_bodies(model: Model, max_rows: int) -> RequestBodies:
+    """Build the request bodies for ``model``, with at most ``max_rows`` samples."""
+    if model.steps is not None:
+        members = model.steps.members
+        return RequestBodies(MediaBody(members), MediaBody(members, max_rows))
+    encoder = model.encoder
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
