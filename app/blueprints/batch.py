@@ -26,7 +26,7 @@ blueprint = Blueprint("batch", __name__)
         "Prediction",
         explains="The predictions, in the order of the samples.",
         body="samples",
-        parameters=("version", "routing", "timeout"),
+        parameters=("top", "version", "routing", "timeout"),
         errors=PREDICTION_ERRORS,
     ),
 )

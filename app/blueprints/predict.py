@@ -26,7 +26,7 @@ blueprint = Blueprint("predict", __name__)
         "Prediction",
         explains="The prediction.",
         body="features",
-        parameters=("version", "routing", "timeout"),
+        parameters=("top", "version", "routing", "timeout"),
         errors=PREDICTION_ERRORS,
     ),
 )

@@ -51,7 +51,7 @@ def read_body(accepted: MediaTypes) -> bytes:
     return _read_body()
 
 
-def read_tensor_body(accepted: MediaTypes) -> bytes:
+def read_tensor_body(accepted: MediaTypes = TENSORS) -> bytes:
     """Return the body of the current request: JSON, tensors in binary, or both. It is inflated if
     it is compressed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from werkzeug.exceptions import HTTPException
@@ -74,7 +74,7 @@ def content_of(body: bytes, content_type: str) -> Content:
     return Content(media_type, body, options.get("charset", "utf-8"), fields)
 
 
-def _fields(body: bytes, boundary: str) -> dict[str, Sequence[bytes]]:
+def _fields(body: bytes, boundary: str) -> Mapping[str, Sequence[bytes]]:
     """Return the values of a form's fields, and the contents of its files, by their names.
 
     Not by werkzeug's parser of forms, which decodes what has no name of a file as text.

@@ -20,7 +20,8 @@ from ..protocols.open_inference.schemas import OPEN_INFERENCE_ERROR
 from ..settings import LimitSettings
 from ..version import __version__
 from .model_examples import describe_model, features_schema
-from .operations import OperationBuilder, answers_of, features_name, name_of, problem_response
+from .operations import OperationBuilder, answers_of, name_of, problem_response
+from .prediction_bodies import sample_name
 from .routes import Route
 
 _SECURITY_SCHEMES = {
@@ -58,7 +59,7 @@ def build_document(
     for name, schema in _schemas((route for _, route in described), models.values()):
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
-        spec.components.schema(features_name(name), component=features_schema(each))
+        spec.components.schema(sample_name(name), component=features_schema(each))
     build = OperationBuilder(models, limits, routing_header)
     for endpoint, route in described:
         for rule in route.rules:

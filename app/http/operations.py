@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from marshmallow import Schema
 
@@ -31,11 +31,12 @@ from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE
 from ..settings import LimitSettings
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
+from .prediction_bodies import prediction_body
 from .problems import is_open_inference, problem_type
 from .routes import Description, Route
 
 _ERRORS = {
-    400: "The body is not JSON, or its features don't match the model's.",
+    400: "The body is malformed, or its features don't match the model's.",
     404: "The model does not exist, or the requested version is not loaded.",
     408: "The body did not arrive in time.",
     413: "The body, the batch or its response is too large.",
@@ -77,6 +78,13 @@ _JSON_BYTES = {
     "body is the data of the only input.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_TOP = {
+    "name": "top",
+    "in": "query",
+    "description": "How many of the most probable classes or labels each prediction lists; by "
+    "default as many as the bundle says, or none.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 999999999},
+}
 _ROUTING = {
     "in": "header",
     "description": "Identifies the caller: during a canary, a caller keeps to one version.",
@@ -100,6 +108,7 @@ class OperationBuilder:
             "routing": _ROUTING | {"name": routing_header},
             "timeout": _TIMEOUT,
             "json_bytes": _JSON_BYTES,
+            "top": _TOP,
         }
         self._sample = example_sample(model)
         self._inference = example_request(model, self._sample)
@@ -150,22 +159,14 @@ class OperationBuilder:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
         return {"required": description.requires_body, "content": content}
 
-    def _body(self, member: str, *, is_by_name: bool) -> dict[str, Any]:
-        is_any = is_by_name and len(self._names) > 1
-        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{features_name('')}"}
+    def _body(self, member: Literal["features", "samples"], *, is_by_name: bool) -> dict[str, Any]:
+        by_schema = dict(zip(("", *self._names[1:]), self._models, strict=True))
+        if not is_by_name or len(self._names) == 1:
+            by_schema = {"": self._models[0]}
         largest = f"At most {self._largest_batch:,} samples; the response to more is 413."
-        if is_any:
-            names = ("", *self._names[1:])
-            schema = {
-                "oneOf": [{"$ref": f"#/components/schemas/{features_name(n)}"} for n in names]
-            }
+        if len(by_schema) > 1:
             largest = "At most the model's max_batch_size samples; the response to more is 413."
-        example: Any = None if is_any else self._sample or None
-        if member == "samples":
-            # Not as maxItems: a larger batch is valid by the schema, and its response is 413.
-            schema = {"type": "array", "description": largest, "items": schema}
-            example = example and [example] * 2
-        return _body(member, schema, example)
+        return prediction_body(member, by_schema, largest, self._sample)
 
     def _responses(
         self, description: Description, rule: str, *, is_by_name: bool
@@ -236,37 +237,15 @@ def problem_response(rule: str, description: str) -> dict[str, Any]:
     }
 
 
-def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "properties": {member: schema},
-                    "required": [member],
-                    "additionalProperties": False,
-                },
-                **({} if example is None else {"example": {member: example}}),
-            }
-        },
-    }
-
-
 def answers_of(model: Model | None) -> list[ResponseBodies]:
     """Return the bodies of the predictions of ``model``: those of any task if there is none, and
     those of classes where it has no predictions.
     """
     if model is None:
         return [*all_response_bodies()]
-    return [response_bodies(model) if model.takes_features else CLASSES]
+    return [response_bodies(model) if model.takes_samples else CLASSES]
 
 
 def name_of(schema: Schema) -> str:
     """Return the name of a schema in the document."""
     return type(schema).__name__.removesuffix("Schema")
-
-
-def features_name(model: str) -> str:
-    """Return the name of the schema of a model's features; empty for the default model."""
-    return f"Features-{model}" if model else "Features"

@@ -73,6 +73,11 @@ def is_array(value: Raw) -> bool:
     return memoryview(value)[0] == _ARRAY
 
 
+def is_text(value: Raw) -> bool:
+    """Return True if a value is a string."""
+    return memoryview(value)[0] == _TEXT
+
+
 def is_null(value: Raw) -> bool:
     """Return True if a value is null."""
     return memoryview(value)[0] == _NULL

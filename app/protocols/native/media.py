@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from marshmallow import RAISE, Schema, ValidationError, fields
 from msgspec import Raw
@@ -161,7 +161,7 @@ class MediaBody:
             return [Sample(image=value) for value in values]
         if pairs and len(pairs) != len(values):
             _fail((PAIR,), f"occurs {len(pairs)} times, and there are {len(values)} texts")
-        seconds = [_text(each) for each in pairs] or [None] * len(values)
+        seconds: Sequence[str | None] = [*map(_text, pairs)] or [None] * len(values)
         texts = map(_text, values)
         return [Sample(text=a, pair=b) for a, b in zip(texts, seconds, strict=True)]
 
@@ -172,6 +172,19 @@ class MediaBody:
         (image,), (text,) = fields[IMAGE], fields[TEXT]
         pairs = [_text(each) for each in fields.get(PAIR, ())]
         return Sample(image=image, text=_text(text), pair=pairs[0] if pairs else None)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaBodies:
+    """The request bodies for a model with steps."""
+
+    predict: MediaBody
+    batch: MediaBody
+
+    @classmethod
+    def of(cls, members: Sequence[str], max_samples: int) -> Self:
+        """Return those of a model that takes ``members``."""
+        return cls(MediaBody(members), MediaBody(members, max_samples))
 
 
 class ImageField(fields.Field[bytes]):
@@ -185,9 +198,9 @@ class ImageField(fields.Field[bytes]):
     }
 
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> bytes:
-        text = raw_json.text_or_outline(value)
-        if not isinstance(text, str) or not text:
+        if not raw_json.is_text(value):
             raise self.make_error("type")
+        text = raw_json.text_or_outline(value)
         if text.startswith(_DATA_URL):
             text = text.partition(_BASE64)[2]
         try:
@@ -206,10 +219,9 @@ class TextField(fields.Field[str]):
     }
 
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> str:
-        text = raw_json.text_or_outline(value)
-        if not isinstance(text, str) or not raw_json.is_text(value):
+        if not raw_json.is_text(value):
             raise self.make_error("type")
-        return text
+        return str(raw_json.text_or_outline(value))
 
 
 _FIELDS: dict[str, Callable[[], fields.Field[Any]]] = {

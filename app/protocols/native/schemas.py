@@ -16,13 +16,14 @@ from weakref import WeakKeyDictionary
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
 from msgspec import Raw
 
+from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
 from ...model.signature import Role, Tensors
 from .. import raw_json
 from .fast_decoder import FastDecoder
-from .media import MediaBody
+from .media import MediaBodies
 from .media_types import ONLY_JSON, MediaTypes
 from .predictions import ResponseBodies, doc, response_bodies
 from .samples import SampleReader
@@ -125,17 +126,17 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class RequestBodies:
-    """The request bodies for one model."""
+    """The request bodies for a model with features."""
 
-    predict: RequestBody | MediaBody
-    batch: RequestBody | MediaBody
+    predict: RequestBody
+    batch: RequestBody
 
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
     """The bodies of the requests and responses of one model."""
 
-    requests: RequestBodies
+    requests: RequestBodies | MediaBodies
     responses: ResponseBodies
 
 
@@ -151,17 +152,17 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
     if bodies is None:
         if not model.takes_samples:
             raise TakesNoFeatures(model.name)
-        requests = make_request_bodies(model, max_rows)
+        requests: RequestBodies | MediaBodies
+        if model.steps is not None:
+            requests = MediaBodies.of(model.steps.members, max_rows)
+        else:
+            requests = make_request_bodies(model.encoder, max_rows)
         bodies = _bodies[model] = Bodies(requests, response_bodies(model))
     return bodies
 
 
-def make_request_bodies(model: Model, max_rows: int) -> RequestBodies:
-    """Build the request bodies for ``model``, with at most ``max_rows`` samples."""
-    if model.steps is not None:
-        members = model.steps.members
-        return RequestBodies(MediaBody(members), MediaBody(members, max_rows))
-    encoder = model.encoder
+def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
+    """Build the request bodies for ``encoder``, with at most ``max_rows``."""
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
     batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
