@@ -57,6 +57,7 @@ def repository(name: str | None) -> Repository:
         runtime=settings.runtime,
         device=settings.device,
         limits=settings.process_limits,
+        allow_code=settings.allow_code,
         read_only=directory.is_relative_to(PACKAGE),
     )
 
@@ -180,6 +181,8 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
         runtime=repository.runtime,
         device=repository.device,
         limits=repository.limits,
+        allow_code=repository.allow_code,
+        name=repository.name,
     )
     if as_json:
         print_json(reports.report_document(report))

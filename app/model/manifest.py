@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, Struct
 
+from .code.declaration import HandlerSpec
 from .errors import BundleError, listed
 from .features import Feature, in_one_matrix
 from .golden import Golden
@@ -68,6 +69,9 @@ class Manifest(Struct, frozen=True):
     tensor is rows, each answered as if it were alone, so that those of several callers may run
     together.
 
+    A ``handler`` is code of the bundle, which takes whole requests and answers them. It may come
+    with a network or, where it predicts by itself, without: then there are no tensors.
+
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
     training metrics. ``golden_file`` and ``reference`` are files of the bundle; ``golden`` holds
     the golden data where no file does (format 1), and is None for a bare checkpoint.
@@ -92,6 +96,7 @@ class Manifest(Struct, frozen=True):
     batch: bool = False
     golden_file: str = ""
     reference: str = ""
+    handler: HandlerSpec | None = None
 
     @classmethod
     def of_classifier(
@@ -117,6 +122,11 @@ class Manifest(Struct, frozen=True):
             batch=True,
             **more,
         )
+
+    @property
+    def has_network(self) -> bool:
+        """True if there is a network; a handler may predict without one."""
+        return bool(self.outputs)
 
     @property
     def signature(self) -> Signature:

@@ -16,8 +16,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ..documents.schema import read_as
+from .code.declaration import HandlerSpec
 from .errors import BundleError, shown
 from .features import DescribedColumn, Feature, Name, Number
+from .file_name import FileName
 from .golden import Golden
 from .manifest import (
     FileRecord,
@@ -31,17 +33,8 @@ from .manifest_checks import check_meaning
 from .signature import MAX_TENSORS, OutputSpec, TensorSpec
 
 FORMATS = (1, 2)
-_RESERVED = ("steps", "handler")
-"""Members of format 2 that will name code of the owner."""
-
-_FileName = Annotated[
-    # One with a slash or dots could lead out of the bundle.
-    str,
-    Meta(
-        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z",
-        description="named like a plain file of the bundle's directory",
-    ),
-]
+_RESERVED = ("steps",)
+"""Members of format 2 that a later version serves."""
 
 
 class _Format1(Struct):
@@ -55,7 +48,7 @@ class _Format1(Struct):
     created_at: str | None = None
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    files: Mapping[_FileName, FileRecord] = {}
+    files: Mapping[FileName, FileRecord] = {}
 
 
 class _Format1Feature(DescribedColumn, frozen=True):
@@ -65,11 +58,6 @@ class _Format1Feature(DescribedColumn, frozen=True):
 
 
 _Tensors = Meta(max_length=MAX_TENSORS, description=f"an array of at most {MAX_TENSORS} tensors")
-_SomeTensors = Meta(
-    min_length=1,
-    max_length=MAX_TENSORS,
-    description=f"an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and shape",
-)
 
 
 class _Feature(Feature, frozen=True, forbid_unknown_fields=True):
@@ -86,7 +74,7 @@ class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
     created_at: str | None = None
     task: TaskName
     inputs: Annotated[tuple[TensorSpec, ...], _Tensors]
-    outputs: Annotated[tuple[OutputSpec, ...], _SomeTensors]
+    outputs: Annotated[tuple[OutputSpec, ...], _Tensors]
     features: tuple[_Feature, ...] = ()
     classes: tuple[Name, ...] = ()
     labels: tuple[Name, ...] = ()
@@ -95,9 +83,10 @@ class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
     tolerances: Mapping[str, Tolerance] = {}
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    golden: _FileName
-    reference: _FileName | Literal[""] = ""
-    files: Mapping[_FileName, FileRecord]
+    handler: HandlerSpec | None = None
+    golden: FileName | Literal[""] = ""
+    reference: FileName | Literal[""] = ""
+    files: Mapping[FileName, FileRecord]
 
 
 _Rows = Annotated[list[list[Number | None]], Meta(min_length=1)]
@@ -131,7 +120,10 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
     members = {name: apart[name] if name in apart else getattr(manifest, name) for name in names}
     document: dict[str, Any] = msgspec.to_builtins(members)
     document["features"] = [_without_defaults(feature) for feature in document["features"]]
-    optional = ("features", "classes", "labels", "targets", "preprocessing", "reference")
+    optional = (
+        *("features", "classes", "labels", "targets", "preprocessing", "handler", "golden"),
+        "reference",
+    )
     return {name: value for name, value in document.items() if value or name not in optional}
 
 

@@ -6,7 +6,7 @@ served by one version from start to end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,10 @@ import numpy as np
 
 from .bundle import Bundle
 from .cache import AnswerCache
+from .code.answers import HandlerAnswer
+from .code.golden import check_requests, read_golden_requests
+from .code.handler import Handler
+from .code.request import HandlerRequest
 from .encoder import FeatureEncoder
 from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line, shown
 from .golden import Golden
@@ -29,7 +33,8 @@ class Model:
     """One version of a model, loaded into a runtime.
 
     ``task`` says what its outputs mean. One without features has no rows to `predict`: it takes
-    tensors, and `run` answers them. ``cache`` stores the answers of `predict`, unless
+    tensors, and `run` answers them. With a ``handler`` it takes whole requests, which `answer`
+    answers. ``cache`` stores the answers of `predict`, unless
     ``cache_size`` is 0. ``check_seconds`` limits the self-test.
     """
 
@@ -40,6 +45,7 @@ class Model:
         checksum: str,
         *,
         name: str = "",
+        handler: Handler | None = None,
         cache_size: int = 0,
         check_seconds: float = DEFAULT_LIMITS.seconds,
     ) -> None:
@@ -47,6 +53,7 @@ class Model:
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
+        self.handler = handler
         self.encoder = FeatureEncoder(
             bundle.manifest.features, bundle.manifest.inputs if bundle.manifest.features else ()
         )
@@ -64,6 +71,19 @@ class Model:
     def takes_features(self) -> bool:
         """True if the model takes named values, and not only the tensors of its network."""
         return bool(self.encoder.names)
+
+    @property
+    def takes_samples(self) -> bool:
+        """True if the model answers single samples: named values, or requests of its handler."""
+        return self.takes_features or self.handler is not None
+
+    def answer(self, requests: Sequence[HandlerRequest]) -> list[HandlerAnswer]:
+        """Return the answer of the handler, which the model must have, to each of ``requests``.
+
+        Raises what `Handler.answer` raises.
+        """
+        assert self.handler is not None
+        return self.handler.answer(requests, self.run_rows)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -158,6 +178,10 @@ class Model:
         differs from what was packed, or takes too long.
         """
         with self.runtime.time_limit(self._check_seconds):
+            if self.handler is not None:
+                self._check_handler(self.handler)
+                if not self.manifest.has_network:
+                    return
             golden = self._bundle.read_golden()
             if golden is None:
                 zeros = {
@@ -169,6 +193,13 @@ class Model:
             for each in runs_of(self.manifest, golden):
                 answers = self.runtime.run(each.inputs)
                 check_answer(self.manifest, self.task, answers, each, self.runtime.device)
+
+    def _check_handler(self, handler: Handler) -> None:
+        spec, directory = self.manifest.handler, self._bundle.directory
+        assert spec is not None
+        assert directory is not None
+        requests = read_golden_requests(directory / spec.golden)
+        check_requests(requests, handler, self.run_rows, self.manifest)
 
     def info(self) -> dict[str, Any]:
         """Describe the model: its features, its classes, and how it was loaded."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest_file
+from ..model.code.permission import AllowCode
 from ..model.compat import shadow_obstacle
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
@@ -67,10 +68,12 @@ class Repository:
         device: str = "cpu",
         limits: ProcessLimits = DEFAULT_LIMITS,
         read_only: bool = False,
+        allow_code: AllowCode = False,
     ) -> None:
         """``runtime`` and ``device`` are those of the service, which a version must support; it is
-        tried within ``limits``. ``name`` is the model's name in the settings, empty if the
-        manifests name it. With ``read_only``, as for the example in a package, a change is refused.
+        tried within ``limits``, and its code runs only where ``allow_code`` says so. ``name`` is
+        the model's name in the settings, empty if the manifests name it. With ``read_only``, as for
+        the example in a package, a change is refused.
         """
         self.read_only = read_only
         self.limits = limits
@@ -78,6 +81,7 @@ class Repository:
         self.name = name
         self.runtime = runtime
         self.device = device
+        self.allow_code = allow_code
 
     def versions(self) -> list[str]:
         """Return the versions, numbers first and in their order."""
@@ -257,6 +261,8 @@ class Repository:
             runtime=self.runtime,
             device=self.device,
             limits=self.limits,
+            allow_code=self.allow_code,
+            name=self.name,
         )
         if report.problems or report.manifest is None:
             raise ReleaseRejected(

@@ -10,13 +10,14 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
+from app.model.code.declaration import HandlerSpec
 from app.model.errors import BundleError
 from app.model.features import Feature
 from app.model.manifest import Manifest, Target, TaskName, Tolerance
 from app.model.manifest_file import read_manifest, write_manifest
 from app.model.signature import DTYPES, OutputSpec, Role
 from tests.conftest import ROOT
-from tests.model.test_manifest import EACH
+from tests.model.test_manifest import EACH, HANDLER
 
 PAGE = (ROOT / "docs" / "manifest.md").read_text()
 EXAMPLE: dict[str, Any] = json.loads(PAGE.partition("```json\n")[2].partition("```")[0])
@@ -52,13 +53,14 @@ def test_the_example_is_a_manifest_that_is_written_as_it_is(tmp_path: Path) -> N
 
 
 def test_the_page_has_every_member_and_no_other(tmp_path: Path) -> None:
-    members = {name for each in EACH.values() for name in written(each, tmp_path)}
+    members = {name for each in (*EACH.values(), HANDLER) for name in written(each, tmp_path)}
     members |= {"preprocessing", "reference"}
     assert named_in(section("Members")) == members
     assert named_in(section("Features")) == names_of(Feature)
     assert names_of(OutputSpec) | {*get_args(Role)} == named_in(section("Tensors"))
     assert named_in(section("Tasks")) == {*get_args(TaskName)}
-    for name in (*names_of(Target), *names_of(Tolerance), "sha256", "size", "steps", "handler"):
+    assert named_in(section("The handler")) == names_of(HandlerSpec)
+    for name in (*names_of(Target), *names_of(Tolerance), "sha256", "size", "steps"):
         assert f"`{name}`" in section("Members")
     for datatype in DTYPES:
         assert f"`{datatype}`" in section("Tensors") or "INT" in datatype
