@@ -207,8 +207,12 @@ def promote(
     """Make VERSION the stable one.
 
     It is verified first, and its schema is compared with the stable version's: a change that would
-    break callers is refused. A canary or shadow ends. Running workers switch by themselves.
+    break callers is refused. A canary or shadow ends. Running workers switch by themselves. Of a
+    version with code of its own, what changed of it is shown, and its SHA-256 is recorded: workers
+    run no other.
     """
+    code = repository.code_changes(version)
+    reports.print_code(code, err=as_json)
     change = repository.promote(
         version, allow_schema_change=allow_schema_change, message=_text(message)
     )
@@ -245,6 +249,7 @@ def canary(
     break callers of the stable version. Run it again to change the fraction; `promote` and `clear`
     end it.
     """
+    reports.print_code(repository.code_changes(version), err=as_json)
     _print_change(repository.canary(version, traffic, _text(message)), as_json)
 
 
