@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..model.code.permission import code_sha256
 from ..model.errors import listed
 from ..model.features import Feature
 from ..model.manifest import EXACT, Manifest
@@ -53,8 +54,12 @@ def print_manifest(manifest: Manifest) -> None:
             ("description", manifest.description or "-"),
             ("packed", manifest.created_at or "-"),
             ("task", manifest.task),
-            ("golden data", manifest.golden_file or "in the manifest"),
+            (
+                "golden data",
+                manifest.golden_file or ("in the manifest" if manifest.golden else "-"),
+            ),
             ("reference data", manifest.reference or "-"),
+            *_handler_rows(manifest),
         ]
     )
     click.echo()
@@ -74,6 +79,17 @@ def print_manifest(manifest: Manifest) -> None:
         [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
         ("FILE", "SIZE", "SHA-256"),
     )
+
+
+def _handler_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    handler = manifest.handler
+    if handler is None:
+        return []
+    return [
+        ("handler", f"{handler.file} ({handler.interface})"),
+        ("code", code_sha256(manifest)),
+        ("requirements", ", ".join(handler.requirements) or "-"),
+    ]
 
 
 def _print_tensors(manifest: Manifest) -> None:
@@ -109,6 +125,8 @@ def _print_names(manifest: Manifest) -> None:
 
 def takes_and_answers(manifest: Manifest) -> str:
     """Return how many features and classes, or inputs and outputs, a model has."""
+    if not manifest.has_network:
+        return "a handler"
     takes = (
         (len(manifest.features), "feature")
         if manifest.features
@@ -131,6 +149,7 @@ def takes_and_answers(manifest: Manifest) -> str:
 
 def print_diff(diff: VersionDiff) -> None:
     """Print the differences in parts: the schema, the training metrics, the answers."""
+    print_code(diff.code)
     if not diff.breaking:
         click.echo("Schema: no breaking changes.")
     for heading, sentences in (
@@ -178,7 +197,18 @@ def diff_document(diff: VersionDiff) -> dict[str, Any]:
         },
         "agreement": diff.agreement and asdict(diff.agreement),
         "incomparable": diff.incomparable,
+        "code": list(diff.code),
     }
+
+
+def print_code(lines: Sequence[str], *, err: bool = False) -> None:
+    """Print how the code of a version differs from that of the stable one, if it does."""
+    if not lines:
+        return
+    click.echo("Code that changes:", err=err)
+    for line in lines:
+        click.echo(plain(line.replace("\t", "    ")), err=err)
+    click.echo(err=err)
 
 
 def print_report(report: Report) -> None:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.routing import RequestRedirect, WebsocketMismatch
 
 from ..access.header_names import RETRY_AFTER
+from ..model.code.errors import HandlerFailed, HandlerRefusal
 from ..model.errors import (
     MAX_FAULTS,
     AnswerTooLarge,
@@ -72,6 +73,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(RunTooLarge, _run_too_large)
     app.register_error_handler(MemoryError, _out_of_memory)
     app.register_error_handler(TakesNoFeatures, _takes_no_features)
+    app.register_error_handler(HandlerRefusal, _handler_refusal)
+    app.register_error_handler(HandlerFailed, _handler_failed)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -226,6 +229,23 @@ def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
     return problem(404, str(error), kind=kind)
 
 
+def _handler_refusal(error: HandlerRefusal) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log_error("the handler of a model answered an error", error)
+    faults = _faults_of_request(error, str(error))
+    return problem(error.status, str(error), kind="handler", faults=faults)
+
+
+def _handler_failed(error: HandlerFailed) -> Response:
+    _log_error("the handler of a model failed", error, reason=error.reason)
+    detail = f"{error} Quote the request_id to report it."
+    return problem(500, detail, kind="handler-failed", faults=_faults_of_request(error, detail))
+
+
+def _faults_of_request(error: HandlerRefusal | HandlerFailed, detail: str) -> list[Fault]:
+    return [] if error.index is None else [Fault((_rows_member(), error.index), detail)]
+
+
 def _draining(error: Draining) -> Response:
     answer = problem(503, "The worker is shutting down. Retry the request.", kind="draining")
     answer.headers[RETRY_AFTER] = "1"  # another worker, or its successor, is there by then
@@ -253,10 +273,11 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
 
 def _unexpected(error: Exception) -> Response:
     original = error.original_exception if isinstance(error, InternalServerError) else error
-    context = current_context()
-    log.error(
-        "unexpected error",
-        exc_info=original or error,
-        extra={"request_id": context.request_id, "path": context.path},
-    )
+    _log_error("unexpected error", original or error)
     return problem(500, "Internal server error. Quote the request_id to report it.")
+
+
+def _log_error(event: str, error: BaseException, **more: str) -> None:
+    context = current_context()
+    extra = {"request_id": context.request_id, "path": context.path, **more}
+    log.error(event, exc_info=error, extra=extra)

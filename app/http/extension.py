@@ -70,6 +70,7 @@ class Lantern:
                     batch_rows=model.batch_rows,
                     feature_names=model.feature_names,
                     class_names=model.class_names,
+                    allow_code=model.allow_code,
                     cache_size=settings.cache.size,
                     max_answer_values=settings.limits.max_answer_values,
                     limits=model.process_limits,

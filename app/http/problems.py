@@ -42,7 +42,7 @@ def problem_document(
 
     For clients of the Open Inference Protocol it is also the error that they know.
     """
-    title = HTTPStatus(status).phrase
+    title = _phrase(status)
     document: dict[str, Any] = {
         "type": _TYPE + (kind or title.lower().replace(" ", "-")),
         "title": title,
@@ -60,6 +60,13 @@ def problem_document(
         document["error"] = detail
     # By the schema `PROBLEM`, but not dumped by it: most errors occur under the highest load.
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), media_type
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a handler may answer any from 400 to 599
+        return "Error"
 
 
 def json_pointer(path: Sequence[str | int]) -> str:

@@ -21,6 +21,8 @@ class Incomparable(ModelError):
 
 def check_comparable(stable: Manifest, candidate: Manifest) -> None:
     """Raise `Incomparable` for a candidate of another task, or with other names."""
+    if stable.handler or candidate.handler:
+        raise Incomparable("The answers of a handler are its own.")
     if stable.task != candidate.task:
         raise Incomparable("The versions have different tasks.")
     for called in ("features", "classes", "labels", "targets"):

@@ -29,7 +29,7 @@ class Bundle:
     """A verified bundle: its manifest and the paths of its networks.
 
     ``checkpoint``, ``onnx`` and ``golden`` are None if the bundle has no such file. ``directory``
-    has its other files; a bare checkpoint has none.
+    is None for a bare checkpoint.
     """
 
     manifest: Manifest
@@ -238,12 +238,18 @@ def describe(path: Path, manifest: Manifest) -> Bundle:
 
     Raises `BundleError` if it lists no network.
     """
-    checkpoint = path / CHECKPOINT if CHECKPOINT in manifest.files else None
-    onnx = path / ONNX if ONNX in manifest.files else None
-    if checkpoint is None and onnx is None:
+    networks = {name: path / name for name in network_files(manifest)}
+    if manifest.has_network and not networks:
         raise BundleError(f"The manifest of {path} lists neither {CHECKPOINT} nor {ONNX}.")
     golden = path / manifest.golden_file if manifest.golden_file else None
-    return Bundle(manifest, checkpoint, onnx, golden, path)
+    return Bundle(manifest, networks.get(CHECKPOINT), networks.get(ONNX), golden, path)
+
+
+def network_files(manifest: Manifest) -> list[str]:
+    """Return the files of a manifest that a runtime executes; those of a handler are its own."""
+    of_handler = manifest.handler.all_files if manifest.handler else ()
+    files = [name for name in (CHECKPOINT, ONNX) if name in manifest.files]
+    return [name for name in files if manifest.has_network and name not in of_handler]
 
 
 def open_bare_checkpoint(

@@ -21,6 +21,12 @@ def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
     """Return the changes in ``new`` that would break a caller of ``old``, a sentence each."""
     if old.task != new.task:
         return [f"The task is {new.task!r}, and was {old.task!r}."]
+    if (old.handler is None) != (new.handler is None):
+        return [
+            "It has no handler, and callers send whole requests to one."
+            if new.handler is None
+            else "It has a handler, which takes whole requests, and callers send none."
+        ]
     if old.features and not new.features:
         return ["It takes tensors only, and callers send features."]
     taken = breaking_features(old, new) if old.features else _inputs(old, new)
@@ -35,6 +41,10 @@ def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
 
 def shadow_obstacle(manifest: Manifest) -> str:
     """Return why answers of a model can't be compared with a shadow's; empty if they can."""
+    if manifest.handler is not None:
+        return (
+            "A shadow compares predictions, and the answers of a handler are its own; use a canary."
+        )
     if manifest.features:
         return ""
     return (

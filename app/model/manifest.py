@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, Struct
 
+from .code.declaration import HandlerSpec
 from .errors import BundleError, listed
 from .features import Feature, in_one_matrix
 from .golden import Golden
@@ -70,6 +71,9 @@ class Manifest(Struct, frozen=True):
     answered as if it were alone, so that those of several callers may run together. ``top`` is the
     number of most probable classes that an answer has beside it, unless the caller says another.
 
+    A ``handler`` is code of the bundle, which takes whole requests and answers them. It may come
+    with a network or, where it predicts by itself, without: then there are no tensors.
+
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
     training metrics. ``golden_file`` and ``reference`` are files of the bundle; ``golden`` holds
     the golden data where no file does (format 1), and is None for a bare checkpoint.
@@ -96,6 +100,7 @@ class Manifest(Struct, frozen=True):
     reference: str = ""
     steps: tuple[Step, ...] = ()
     top: int = 0
+    handler: HandlerSpec | None = None
 
     @classmethod
     def of_classifier(
@@ -126,6 +131,11 @@ class Manifest(Struct, frozen=True):
     def takes_samples(self) -> bool:
         """True if callers send what becomes the inputs, and not only the tensors themselves."""
         return bool(self.features or self.steps)
+
+    @property
+    def has_network(self) -> bool:
+        """True if there is a network; a handler may predict without one."""
+        return bool(self.outputs)
 
     @property
     def signature(self) -> Signature:

@@ -13,7 +13,7 @@ from itertools import chain
 from .errors import BundleError, shown
 from .feature_checks import faults_of_features
 from .manifest import Manifest, TaskName, check_names
-from .signature import LABEL, PREDICTION, OutputSpec, Role
+from .signature import LABEL, MAX_TENSORS, PREDICTION, OutputSpec, Role
 from .steps.checks import faults_of_steps
 from .steps.declaration import files_of
 
@@ -61,6 +61,8 @@ def check_meaning(manifest: Manifest) -> None:
         check_names(place, names)
     faults = chain(
         _faults_of_files(manifest),
+        _faults_of_handler(manifest),
+        _faults_of_network(manifest),
         _faults_of_shapes(manifest),
         _faults_of_rows(manifest),
         _faults_of_task(manifest),
@@ -96,6 +98,39 @@ def _faults_of_samples(manifest: Manifest) -> Iterator[str]:
         yield f"top must be at most the number of classes, and is {manifest.top}."
 
 
+def _faults_of_handler(manifest: Manifest) -> Iterator[str]:
+    handler = manifest.handler
+    if handler is None:
+        return
+    if not handler.file.endswith(".py"):
+        yield f"handler.file must be the name of a Python file, not {shown(handler.file)}."
+    named = [*handler.all_files, handler.golden]
+    for name in named:
+        if name not in manifest.files:
+            yield f"handler names {shown(name)}, which files doesn't list."
+    check_names("handler.files", named)
+
+
+def _faults_of_network(manifest: Manifest) -> Iterator[str]:
+    """Yield what a manifest lacks that describes a network; only a handler may have none."""
+    if manifest.has_network:
+        if not manifest.golden_file and manifest.golden is None:
+            yield "golden must be named like a plain file of the bundle's directory."
+        return
+    if manifest.handler is None:
+        yield (
+            f"outputs must be an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and "
+            "shape."
+        )
+    for member in ("inputs", "features", "golden_file", "tolerances"):
+        if getattr(manifest, member):
+            yield (
+                f"{member.removesuffix('_file')} is for a network, and there are no outputs of one."
+            )
+    if manifest.task != "tensors":
+        yield f"task must be 'tensors' where there are no outputs, not {manifest.task!r}."
+
+
 def _faults_of_shapes(manifest: Manifest) -> Iterator[str]:
     for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
         for spec in specs:
@@ -124,6 +159,8 @@ def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
 
 def _faults_of_task(manifest: Manifest) -> Iterator[str]:
     task = manifest.task
+    if not manifest.has_network:  # classes and labels are the handler's
+        return
     for member, wanted in _NAMED.items():
         if getattr(manifest, member) and task != wanted:
             yield f"{member} is for the task {wanted!r}, and the task is {task!r}."

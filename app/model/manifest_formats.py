@@ -16,8 +16,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ..documents.schema import read_as
+from .code.declaration import HandlerSpec
 from .errors import BundleError, shown
 from .features import DescribedColumn, Feature, Name, Number
+from .file_name import FileName
 from .golden import Golden
 from .manifest import (
     FileRecord,
@@ -29,11 +31,9 @@ from .manifest import (
 )
 from .manifest_checks import check_meaning
 from .signature import MAX_TENSORS, OutputSpec, TensorSpec
-from .steps.declaration import FileName, Step
+from .steps.declaration import Step
 
 FORMATS = (1, 2)
-_RESERVED = ("handler",)
-"""Members of format 2 that will name code of the owner."""
 
 
 class _Format1(Struct):
@@ -57,11 +57,6 @@ class _Format1Feature(DescribedColumn, frozen=True):
 
 
 _Tensors = Meta(max_length=MAX_TENSORS, description=f"an array of at most {MAX_TENSORS} tensors")
-_SomeTensors = Meta(
-    min_length=1,
-    max_length=MAX_TENSORS,
-    description=f"an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and shape",
-)
 
 
 _Steps = Meta(max_length=2, description="an array of an image step, a text step, or both")
@@ -83,7 +78,7 @@ class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
     created_at: str | None = None
     task: TaskName
     inputs: Annotated[tuple[TensorSpec, ...], _Tensors]
-    outputs: Annotated[tuple[OutputSpec, ...], _SomeTensors]
+    outputs: Annotated[tuple[OutputSpec, ...], _Tensors]
     features: tuple[_Feature, ...] = ()
     steps: Annotated[tuple[Step, ...], _Steps] = ()
     classes: tuple[Name, ...] = ()
@@ -94,7 +89,8 @@ class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
     tolerances: Mapping[str, Tolerance] = {}
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    golden: FileName
+    handler: HandlerSpec | None = None
+    golden: FileName | Literal[""] = ""
     reference: FileName | Literal[""] = ""
     files: Mapping[FileName, FileRecord]
 
@@ -132,7 +128,7 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
     document["features"] = [_without_defaults(feature) for feature in document["features"]]
     optional = (
         *("features", "steps", "classes", "labels", "targets"),
-        *("top", "preprocessing", "reference"),
+        *("top", "preprocessing", "handler", "golden", "reference"),
     )
     return {name: value for name, value in document.items() if value or name not in optional}
 
@@ -165,11 +161,6 @@ def _parse_format_1(root: dict[str, Any]) -> Manifest:
 
 
 def _parse_format_2(root: dict[str, Any]) -> Manifest:
-    for member in _RESERVED:
-        if member in root:
-            raise BundleError(
-                f"{member} is reserved for a later version, and not served by this one."
-            )
     members = msgspec.structs.asdict(read_as(_Format2, root))
     members["features"] = tuple(
         Feature(**msgspec.structs.asdict(feature)) for feature in members["features"]

@@ -6,7 +6,7 @@ served by one version from start to end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,10 @@ import numpy as np
 
 from .bundle import Bundle
 from .cache import AnswerCache
+from .code.answers import HandlerAnswer
+from .code.golden import check_requests, read_golden_requests
+from .code.handler import Handler
+from .code.request import HandlerRequest
 from .encoder import FeatureEncoder
 from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line, shown
 from .golden import Golden
@@ -32,8 +36,9 @@ class Model:
 
     ``task`` says what its outputs mean. Rows to `predict` come from the ``encoder``, which takes
     features, or from the ``steps``, which take images and texts and are None where there are none.
-    One with neither takes tensors, and `run` answers them. ``cache`` stores the answers of
-    `predict`, unless ``cache_size`` is 0. ``check_seconds`` limits the self-test, and
+    One with neither takes tensors, and `run` answers them. With a ``handler`` it takes whole
+    requests, which `answer` answers. ``cache`` stores the answers of `predict`, unless
+    ``cache_size`` is 0. ``check_seconds`` limits the self-test, and
     ``sample_limits`` what callers may send for the steps. Raises `BundleError` if the steps can't
     be loaded.
     """
@@ -45,6 +50,7 @@ class Model:
         checksum: str,
         *,
         name: str = "",
+        handler: Handler | None = None,
         cache_size: int = 0,
         check_seconds: float = DEFAULT_LIMITS.seconds,
         sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS,
@@ -53,6 +59,7 @@ class Model:
         self.manifest = bundle.manifest
         self.runtime = runtime
         self.checksum = checksum
+        self.handler = handler
         self.encoder = FeatureEncoder(
             bundle.manifest.features, bundle.manifest.inputs if bundle.manifest.features else ()
         )
@@ -70,7 +77,7 @@ class Model:
         self.classes = bundle.manifest.classes
         self.task = task_of(bundle.manifest)
         self.signature = self.task.signature
-        self.cache = AnswerCache(cache_size) if cache_size and self.takes_samples else None
+        self.cache = AnswerCache(cache_size) if cache_size and self.manifest.takes_samples else None
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
@@ -81,8 +88,18 @@ class Model:
 
     @property
     def takes_samples(self) -> bool:
-        """True if the model predicts for samples: features, or images and texts."""
-        return self.manifest.takes_samples
+        """True if the model answers single samples: features, images and texts, or requests of its
+        handler.
+        """
+        return self.manifest.takes_samples or self.handler is not None
+
+    def answer(self, requests: Sequence[HandlerRequest]) -> list[HandlerAnswer]:
+        """Return the answer of the handler, which the model must have, to each of ``requests``.
+
+        Raises what `Handler.answer` raises.
+        """
+        assert self.handler is not None
+        return self.handler.answer(requests, self.run_rows)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -177,6 +194,10 @@ class Model:
         differs from what was packed, or takes too long.
         """
         with self.runtime.time_limit(self._check_seconds):
+            if self.handler is not None:
+                self._check_handler(self.handler)
+                if not self.manifest.has_network:
+                    return
             golden = self._bundle.read_golden()
             if golden is None:
                 zeros = {
@@ -188,6 +209,13 @@ class Model:
             for each in runs_of(self.manifest, golden, self.steps):
                 answers = self.runtime.run(each.inputs)
                 check_answer(self.manifest, self.task, answers, each, self.runtime.device)
+
+    def _check_handler(self, handler: Handler) -> None:
+        spec, directory = self.manifest.handler, self._bundle.directory
+        assert spec is not None
+        assert directory is not None
+        requests = read_golden_requests(directory / spec.golden)
+        check_requests(requests, handler, self.run_rows, self.manifest)
 
     def info(self) -> dict[str, Any]:
         """Describe the model: its features or steps, its classes, and how it was loaded."""

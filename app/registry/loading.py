@@ -11,12 +11,17 @@ from ..model import isolation
 from ..model.batching import BatchingRuntime
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
+from ..model.code.handler import load_handler
+from ..model.code.permission import AllowCode, check_allowed, check_recorded, code_sha256
 from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
+from ..model.manifest import Manifest
+from ..model.manifest_file import FILE_NAME, read_manifest
 from ..model.model import Model
+from ..model.naming import as_name
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.run_limits import UNLIMITED, RunLimits
-from ..model.runtime import Runtime, RuntimeChoice, choose_runtime
+from ..model.runtime import NoNetwork, Runtime, RuntimeChoice, choose_runtime
 from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from ..model.tasks import task_of
 from ..model.torch_runtime import TorchRuntime
@@ -31,7 +36,9 @@ class ModelSource:
     ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
-    ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read.
+    ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read. A
+    handler runs where ``allow_code`` says so, and where ``code`` is not empty, only the one with
+    that SHA-256.
     """
 
     path: Path
@@ -48,6 +55,8 @@ class ModelSource:
     limits: ProcessLimits = DEFAULT_LIMITS
     run_limits: RunLimits = UNLIMITED
     sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS
+    allow_code: AllowCode = False
+    code: str = ""
 
 
 def load_model(source: ModelSource) -> Model:
@@ -86,11 +95,13 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         )
     if source.batch_rows and manifest.batch:
         runtime = BatchingRuntime(runtime, source.batch_rows)
+    name = source.name or as_name(manifest.name)
     model = Model(
         bundle,
         runtime,
         checksum,
         name=source.name,
+        handler=load_handler(bundle, name, source.max_answer_values),
         cache_size=source.cache_size,
         check_seconds=source.limits.seconds,
         sample_limits=source.sample_limits,
@@ -114,11 +125,22 @@ def runtime_for(source: ModelSource) -> str:
     bare = bundles.is_bare(found)
     if bare:
         return _check_bare(source)
+    return runtime_of(read_manifest(found / FILE_NAME), source.runtime, source.device)
+
+
+def runtime_of(manifest: Manifest, choice: RuntimeChoice, device: str) -> str:
+    """Return the runtime that executes the network of a bundle; that of `NoNetwork` if it has none.
+
+    Raises `BundleError`.
+    """
+    if not manifest.has_network and manifest.handler is not None:
+        return NoNetwork.name
+    networks = bundles.network_files(manifest)
     return choose_runtime(
-        source.runtime,
-        has_onnx=(found / bundles.ONNX).is_file(),
-        has_checkpoint=(found / bundles.CHECKPOINT).is_file(),
-        device=source.device,
+        choice,
+        has_onnx=bundles.ONNX in networks,
+        has_checkpoint=bundles.CHECKPOINT in networks,
+        device=device,
     )
 
 
@@ -130,12 +152,11 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
     promised = path.name if path != source.path else source.version or None
     bundle = bundles.open_bundle(path, promised)
     manifest = bundle.manifest
-    name = choose_runtime(
-        source.runtime,
-        has_onnx=bundle.onnx is not None,
-        has_checkpoint=bundle.checkpoint is not None,
-        device=source.device,
-    )
+    check_recorded(manifest, source.code)
+    check_allowed(manifest, source.allow_code, source.name or as_name(manifest.name))
+    name = runtime_of(manifest, source.runtime, source.device)
+    if name == NoNetwork.name:
+        return bundle, NoNetwork(), code_sha256(manifest).removeprefix("sha256:")
     file = bundles.ONNX if name == "onnx" else bundles.CHECKPOINT
     runtime = make_runtime(
         bundle, name, threads=source.threads, device=source.device, limits=source.run_limits

@@ -34,6 +34,9 @@ AtLeastZero = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
 ModelName = Annotated[str, parsed_by(forms.parse_model_name)]
+Permission = Annotated[
+    bool | tuple[Text, ...], Meta(description="true, false, or a list of the names of models")
+]
 
 
 class ServerSettings(Struct, frozen=True):
@@ -63,6 +66,7 @@ class ModelSettings(Struct, frozen=True):
     batch_rows: AtLeastZero = 0
     feature_names: tuple[Text, ...] = ()
     class_names: tuple[Text, ...] = ()
+    allow_code: Permission = False
     check_seconds: UpToADay = 60
     check_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
 

@@ -78,6 +78,10 @@ class SettingType:
         if isinstance(self.form, inspect.VarTupleType) and not text.lstrip().startswith("["):
             return [part.strip() for part in text.split(",") if part.strip()]
         is_boolean = isinstance(self.form, inspect.BoolType)
+        if isinstance(self.form, inspect.UnionType):  # true, false, or a list
+            is_boolean = text.strip().lower() in ("true", "false")
+            if not is_boolean and not text.lstrip().startswith("["):
+                return [part.strip() for part in text.split(",") if part.strip()]
         try:
             document = tomllib.loads(f"value = {text.lower() if is_boolean else text}")
         except (ValueError, RecursionError):  # as in `read_toml`

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from app.model.code.declaration import HandlerSpec
 from app.model.errors import BundleError
 from app.model.features import MAX_CATEGORIES, Feature
 from app.model.manifest import FileRecord, Manifest, Target, Tolerance
@@ -117,6 +118,22 @@ TEXTS = replace(
 )
 BOTH = replace(TEXTS, inputs=(*TOKENS, PIXELS), steps=(PHOTO, SENTENCE))
 OF_STEPS = {"images": IMAGES, "texts": TEXTS, "both": BOTH}
+HANDLER = manifest_of(
+    task="tensors",
+    features=(),
+    inputs=(),
+    outputs=(),
+    targets=(),
+    classes=("no", "yes"),
+    batch=False,
+    golden_file="",
+    handler=HandlerSpec("handler.py", "torchserve", ("words.txt",), ("pillow>=10",)),
+    files=FILES
+    | {
+        name: FileRecord("2" * 64, 3)
+        for name in ("handler.py", "words.txt", "golden_requests.json")
+    },
+)
 EACH = {m.task: m for m in (REGRESSION, CLASSIFIER, MULTILABEL, EMBEDDING, TENSORS)}
 
 
@@ -136,9 +153,11 @@ def refused(manifest: Manifest, edit: Edit, directory: Path) -> str:
     return str(refusal.value).removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize("task", EACH)
-def test_a_manifest_of_each_task_is_read_as_it_was_written(task: str, tmp_path: Path) -> None:
-    assert read_manifest(written(EACH[task], tmp_path)) == EACH[task]
+@pytest.mark.parametrize("manifest", [*EACH.values(), HANDLER], ids=[*EACH, "handler"])
+def test_a_manifest_of_each_task_is_read_as_it_was_written(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    assert read_manifest(written(manifest, tmp_path)) == manifest
 
 
 @pytest.mark.parametrize("kind", OF_STEPS)
@@ -283,7 +302,7 @@ REFUSED: list[tuple[Manifest, Edit, str]] = [
     (REGRESSION, lambda m: m.update(format=3), "format must be 1 or 2 (it is 3)"),
     (REGRESSION, lambda m: m.update(format=True), "format must be 1 or 2 (it is True)"),
     (REGRESSION, lambda m: m.update(format=2.0), "format must be 1 or 2 (it is 2.0)"),
-    (REGRESSION, lambda m: m.update(handler="x.py"), "handler is reserved for a later version"),
+    (REGRESSION, lambda m: m.update(handler="x.py"), "handler must be an object"),
     (REGRESSION, lambda m: m.update(targts=[]), "targts must be left out; did you mean 'targets'?"),
     (REGRESSION, lambda m: m["inputs"][0].update(x=1), "inputs[0].x must be left out"),
     (REGRESSION, lambda m: m["features"][0].update(x=1), "features[0].x must be left out"),
@@ -321,6 +340,24 @@ REFUSED: list[tuple[Manifest, Edit, str]] = [
         TENSORS,
         lambda m: m["inputs"][0].update(shape=[2**31 - 1] * 32),
         "inputs: 'text' would have",
+    ),
+    # its handler
+    (HANDLER, lambda m: m["handler"].update(file="x.py"), "handler names 'x.py', which files doe"),
+    (HANDLER, lambda m: m["handler"].update(file="golden.npz"), "handler.file must be the name of"),
+    (HANDLER, lambda m: m["handler"].update(file="../x.py"), "handler.file must be named like a p"),
+    (HANDLER, lambda m: m["handler"].update(files=["x"]), "handler names 'x', which files doesn't"),
+    (HANDLER, lambda m: m["handler"].update(files=["handler.py"]), "handler.files must be unique;"),
+    (HANDLER, lambda m: m["handler"].update(interface="x"), "handler.interface must be one of 'la"),
+    (HANDLER, lambda m: m["handler"].update(golden="x"), "handler names 'x', which files doesn't"),
+    (HANDLER, lambda m: m["handler"].update(x=1), "handler.x must be left out"),
+    (HANDLER, lambda m: m["handler"].pop("file"), "handler.file must be named like a plain file"),
+    (HANDLER, lambda m: m.pop("handler"), "outputs must be an array of 1 to 1000 tensors"),
+    (HANDLER, lambda m: m.update(task="embedding"), "task must be 'tensors' where there are no ou"),
+    (HANDLER, lambda m: m.update(golden="golden.npz"), "golden is for a network, and there are no"),
+    (
+        HANDLER,
+        lambda m: m.update(inputs=[{"name": "x", "datatype": "FP32", "shape": []}]),
+        "inputs is for a network, and there are no outputs of one.",
     ),
     # rows
     (REGRESSION, lambda m: m.update(batch=False), "batch must be true where there are features"),

@@ -11,19 +11,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from ..file_name import FileName
 from ..signature import TensorName
 
 _Side = Annotated[int, Meta(ge=1, le=16384, description="a number of pixels, from 1 to 16,384")]
 _Channels = Annotated[
     tuple[float, ...], Meta(max_length=3, description="an array of a number for each channel")
-]
-FileName = Annotated[
-    # One with a slash or dots could lead out of the bundle.
-    str,
-    Meta(
-        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z",
-        description="named like a plain file of the bundle's directory",
-    ),
 ]
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's names of its filters, which are those of torchvision for pictures."""
