@@ -69,6 +69,7 @@ def index() -> Response:
                 model=model and model.info(),
                 takes_form=model is not None and _fits_a_form(model),
                 takes_samples=model is not None and model.takes_samples,
+                takes_whole_requests=model is not None and model.handler is not None,
                 max_options=_MAX_OPTIONS,
                 **(_about_form(model) if model is not None else {}),
                 reason=service.fault,
@@ -145,6 +146,7 @@ def _fits_a_form(model: Model) -> bool:
     """
     return (
         model.takes_samples
+        and model.handler is None
         and model.encoder.width <= _MAX_FIELDS
         and len(model.task.columns or ()) <= _MAX_NAMES
     )

@@ -43,6 +43,7 @@ from ..protocols.raw_json import NotJson
 from ..worker.malloc import release_freed_memory
 from .body import LONGEST_ECHO
 from .context import current_context
+from .handler_requests import OtherStatus
 from .problems import is_open_inference, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
@@ -75,6 +76,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TakesNoFeatures, _takes_no_features)
     app.register_error_handler(HandlerRefusal, _handler_refusal)
     app.register_error_handler(HandlerFailed, _handler_failed)
+    app.register_error_handler(OtherStatus, _other_status)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -240,6 +242,11 @@ def _handler_failed(error: HandlerFailed) -> Response:
     _log_error("the handler of a model failed", error, reason=error.reason)
     detail = f"{error} Quote the request_id to report it."
     return problem(500, detail, kind="handler-failed", faults=_faults_of_request(error, detail))
+
+
+def _other_status(error: OtherStatus) -> Response:
+    answer = error.answer
+    return Response(answer.body, answer.status, content_type=answer.content_type)
 
 
 def _faults_of_request(error: HandlerRefusal | HandlerFailed, detail: str) -> list[Fault]:

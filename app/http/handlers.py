@@ -23,6 +23,7 @@ from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
 from ..telemetry import predictions
+from . import handler_requests
 from .content import encoded, encoded_in_parts, read_samples
 from .context import RequestContext, StreamedResponse
 from .extension import Lantern
@@ -49,6 +50,10 @@ def predict(
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
+    if model.handler is not None:
+        found = handler_requests.answer(model, context, read_body)
+        _record_handled(lantern, context, model, 1)
+        return found.body, [("Content-Type", found.content_type)]
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
     request = bodies.requests.predict
@@ -90,7 +95,13 @@ def predict_batch(
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
+    limits = lantern.settings.limits
+    if model.handler is not None:
+        answers = handler_requests.answer_batch(model, context, read_body, limits.max_batch_size)
+        document = handler_requests.in_one_document(answers, model.version)
+        _record_handled(lantern, context, model, len(answers))
+        return document, [("Content-Type", JSON)]
+    bodies = bodies_of(model, limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
     request = bodies.requests.batch
     if isinstance(request, MediaBody):
@@ -99,7 +110,7 @@ def predict_batch(
     else:
         rows = request.load(read_body(request.media_types))
         count, parts = row_count(rows), iter((rows,))
-    limit = lantern.settings.limits.max_answer_values
+    limit = limits.max_answer_values
     if count * model.task.width > limit:
         raise AnswerTooLarge(count, model.task.width, limit)
     batches = []
@@ -118,10 +129,18 @@ def predict_batch(
     return answer, [("Content-Type", JSON), *headers]
 
 
+def _record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
+    """Record that the handler of ``model`` answered so many samples."""
+    context.rows = rows
+    predictions.record_run(lantern.metrics, model, rows, {})
+
+
 def largest_batch(model: Model, limits: LimitSettings) -> int:
     """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
     if not model.takes_samples:
         return 0
+    if model.handler is not None:
+        return limits.max_batch_size
     return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 

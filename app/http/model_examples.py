@@ -46,6 +46,8 @@ def features_schema(model: Model | None) -> dict[str, Any]:
     """Return the schema of one sample for ``model``; None if none is loaded."""
     if model is None:
         return {"type": "object", "description": "No model is loaded, so the features are unknown."}
+    if model.handler is not None:
+        return {"description": "What the handler of the model takes."}
     if model.steps is not None:
         return media_schema(model)
     if not model.takes_features:
@@ -148,6 +150,8 @@ def _example(feature: Feature) -> Any:
 
 def example_sample(model: Model | None) -> dict[str, Any]:
     """Return an example of a sample, empty if there is no model, or one with too many features."""
+    if model is not None and model.handler is not None:
+        return {}
     if model is not None and model.steps is not None:
         return {member: _EXAMPLES[member] for member in model.steps.members}
     features = model.manifest.features if model else ()
@@ -158,7 +162,7 @@ def example_sample(model: Model | None) -> dict[str, Any]:
 
 def example_prediction(model: Model | None, sample: dict[str, Any]) -> dict[str, Any] | None:
     """Return the model's prediction for the example; None if it has none, or one too long."""
-    if model is None or model.task.width > _MAX_SHOWN or not sample:
+    if model is None or not sample or model.task.width > _MAX_SHOWN:
         return None
     try:
         prediction = model.predict(_row(model, sample))
@@ -244,7 +248,8 @@ def _described_answers(model: Model) -> str:
     if manifest.classes:
         return f"Classes: {_some(_by_key(manifest.classes))}."
     answer = model.task.answer
-    assert answer is not None  # it has features
+    if answer is None:  # its handler makes one
+        return ""
     shape = answer.shape[1:]
     return f"Returns a vector of {' x '.join(map(str, shape))} numbers." if shape else ""
 

@@ -202,6 +202,8 @@ class OperationBuilder:
             for bodies in answers_of(model)
         ]
         references = {name_of(schema): _reference(schema) for schema in schemas}
+        if any(model is not None and model.handler is not None for model in models):
+            return {"description": "What the handler of the model answers."}
         first, *others = references.values()
         return {"oneOf": [first, *others]} if others else first
 
@@ -243,6 +245,8 @@ def answers_of(model: Model | None) -> list[ResponseBodies]:
     """
     if model is None:
         return [*all_response_bodies()]
+    if model.handler is not None:
+        return []
     return [response_bodies(model) if model.takes_samples else CLASSES]
 
 

@@ -13,6 +13,7 @@ from ..protocols.native.media_types import JSON
 
 Member = Literal["features", "samples"]
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+_ANY = "*/*"
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
 
@@ -33,6 +34,11 @@ def prediction_body(
     schemas: list[dict[str, Any]] = []
     content: dict[str, Any] = {JSON: {}}
     for name, model in models.items():
+        if model is not None and model.handler is not None:
+            content[_ANY] = {"schema": dict(_BINARY)}
+            if member == "features":
+                schemas.append({})
+                continue
         reference = {"$ref": f"#/components/schemas/{sample_name(name)}"}
         takes_media = model is not None and model.steps is not None
         schema = _in_json(member, reference, largest, is_bare=takes_media)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, NoReturn, Self
 
 from marshmallow import RAISE, Schema, ValidationError, fields
 from msgspec import Raw
 
-from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault
+from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
 from ...model.steps.declaration import Sample
 from .. import raw_json
 from .media_types import JSON, MediaTypes
@@ -26,9 +26,10 @@ IMAGE, TEXT, PAIR = "image", "text", "pair"
 FORM = "multipart/form-data"
 _OCTETS = "application/octet-stream"
 _PLAIN = "text/plain"
-_WHOLE_SAMPLE = ("data", "body")
+WHOLE_SAMPLE = ("data", "body")
 """Fields of a form, as TorchServe has them, that are the sample of a model that takes one thing."""
-_MANY = "samples"
+MANY = "samples"
+"""The member of a JSON body that has many samples."""
 _CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1"}
 _DATA_URL, _BASE64 = "data:", ";base64,"
 
@@ -83,22 +84,15 @@ class MediaBody:
             return [Sample(text=_text(content.body, content.charset))]
         return self._in_json(content.body)
 
-    # JSON
-
     def _in_json(self, body: bytes) -> list[Sample]:
         document = raw_json.check(body)
         if self._max_samples is None:
             return [self._load(document, ())]
-        samples = self._members_of(document, (_MANY,), ()).get(_MANY)
-        if samples is None:
-            _fail((_MANY,), "is missing")
-        if not raw_json.is_array(samples):
-            _fail((_MANY,), "must be an array of samples")
-        each = enumerate(split(samples, self._max_samples))
-        return [self._load(sample, (_MANY, index)) for index, sample in each]
+        samples = samples_in(document, self._max_samples)
+        return [self._load(each, (MANY, index)) for index, each in enumerate(samples)]
 
     def _load(self, value: Raw, path: tuple[str | int, ...]) -> Sample:
-        members = self._members_of(value, tuple(self._schema.fields), path)
+        members = _members_of(value, tuple(self._schema.fields), path)
         try:
             loaded: dict[str, Any] = self._schema.load(members)
         except ValidationError as error:
@@ -109,31 +103,8 @@ class MediaBody:
             raise ValidationError(messages) from None
         return Sample(**loaded)
 
-    def _members_of(
-        self, value: Raw, known: tuple[str, ...], path: tuple[str | int, ...]
-    ) -> dict[str, Raw | None]:
-        """Return the known members of an object, and the first unknown ones."""
-        if not raw_json.is_object(value):
-            _fail(path, "must be an object")
-        beside = raw_json.commas(value) - sum(
-            raw_json.commas_of_member(value, name) for name in known
-        )
-        if beside > raw_json.MAX_COMMAS:
-            _fail(path, f"has {beside:,} commas outside {', '.join(known)}, its only members")
-        members = raw_json.members(value)
-        unknown = [*islice((name for name in members if name not in known), MAX_FAULTS)]
-        if unknown and known == (_MANY,):
-            raise ValidationError([Fault((*path, name), "is unknown") for name in unknown])
-        return {
-            name: None if raw_json.is_null(each) else each
-            for name, each in members.items()
-            if name in known or name in unknown
-        }
-
-    # Forms
-
     def _in_form(self, fields: Mapping[str, Sequence[bytes]]) -> list[Sample]:
-        wanted = (*_WHOLE_SAMPLE, *self._members) if self._only else self._members
+        wanted = (*WHOLE_SAMPLE, *self._members) if self._only else self._members
         known = {*wanted, PAIR} if TEXT in self._members else {*wanted}
         unknown = [name for name in fields if name not in known]
         if unknown:
@@ -246,6 +217,44 @@ def sample_schema(members: Sequence[str]) -> type[Schema]:
     """Return the schema of one sample with ``members``."""
     names = [*members, PAIR] if TEXT in members else [*members]
     return _SampleSchema.from_dict({name: _FIELDS[name]() for name in names}, name="Sample")
+
+
+def samples_in(document: Raw, max_samples: int) -> list[Raw]:
+    """Return the elements of ``samples``, the only member of a JSON body.
+
+    Raises `ValidationError`, and `BatchTooLarge` for more than ``max_samples``.
+    """
+    members = _members_of(document, (MANY,), ())
+    unknown = [name for name in members if name != MANY]
+    if unknown:
+        raise ValidationError([Fault((name,), "is unknown") for name in unknown])
+    samples = members.get(MANY)
+    if samples is None:
+        _fail((MANY,), "is missing")
+    if not raw_json.is_array(samples):
+        _fail((MANY,), "must be an array of samples")
+    try:
+        return split(samples, max_samples)
+    except InvalidFeatures as error:
+        faults = [replace(fault, path=(MANY, *fault.path)) for fault in error.faults]
+        raise ValidationError(faults) from None
+
+
+def _members_of(
+    value: Raw, known: tuple[str, ...], path: tuple[str | int, ...]
+) -> dict[str, Raw | None]:
+    """Return the known members of an object, and the first unknown ones; None for null."""
+    if not raw_json.is_object(value):
+        _fail(path, "must be an object")
+    beside = raw_json.commas(value) - sum(raw_json.commas_of_member(value, name) for name in known)
+    if beside > raw_json.MAX_COMMAS:
+        _fail(path, f"has {beside:,} commas outside {', '.join(known)}, its only members")
+    members = raw_json.members(value)
+    unknown = islice((name for name in members if name not in known), MAX_FAULTS)
+    return {
+        name: None if raw_json.is_null(members[name]) else members[name]
+        for name in chain(unknown, members.keys() & {*known})
+    }
 
 
 def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:

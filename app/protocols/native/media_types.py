@@ -11,7 +11,9 @@ _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
 
 @dataclass(frozen=True, slots=True)
 class MediaTypes:
-    """Media types such as ``text/plain`` and ``image/*``; JSON also under names of its own."""
+    """Media types such as ``text/plain``, ``image/*`` and ``*/*``; JSON also under names that end
+    with ``+json``.
+    """
 
     names: tuple[str, ...]
 
@@ -20,6 +22,7 @@ class MediaTypes:
         main, _, _ = media_type.partition("/")
         return (
             media_type in self.names
+            or "*/*" in self.names
             or f"{main}/*" in self.names
             or (JSON in self.names and _SUFFIXED_JSON.fullmatch(media_type) is not None)
         )
@@ -30,3 +33,4 @@ class MediaTypes:
 
 
 ONLY_JSON = MediaTypes((JSON,))
+ANYTHING = MediaTypes(("*/*",))
