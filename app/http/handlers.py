@@ -52,7 +52,7 @@ def predict(
     model = choose(lantern, rollout, context)
     if model.handler is not None:
         found = handler_requests.answer(model, context, read_body)
-        _record_handled(lantern, context, model, 1)
+        record_handled(lantern, context, model, 1)
         return found.body, [("Content-Type", found.content_type)]
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
@@ -69,6 +69,23 @@ def predict(
     if top:
         parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
     answer = _body(lantern, context, parts)
+    headers = record(
+        lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
+    )
+    return answer, [("Content-Type", JSON), *headers]
+
+
+def record(
+    lantern: Lantern,
+    rollout: Rollout,
+    context: RequestContext,
+    *,
+    model: Model,
+    row: Tensors,
+    prediction: Prediction,
+    seconds: float,
+) -> list[tuple[str, str]]:
+    """Record the prediction for one row, which took ``seconds``; return its warnings as headers."""
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -83,7 +100,7 @@ def predict(
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         offer_to_shadow(lantern, rollout, model, row, prediction)
-    return answer, [("Content-Type", JSON), *headers]
+    return headers
 
 
 def predict_batch(
@@ -99,7 +116,7 @@ def predict_batch(
     if model.handler is not None:
         answers = handler_requests.answer_batch(model, context, read_body, limits.max_batch_size)
         document = handler_requests.in_one_document(answers, model.version)
-        _record_handled(lantern, context, model, len(answers))
+        record_handled(lantern, context, model, len(answers))
         return document, [("Content-Type", JSON)]
     bodies = bodies_of(model, limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
@@ -129,7 +146,7 @@ def predict_batch(
     return answer, [("Content-Type", JSON), *headers]
 
 
-def _record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
+def record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
     """Record that the handler of ``model`` answered so many samples."""
     context.rows = rows
     predictions.record_run(lantern.metrics, model, rows, {})

@@ -17,6 +17,7 @@ from ..access.header_names import API_KEY, AUTHORIZATION, RETRY_AFTER
 from ..model.model import Model
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import OPEN_INFERENCE_ERROR
+from ..protocols.torchserve import TORCHSERVE_ERROR
 from ..settings import LimitSettings
 from ..version import __version__
 from .model_examples import describe_model, features_schema
@@ -87,7 +88,7 @@ def _schemas(
         for schema in (route.description.schema, route.description.body, *others):
             if isinstance(schema, Schema):
                 found[name_of(schema)] = schema
-    for schema in (PROBLEM, OPEN_INFERENCE_ERROR):
+    for schema in (PROBLEM, OPEN_INFERENCE_ERROR, TORCHSERVE_ERROR):
         found[name_of(schema)] = schema
     yield from found.items()
 

@@ -28,6 +28,7 @@ from ..protocols.native.predictions import (
 )
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
+from ..protocols.torchserve import TORCHSERVE_ERROR, is_torchserve
 from ..settings import LimitSettings
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
@@ -132,7 +133,7 @@ class OperationBuilder:
             "operationId": name + "_by_name" * is_by_name + "_of_version" * takes_version,
             **({"parameters": parameters} if parameters else {}),
         }
-        if description.body is not None:
+        if description.body is not None or description.body_types:
             operation["requestBody"] = self._request_body(description, is_by_name=takes_name)
         operation["responses"] = self._responses(description, rule, is_by_name=takes_name)
         return operation
@@ -149,10 +150,9 @@ class OperationBuilder:
 
     def _request_body(self, description: Description, *, is_by_name: bool) -> dict[str, Any]:
         body = description.body
-        assert body is not None
         if isinstance(body, str):
             return self._body(body, is_by_name=is_by_name)
-        content: dict[str, Any] = {JSON: {"schema": _reference(body)}}
+        content: dict[str, Any] = {} if body is None else {JSON: {"schema": _reference(body)}}
         if body is INFERENCE_REQUEST and self._inference:
             content[JSON]["example"] = self._inference
         for media_type in description.body_types:
@@ -180,7 +180,7 @@ class OperationBuilder:
         elif description.schema is not None:
             content[JSON] = {"schema": _reference(description.schema)}
         for media_type in description.media_types:
-            content[media_type] = {"schema": {"type": "string"}}
+            content[media_type] = {"schema": {} if media_type == "*/*" else {"type": "string"}}
         answer: dict[str, Any] = {
             "description": description.explains or f"{description.summary}.",
             "content": content,
@@ -232,7 +232,9 @@ def _problems(rule: str, statuses: Iterable[int]) -> dict[str, Any]:
 
 def problem_response(rule: str, description: str) -> dict[str, Any]:
     """Return the response of a problem document to a request for ``rule``."""
-    schema = OPEN_INFERENCE_ERROR if is_open_inference(rule) else PROBLEM
+    schema: Schema = OPEN_INFERENCE_ERROR if is_open_inference(rule) else PROBLEM
+    if is_torchserve(rule):
+        schema = TORCHSERVE_ERROR
     return {
         "description": description,
         "content": {problem_type(rule): {"schema": _reference(schema)}},

@@ -24,7 +24,7 @@ Handler = Callable[..., Any]
 
 PREDICTION_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503)
 _DECLARED = "lantern.routes"
-_VERSION = re.compile(r"(/models/[^/]+)/versions/[^/]+")
+_VERSION = re.compile(r"(/models/[^/]+/versions|/predictions/[^/]+)/[^/]+")
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -34,10 +34,10 @@ class Description:
 
     ``schema`` is that of the response, and ``explains`` describes it; the default is the summary.
     ``body`` is the member of the request's JSON, or its schema; ``body_types`` are further media
-    types of it, and ``requires_body`` is False if it may be missing. ``parameters`` are names of
-    parameters in `app.http.operations`. ``errors`` are the statuses whose body is a problem
-    document, and ``also`` maps other statuses to a description and a schema. ``media_types`` are
-    those of the response beside JSON, or all of them if there is no schema.
+    types of it, or all of them, and ``requires_body`` is False if it may be missing. ``parameters``
+    are names of parameters in `app.http.operations`. ``errors`` are the statuses whose body is a
+    problem document, and ``also`` maps other statuses to a description and a schema.
+    ``media_types`` are those of the response beside JSON, or all of them if there is no schema.
     """
 
     summary: str
@@ -156,8 +156,8 @@ class RouteTable:
         found = self._found.get(path)
         if found is None and path.startswith("//"):  # werkzeug takes them for one slash
             return self.find("/" + path.lstrip("/"))
-        if found is None and "/versions/" in path:
-            found = self._found.get(_VERSION.sub(r"\1/versions/<version>", path, count=1))
+        if found is None and ("/versions/" in path or path.startswith("/predictions/")):
+            found = self._found.get(_VERSION.sub(r"\1/<version>", path, count=1))
         return found
 
     def declares(self, rule: str) -> bool:

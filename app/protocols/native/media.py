@@ -81,7 +81,7 @@ class MediaBody:
         if content.media_type.startswith("image/") or content.media_type == _OCTETS:
             return [Sample(image=content.body)]
         if content.media_type == _PLAIN:
-            return [Sample(text=_text(content.body, content.charset))]
+            return [Sample(text=as_text(content.body, content.charset))]
         return self._in_json(content.body)
 
     def _in_json(self, body: bytes) -> list[Sample]:
@@ -132,8 +132,8 @@ class MediaBody:
             return [Sample(image=value) for value in values]
         if pairs and len(pairs) != len(values):
             _fail((PAIR,), f"occurs {len(pairs)} times, and there are {len(values)} texts")
-        seconds: Sequence[str | None] = [*map(_text, pairs)] or [None] * len(values)
-        texts = map(_text, values)
+        seconds: Sequence[str | None] = [*map(as_text, pairs)] or [None] * len(values)
+        texts = map(as_text, values)
         return [Sample(text=a, pair=b) for a, b in zip(texts, seconds, strict=True)]
 
     def _of_all_kinds(self, fields: Mapping[str, Sequence[bytes]]) -> Sample:
@@ -141,21 +141,22 @@ class MediaBody:
             if len(fields.get(name, ())) != 1:
                 _fail((name,), f"must be one field of the form, not {len(fields.get(name, ()))}")
         (image,), (text,) = fields[IMAGE], fields[TEXT]
-        pairs = [_text(each) for each in fields.get(PAIR, ())]
-        return Sample(image=image, text=_text(text), pair=pairs[0] if pairs else None)
+        pairs = [as_text(each) for each in fields.get(PAIR, ())]
+        return Sample(image=image, text=as_text(text), pair=pairs[0] if pairs else None)
 
 
 @dataclass(frozen=True, slots=True)
 class MediaBodies:
     """The request bodies for a model with steps."""
 
+    members: tuple[str, ...]
     predict: MediaBody
     batch: MediaBody
 
     @classmethod
     def of(cls, members: Sequence[str], max_samples: int) -> Self:
         """Return those of a model that takes ``members``."""
-        return cls(MediaBody(members), MediaBody(members, max_samples))
+        return cls(tuple(members), MediaBody(members), MediaBody(members, max_samples))
 
 
 class ImageField(fields.Field[bytes]):
@@ -171,11 +172,8 @@ class ImageField(fields.Field[bytes]):
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> bytes:
         if not raw_json.is_text(value):
             raise self.make_error("type")
-        text = raw_json.text_or_outline(value)
-        if text.startswith(_DATA_URL):
-            text = text.partition(_BASE64)[2]
         try:
-            return binascii.a2b_base64(text, strict_mode=True)
+            return from_base64(raw_json.text_or_outline(value))
         except ValueError:  # binascii.Error, or a character that isn't ASCII
             raise self.make_error("base64") from None
 
@@ -261,7 +259,15 @@ def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:
     raise ValidationError([Fault(path, detail)])
 
 
-def _text(body: bytes, charset: str = "utf-8") -> str:
+def from_base64(text: str) -> bytes:
+    """Return what ``text`` encodes, which may be a data URL. Raises `ValueError`."""
+    if text.startswith(_DATA_URL):
+        text = text.partition(_BASE64)[2]
+    return binascii.a2b_base64(text, strict_mode=True)
+
+
+def as_text(body: bytes, charset: str = "utf-8") -> str:
+    """Return a text in ``body``. Raises `MalformedBody`."""
     encoding = _CHARSETS.get(charset.lower())
     if encoding is None:
         raise MalformedBody(f"The charset {charset[:40]!r} is not supported; send UTF-8.")
