@@ -81,6 +81,35 @@ EVERY_KIND: dict[str, Any] = {
 """An example for `every_kind`."""
 
 
+BFLOAT16_WEIGHT = [[1.0, -0.5], [0.25, 2.0], [3.0, 0.125]]
+
+
+def in_bfloat16(path: Path) -> Path:
+    """Write a graph in bfloat16 as exporters do that know a CPU's operators: its weights are, and a
+    cast stands on each side of what is computed.
+
+    ``y`` is ``x @ BFLOAT16_WEIGHT``, ``next state`` the state and that, ``same x`` is ``x``.
+    """
+    weight = helper.make_tensor(
+        "w", TensorProto.BFLOAT16, [3, 2], [each for row in BFLOAT16_WEIGHT for each in row]
+    )
+    node, wide, narrow = helper.make_node, TensorProto.FLOAT, TensorProto.BFLOAT16
+    return write_graph(
+        path,
+        [
+            node("Constant", [], ["w"], value=weight),
+            *(node("Cast", [name], [f"{name} wide"], to=wide) for name in ("w", "x", "state")),
+            node("MatMul", ["x wide", "w wide"], ["product"]),
+            node("Add", ["state wide", "product"], ["sum"]),
+            node("Cast", ["product"], ["y"], to=narrow),
+            node("Cast", ["sum"], ["next state"], to=narrow),
+            node("Identity", ["x"], ["same x"]),
+        ],
+        [("x", narrow, ["n", 3]), ("state", narrow, ["n", 2])],
+        [("y", narrow, ["n", 2]), ("next state", narrow, ["n", 2]), ("same x", narrow, ["n", 3])],
+    )
+
+
 def pack_every_kind(scratch: Path, out: Path) -> Manifest:
     """Pack `every_kind` at ``out``."""
     np.savez(scratch / "example.npz", **EVERY_KIND)

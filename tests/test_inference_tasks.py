@@ -272,6 +272,25 @@ def test_the_networks_label_counts_and_its_other_outputs_follow(client: FlaskCli
     assert "none of the classes" in refused(infer(client, "extras", ranked_inputs(0, 7)))
 
 
+def test_a_row_alone_is_answered_as_it_is_among_others(client: FlaskClient) -> None:
+    double = [rooms((1, 60))[0] | {"datatype": "FP64"}]
+    rows = {
+        **dict.fromkeys(("regression", "multilabel", "scores", "embedding"), rooms((1, 60))),
+        "targets": double,
+        "extras": ranked_inputs(1),
+    }
+    for model, row in rows.items():
+        twice = [
+            each | {"shape": [2, *each["shape"][1:]], "data": each["data"] * 2} for each in row
+        ]
+        alone, together = answer(infer(client, model, row)), answer(infer(client, model, twice))
+        assert together == {
+            name: (datatype, [2, *shape[1:]], data * 2)
+            for name, (datatype, shape, data) in alone.items()
+        }
+    assert "none of the classes" in refused(infer(client, "extras", ranked_inputs(7)))
+
+
 def test_a_classifier_without_features_has_rows_and_ranks_its_classes(client: FlaskClient) -> None:
     found = answer(infer(client, "ranked", ranked_inputs(0, 1)))
     assert list(found) == ["p", "same words", "which"]

@@ -155,7 +155,7 @@ def test_a_service_starts_predicts_and_logs(
     assert (info["description"], info["features"][0]["unit"]) == ("→ 顧客", "µm")
     page = requests.get(server.url, headers={"Accept": "text/html"}, timeout=20)
     assert "→ 顧客" in page.content.decode()
-    [line] = server.lines("prediction")
+    [line] = wait_for(lambda: server.lines("prediction"))
     assert line["prediction"] == answer["label"]
 
 

@@ -98,7 +98,7 @@ class RequestContext:
             "method": self.method,
             "path": self.path[:_LONGEST_PATH_SHOWN],
             "status": status,
-            "milliseconds": round(seconds * 1000, 3),
+            "milliseconds": int(seconds * 1e6 + 0.5) / 1000,
             "model": self.model,
             "model_version": self.model_version,
             "rows": self.rows,

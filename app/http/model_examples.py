@@ -24,6 +24,7 @@ from ..model.signature import DTYPES, Tensors, TensorSpec
 from ..model.steps.declaration import Sample
 from ..protocols.native.media import IMAGE, TEXT
 from ..protocols.native.predictions import response_bodies
+from ..protocols.open_inference.datatypes import ONLY_BINARY
 from .prediction_bodies import media_schema
 
 _MAX_SHOWN = 100
@@ -182,12 +183,15 @@ def _row(model: Model, sample: dict[str, Any]) -> Tensors:
 
 def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a request for inference, with one input for each feature of ``sample``, or for each
-    small tensor of a model without features; None if there is no model, or none so small.
+    small tensor of a model without features; None if there is no model, none so small, or one that
+    JSON can't hold.
     """
     if model is None or (model.takes_features and not sample):
         return None
+    wanted = _outputs_in_json(model.signature.outputs)
     if not model.takes_features:
-        return _example_tensors(model.signature.inputs)
+        inputs = _example_tensors(model.signature.inputs)
+        return None if inputs is None else {"inputs": inputs, **wanted}
     places = model.encoder.places
     inputs = [
         {
@@ -198,7 +202,17 @@ def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str,
         }
         for name, value in sample.items()
     ]
-    return {"inputs": inputs}
+    return {"inputs": inputs, **wanted}
+
+
+def _outputs_in_json(specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Return what a request says of its outputs: nothing where JSON can hold all of them."""
+    names = [spec.name for spec in specs if spec.datatype not in ONLY_BINARY]
+    if len(names) == len(specs):
+        return {}
+    if not names:
+        return {"parameters": {"binary_data_output": True}}
+    return {"outputs": [{"name": name} for name in names]}
 
 
 def _datatype_of(value: Any, datatype: str) -> str:
@@ -210,11 +224,12 @@ def _datatype_of(value: Any, datatype: str) -> str:
     return datatype if DTYPES[datatype].kind in "iu" else "FP64"
 
 
-def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
+def _example_tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]] | None:
     shapes = [[abs(size) for size in spec.shape] for spec in specs]
-    if sum(map(prod, shapes)) > _MAX_DESCRIBED:
+    is_large = sum(map(prod, shapes)) > _MAX_DESCRIBED
+    if is_large or any(spec.datatype in ONLY_BINARY for spec in specs):
         return None
-    inputs = [
+    return [
         {
             "name": spec.name,
             "shape": shape,
@@ -223,7 +238,6 @@ def _example_tensors(specs: Sequence[TensorSpec]) -> dict[str, Any] | None:
         }
         for spec, shape in zip(specs, shapes, strict=True)
     ]
-    return {"inputs": inputs}
 
 
 def describe_model(model: Model | None) -> str:

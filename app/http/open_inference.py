@@ -13,11 +13,10 @@ from ..model.model import Model
 from ..protocols.native.media_types import JSON
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.open_inference.model_tensors import tensors_of
-from ..protocols.open_inference.request import decode_request
 from ..protocols.open_inference.response import InferenceResponse, encode_response
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
-from ..telemetry import predictions
+from ..telemetry.predictions import record_batch, record_run
 from .body import OCTETS, TENSORS
 from .context import RequestContext
 from .extension import Lantern
@@ -55,18 +54,18 @@ def _infer(
 ) -> Answer:
     begun = perf_counter()
     tensors, limits = tensors_of(model), lantern.settings.limits
-    request = decode_request(
-        body, _json_bytes(context), model.signature.inputs, tensors.inputs.max_inputs
-    )
+    request = tensors.decode(body, _json_bytes(context))
     requested = tensors.outputs.requested(request)
-    rows = tensors.inputs.count_rows(request.inputs)
+    rows = tensors.count_rows(request)
     if rows > limits.max_batch_size:
         raise BatchTooLarge(rows, limits.max_batch_size)
     tensors.outputs.check_size(requested, rows, limits.max_answer_values)
-    inputs = tensors.inputs.read(request.inputs)
+    inputs = tensors.read(request)
     decoded = perf_counter()
-    batch = model.predict_batch(inputs) if model.takes_features else None
-    found = model.run_rows(inputs) if batch is None else tensors.outputs.of_batch(batch, requested)
+    found = model.run_rows(inputs)
+    predictions = model.predictions_of(found) if model.takes_features else None
+    if predictions is not None:
+        found = tensors.outputs.of_predictions(found, predictions, requested)
     ran = perf_counter()
     outputs = tensors.outputs.write(requested, found, limits.max_answer_values)
     id_ = context.request_id if request.id is None else request.id
@@ -77,10 +76,10 @@ def _infer(
     form = [("Content-Type", JSON)]
     if json_bytes is not None:
         form = [("Content-Type", OCTETS), (INFERENCE_HEADER_LENGTH, str(json_bytes))]
-    if batch is not None:
-        offer_to_shadow(lantern, rollout, model, inputs, batch)
-        return answer, form + predictions.record_batch(lantern.metrics, model, inputs, batch)
-    predictions.record_run(lantern.metrics, model, rows, model.label_counts(found))
+    if predictions is not None:
+        offer_to_shadow(lantern, rollout, model, inputs, predictions)
+        return answer, form + record_batch(lantern.metrics, model, inputs, predictions)
+    record_run(lantern.metrics, model, rows, model.label_counts(found))
     if rollout.mode == "canary":
         lantern.metrics.prediction_timed(model, ran - decoded)
     return answer, form

@@ -85,6 +85,7 @@ class ColumnArrays:
                 if wrong is not None and wrong.any():
                     raise FaultyArray(list(self._faults(index, sent, wrong, is_sent=True)))
                 matrix[:, index] = column
+            matrix = columns.held(matrix)
         self._check_finite(matrix)
         return matrix.reshape(columns.shape)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .features import FLOAT32_OVERFLOW, Feature
-from .signature import DTYPES, Array, TensorSpec
+from .features import BF16_OVERFLOW, FLOAT32_OVERFLOW, Feature
+from .signature import DTYPES, Array, TensorSpec, as_datatype
 
 _NUMBERS = frozenset({float, int})
 _TYPES: Mapping[str, frozenset[type]] = {
@@ -33,12 +33,13 @@ _OVERFLOW: Mapping[str, tuple[float, str]] = {
     "FP16": (65520.0, "a 16-bit float (less than 65520 in magnitude)"),
     "FP32": (FLOAT32_OVERFLOW, "a 32-bit float (less than 3.4028236e38 in magnitude)"),
     "FP64": (math.inf, "a 64-bit float"),
+    "BF16": (BF16_OVERFLOW, "a bfloat16 (less than 3.3961774e38 in magnitude)"),
 }
 """The smallest magnitude that is too large for each datatype, and in words."""
 FLOAT_CODES = {"FP32": "f", "FP64": "d"}
 """The codes of Python's struct for the floats that it packs as numpy rounds them."""
 UNKNOWN_CATEGORY = "is not one of the feature's values"
-LARGEST_EXACT = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53 - 1}
+LARGEST_EXACT = {"FP16": 2**11, "FP32": 2**24, "FP64": 2**53 - 1, "BF16": 2**8}
 """The integers up to this magnitude are exact in each datatype, and no other rounds to one of them
 as float64, which values are compared in.
 """
@@ -98,6 +99,10 @@ class TensorColumns:
         if self.dtype.kind == "f":
             return self._floats(values)
         return self._strings(values) if self._is_text else self._integers(values)
+
+    def held(self, numbers: Array) -> Array:
+        """Return numbers as the tensor holds them, which rounds them where it must."""
+        return as_datatype(numbers, self.spec.datatype)
 
     def problem(self, index: int, value: object) -> str | None:
         """Return what is wrong with a value of the feature at ``index``; None if nothing is."""
@@ -182,7 +187,7 @@ class TensorColumns:
                 return None
         if self._whole and not self._are_whole(wide):
             return None
-        return wide.astype(self.dtype)
+        return self.held(wide)
 
     def _are_whole(self, wide: Array) -> bool:
         some = wide.reshape(-1, self.width)[:, self._whole]

@@ -1,9 +1,9 @@
 """Compatibility: what a new version of a model changes for callers of the old one.
 
 Callers send features by name, or whole tensors; they read classes by position (``class_N``), or
-outputs by name. Nothing else in a manifest is a promise to them. What matters only to callers who
-send a tensor with several features as a whole is told and not held against a version: most send
-features, by name.
+outputs by name. Nothing else in a manifest is a promise to them. What ends in an error for callers
+who send a tensor with several features as a whole is told and not held against a version: most send
+features, by name. What would be answered, and wrongly, is.
 """
 
 from __future__ import annotations

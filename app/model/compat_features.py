@@ -18,21 +18,30 @@ _IN_WORDS: Mapping[Kind, str] = {
     "category": "a category",
 }
 _WHOLE = "callers who send it whole must follow, those who send features by name need not."
+_MISREAD = (
+    "callers who send it whole (Open Inference Protocol) would be answered wrongly, those who send "
+    "features by name are not affected."
+)
 
 
 def breaking_features(old: Manifest, new: Manifest) -> Iterator[str]:
-    """Yield what callers who send features by name must change, a sentence each."""
+    """Yield what callers must change who send features by name, or would be answered wrongly
+    without noticing; a sentence each.
+    """
     yield from _names(old, new)
     for before, after in _common(old, new):
         yield from _narrower(before, after)
+    yield from _misread(old, new)
 
 
 def harmless_features(old: Manifest, new: Manifest) -> Iterator[str]:
-    """Yield the changes that those callers don't notice."""
-    places = list(_places(old, new))
-    yield from places
+    """Yield the changes that those callers don't notice, or that end in an error for callers who
+    send whole tensors.
+    """
+    yield from _refused(old, new)
+    places = [{f.name: (f.tensor, f.column or 0) for f in each.features} for each in (old, new)]
     names = [[f.name for f in manifest.features] for manifest in (old, new)]
-    if not places and names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+    if places[0] == places[1] and names[0] != names[1]:
         yield "The features are in another order."
     for before, after in _common(old, new):
         yield from _wider(before, after)
@@ -123,35 +132,62 @@ def _quoted(categories: Sequence[str]) -> str:
     return listed(map(repr, categories))
 
 
-def _places(old: Manifest, new: Manifest) -> Iterator[str]:
-    """Yield what matters to callers who send whole tensors, where the features are the same."""
+def _refused(old: Manifest, new: Manifest) -> Iterator[str]:
+    """Yield which whole tensors are no longer accepted, where the features are the same."""
     if _by_name(old).keys() != _by_name(new).keys():
         return
-    before, after = ({spec.name: spec for spec in each.inputs} for each in (old, new))
-    for name, spec in before.items():
-        if name not in after:
-            yield f"The input {name!r} is gone, whose features are in other inputs: {_WHOLE}"
-        elif spec.form != after[name].form:
-            yield f"The input {name!r} is {after[name].form}, and was {spec.form}: {_WHOLE}"
-        elif _columns(old, name) != _columns(new, name):
-            yield f"The columns of the input {name!r} are in another order: {_WHOLE}"
-        elif _codes(old, name) != _codes(new, name):
-            yield f"The codes in the input {name!r} stand for other categories: {_WHOLE}"
+    after = {spec.name: spec for spec in new.inputs}
+    for spec in old.inputs:
+        now = after.get(spec.name)
+        if now is None:
+            yield f"The input {spec.name!r} is gone, whose features are in other inputs: {_WHOLE}"
+        elif spec.form != now.form:
+            yield f"The input {spec.name!r} is {now.form}, and was {spec.form}: {_WHOLE}"
 
 
-def _columns(manifest: Manifest, tensor: str) -> list[str]:
+def _misread(old: Manifest, new: Manifest) -> Iterator[str]:
+    """Yield which whole tensors are still accepted and now mean something else, where the features
+    are the same.
+    """
+    if _by_name(old).keys() != _by_name(new).keys():
+        return
+    after = {spec.name: spec for spec in new.inputs}
+    for spec in old.inputs:
+        if spec.name not in after or spec.form != after[spec.name].form:
+            continue
+        ours, theirs = (_columns(each, spec.name) for each in (old, new))
+        moved = [
+            f"column {index} was {before.name!r} and is {now.name!r}"
+            for index, (before, now) in enumerate(zip(ours, theirs, strict=False))
+            if before.name != now.name
+        ]
+        recoded = [
+            change
+            for before, now in zip(ours, theirs, strict=False)
+            if before.name == now.name
+            for change in _recoded(before, now, is_text=spec.datatype == "BYTES")
+        ]
+        if moved:
+            yield f"The columns of the input {spec.name!r} moved ({listed(moved)}): {_MISREAD}"
+        if recoded:
+            yield f"The codes in the input {spec.name!r} changed ({listed(recoded)}): {_MISREAD}"
+
+
+def _recoded(before: Feature, after: Feature, *, is_text: bool) -> Iterator[str]:
+    """Yield which values of a feature stand for another in a tensor."""
+    if not is_text:
+        for code, (was, now) in enumerate(zip(before.categories, after.categories, strict=False)):
+            if was != now:
+                yield f"{code} of {before.name!r} was {was!r} and is {now!r}"
+    nulls = before.null_as, after.null_as
+    if None not in nulls and nulls[0] != nulls[1]:
+        yield f"null of {before.name!r} was {nulls[0]!r} and is {nulls[1]!r}"
+
+
+def _columns(manifest: Manifest, tensor: str) -> list[Feature]:
+    """Return the features in a tensor, in the order of its columns."""
     placed = [feature for feature in manifest.features if feature.tensor == tensor]
-    return [f.name for f in sorted(placed, key=lambda feature: feature.column or 0)]
-
-
-def _codes(manifest: Manifest, tensor: str) -> dict[str, tuple[str, ...]]:
-    """Return the categories that the codes in a tensor of numbers stand for, by feature."""
-    is_text = any(spec.name == tensor and spec.datatype == "BYTES" for spec in manifest.inputs)
-    return {
-        feature.name: feature.categories
-        for feature in manifest.features
-        if feature.tensor == tensor and feature.kind == "category" and not is_text
-    }
+    return sorted(placed, key=lambda feature: feature.column or 0)
 
 
 def _by_name(manifest: Manifest) -> dict[str, Feature]:

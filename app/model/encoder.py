@@ -6,10 +6,11 @@ nothing of JSON or HTTP, only of mappings from names to values.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain, islice
-from operator import itemgetter, le
+from itertools import chain, cycle, islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from .signature import FEATURES, Array, Tensors, TensorSpec, no_rows
 
 _LONGEST_IN_KEY = 100
 """Characters of a string that is part of a key as it is."""
+_FEW_VALUES = 64
+"""Up to this many values, Python compares them in a third of the time that numpy takes to begin."""
 
 
 class FeatureEncoder:
@@ -59,6 +62,8 @@ class FeatureEncoder:
             else lambda sample: (sample[self.names[0]],)  # itemgetter of one name returns no tuple
         )
         self._ranges = [_Ranges(columns) for columns in self.tensors]
+        self._code = FLOAT_CODES[self.tensors[0].spec.datatype] if self.is_matrix else ""
+        self._pack_row = struct.Struct(f"={self.width}{self._code}").pack if self._code else None
         self.key = self._key()
 
     @property
@@ -125,6 +130,29 @@ class FeatureEncoder:
                 return None
             tensors[columns.spec.name] = array
         return tensors
+
+    def pack(self, values: Sequence[Any], rows: int) -> Tensors | None:
+        """Return what `assemble` does, sooner where the rows are a matrix.
+
+        Numbers must be finite, as those of JSON are.
+        """
+        pack_row = self._pack_row
+        if pack_row is None or not rows:
+            return self.assemble(values, rows)
+        try:
+            # Rounds to float32 as numpy does, and refuses what rounds to infinity.
+            packed = (
+                pack_row(*values)
+                if rows == 1
+                else struct.pack(f"={len(values)}{self._code}", *values)
+            )
+        except OverflowError:
+            return None
+        except struct.error:  # None is not a number to it
+            return self.assemble(values, rows)
+        (columns,) = self.tensors
+        array: Array = np.ndarray((rows, self.width), columns.dtype, bytearray(packed))
+        return {columns.spec.name: array}
 
     def no_rows(self) -> Tensors:
         """Return the rows of no sample."""
@@ -233,42 +261,48 @@ class _Ranges:
 
     def __init__(self, columns: TensorColumns) -> None:
         unbounded = float("inf")
-        features, dtype = columns.features, columns.dtype
+        features, is_float = columns.features, columns.dtype.kind == "f"
         self._name = columns.spec.name
-        self._has_columns = len(columns.shape) == 2
         self._names = [feature.name for feature in features]
-        self._is_needed = dtype.kind in "fiu" and any(
+        self._is_needed = columns.dtype.kind in "fiu" and any(
             feature.minimum is not None or feature.maximum is not None for feature in features
         )
-        dtype = dtype if dtype.kind == "f" else np.dtype(np.float64)
+        self._is_rounded = not is_float
+        low = np.array([-unbounded if f.minimum is None else f.minimum for f in features], float)
+        high = np.array([unbounded if f.maximum is None else f.maximum for f in features], float)
         with np.errstate(over="ignore"):  # a bound beyond FP16 is infinite there
-            self._minimum = np.array(
-                [-unbounded if f.minimum is None else f.minimum for f in features]
-            ).astype(dtype)
-            self._maximum = np.array(
-                [unbounded if f.maximum is None else f.maximum for f in features]
-            ).astype(dtype)
-        self._lows, self._highs = self._minimum.tolist(), self._maximum.tolist()
+            self._minimum = columns.held(low) if is_float else low
+            self._maximum = columns.held(high) if is_float else high
+        lows, highs = self._minimum.tolist(), self._maximum.tolist()
+        self._columns = [*zip(range(len(features)), lows, highs, strict=True)]
 
     def outside(self, rows: Tensors) -> dict[str, int]:
         """Count the values outside the range of each feature that has any."""
         if not self._is_needed:
             return {}
-        array = rows[self._name]
-        if len(array) == 1:
-            row = array[0].tolist() if self._has_columns else array.tolist()
-            if self._is_inside(row):  # faster than numpy for few values
-                return {}
-        matrix = array.reshape(len(array), len(self._names))  # -1 fits no array of no rows
+        values = rows[self._name]
+        if self._is_rounded:
+            values = values.astype(np.float64)
+        if values.size > _FEW_VALUES:
+            return self._outside_of_many(values)
+        outside = [
+            index
+            for value, (index, low, high) in zip(values.ravel().tolist(), cycle(self._columns))
+            if value < low or value > high  # never NaN
+        ]
+        counts: dict[str, int] = {}
+        for index in sorted(outside):
+            name = self._names[index]
+            counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def _outside_of_many(self, values: Array) -> dict[str, int]:
+        matrix = values.reshape(len(values), len(self._names))
         outside = (matrix < self._minimum) | (matrix > self._maximum)
         if not outside.any():
             return {}
         counts = outside.sum(axis=0).tolist()
         return {name: n for name, n in zip(self._names, counts, strict=True) if n}
-
-    def _is_inside(self, row: list[float]) -> bool:
-        """Return True if a row without nulls is inside every range."""
-        return all(map(le, self._lows, row)) and all(map(le, row, self._highs))
 
 
 def _text_key(text: str) -> str | bytes:

@@ -12,6 +12,8 @@ from .signature import FEATURES, TensorName
 
 FLOAT32_OVERFLOW = float(2**128 - 2**103)
 """The smallest magnitude that rounds to infinity as float32 (IEEE 754, round half to even)."""
+BF16_OVERFLOW = float(2**128 - 2**119 - 2**103)
+"""The same as float32, and then as BF16."""
 MAX_CATEGORIES = 10_000
 """The most values of a category that a manifest lists."""
 

@@ -170,9 +170,11 @@ def _read_array(file: IO[bytes], size: int, place: str) -> Array:
     except _NO_HEADER as error:
         raise ValueError(f"it has no header: {first_line(error)}") from error
     if dtype.kind not in _KINDS or not dtype.itemsize:
+        # How bfloat16 is written by the packages that add it to numpy.
+        advice = " Save an array of bfloat16 as float32." if dtype == np.dtype("V2") else ""
         raise BundleError(
             f"{place} must be an array of booleans, numbers or strings "
-            f"(numpy's str), not {str(dtype)[:40]}."
+            f"(numpy's str), not {str(dtype)[:40]}.{advice}"
         )
     if math.prod(shape) * dtype.itemsize > size:
         raise BundleError(f"{place} says that it is larger than its file: it was cut short.")

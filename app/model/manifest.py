@@ -52,6 +52,14 @@ class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
     relative: Annotated[float, Meta(ge=0, le=1)] = 0.0
     absolute: Annotated[float, Meta(ge=0)] = 0.0
 
+    @property
+    def of_sum(self) -> float:
+        """How far probabilities may be from a sum of 1: those of 16 bits are further from it."""
+        return max(_SUM_TOLERANCE, self.absolute)
+
+
+_SUM_TOLERANCE = 1e-4
+
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
     """A number that a regression predicts, in ``unit``."""

@@ -30,6 +30,9 @@ from .steps.encoder import StepEncoder
 from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from .tasks import task_of
 
+_FEW_VALUES = 64
+"""Up to this many values of an answer, numpy takes longer to begin than Python for all of them."""
+
 
 class Model:
     """One version of a model, loaded into a runtime.
@@ -168,6 +171,16 @@ class Model:
         raises.
         """
         return self.task.batch(self.run_rows(rows), self.version, datetime.now(UTC))
+
+    def predictions_of(self, outputs: Tensors) -> Prediction | Batch:
+        """Return what ``outputs`` of the network say: a prediction for one row, a batch for others.
+
+        Raises `NonFiniteOutput`.
+        """
+        task, timestamp = self.task, datetime.now(UTC)
+        if task.width <= _FEW_VALUES and len(task.answers(outputs)) == 1:
+            return task.prediction(task.decide(outputs), self.version, timestamp, None)
+        return task.batch(outputs, self.version, timestamp)
 
     def label_counts(self, outputs: Tensors) -> Mapping[str, int]:
         """Count the classes or labels that ``outputs`` of the network name; none where they name

@@ -15,7 +15,7 @@ from .onnx_device import check_device, providers_for
 from .row_by_row import RowByRow, one_row, takes_one_row
 from .run_limits import UNLIMITED, RunLimits
 from .run_watch import RunsByThread, ThreadRuns
-from .signature import Array, Signature, Tensors, TensorSpec
+from .signature import Array, Signature, Tensors, TensorSpec, carrier
 
 Run = Callable[[Sequence[str], Mapping[str, Array], Any], Sequence[Array]]
 """Runs a graph: the names of the outputs to return, the inputs by name, and ``RunOptions``."""
@@ -170,7 +170,7 @@ def _bind(
         by_name = {names[0]: tensors[0]}
     for spec in specs:
         tensor = by_name[spec.name]
-        if DATATYPES.get(tensor.type) != spec.datatype or not _fits(
+        if DATATYPES.get(tensor.type) != carrier(spec.datatype) or not _fits(
             spec, tensor.shape, is_exact=is_exact
         ):
             called = "" if len(specs) == 1 else f" {shown(spec.name)}"
@@ -196,7 +196,9 @@ def _fits(spec: TensorSpec, shape: Sequence[int | str | None], *, is_exact: bool
 def _described(spec: TensorSpec) -> str:
     if len(spec.shape) == 2 and spec.shape[0] == -1 and spec.datatype in _MATRIX_TYPES:
         return f"{_MATRIX_TYPES[spec.datatype]} of any number of rows and {spec.shape[1]} columns"
-    return f"{spec.datatype} of shape {list(spec.shape)}"
+    held = carrier(spec.datatype)
+    as_held = "" if held == spec.datatype else f" (held as {held}, as packing has it)"
+    return f"{spec.datatype} of shape {list(spec.shape)}{as_held}"
 
 
 def open_session(content: bytes, threads: int, device: str = "cpu") -> Any:

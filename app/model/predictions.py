@@ -43,9 +43,14 @@ class Prediction(Struct, frozen=True, kw_only=True, gc=False):
         """
         return {"prediction": None}
 
+    @property
+    def decided(self) -> Array | None:
+        """What was decided of the values, an array of one row; None where nothing is."""
+        return None
+
     def comparable(self) -> Tensors:
         """Return `VALUES`, and `DECIDED` where the task decides: arrays of one row."""
-        return {VALUES: np.asarray([self.values])}
+        return _comparable(np.asarray([self.values]), self.decided)
 
 
 class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -77,8 +82,9 @@ class ClassPrediction(Prediction, frozen=True, kw_only=True, gc=False):
         confidence = round(self.values[self.class_index], 6)
         return {"prediction": self.label, "confidence": confidence}
 
-    def comparable(self) -> Tensors:
-        return {VALUES: np.asarray([self.values]), DECIDED: np.asarray([self.class_index])}
+    @property
+    def decided(self) -> Array:
+        return np.asarray([self.class_index])
 
 
 class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -93,10 +99,11 @@ class LabelsPrediction(Prediction, frozen=True, kw_only=True, gc=False):
     def log_fields(self, most: int) -> dict[str, Any]:
         return {"prediction": list(self.labels[:most])}
 
-    def comparable(self) -> Tensors:
+    @property
+    def decided(self) -> Array:
         applies = np.zeros((1, len(self.values)), dtype=bool)
         applies[0, list(self.indices)] = True
-        return {VALUES: np.asarray([self.values]), DECIDED: applies}
+        return applies
 
 
 class ValuesPrediction(Prediction, frozen=True, kw_only=True, gc=False):
@@ -161,9 +168,14 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
         """Count the predictions of each class or label that occurs; none where there are none."""
         return {}
 
+    @property
+    def decided(self) -> Array | None:
+        """What was decided of the answers, an array of ``n`` rows; None where nothing is."""
+        return None
+
     def comparable(self) -> Tensors:
         """Return `VALUES`, and `DECIDED` where the task decides: arrays of ``n`` rows."""
-        return {VALUES: self.answers}
+        return _comparable(self.answers, self.decided)
 
 
 class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
@@ -200,8 +212,9 @@ class ClassBatch(Batch, frozen=True, kw_only=True, gc=False):
         counts = np.bincount(self.class_indices)
         return {self.classes[index]: int(counts[index]) for index in np.flatnonzero(counts)}
 
-    def comparable(self) -> Tensors:
-        return {VALUES: self.answers, DECIDED: self.class_indices}
+    @property
+    def decided(self) -> Array:
+        return self.class_indices
 
 
 class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
@@ -234,8 +247,9 @@ class LabelsBatch(Batch, frozen=True, kw_only=True, gc=False):
         counts = self.applies.sum(axis=0).tolist()
         return {name: n for name, n in zip(self.labels, counts, strict=True) if n}
 
-    def comparable(self) -> Tensors:
-        return {VALUES: self.answers, DECIDED: self.applies}
+    @property
+    def decided(self) -> Array:
+        return self.applies
 
 
 class ValuesBatch(Batch, frozen=True, kw_only=True, gc=False):
@@ -263,3 +277,7 @@ class EmbeddingBatch(Batch, frozen=True, kw_only=True, gc=False):
             yield EmbeddingPrediction(
                 values=row, model_version=self.model_version, timestamp=self.timestamp
             )
+
+
+def _comparable(values: Array, decided: Array | None) -> Tensors:
+    return {VALUES: values} if decided is None else {VALUES: values, DECIDED: decided}

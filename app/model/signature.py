@@ -13,6 +13,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from . import bfloat16
+
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
 """Arrays by the names of the inputs, or outputs, that they are."""
@@ -27,11 +29,16 @@ MAX_RANK = 32
 MAX_TENSORS = 1000
 """Inputs, or outputs, of a model at most."""
 
+_CARRIERS = {"BF16": "FP32"}
+"""By the datatypes that numpy lacks, those that hold their values, in process and at the border of
+a graph: packing adds the casts.
+"""
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     **{f"UINT{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
     **{f"INT{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    "BF16": np.dtype(np.float32),
     "BYTES": np.dtype(np.object_),
 }
 """The datatypes that a runtime executes, with those of the arrays that hold their values."""
@@ -50,6 +57,21 @@ _Shape = Annotated[
 ]
 
 
+def carrier(datatype: str) -> str:
+    """Return the datatype that a graph says of a tensor of ``datatype``."""
+    return _CARRIERS.get(datatype, datatype)
+
+
+def as_datatype(numbers: Array, datatype: str) -> Array:
+    """Return numbers as a tensor of ``datatype`` holds them, rounded to the nearest, half to even.
+
+    What is too large for a float becomes infinite.
+    """
+    if datatype == "BF16":
+        return bfloat16.rounded(numbers)
+    return numbers.astype(DTYPES[datatype], copy=False)
+
+
 class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """The name, datatype and shape of a tensor."""
 
@@ -61,6 +83,11 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
     def form(self) -> str:
         """Its datatype and shape, in words."""
         return f"{self.datatype} of shape {list(self.shape)}"
+
+    @property
+    def is_float(self) -> bool:
+        """True if its values are floats."""
+        return DTYPES[self.datatype].kind == "f"
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Return True if an array of ``shape`` is one of this tensor."""

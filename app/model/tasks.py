@@ -142,6 +142,7 @@ class Classification(_AnsweringTask):
         super().__init__(manifest)
         self.columns = self._classes = manifest.classes
         self._are_scores = self._own.role == "scores"
+        self._sum_tolerance = manifest.tolerance(self._own.name).of_sum
 
     def _following(self, answer: OutputSpec) -> tuple[OutputSpec, ...]:
         return (
@@ -198,7 +199,7 @@ class Classification(_AnsweringTask):
         answers = outputs[self._answer]
         if not self._are_scores:
             _check_probabilities(answers)
-            if not (np.abs(answers.sum(axis=1) - 1) <= 1e-4).all():
+            if not (np.abs(answers.sum(axis=1) - 1) <= self._sum_tolerance).all():
                 raise BundleError(_NO_PROBABILITIES)
         if self._label is not None:
             try:

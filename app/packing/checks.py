@@ -23,13 +23,14 @@ Run = Callable[[Tensors], Tensors]
 PARITY_TOLERANCE = 1e-5
 """The largest absolute difference allowed between the original's probabilities and those served."""
 TOLERANCES = {
+    "BF16": Tolerance(relative=8e-2, absolute=8e-3),  # of FP16's digits it has three fewer
     "FP16": Tolerance(relative=1e-2, absolute=1e-3),
     "FP32": Tolerance(relative=1e-4, absolute=1e-5),
     "FP64": Tolerance(relative=1e-6, absolute=1e-8),
 }
 """How far other floats may lie from the original's: machines sum in other orders."""
 _DYNAMIC_INTEGERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
-_SUM_TOLERANCE = 1e-4
+_HALVES = ("FP16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,21 @@ class Allowed:
 def tolerance_of(spec: OutputSpec, made_of: str = "") -> Tolerance | None:
     """Return how far an output may lie from the original's; None for what must be equal.
 
-    ``made_of`` is the datatype of what it is made of: probabilities are no more exact than that.
+    ``made_of`` is the datatype of what it is made of: it is no more exact than that.
     """
-    if spec.role == "probabilities" and made_of != "FP16":
+    if made_of in _HALVES:
+        return TOLERANCES[made_of]
+    if spec.role == "probabilities":
         return Tolerance(absolute=PARITY_TOLERANCE)
-    return TOLERANCES.get(made_of if spec.role == "probabilities" else spec.datatype)
+    return TOLERANCES.get(spec.datatype)
 
 
 def check_probabilities(
-    values: Array, material: Material, path: Path, name: str, *, sum_to_one: bool
+    values: Array, material: Material, path: Path, name: str, *, sum_tolerance: float | None
 ) -> None:
-    """Refuse what is said to be probabilities, and isn't, for a sample."""
+    """Refuse what is said to be probabilities, and isn't, for a sample. Unless ``sum_tolerance`` is
+    None, they sum to 1 within it.
+    """
     with np.errstate(invalid="ignore"):
         wrong = ~((values >= -1e-6) & (values <= 1 + 1e-6)).reshape(len(values), -1).all(axis=1)
     if wrong.any():
@@ -71,7 +76,7 @@ def check_probabilities(
             "--outputs logits."
         )
     off = np.abs(values.sum(axis=1) - 1)
-    if sum_to_one and off.max() > _SUM_TOLERANCE:
+    if sum_tolerance is not None and off.max() > sum_tolerance:
         row = int(off.argmax())
         raise BundleError(
             f"{path}: {shown(name)} has no probabilities of classes, which sum to 1: "
@@ -96,12 +101,14 @@ def check_label(
         )
 
 
-def check_logits(values: Array, path: Path, name: str) -> None:
-    """Refuse what is said to be logits, and is probabilities for every sample: they sum to 1."""
+def check_logits(values: Array, path: Path, name: str, sum_tolerance: float) -> None:
+    """Refuse what is said to be logits, and is probabilities for every sample: they sum to 1 within
+    ``sum_tolerance``.
+    """
     if values.ndim != 2 or values.shape[1] < 2:
         return
     wide = values.astype(np.float64)
-    if (wide >= 0).all() and (np.abs(wide.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
+    if (wide >= 0).all() and (np.abs(wide.sum(axis=1) - 1) <= sum_tolerance).all():
         raise BundleError(
             f"{path}: {shown(name)} is said to be logits, and for every sample it has numbers that "
             "sum to 1, as probabilities do: another softmax would falsify them. Give --outputs "

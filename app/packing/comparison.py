@@ -15,6 +15,7 @@ from ..model.onnx_runtime import OnnxRuntime
 from ..model.self_test import is_close
 from ..model.signature import OutputSpec, Signature, Tensors
 from .checks import (
+    TOLERANCES,
     Allowed,
     Run,
     are_rows,
@@ -28,8 +29,10 @@ from .checks import (
     run_of,
     tolerance_of,
 )
+from .graphs.border import about_bfloat16
 from .plan import Plan
 from .reading import about_precision, about_rows
+from .roles import Answer
 from .served import Served, expected, magnitudes, serve, wanted
 from .tries import tries
 
@@ -57,15 +60,19 @@ def check_answers(plan: Plan) -> None:
     found = plan.answered
     name = answer.output.spec.name
     check_finite(found[name], material, path, name)
+    datatype = answer.output.spec.datatype
+    sum_tolerance = TOLERANCES.get(datatype, EXACT).of_sum
     if answer.from_logits:
-        check_logits(found[name], path, name)
+        check_logits(found[name], path, name, sum_tolerance)
     made = expected(plan.task, answer, found)
     if plan.task == "classification" and "label" in made:
         check_label(made["label"], found, answer, material, path)
     if answer.role == "probabilities":
         values = made["probabilities"]
         is_exclusive = plan.task == "classification"
-        check_probabilities(values, material, path, name, sum_to_one=is_exclusive)
+        check_probabilities(
+            values, material, path, name, sum_tolerance=sum_tolerance if is_exclusive else None
+        )
 
 
 def make_served(plan: Plan, file: Path) -> Compared:
@@ -100,15 +107,18 @@ def _runner(plan: Plan, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
         runtime = OnnxRuntime(file, 1, signature, has_rows=bool(plan.material.features))
     except BundleError as error:
         why = str(error).replace(str(file), path)
-        raise BundleError(f"{why}{about_precision(plan.source.inputs)}") from error
+        advice = about_bfloat16(plan.source.graph, why) or about_precision(plan.source.inputs)
+        raise BundleError(f"{why}{advice}") from error
     return run_of(runtime.run, path)
 
 
 def _compare(plan: Plan, served: Served, run: Run) -> Compared:
     """Compare what is served with the original. Raises `BundleError`."""
     source, material = plan.source, plan.material
-    made_of = "" if plan.roles.answer is None else plan.roles.answer.output.spec.datatype
-    tolerances = {spec.name: tolerance_of(spec, made_of) or EXACT for spec in served.outputs}
+    answer = plan.roles.answer
+    tolerances = {
+        spec.name: tolerance_of(spec, _made_of(spec, answer)) or EXACT for spec in served.outputs
+    }
     notes = []
     if material.features:
         apart = check_rows_alone(run, material, source, tolerances)
@@ -116,7 +126,7 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
         batch = True
     else:
         batch = are_rows(run, material.samples, tolerances)
-    given, answer = tries(material), plan.roles.answer
+    given = tries(material)
     theirs = plan.original(material.filled(given))
     correct, found = wanted(served, plan.task, answer, theirs), run(given)
     largest = 0.0
@@ -136,6 +146,12 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
     if material.features:
         check_nulls(run, material, source.path, served.outputs[0].name)
     return Compared(served, run, batch, tolerances, tuple(notes))
+
+
+def _made_of(spec: OutputSpec, answer: Answer | None) -> str:
+    """Return the datatype of what an output is made of."""
+    is_answer = answer is not None and spec.role == answer.role
+    return answer.output.spec.datatype if answer is not None and is_answer else spec.datatype
 
 
 def _about_label(plan: Plan, served: Served, found: Tensors) -> Iterator[str]:

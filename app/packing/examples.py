@@ -17,7 +17,7 @@ import orjson
 from ..documents.suggestions import did_you_mean
 from ..model.errors import BundleError, first_line, listed, shown
 from ..model.golden import LARGEST_ARRAYS, read_arrays
-from ..model.signature import DTYPES, Array, Tensors, TensorSpec
+from ..model.signature import DTYPES, Array, Tensors, TensorSpec, as_datatype
 
 SUFFIXES = (".npz", ".json")
 _JSON_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -83,7 +83,9 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _array(value: Any, spec: TensorSpec, path: Path) -> Array:
-    """Return ``value`` as an array of ``spec``: no number is rounded, and none made of a string."""
+    """Return ``value`` as an array of ``spec``: no number is made of a string, and none rounded but
+    to BF16, for which numpy has no array.
+    """
     place, wanted = f"{path}: {shown(spec.name)}", DTYPES[spec.datatype]
     array = value if isinstance(value, np.ndarray) else _from_json(value, spec, place)
     is_string = array.dtype.kind in "UO"
@@ -94,7 +96,7 @@ def _array(value: Any, spec: TensorSpec, path: Path) -> Array:
         raise BundleError(
             f"{place} has the shape {list(array.shape)}, and the model takes {_described(spec)}."
         )
-    return array.astype(wanted)
+    return as_datatype(array, spec.datatype)
 
 
 def _from_json(value: Any, spec: TensorSpec, place: str) -> Array:

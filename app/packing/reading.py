@@ -35,10 +35,15 @@ def open_source(
     if path.suffix in CHECKPOINT_SUFFIXES and statement.allow_code:
         from .programs.torchscript import open_torchscript
 
-        return open_torchscript(path, _examples(path, description, samples))
-    from .programs.program import open_program
+        source = open_torchscript(path, _examples(path, description, samples))
+    else:
+        from .programs.program import open_program
 
-    return open_program(path)
+        source = open_program(path)
+    from .graphs.border import carry_bfloat16
+
+    carry_bfloat16(source.graph, path)
+    return source
 
 
 def _examples(path: Path, description: ModelDescription, samples: Path | None) -> Tensors:

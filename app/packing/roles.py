@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..model.errors import BundleError, listed, shown
 from ..model.manifest import TaskName
 from ..model.manifest_checks import answer_roles
-from ..model.signature import DTYPES, Role
+from ..model.signature import Role
 from .source import GraphOutput, OutputKind
 from .statement import NAMED, StatedRole, Statement
 
@@ -177,7 +177,7 @@ def _only_answer(
     candidates = [
         output
         for output in outputs
-        if DTYPES[output.spec.datatype].kind == "f"
+        if output.spec.is_float
         and output.spec.shape
         and output.kind != "label"
         and output.spec.name not in statement.roles

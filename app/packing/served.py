@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
-from ..model.signature import LABEL, PREDICTION, Array, OutputSpec, Role, Tensors
+from ..model.signature import LABEL, PREDICTION, Array, OutputSpec, Role, Tensors, carrier
 from .graphs import forms
 from .graphs.editor import GraphEditor
 from .material import Material
@@ -106,7 +106,7 @@ def _answer(
 ) -> tuple[str, OutputSpec]:
     """Add what makes the answer of an output; return its value, and what it is called."""
     spec, value = answer.output.spec, answer.output.spec.name
-    datatype, shape = spec.datatype, spec.shape
+    datatype, shape = carrier(spec.datatype), spec.shape
     if datatype == "FP16":
         value, datatype = forms.as_fp32(editor, value), "FP32"
     if len(shape) == 1 and answer.names:

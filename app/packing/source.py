@@ -48,7 +48,8 @@ class GraphOutput(Struct, frozen=True):
 class GraphSource:
     """A user's model: its graph of tensors, and a way to run the original.
 
-    ``graph`` has neither maps nor sequences; ``inputs`` and ``outputs`` are its own, and -1 varies.
+    ``graph`` has neither maps nor sequences, and float32 at its border for BF16; ``inputs`` and
+    ``outputs`` are its own, and -1 varies.
     ``ask`` runs the file as it came, on arrays by the names of the inputs, and answers by the names
     of the outputs; it raises only `BundleError`. ``notes`` are sentences for the user: what was
     done, or assumed. ``path`` is for messages.

@@ -48,7 +48,7 @@ def _noisy(
         factor = random.normal(1.0, 0.5, size=(len(drawn), len(numbers)))
         moved = noisy[:, numbers].astype(np.float64) * factor
         low, high = _bounds(columns.features, numbers)
-        noisy[:, numbers] = np.clip(moved, low, high).astype(columns.dtype)
+        noisy[:, numbers] = columns.held(np.clip(moved, low, high))
     for index in others:  # any value of a sample, whatever the others are
         noisy[:, index] = given[random.integers(len(given), size=len(drawn)), index]
     half = len(drawn) // 2

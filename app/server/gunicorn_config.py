@@ -20,6 +20,7 @@ from gunicorn.systemd import listen_fds
 from ..http.body_timeout import begin_request
 from ..model.run_watch import exit_if_stuck
 from ..settings import SettingsError, settings_at_start
+from ..telemetry.lines import defer_lines
 from ..telemetry.logs import GunicornLogger
 from ..telemetry.slabs import SLAB_BYTES, SLOTS, SlabMemory
 from ..worker import KeepAliveWorker
@@ -232,6 +233,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     worker.may_send_body = lantern.may_send_body
     worker.report_in_flight = lantern.metrics.in_flight
     worker.release_memory = release_freed_memory
+    worker.before_waiting = defer_lines()
 
 
 def _follow_requests(worker: Any, metrics: Metrics) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -26,18 +26,24 @@ from .lines import LineHandler
 
 _BLANK = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "more_follows"}
+_MILLISECONDS = [b"%03d" % number for number in range(1000)]
+_UTC = b"+00:00"
+_call_handlers = logging.Logger.callHandlers
+_pid = cache(os.getpid)
+os.register_at_fork(after_in_child=_pid.cache_clear)
 
 
 class EventLog:
     """Logs events that occur in every request, at low cost.
 
-    An event is an ordinary record for handlers and formatters, but it is created without what
-    nobody reads (the calling line, the thread) and without formatting a message.
+    An event is encoded straight into a line where nobody but Lantern's own handler would see its
+    record. Handlers, filters and formatters that somebody attached get an ordinary record, created
+    without what nobody reads (the calling line, the thread) and without formatting a message.
     """
 
     def __init__(self, name: str) -> None:
+        self._name = name
         self._logger = logging.getLogger(name)
-        self._blank = _BLANK | {"name": name}
 
     @property
     def is_enabled(self) -> bool:
@@ -46,20 +52,62 @@ class EventLog:
 
     def info(self, message: str, fields: dict[str, Any], *, more_follows: bool = False) -> None:
         """Log an event with its fields; ``more_follows`` lets the next one be written with it."""
-        if not self.is_enabled:
+        if not self._logger.isEnabledFor(logging.INFO):
             return
         created = time.time()
+        handler = self._only_handler()
+        if handler is not None:
+            try:
+                line = _line(created, _head("INFO", self._name, _pid(), message), fields)
+            except TypeError:  # of a value without a form in JSON: the formatter says so
+                pass
+            else:
+                handler.write(line, more_follows=more_follows)
+                return
+        self._logger.handle(self._record(created, message, fields, more_follows))
+
+    def _only_handler(self) -> LineHandler | None:
+        """Return the handler that alone sees the events, and writes them as JSON, if there is one.
+
+        This is asked for each event, because anybody may change it at any time.
+        """
+        logger, parent = self._logger, self._logger.parent
+        if type(logger).callHandlers is not _call_handlers:  # Sentry replaces it, for instance
+            return None
+        if (
+            logger.handlers
+            or logger.filters
+            or not logger.propagate
+            or parent is None
+            or parent.propagate
+            or len(parent.handlers) != 1
+        ):
+            return None
+        handler = parent.handlers[0]
+        if (
+            type(handler) is LineHandler
+            and type(handler.formatter) is JsonFormatter
+            and not handler.filters
+            and handler.level <= logging.INFO
+        ):
+            return handler
+        return None
+
+    def _record(
+        self, created: float, message: str, fields: dict[str, Any], more_follows: bool
+    ) -> logging.LogRecord:
         record = logging.LogRecord.__new__(logging.LogRecord)
         content = record.__dict__
-        content.update(self._blank)
+        content.update(_BLANK)
         content.update(fields)
+        content["name"] = self._name
         content["msg"] = message
         content["created"] = created
         content["msecs"] = created % 1 * 1000
-        content["process"] = os.getpid()
+        content["process"] = _pid()
         content["event"] = fields
         content["more_follows"] = more_follows
-        self._logger.handle(record)
+        return record
 
 
 request_log = EventLog("lantern.request")
@@ -82,15 +130,9 @@ class JsonFormatter(OrjsonFormatter):
         fields = record.__dict__.get("event")
         if fields is None:
             return str(super().format(record))
-        line = {
-            "time": _time(record.created),
-            "level": record.levelname,
-            "logger": record.name,
-            "pid": record.process,
-            "message": record.msg,
-        }
-        line.update(fields)
-        return orjson.dumps(line).decode()
+        head = _head(record.levelname, record.name, record.process, record.msg)
+        line = _line(record.created, head, fields)
+        return line.decode().rstrip()
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         try:
@@ -105,15 +147,39 @@ class JsonFormatter(OrjsonFormatter):
         super().add_fields(log_data, record, message_dict)
 
 
+def _line(created: float, head: bytes, fields: dict[str, Any]) -> bytes:
+    """Return the line of an event. Raises `TypeError` if a field has no form in JSON."""
+    second = int(created)
+    return b"".join(
+        (
+            b'{"time":"',
+            _second(second),
+            _MILLISECONDS[int((created - second) * 1000)],
+            head,
+            b"," if fields else b"",
+            orjson.dumps(fields, None, orjson.OPT_APPEND_NEWLINE)[1:],
+        )
+    )
+
+
 def _time(created: float) -> str:
     """Return a time in UTC, to the millisecond."""
-    whole = int(created)
-    return f"{_second(whole)}.{int((created - whole) * 1000):03d}+00:00"
+    second = int(created)
+    milliseconds = _MILLISECONDS[int((created - second) * 1000)]
+    return b"".join((_second(second), milliseconds, _UTC)).decode()
 
 
 @lru_cache(maxsize=2)
-def _second(whole: int) -> str:
-    return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
+def _second(second: int) -> bytes:
+    """Return the beginning of a time, which has the same second."""
+    return datetime.fromtimestamp(second, UTC).isoformat().replace("+00:00", ".").encode()
+
+
+@lru_cache(maxsize=16)
+def _head(level: str, name: str, pid: int | None, message: str) -> bytes:
+    """Return what follows the time in a line, up to its fields."""
+    members = {"level": level, "logger": name, "pid": pid, "message": message}
+    return _UTC + b'",' + orjson.dumps(members)[1:-1]
 
 
 class ConsoleFormatter(logging.Formatter):

@@ -26,6 +26,7 @@ from .registry import (
     Mode,
     Registry,
 )
+from .version_counts import VersionCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -43,7 +44,7 @@ def harmless(record: Callable[P, None]) -> Callable[P, None]:
         try:
             record(*args, **kwargs)
         except Exception as error:
-            _log_once(type(error).__name__)
+            log_once(error)
 
     return recording
 
@@ -51,7 +52,9 @@ def harmless(record: Callable[P, None]) -> Callable[P, None]:
 _logged: set[str] = set()
 
 
-def _log_once(kind: str) -> None:
+def log_once(error: Exception) -> None:
+    """Log the first failure of a kind to record a metric."""
+    kind = type(error).__name__
     if kind not in _logged:
         _logged.add(kind)  # first, because logging may fail in the same way
         log.error("recording a metric failed (logged once for each kind of error)", exc_info=True)
@@ -68,16 +71,20 @@ class Metrics(ModelObserver, ShadowObserver):
         self._declare_releases()
 
     def _declare_requests(self) -> None:
-        self._requests = self._counter(
+        requests = self._counter(
             "lantern_http_requests_total",
             "Requests served, by method, route and status.",
             ["method", "route", "status"],
         )
-        self._seconds = self._histogram(
+        durations = self._histogram(
             "lantern_http_request_duration_seconds",
             "Seconds from the start of handling a request to its response, by route.",
             ["route"],
             buckets=_BUCKETS,
+        )
+        # Those of one request, by its labels
+        self._served = cache(
+            lambda method, route, status: (requests(method, route, status), durations(route))
         )
         self._rejected_requests = self._counter(
             "lantern_http_requests_rejected_total",
@@ -97,21 +104,26 @@ class Metrics(ModelObserver, ShadowObserver):
         ).labels()
 
     def _declare_predictions(self) -> None:
-        self._rows = self._counter(
+        rows = Counter(
             "lantern_predicted_rows_total",
             "Rows predicted, by model version.",
             ["model", "version"],
+            registry=self.registry,
         )
-        self._classes = self._counter(
+        classes = Counter(
             "lantern_predictions_total",
             "Rows predicted, by model version and predicted class or label.",
             ["model", "version", "class"],
+            registry=self.registry,
         )
-        self._out_of_range = self._counter(
+        out_of_range = Counter(
             "lantern_features_out_of_range_total",
             "Feature values outside the training data's range, by model version and feature.",
             ["model", "version", "feature"],
+            registry=self.registry,
         )
+        self._of_version = rows, classes, out_of_range
+        self._versions: dict[tuple[str, str], VersionCounts] = {}
         self._handler_events = self._counter(
             "lantern_handler_events_total",
             "What the handler of a model counts, by model version and the name of its counter.",
@@ -195,11 +207,24 @@ class Metrics(ModelObserver, ShadowObserver):
     ) -> Callable[..., HistogramSeries]:
         return cache(Histogram(name, help, labels, buckets=buckets, registry=self.registry).labels)
 
-    @harmless
+    # What every request counts is written out: a wrapper, and a call for each series, would take
+    # longer than counting.
+
     def request_served(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self._requests(method, route, status).inc()
-        self._seconds(route).observe(seconds)
+        try:
+            requests, durations = self._served(method, route, status)
+            bucket = durations.bucket(seconds)
+            values, lock = self.registry.values, self.registry.counting
+            lock.acquire()
+            try:
+                values[requests.place] += 1
+                values[durations.place] += seconds
+                values[bucket] += 1
+            finally:
+                lock.release()
+        except Exception as error:
+            log_once(error)
 
     @harmless
     def request_rejected(self, reason: str) -> None:
@@ -220,20 +245,22 @@ class Metrics(ModelObserver, ShadowObserver):
         """Change the number of requests in flight by 1 or -1."""
         self._in_flight.inc(by)
 
-    @harmless
     def predicted(
         self, model: Model, rows: int, labels: Mapping[str, int], outside: Mapping[str, int]
     ) -> None:
         """Count predicted rows, those of each class or label, and values outside the range by
         feature.
         """
-        name, version = model.name, model.version
-        if rows:
-            self._rows(name, version).inc(rows)
-        for label, count in labels.items():
-            self._classes(name, version, label).inc(count)
-        for feature, values in outside.items():
-            self._out_of_range(name, version, feature).inc(values)
+        if not rows:
+            return
+        try:
+            counts = self._versions.get((model.name, model.version))
+            if counts is None:
+                counts = VersionCounts(self.registry, model, *self._of_version)
+                self._versions[model.name, model.version] = counts
+            counts.add(rows, labels, outside)
+        except Exception as error:
+            log_once(error)
 
     @harmless
     def prediction_timed(self, model: Model, seconds: float) -> None:

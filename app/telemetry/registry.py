@@ -41,6 +41,11 @@ class Registry:
 
     It begins with private memory. After `share`, every process that is forked and calls `attach`
     has a slab of the shared memory, and collects the sums over all.
+
+    What every request counts is added to ``values`` directly, at the ``place`` of each series, by a
+    thread that has the lock ``counting``, because an addition is not atomic. (``with`` would take
+    longer than the additions.) Series are looked up before: that may log, and where a line of the
+    log is dropped, it is counted by a thread that has the lock of a handler.
     """
 
     def __init__(self) -> None:
@@ -85,11 +90,13 @@ class Registry:
                 "(server.workers).",
                 extra={"limit": memory.slots},
             )
-        self._slab = slab or SlabMemory.private().claim()
+        slab = self._slab = slab or SlabMemory.private().claim()
+        assert slab is not None
+        self.values = slab.floats
         self._is_full = False
         # New locks: a thread that did not survive a fork may have held the old ones.
         self.adding = RLock()  # reentrant, because a line logged meanwhile may be counted
-        self._counting = Lock()
+        self.counting = Lock()
         for series in self._series:
             self._place(series)
 
@@ -102,7 +109,7 @@ class Registry:
         family, slab = series.family, self._slab
         assert slab is not None
         place = slab.place(series.key, family.width, live=family.is_live)
-        series.move(slab.floats, slab.spare if place is None else place, self._counting)
+        series.move(slab.floats, slab.spare if place is None else place, self.counting)
         if place is None and not self._is_full:
             self._is_full = True
             log.error(
@@ -133,15 +140,15 @@ class Registry:
 class Series:
     """The values of one set of labels, in the slab of this process."""
 
-    __slots__ = ("_floats", "_lock", "_place", "family", "key")
+    __slots__ = ("_lock", "_values", "family", "key", "place")
 
     def __init__(self, family: Family[Series], labels: Labels) -> None:
         self.family = family
         self.key = orjson.dumps([family.name, family.form, *labels])
 
-    def move(self, floats: memoryview[float], place: int, lock: Lock) -> None:
-        """Count in the values at ``place`` from now on."""
-        self._floats, self._place, self._lock = floats, place, lock
+    def move(self, values: memoryview[float], place: int, lock: Lock) -> None:
+        """Count in ``values``, at ``place``, from now on."""
+        self._values, self.place, self._lock = values, place, lock
 
 
 class CounterSeries(Series):
@@ -154,7 +161,7 @@ class CounterSeries(Series):
         if not 0 <= amount < inf:
             raise ValueError(f"a counter can't be increased by {amount}")
         with self._lock:
-            self._floats[self._place] += amount
+            self._values[self.place] += amount
 
 
 class GaugeSeries(Series):
@@ -164,17 +171,17 @@ class GaugeSeries(Series):
 
     def set(self, value: float) -> None:
         """Set the value."""
-        self._floats[self._place] = value
+        self._values[self.place] = value
 
     def get(self) -> float:
         """Return the value in this process, 0 if it was never set."""
-        value = self._floats[self._place]
+        value = self._values[self.place]
         return 0.0 if isnan(value) else value
 
     def inc(self, amount: float = 1) -> None:
         """Add ``amount``, which may be negative."""
         with self._lock:
-            self._floats[self._place] = self.get() + amount
+            self._values[self.place] = self.get() + amount
 
 
 class HistogramSeries(Series):
@@ -190,9 +197,12 @@ class HistogramSeries(Series):
     def observe(self, amount: float) -> None:
         """Add an observation."""
         with self._lock:
-            floats, place = self._floats, self._place
-            floats[place] += amount
-            floats[place + 1 + bisect_left(self._bounds, amount)] += 1
+            self._values[self.place] += amount
+            self._values[self.bucket(amount)] += 1
+
+    def bucket(self, amount: float) -> int:
+        """Return the place of the number of observations like ``amount``."""
+        return self.place + 1 + bisect_left(self._bounds, amount)
 
 
 S_co = TypeVar("S_co", bound=Series, covariant=True)

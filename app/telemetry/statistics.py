@@ -9,7 +9,7 @@ from time import time
 from typing import Any, NamedTuple
 
 from ..model.model import Model
-from .metrics import harmless
+from .metrics import harmless, log_once
 from .registry import Counter, CounterSeries, Gauge, GaugeSeries, Registry, Totals
 
 SUCCESS, FAIL, DECODE, RUN, ENCODE = "success", "fail", "decode", "run", "encode"
@@ -73,6 +73,7 @@ class InferenceStatistics:
     """Counts the requests for inference of each version of a model."""
 
     def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._requests = Counter(
             "lantern_inference_requests_total",
             "Requests for inference by the Open Inference Protocol, by version and result.",
@@ -102,17 +103,24 @@ class InferenceStatistics:
 
         self._series = cache(self._find_series)  # which takes longer than counting in them
 
-    @harmless
     def succeeded(self, model: Model, rows: int, decode: float, run: float, encode: float) -> None:
         """Count a request that was served, with the seconds that its stages took."""
-        series = self._series(model.name, model.version)
-        series.succeeded.inc()
-        series.rows.inc(rows)
-        series.last.set(time())
-        series.seconds.inc(decode + run + encode)
-        series.decode.inc(decode)
-        series.run.inc(run)
-        series.encode.inc(encode)
+        try:
+            series = self._series(model.name, model.version)
+            values, lock = self._registry.values, self._registry.counting
+            lock.acquire()
+            try:
+                values[series.succeeded.place] += 1
+                values[series.rows.place] += rows
+                values[series.last.place] = time()
+                values[series.seconds.place] += decode + run + encode
+                values[series.decode.place] += decode
+                values[series.run.place] += run
+                values[series.encode.place] += encode
+            finally:
+                lock.release()
+        except Exception as error:
+            log_once(error)
 
     @harmless
     def failed(self, model: Model, seconds: float) -> None:

@@ -270,6 +270,9 @@ class Connection(QueueEntry):
         else:
             self._reader.append(data)
         self.advance()
+        if room is None and self._reader.room is not None:
+            # Memory was set aside, and much of the rest may have arrived. Others take precedence.
+            self._defer(self._read)
 
     def _receive_bytes(self, most: int) -> bytes:
         """Receive bytes, and set when they arrived, which may be a while ago."""

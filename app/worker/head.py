@@ -47,6 +47,8 @@ _COMMON_NAMES = (
 
 _MAX_REMEMBERED = 512
 _LONGEST_REMEMBERED = 128
+_MAX_HEADS, _LONGEST_HEAD = 256, 512
+"""Of whole heads, which clients repeat on a connection, with bodies of the same size."""
 
 
 class HeadParser:
@@ -66,6 +68,7 @@ class HeadParser:
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
         self.head_size = (self.line_size or 1 << 20) + self.max_fields * (self.field_size + 2) + 4
         # Caches of what clients send repeatedly, bounded because they may send anything.
+        self._heads: dict[bytes, Request] = {}
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
         self._hosts: set[str] = set()
@@ -77,6 +80,20 @@ class HeadParser:
         Raises `Rejection` (400, 414, 417, 431, 501, or 404 where the path lacks the prefix that is
         configured).
         """
+        known = self._heads.get(head)
+        if known is None:
+            known = self._parse(head)
+            if len(head) <= _LONGEST_HEAD:
+                if len(self._heads) >= _MAX_HEADS:
+                    self._heads.clear()
+                self._heads[head] = known
+        request = known.extending(template)
+        if "SERVER_NAME" not in template:
+            _name_server(request.environ)
+        return request
+
+    def _parse(self, head: bytes) -> Request:
+        """Return the request that ``head`` begins; its environ has what the head says alone."""
         text = head.decode("latin-1")
         lines = text.split("\r\n")
         count = len(lines) - 1
@@ -87,12 +104,13 @@ class HeadParser:
         if known is None:
             known = self._request_line(lines[0])
         method, uri, path, query, protocol = known
-        environ = template.copy()
-        environ["REQUEST_METHOD"] = method
-        environ["RAW_URI"] = uri
-        environ["PATH_INFO"] = path
-        environ["QUERY_STRING"] = query
-        environ["SERVER_PROTOCOL"] = protocol
+        environ = {
+            "REQUEST_METHOD": method,
+            "RAW_URI": uri,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "SERVER_PROTOCOL": protocol,
+        }
         request = Request(environ, method, uri, path, query)
         repeated: dict[str, list[str]] = {}
         keys = self._keys
@@ -115,10 +133,9 @@ class HeadParser:
         if self._schemes:
             self._set_scheme(environ, repeated)
         self._set_host(environ, uri)
-        if "SERVER_NAME" not in environ:
-            _name_server(environ)
-        if self._script_name or environ["SCRIPT_NAME"]:
-            self._split_script_name(environ)
+        prefix = environ.get("SCRIPT_NAME") or self._script_name
+        if prefix:
+            _split_script_name(environ, prefix)
         set_framing(request, protocol)
         return request
 
@@ -267,18 +284,6 @@ class HeadParser:
         if said:
             environ["wsgi.url_scheme"] = "https" if said.pop() else "http"
 
-    def _split_script_name(self, environ: Environ) -> None:
-        prefix = environ["SCRIPT_NAME"] or self._script_name
-        # The path as it was sent, because the prefix is compared before decoding.
-        path = split_request_uri(environ["RAW_URI"]).path
-        # Unlike Gunicorn, which splits /ab into /a and b, and fails (500) without the prefix.
-        if not path.startswith(prefix) or path[len(prefix) :][:1] not in ("", "/"):
-            raise Rejection(
-                404, "The path does not begin with the configured prefix (SCRIPT_NAME)."
-            )
-        environ["SCRIPT_NAME"] = prefix
-        environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
-
 
 _DROPPED = "dropped"
 """The environ's key of headers that are dropped."""
@@ -313,6 +318,16 @@ def _name_server(environ: Environ) -> None:
     if host and not port:
         port = "443" if environ["wsgi.url_scheme"] == "https" else "80"
     environ["SERVER_NAME"], environ["SERVER_PORT"] = host, port
+
+
+def _split_script_name(environ: Environ, prefix: str) -> None:
+    # The path as it was sent, because the prefix is compared before decoding.
+    path = split_request_uri(environ["RAW_URI"]).path
+    # Unlike Gunicorn, which splits /ab into /a and b, and fails (500) without the prefix.
+    if not path.startswith(prefix) or path[len(prefix) :][:1] not in ("", "/"):
+        raise Rejection(404, "The path does not begin with the configured prefix (SCRIPT_NAME).")
+    environ["SCRIPT_NAME"] = prefix
+    environ["PATH_INFO"] = unquote_to_wsgi_str(path[len(prefix) :])
 
 
 def _control_character(lines: list[str]) -> Rejection:

@@ -43,3 +43,12 @@ class Request:
             for key, value in self.environ.items()
             if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
         ]
+
+    def extending(self, template: Environ) -> Request:
+        """Return this request with the environ that extends a copy of ``template``."""
+        request = Request(template | self.environ, self.method, self.uri, self.path, self.query)
+        request.version = self.version
+        request.length = self.length
+        request.keep_alive = self.keep_alive
+        request.expects_continue = self.expects_continue
+        return request

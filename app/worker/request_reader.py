@@ -233,9 +233,10 @@ class RequestReader:
         assert body is not None
         assert request.length is not None
         missing = request.length - len(body)
-        self.buffer = buffer[missing:]
-        if len(buffer) >= missing > 0 and not body:
-            return io.BytesIO(buffer[:missing])
-        if missing:
-            body.append(buffer[:missing])
+        if buffer:
+            self.buffer = buffer[missing:]
+            if len(buffer) >= missing == request.length:
+                return io.BytesIO(buffer[:missing])
+            if missing:
+                body.append(buffer[:missing])
         return body.stream() if len(buffer) >= missing else None

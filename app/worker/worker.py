@@ -127,6 +127,15 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         A ``post_fork`` hook may replace it on its worker.
         """
 
+    @staticmethod
+    def before_waiting() -> None:
+        """Do nothing; called when there is nothing to do, before the worker waits for events, and
+        after its last request.
+
+        A ``post_fork`` hook may replace it on its worker, to do there what can wait until then. It
+        must not block, and must not raise.
+        """
+
     _load_table = LoadTable()  # made in the master, which imports this before it forks
 
     @classmethod
@@ -267,19 +276,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         while self.alive:
             self._acceptor.update()
             self._step()
-            if self.ppid != os.getppid():
-                self.log.info("Parent changed, shutting down: %s", self)
-                break
         self._drain()
 
     def _step(self) -> None:
         """Wait for events, read what arrived, and serve the queue."""
         queue = self.queue
         watched = monotonic()
-        is_busy = queue or self._postponed
-        events = self.poller.poll(
-            0 if is_busy else self._acceptor.seconds_to_wait(self._beat_seconds)
-        )
+        events = self.poller.poll(0)
+        if not (events or queue or self._postponed):
+            self.before_waiting()
+            events = self.poller.poll(self._acceptor.seconds_to_wait(self._beat_seconds))
         now = monotonic()
         # What has arrived came after the sockets were last polled: while others were served or, if
         # the loop was waiting, just now.
@@ -345,6 +351,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _beat(self, now: float) -> None:
         """Do what is due every second or so: notify the master, and check deadlines."""
         self._next_beat = now + self._beat_seconds
+        if self.alive and self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
         self._report_alive(now)
         if self._warnings > _MAX_WARNINGS:
             more = self._warnings - _MAX_WARNINGS
@@ -413,6 +422,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
                     self._guarded(connection, connection.leave)
         for connection in list(self._connections.values()):
             connection.close()
+        self.before_waiting()
         self.poller.close()
 
     def _keeps_accepting(self, seconds: float) -> bool:

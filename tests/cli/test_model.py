@@ -271,12 +271,33 @@ def test_a_change_is_told_as_json_as_it_stands_in_the_history(
         assert document == json.loads((versions / "history.jsonl").read_text().splitlines()[-1])
 
 
-def test_a_schema_change_has_to_be_allowed(model: Callable[..., Result], versions: Path) -> None:
-    edit_manifest(versions / "2", lambda m: m["classes"].reverse())
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda m: m["classes"].reverse(),
+            "The classes are in another order: class_0 was 'no' and is 'yes'",
+        ),
+        (
+            lambda m: [f.update(column=1 - f["column"]) for f in m["features"][:2]],
+            "column 1 was 'income' and is 'age'): callers who send it whole (Open Inference "
+            "Protocol) would be answered wrongly, those who send features by name are not affected",
+        ),
+    ],
+    ids=["classes", "columns"],
+)
+def test_a_schema_change_has_to_be_allowed(
+    model: Callable[..., Result],
+    versions: Path,
+    edit: Callable[[dict[str, Any]], object],
+    said: str,
+) -> None:
+    edit_manifest(versions / "2", edit)
     result = model("promote", "2")
     assert result.exit_code == 1
-    assert "The classes are in another order: class_0 was 'no' and is 'yes'" in result.stderr
+    assert said in result.stderr
     assert "--allow-schema-change" in result.stderr
+    assert model("canary", "2", "--traffic", "0.5").exit_code == 1
     assert read_release(versions) == Release("1")
     assert model("promote", "2", "--allow-schema-change").exit_code == 0
     assert read_release(versions) == Release("2")

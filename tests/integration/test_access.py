@@ -75,7 +75,7 @@ def test_a_server_that_others_reach_asks_for_keys_made_and_revoked_while_it_runs
     )
     key = made.stdout.strip()
     assert ask_often(server, key) == {200: 40}
-    assert len({line["pid"] for line in server.lines("request") if line["status"] == 200}) == 2
+    wait_for(lambda: len({x["pid"] for x in server.lines("request") if x["status"] == 200}) == 2)
     revoke_key(keys, "caller")
     assert ask_often(server, key) == {401: 40}
     _, other = create_key(keys, "other", [PREDICT])

@@ -15,7 +15,7 @@ import pytest
 from app.client import ModelClient, RequestRejected
 from tests import task_models
 from tests.conftest import ROOT
-from tests.integration.conftest import Server, free_port
+from tests.integration.conftest import Server, free_port, wait_for
 
 
 @pytest.fixture
@@ -113,9 +113,14 @@ def test_a_service_without_a_model_is_unhealthy_and_refuses(
         with pytest.raises(RequestRejected, match="No model is loaded") as info:
             client.predict(sample)
     assert info.value.status == 503
-    calls = [(line["path"], line["status"]) for line in server.lines("request")]
-    assert calls.count(("/health", 503)) == 1
-    assert calls.count(("/predict", 503)) == 2
+
+    def calls(path: str) -> int:
+        return sum(
+            (line["path"], line["status"]) == (path, 503) for line in server.lines("request")
+        )
+
+    wait_for(lambda: calls("/predict") >= 2)
+    assert (calls("/health"), calls("/predict")) == (1, 2)
 
     shown = demonstrate(server.url)
     assert shown.returncode == 1

@@ -75,6 +75,7 @@ def test_each_of_three_workers_loads_the_model_exactly_once(
         with alone(server, worker):
             for _ in range(20):
                 assert predict(server, sample).status_code == 200
+    wait_for(lambda: len(server.lines("prediction")) >= 60)
     answered = Counter(line["pid"] for line in server.lines("prediction"))
     assert answered == dict.fromkeys(server.workers(), 20)
     loads = server.lines("model loaded")
@@ -95,7 +96,7 @@ def test_metrics_are_right_sums_over_three_workers_and_outlive_one(
             for _ in range(20):
                 predict(server, sample)
     sent = 60
-    assert len({line["pid"] for line in server.lines("prediction")}) == 3
+    wait_for(lambda: len({line["pid"] for line in server.lines("prediction")}) == 3)
     requests.post(f"{server.url}/predict/batch", json={"samples": [sample] * 7}, timeout=120)
 
     def scrape() -> dict[Any, float]:
@@ -275,7 +276,7 @@ def test_a_body_that_was_refused_unread_is_logged_and_counted(server: Server) ->
     answer = exchange(server.port, head + b"X-Request-ID: mine\r\nContent-Length: 9000001\r\n\r\n")
     assert b"X-Request-ID: mine\r\n" in answer
     assert b"urn:lantern:problem:" in answer
-    (line,) = [line for line in server.lines("request") if line["request_id"] == "mine"]
+    (line,) = wait_for(lambda: [x for x in server.lines("request") if x["request_id"] == "mine"])
     assert (line["status"], line["path"]) == (413, "/predict")
     metrics = requests.get(f"{server.url}/metrics", timeout=120).text
     assert re.search(r'requests_total\{[^}]*route="/predict",status="413"\} ', metrics), metrics

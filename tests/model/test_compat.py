@@ -24,6 +24,15 @@ def new(*features: Feature, classes: tuple[str, ...] = ("no", "yes")) -> Manifes
     [
         (new(AGE), ["The feature 'income' is removed."]),
         (
+            new(INCOME, AGE),
+            [
+                "The columns of the input 'features' moved (column 0 was 'age' and is 'income', "
+                "column 1 was 'income' and is 'age'): callers who send it whole (Open Inference "
+                "Protocol) would be answered wrongly, those who send features by name are not "
+                "affected."
+            ],
+        ),
+        (
             new(AGE, INCOME, Feature("visits")),
             ["The feature 'visits' is new, so callers don't send it yet."],
         ),
@@ -76,13 +85,6 @@ def test_what_breaks_callers_is_told_in_sentences(changed: Manifest, said: list[
     ("changed", "said"),
     [
         (new(), []),
-        (
-            new(INCOME, AGE),
-            [
-                "The columns of the input 'features' are in another order: callers who send it "
-                "whole must follow, those who send features by name need not."
-            ],
-        ),
         (new(replace(AGE, nullable=True), INCOME), ["The feature 'age' now accepts null."]),
         (
             new(replace(AGE, minimum=None, maximum=120), INCOME),
@@ -187,6 +189,10 @@ def of_kinds(*features: Feature, **more: object) -> Manifest:
     )
 
 
+MISREAD = (
+    "callers who send it whole (Open Inference Protocol) would be answered wrongly, those who send "
+    "features by name are not affected."
+)
 WHOLE = "callers who send it whole must follow, those who send features by name need not."
 
 
@@ -211,14 +217,34 @@ WHOLE = "callers who send it whole must follow, those who send features by name 
         ),
         (
             of_kinds(CITY, replace(PLAN, categories=("pro", "free")), VISITS),
+            [
+                "The codes in the input 'codes' changed (0 of 'plan' was 'free' and is 'pro', 1 of "
+                f"'plan' was 'pro' and is 'free'): {MISREAD}"
+            ],
             [],
-            [f"The codes in the input 'codes' stand for other categories: {WHOLE}"],
+        ),
+        (
+            of_kinds(CITY, replace(PLAN, categories=("trial", "free", "pro")), VISITS),
+            [
+                "The codes in the input 'codes' changed (0 of 'plan' was 'free' and is 'trial', 1 "
+                f"of 'plan' was 'pro' and is 'free'): {MISREAD}"
+            ],
+            [],
+        ),
+        (
+            of_kinds(CITY, replace(PLAN, categories=("free", "pro", "trial")), VISITS),
+            [],
+            ["The feature 'plan' now accepts 'trial'."],
         ),
         (
             of_kinds(CITY, replace(PLAN, column=1), replace(VISITS, column=0)),
+            [
+                "The columns of the input 'codes' moved (column 0 was 'plan' and is 'visits', "
+                f"column 1 was 'visits' and is 'plan'): {MISREAD}"
+            ],
             [],
-            [f"The columns of the input 'codes' are in another order: {WHOLE}"],
         ),
+        (of_kinds(replace(CITY, categories=("Rome", "Oslo")), PLAN, VISITS), [], []),
         (of_kinds(VISITS, PLAN, CITY), [], ["The features are in another order."]),
         (
             of_kinds(inputs=(KINDS[0], replace(KINDS[1], datatype="FP32"))),
@@ -304,6 +330,28 @@ def test_what_an_unknown_value_may_be_narrows() -> None:
     ]
     knowing = of_kinds(replace(CITY, unknown="pass", categories=("Oslo",)), PLAN, VISITS)
     assert breaking_changes(passing, knowing) == []
+
+
+def test_another_value_for_null_is_told() -> None:
+    floor = replace(VISITS, nullable=True, null_as=-1)
+    before, after = (
+        of_kinds(CITY, PLAN, replace(floor, null_as=value), inputs=KINDS) for value in (-1, -9)
+    )
+    assert breaking_changes(before, after) == [
+        "The codes in the input 'codes' changed (null of 'visits' was -1 and is -9): " + MISREAD
+    ]
+    assert harmless_changes(before, after) == []
+
+
+def test_features_that_change_places_between_tensors_are_told_of_each() -> None:
+    first, second = (TensorSpec(name, "FP32", (-1,)) for name in "ab")
+    one, other = Feature("x", tensor="a"), Feature("y", tensor="b")
+    before = of_kinds(one, other, inputs=(first, second))
+    after = of_kinds(replace(one, tensor="b"), replace(other, tensor="a"), inputs=(first, second))
+    assert breaking_changes(before, after) == [
+        f"The columns of the input 'a' moved (column 0 was 'x' and is 'y'): {MISREAD}",
+        f"The columns of the input 'b' moved (column 0 was 'y' and is 'x'): {MISREAD}",
+    ]
 
 
 def test_a_narrower_number_is_told() -> None:

@@ -180,3 +180,17 @@ def test_one_row_is_counted_as_it_is_among_others(values: list[float]) -> None:
     twice = ENCODER.out_of_range({FEATURES: np.concatenate([row, row])})
     assert twice == dict.fromkeys(counts, 2)
     assert counts == ({"a": 1} if values[0] < 0 or values[0] > 10 else {})
+
+
+@pytest.mark.parametrize("rows", [1, 8, 15, 16, 100])
+def test_few_rows_are_counted_as_many_are(rows: int) -> None:
+    features = [Feature("low", minimum=0.1), Feature("high", maximum=0.7), Feature("any")]
+    encoder = FeatureEncoder([*features, Feature("both", minimum=0, maximum=1)])
+    values = np.random.default_rng(rows).choice(
+        np.array([np.nan, -0.5, 0.1, 0.7, 1.5], dtype=np.float32), (rows, 4)
+    )
+    counts = encoder.out_of_range({FEATURES: values})
+    minimum, maximum = np.float32([0.1, -np.inf, -np.inf, 0]), np.float32([np.inf, 0.7, np.inf, 1])
+    outside = ((values < minimum) | (values > maximum)).sum(axis=0).tolist()
+    expected = {name: n for name, n in zip(encoder.names, outside, strict=True) if n}
+    assert [*counts.items()] == [*expected.items()]  # and in the order of the features

@@ -65,8 +65,8 @@ def test_columns_and_classes_in_another_order_are_compared_by_name(versions: Pat
     assert diff.agreement is not None
     assert diff.agreement.largest_difference < 1e-5
     assert diff.agreement.agreed == 1
-    (sentence,) = diff.harmless
-    assert sentence.startswith("The columns of the input 'features' are in another order")
+    sentence = diff.breaking[0]
+    assert sentence.startswith("The columns of the input 'features' moved (column 0 was 'age'")
     assert diff.training_metrics["rows"] == (100, None)
 
 

@@ -30,6 +30,10 @@ BREAKING: list[tuple[Edit, str]] = [
     (lambda m: m["features"][1].update(nullable=False), "'income' no longer accepts null"),
     (lambda m: m["features"][2].update(unit="a week"), "The unit of 'visits' changes from"),
     (lambda m: m["classes"].reverse(), "The classes are in another order"),
+    (
+        lambda m: [f.update(column=1 - f["column"]) for f in m["features"][:2]],
+        "The columns of the input 'features' moved",
+    ),
     (lambda m: m.update(name="churn"), "The model's name changes from 'example' to 'churn'"),
 ]
 

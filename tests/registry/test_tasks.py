@@ -133,6 +133,11 @@ def test_reference_data_are_a_gate_of_a_release(directory: Path) -> None:
         ("mixed", lambda m: m["features"][0]["categories"].pop(), "no longer accepts 'New York'"),
         (
             "mixed",
+            lambda m: m["features"][2]["categories"].reverse(),
+            "The codes in the input 'codes' changed",
+        ),
+        (
+            "mixed",
             lambda m: m["features"][5].update(unknown="refuse", categories=["fine"]),
             "'comment' no longer accepts unknown values",
         ),

@@ -238,3 +238,125 @@ def test_a_process_without_standard_output_logs_nothing_and_runs() -> None:
         check=True,
     )
     assert ran.stderr == "None\n"
+
+
+DEFERRING = """
+import signal, threading
+from app.telemetry.lines import defer_lines
+logger = logging.getLogger("x")
+handler = logger.handlers[0]
+def writing(data, write=handler._write):
+    sizes.append(len(data))
+    return write(data)
+handler._write = writing
+sizes = []
+write_deferred = defer_lines()
+"""
+
+
+def output_of(program: str) -> list[str]:
+    """Return the lines that a program writes whose lines are deferred."""
+    reading, writing = os.pipe()
+    process = run(DEFERRING + program, writing)
+    os.close(writing)
+    text = read_all(reading).decode()
+    os.close(reading)
+    assert process.wait(120) == 0
+    return text.splitlines()
+
+
+def test_deferred_lines_are_written_together_when_the_loop_is_idle() -> None:
+    lines = output_of("""
+threading.Thread.start = lambda self: None  # none is written late
+for number in range(40):
+    handler.write(b"%040d" % number * 7 + b"\\n")
+full = list(sizes)
+write_deferred()
+handler.write(b"last\\n", more_follows=True)
+print(*full, *sizes[len(full):], file=sys.stderr, flush=True)
+os.write(1, " ".join(map(str, [*full, 0, *sizes[len(full):]])).encode() + b"\\n")
+""")
+    *numbers, written, last = lines
+    assert [int(line[:40]) for line in numbers] == list(range(40))
+    assert written == f"{14 * 281} {14 * 281} 0 {12 * 281}"
+    assert last == "last"  # at the end of the process
+
+
+def test_deferred_lines_are_not_left_waiting_by_a_loop_that_is_stuck() -> None:
+    lines = output_of("""
+handler.write(b"first\\n")
+while not sizes:
+    time.sleep(0.01)
+os.write(1, b"then\\n")
+os._exit(0)
+""")
+    assert lines == ["first", "then"]
+
+
+def test_deferred_lines_come_before_every_record_of_whatever_handler() -> None:
+    lines = output_of("""
+threading.Thread.start = lambda self: None
+other = logging.Logger("other")
+other.addHandler(LineHandler(sys.stdout))
+handler.write(b"first\\n")
+other.warning("second")
+handler.write(b"third\\n")
+logger.warning("fourth")
+os._exit(0)
+""")
+    assert lines == ["first", "second", "third", "fourth"]
+
+
+def test_a_process_that_is_forked_defers_nothing_and_leaves_the_lines_to_its_parent() -> None:
+    lines = output_of("""
+handler.write(b"the parent's\\n")
+if not os.fork():
+    handler.write(b"the child's\\n")
+    os._exit(0)
+os.wait()
+""")
+    assert sorted(lines) == ["the child's", "the parent's"]
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGQUIT", "SIGABRT"])
+def test_a_signal_that_raises_loses_no_line(number: str) -> None:
+    lines = output_of(f"""
+def stop(number, frame):
+    raise SystemExit(0)
+signal.signal(signal.{number}, stop)
+threading.Timer(0.2, os.kill, [os.getpid(), signal.{number}]).start()
+written = 0
+try:
+    while True:
+        handler.write(b"%d\\n" % written)
+        written += 1
+finally:
+    logger.info("at least %d", written)
+""")
+    *numbers, last = lines
+    assert {*range(int(last.split()[-1]))} <= {int(number) for number in numbers}
+
+
+def test_deferred_lines_that_can_not_be_written_are_dropped_and_reported() -> None:
+    reading, writing = os.pipe()
+    program = """
+for number in range(3000):
+    handler.write(b"%06d" % number + b"x" * 992 + b"\\n")
+    write_deferred()
+print("done", file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+    errors, told = os.pipe()
+    process = run(DEFERRING + program, writing, stderr=told)
+    try:
+        wait_for(lambda: select.select([errors], [], [], 0)[0])
+        assert os.read(errors, 100) == b"done\n"
+        text = read_all(reading, "could not be written").decode()
+    finally:
+        process.kill()
+        process.wait()
+    *whole, notice = text.splitlines()
+    assert [int(line[:6]) for line in whole] == list(range(len(whole)))
+    assert int(notice.split()[0]) + len(whole) == 3000
+    for descriptor in (reading, writing, errors, told):
+        os.close(descriptor)

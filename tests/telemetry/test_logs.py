@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from flask import Flask
 
 from app.settings import load_settings
-from app.telemetry.logs import EventLog, configure_logging
+from app.telemetry.logs import EventLog, JsonFormatter, configure_logging
 from tests.conftest import ROOT
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -128,6 +129,115 @@ def test_a_line_that_another_follows_waits_for_it(monkeypatch: pytest.MonkeyPatc
     assert written.getvalue() == b""
     events.info("second", {})
     assert written.getvalue().count(b"\n") == 2
+
+
+class Seen(logging.Handler):
+    """A handler of the owner's that keeps what it is given; `pass_on` is a filter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def pass_on(self, record: logging.LogRecord) -> bool:
+        self.records.append(record)
+        return True
+
+
+class Own(JsonFormatter):
+    """A formatter of the owner's."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def format(self, record: logging.LogRecord) -> str:
+        self._seen.emit(record)
+        return super().format(record)
+
+
+def attach_handler(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    undo.setattr(logger, "handlers", [seen])
+
+
+def attach_handler_above(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    above = logging.getLogger("lantern")
+    undo.setattr(above, "handlers", [*above.handlers, seen])
+
+
+def propagate(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    undo.setattr(logging.getLogger("lantern"), "propagate", True)
+    undo.setattr(logging.root, "handlers", [seen])
+
+
+def attach_filter(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    undo.setattr(logger, "filters", [seen.pass_on])
+
+
+def attach_filter_to_handler(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    undo.setattr(logging.getLogger("lantern").handlers[0], "filters", [seen.pass_on])
+
+
+def attach_formatter(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    undo.setattr(logging.getLogger("lantern").handlers[0], "formatter", Own(seen))
+
+
+def patch_loggers(logger: logging.Logger, seen: Seen, undo: pytest.MonkeyPatch) -> None:
+    """As programs that report errors do."""
+    call = logging.Logger.callHandlers
+
+    def calling(self: logging.Logger, record: logging.LogRecord) -> None:
+        seen.emit(record)
+        call(self, record)
+
+    undo.setattr(logging.Logger, "callHandlers", calling)
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        *(attach_handler, attach_handler_above, propagate, attach_filter),
+        *(attach_filter_to_handler, attach_formatter, patch_loggers),
+    ],
+)
+def test_what_an_owner_attaches_sees_records_while_it_is_attached(
+    attach: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure_logging(load_settings({}).logging)
+    events = EventLog("lantern.x")
+    seen = Seen()
+    events.info("it works", {"rows": 1})
+    with monkeypatch.context() as undo:
+        attach(logging.getLogger("lantern.x"), seen, undo)
+        events.info("it works", {"rows": 2})
+    events.info("it works", {"rows": 3})
+    (record,) = seen.records
+    assert (record.getMessage(), record.__dict__["rows"]) == ("it works", 2)
+    assert (record.name, record.levelname, record.process) == ("lantern.x", "INFO", os.getpid())
+    before, during, after = capsys.readouterr().out.splitlines()
+    assert before.partition("+00:00")[2] == during.partition("+00:00")[2].replace("2}", "1}")
+    assert json.loads(after)["rows"] == 3
+
+
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_the_level_of_the_handler_counts(level: int, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(load_settings({}).logging)
+    logging.getLogger("lantern").handlers[0].setLevel(level)
+    EventLog("lantern.x").info("it works", {})
+    shown = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["message"] for line in shown] == ["it works"] * (level == logging.INFO)
+
+
+def test_a_value_without_a_form_in_json_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(load_settings({}).logging)
+    EventLog("lantern.x").info("it works", {"path": "\ud800"})
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "not JSON serializable" in shown.err or "surrogates not allowed" in shown.err
 
 
 def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.telemetry.test_slabs import Slow
+
+INFER = "/v2/models/campaign-response/infer"
+
+
+def inference(sample: dict[str, float]) -> dict[str, Any]:
+    """Return the request of the Open Inference Protocol for one sample."""
+    tensors = [
+        {"name": name, "datatype": "FP64", "shape": [1], "data": [value]}
+        for name, value in sample.items()
+    ]
+    return {"inputs": tensors}
 
 
 def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -101,10 +118,64 @@ def test_rows_of_forward_passes_are_counted_where_requests_may_share_one(
 def test_metrics_that_can_not_be_written_fail_no_request(
     make_app: Callable[..., Flask], sample: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = make_app().test_client()
-
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("app.telemetry.registry.CounterSeries.inc", full)
+    app = make_app()
+    client = app.test_client()
     assert client.post("/predict", json={"features": sample}).status_code == 200
+
+    class Full:
+        def __getitem__(self, _: int) -> float:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(app.extensions["lantern"].metrics.registry, "values", Full())
+    assert client.post("/predict", json={"features": sample}).status_code == 200
+    assert client.post(INFER, json=inference(sample)).status_code == 200
+
+
+def test_what_several_threads_count_at_once_is_counted(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its turn in the midst of every addition."""
+    app = make_app()
+    app.test_client().get("/health")  # loads the model
+    parts = app.extensions["lantern"]
+    metrics, model = parts.metrics, parts.default_service.rollout.stable
+    slow = Slow(metrics.registry.values, partial(time.sleep, 0.0001))
+    monkeypatch.setattr(metrics.registry, "values", slow)
+
+    for count in (
+        lambda: metrics.request_served("POST", "/predict", 200, 0.5),
+        lambda: metrics.predicted(model, 1, {model.classes[0]: 1}, {"age": 1}),
+        lambda: parts.statistics.succeeded(model, 1, 0.25, 0.5, 0.25),
+    ):
+        with ThreadPoolExecutor(4) as threads:
+            for _ in range(80):
+                threads.submit(count)
+    got = samples(metrics.exposition().decode())
+
+    def total(name: str, **labels: str) -> float:
+        return sum(
+            value
+            for (found, having), value in got.items()
+            if found == name and labels.items() <= dict(having).items()
+        )
+
+    route = {"route": "/predict"}
+    assert total("lantern_http_requests_total", **route) == 80
+    assert total("lantern_http_request_duration_seconds_sum", **route) == 40
+    assert total("lantern_http_request_duration_seconds_count", **route) == 80
+    assert total("lantern_predicted_rows_total") == 80
+    assert total("lantern_predictions_total") == 80
+    assert total("lantern_features_out_of_range_total") == 80
+    assert total("lantern_inference_requests_total") == 80
+    assert total("lantern_inference_rows_total") == 80
+    assert total("lantern_inference_seconds_total", part="success") == 80
+    assert total("lantern_inference_seconds_total", part="run") == 40
+
+
+def test_no_series_is_begun_for_what_was_not_counted(make_app: Callable[..., Flask]) -> None:
+    client = make_app().test_client()
+    client.post("/predict", json={})
+    text = client.get("/metrics").text
+    assert "lantern_http_requests_total{" in text
+    for name in ("lantern_predicted_rows", "lantern_predictions", "lantern_features_out_of_range"):
+        assert f"{name}_total{{" not in text

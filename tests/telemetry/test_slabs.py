@@ -164,7 +164,7 @@ class Slow:
 
 def slow_down(series: Series, reading: Callable[[], object]) -> None:
     """Call ``reading`` in the midst of each addition to a series."""
-    series.move(Slow(series._floats, reading), series._place, series._lock)  # type: ignore[arg-type]
+    series.move(Slow(series._values, reading), series.place, series._lock)  # type: ignore[arg-type]
 
 
 def test_no_count_of_several_threads_is_lost(counting: Counting) -> None:

@@ -53,6 +53,16 @@ def test_a_large_body_is_read_where_it_was_received() -> None:
     assert len(content) == 600_000
 
 
+def test_the_first_read_of_an_image_is_enough_to_take_the_memory_for_all_of_it() -> None:
+    body = BodyBuffer(602_112)
+    body.append(b"a" * 20_000)
+    assert body.room is None
+    assert body.held == 20_000
+    body.append(b"a" * 20_000)
+    assert body.room is not None
+    assert body.held == 602_112, "what is set aside counts"
+
+
 def test_little_memory_is_taken_for_a_body_of_which_little_has_arrived() -> None:
     body = BodyBuffer(16 * MIB)
     for _ in range(127):

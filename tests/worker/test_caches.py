@@ -57,6 +57,11 @@ def parse(parser: HeadParser, head: bytes) -> dict[str, Any]:
     return parser.parse(head, environ()).environ
 
 
+def another(head: bytes) -> bytes:
+    """Return a head that has not been parsed, of parts that have."""
+    return head.replace(b"1.2.3.4", b"4.3.2.1")
+
+
 def remembered(of: object) -> int:
     """Give the size of the largest dictionary that ``of`` holds."""
     return max(len(value) for value in vars(of).values() if isinstance(value, dict))
@@ -68,10 +73,35 @@ def test_request_lines_are_remembered_within_bounds(parser: HeadParser) -> None:
         assert parse(parser, head)["PATH_INFO"] == f"/{number}"
     assert remembered(parser) < MOST
     parse(parser, COMMON)
-    assert "_request_line" not in calls(lambda: parse(parser, COMMON))
+    assert "_request_line" not in calls(lambda: parse(parser, another(COMMON)))
     long = request("/" + "a" * 2000)[:-4]
     parse(parser, long)
     assert "_request_line" in calls(lambda: parse(parser, long)), "as much as a client likes"
+
+
+def test_heads_are_remembered_within_bounds(parser: HeadParser) -> None:
+    first = parser.parse(COMMON, environ())
+    assert "_parse" in calls(lambda: parse(parser, another(COMMON)))
+    first.environ["HTTP_ACCEPT"] = "changed by the application"
+    first.keep_alive = False
+    assert "_parse" not in calls(lambda: parse(parser, COMMON))
+    again = parser.parse(COMMON, environ() | {"REMOTE_ADDR": "1.2.3.4"})
+    assert again.environ["HTTP_ACCEPT"] == "*/*"
+    assert again.environ["REMOTE_ADDR"] == "1.2.3.4", "that of its own connection"
+    assert again.keep_alive
+    for number in range(MANY):
+        parse(parser, b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: %d" % number)
+    assert remembered(parser) < MOST
+    assert "_parse" in calls(lambda: parse(parser, COMMON)), "others came since"
+
+
+def test_a_head_that_is_remembered_names_the_server_of_each_connection(parser: HeadParser) -> None:
+    """A Unix socket has no name of its own, and takes it from the Host."""
+    unix = {"SCRIPT_NAME": "", "wsgi.url_scheme": "http"}
+    head = b"GET / HTTP/1.1\r\nHost: asked:81"
+    for _ in range(2):
+        for template, name in ((environ(), "a"), (unix, "asked")):
+            assert parser.parse(head, template).environ["SERVER_NAME"] == name
 
 
 def test_names_of_fields_are_remembered_within_bounds(parser: HeadParser) -> None:
@@ -82,7 +112,7 @@ def test_names_of_fields_are_remembered_within_bounds(parser: HeadParser) -> Non
     assert "_key" not in calls(lambda: parse(parser, COMMON))
     own = b"GET / HTTP/1.1\r\nHost: a\r\nX-Own: 1"
     parse(parser, own)
-    assert "_key" not in calls(lambda: parse(parser, own)), "one that came after the others"
+    assert "_key" not in calls(lambda: parse(parser, own + b"2")), "one that came after the others"
 
 
 def test_what_was_refused_or_dropped_once_is_so_again(parser: HeadParser) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...model.errors import BundleError, shown
-from ...model.signature import TensorSpec
+from ...model.signature import TensorSpec, carrier
 from .file import graphs_of
 from .index import DEFAULT_DOMAINS, ML, is_ml, opset_of
 
@@ -89,18 +89,25 @@ class GraphEditor:
         self._rename(name, fresh)
         return fresh
 
-    def put_in_front(self, operator: str, inputs: Sequence[str], output: str) -> None:
+    def put_in_front(
+        self, operator: str, inputs: Sequence[str], output: str, **attributes: Any
+    ) -> None:
         """Add a node before all others; ``inputs`` are inputs, constants, or made in front."""
         self.needs_opset(_OLDEST_OPSET, operator)
-        node = helper.make_node(operator, inputs, [output])
+        node = helper.make_node(operator, inputs, [output], **attributes)
         self._front.append(node)
         self._note(node)
 
-    def redefine(self, name: str, value: str) -> None:
-        """Let ``name``, which is that of an output, be that of ``value``."""
+    def redefine(
+        self, name: str, value: str, operator: str = "Identity", **attributes: Any
+    ) -> None:
+        """Let ``name``, which is that of an output, be that of what ``operator`` makes of
+        ``value``.
+        """
         fresh = self.new_name(name)
         self._rename(name, fresh)
-        self._append(helper.make_node("Identity", [fresh if value == name else value], [name]))
+        source = fresh if value == name else value
+        self._append(helper.make_node(operator, [source], [name], **attributes))
 
     def set_outputs(self, outputs: Sequence[tuple[str, TensorSpec]]) -> None:
         """Let the graph have exactly these outputs: each a value, and what it is called.
@@ -262,4 +269,4 @@ def _names_used(node: onnx.NodeProto) -> set[str]:
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     shape = [f"{spec.name}_{i}" if size < 0 else size for i, size in enumerate(spec.shape)]
-    return helper.make_tensor_value_info(spec.name, _ELEMENT_TYPES[spec.datatype], shape)
+    return helper.make_tensor_value_info(spec.name, _ELEMENT_TYPES[carrier(spec.datatype)], shape)

@@ -78,7 +78,8 @@ def open_graph(model: onnx.ModelProto, path: Path) -> Any:
 
 def _about_types(error: Exception) -> str:
     """Return advice for a graph that mixes datatypes, as converters of tables write them."""
-    if "bound to different types" not in str(error):
+    said = str(error)
+    if "bound to different types" not in said or "tensor(double)" not in said:
         return ""
     return (
         " The graph mixes float32 and float64, as exporters do with a table that does: let all its "

@@ -5,7 +5,7 @@ It runs in a child process (`app.model.isolation`): the file may mean harm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...model.errors import BundleError, first_line, shown
 from ...model.onnx_runtime import DATATYPES
 from ...model.signature import DTYPES, MAX_TENSORS, Tensors, TensorSpec
 from ..source import GraphOutput, GraphSource
+from .border import about_bfloat16, carry_bfloat16
 from .containers import Unpacked, as_it_is, unpack_containers
 from .file import load_graph, open_graph
 from .index import GraphIndex, attribute, is_ml, is_operator
@@ -35,10 +36,14 @@ def read_graph(path: Path) -> GraphSource:
             f"{path} has {len(original.graph.output):,} outputs, which exceeds the limit of "
             f"{MAX_TENSORS:,}."
         )
+    carried = carry_bfloat16(original, path)
     model = onnx.ModelProto()
     model.CopyFrom(original)
     unpacked = unpack_containers(model, path)
-    session = tensors = open_graph(model, path)
+    try:
+        session = tensors = open_graph(model, path)
+    except BundleError as error:
+        raise BundleError(f"{error}{about_bfloat16(model, error)}") from error
     notes = [each.note for each in unpacked.values()]
     if unpacked:
         try:
@@ -50,8 +55,8 @@ def read_graph(path: Path) -> GraphSource:
             unpacked = {
                 name: structs.replace(each, unpack=as_it_is) for name, each in unpacked.items()
             }
-    inputs = tuple(_spec(each, "input", path) for each in tensors.get_inputs())
-    specs = [_spec(each, "output", path) for each in tensors.get_outputs()]
+    inputs = tuple(_spec(each, "input", path, carried) for each in tensors.get_inputs())
+    specs = [_spec(each, "output", path, carried) for each in tensors.get_outputs()]
     index = GraphIndex(model)
     try:
         outputs, assumed = _with_evidence(index, specs, inputs, unpacked)
@@ -80,9 +85,11 @@ def _ask(session: Any, given: Tensors, unpacked: Mapping[str, Unpacked], path: P
         raise BundleError(f"{path} can't be run: {first_line(error)}.") from error
 
 
-def _spec(tensor: Any, role: str, path: Path) -> TensorSpec:
-    """Return an input or output as ONNX Runtime describes it."""
-    datatype = DATATYPES.get(tensor.type)
+def _spec(tensor: Any, role: str, path: Path, carried: Collection[str]) -> TensorSpec:
+    """Return an input or output as ONNX Runtime describes it, but for those that are ``carried`` in
+    another datatype than BF16.
+    """
+    datatype = "BF16" if tensor.name in carried else DATATYPES.get(tensor.type)
     if datatype is None:
         raise BundleError(
             f"{path}: the {role} {shown(tensor.name)} is {tensor.type[:80]}, and only tensors of "
@@ -127,7 +134,7 @@ def _output(
     kinds: KindReader,
     unpacked: Unpacked | None,
 ) -> tuple[GraphOutput, Labels]:
-    if spec.datatype in ("FP16", "FP32", "FP64"):
+    if spec.is_float:
         names = labels.of_columns(spec.name)
         if unpacked is not None:
             names = agreed(Labels(unpacked.keys, "ZipMap"), names, spec.name)
@@ -147,7 +154,7 @@ def _matched(
     columns = [
         place
         for place, output in enumerate(outputs)
-        if output.spec.datatype.startswith("FP")
+        if output.spec.is_float
         and len(output.spec.shape) == _MATRIX
         and output.kind != "values"
         and output.spec.shape[1] in (-1, len(names.names))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...model.errors import BundleError, first_line, shown
-from ...model.signature import DTYPES, MAX_RANK, Tensors, TensorSpec
+from ...model.signature import DTYPES, MAX_RANK, Array, Tensors, TensorSpec
 from ..network import OPSET, quiet_exporter
 from ..rows import Rows, run_in_parts
 from ..source import GraphOutput, GraphSource
@@ -36,6 +36,7 @@ DATATYPES = {
     **{getattr(torch, f"uint{bits}"): f"UINT{bits}" for bits in (8, 16, 32, 64)},
     **{getattr(torch, f"int{bits}"): f"INT{bits}" for bits in (8, 16, 32, 64)},
     **{getattr(torch, f"float{bits}"): f"FP{bits}" for bits in (16, 32, 64)},
+    torch.bfloat16: "BF16",
 }
 
 
@@ -69,8 +70,8 @@ def open_program(path: Path) -> GraphSource:
 
     def run(tensors: Tensors) -> Tensors:
         with torch.inference_mode():
-            answers = module(*(torch.from_numpy(tensors[spec.name]) for spec in inputs))
-        return {name: a.numpy() for name, a in zip(calling.outputs, answers, strict=True)}
+            answers = module(*(as_torch(tensors[spec.name], spec.datatype) for spec in inputs))
+        return {name: as_numpy(a) for name, a in zip(calling.outputs, answers, strict=True)}
 
     def ask(tensors: Tensors) -> Tensors:
         try:
@@ -86,6 +87,17 @@ def open_program(path: Path) -> GraphSource:
 
     kinds = tuple(GraphOutput(spec) for spec in outputs)
     return GraphSource(path, graph, inputs, kinds, ask, calling.notes)
+
+
+def as_torch(array: Array, datatype: str) -> torch.Tensor:
+    """Return an array of ``datatype`` as a tensor, which shares its memory where it can."""
+    tensor = torch.from_numpy(array)
+    return tensor.bfloat16() if datatype == "BF16" else tensor
+
+
+def as_numpy(tensor: torch.Tensor) -> Array:
+    """Return a tensor as the array that holds its values."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
 
 
 def _load(path: Path) -> _Program:

@@ -21,7 +21,7 @@ from ...model.errors import BundleError, first_line, shown
 from ...model.signature import DTYPES, Tensors, TensorSpec
 from ..network import OPSET, quiet_exporter
 from ..source import THE_ONLY_INPUT, GraphOutput, GraphSource
-from .program import DATATYPES
+from .program import DATATYPES, as_numpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def open_torchscript(path: Path, examples: Tensors) -> GraphSource:
             if spec.name not in tensors:
                 raise BundleError(f"{path} takes {shown(spec.name)}, which is not given.")
             arrays[spec.name] = np.asarray(tensors[spec.name], DTYPES[spec.datatype])
-        return {n: a.numpy() for n, a in zip(names, script.run(arrays), strict=True)}
+        return {n: as_numpy(a) for n, a in zip(names, script.run(arrays), strict=True)}
 
     return GraphSource(
         path, graph, inputs, tuple(map(GraphOutput, outputs)), ask, (_note(longer is not None),)

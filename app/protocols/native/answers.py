@@ -36,6 +36,11 @@ def json_time(timestamp: datetime) -> str:
     return timestamp.isoformat(timespec="microseconds")
 
 
+def orjson_time(timestamp: datetime) -> datetime | str:
+    """Return what orjson writes as `json_time`: sooner by itself, but without microseconds of 0."""
+    return timestamp if timestamp.microsecond else json_time(timestamp)
+
+
 class EncodedRows:
     """The predictions of rows as JSON objects separated by commas, between ``begin`` and ``end``.
 

@@ -24,7 +24,7 @@ from ...model.predictions import (
     Prediction,
     ValuesPrediction,
 )
-from .answers import EncodedRows, json_time
+from .answers import EncodedRows, orjson_time
 from .plain_answers import PlainRows
 
 Parts = EncodedRows | PlainRows | tuple[bytes]
@@ -125,7 +125,7 @@ class AnswerSchema(Schema):
         """Return the members behind the numbers."""
         return {
             "model_version": prediction.model_version,
-            "timestamp": json_time(prediction.timestamp),
+            "timestamp": orjson_time(prediction.timestamp),
         }
 
 
@@ -190,7 +190,7 @@ class PredictionSchema(_ClassSchema):
                 zip(_class_keys(len(values)), map(np.float32, values), strict=True)
             ),
             "model_version": prediction.model_version,
-            "timestamp": json_time(prediction.timestamp),
+            "timestamp": orjson_time(prediction.timestamp),
         }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...model import bfloat16
 from .datatypes import Array, Datatype
 from .errors import InvalidRequest, Path
 
@@ -33,12 +34,11 @@ def decode_binary(
             f"has {len(data):,} bytes of data, and {datatype.name} of the shape {list(shape)} "
             f"takes {wanted:,}",
         )
-    if datatype.name == "BF16":  # the upper half of a float32
-        halves = np.frombuffer(data, dtype="<u2").astype("<u4")
-        return (halves << 16).view(datatype.dtype).reshape(shape)
+    if datatype.name == "BF16":
+        return bfloat16.from_bits(np.frombuffer(data, dtype="<u2")).reshape(shape)
     if datatype.name == "BOOL" and np.frombuffer(data, dtype=np.uint8).max(initial=0) > 1:
         raise InvalidRequest.at(path, "has BOOL data with a byte that must be 0 or 1 and is not")
-    return np.frombuffer(data, dtype=datatype.dtype).reshape(shape)
+    return np.ndarray(shape, datatype.dtype, data)
 
 
 def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
@@ -46,10 +46,7 @@ def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
     if datatype.name == "BYTES":
         return b"".join(map(frame, array.reshape(-1)))
     if datatype.name == "BF16":
-        bits = np.ascontiguousarray(array, dtype="<f4").view("<u4")
-        # Round half to even; a NaN stays one, whose upper half might have rounded to infinity.
-        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-        return np.where(np.isnan(array), bits >> 16 | 0x40, rounded).astype("<u2").tobytes()
+        return bfloat16.to_bits(array).tobytes()
     flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
     return flat.view(np.uint8).data
 

@@ -53,6 +53,8 @@ def _all() -> Mapping[str, Datatype]:
 
 DATATYPES = _all()
 """By their names. An array of BYTES holds `bytes`."""
+ONLY_BINARY = frozenset({"BF16"})
+"""The datatypes that JSON doesn't hold, as in Triton."""
 
 
 def count_values(shape: Sequence[int], datatype: Datatype, path: Path) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 import simdjson
 from msgspec import Meta, Raw
 
-from .datatypes import Array, Datatype
+from .datatypes import ONLY_BINARY, Array, Datatype
 from .errors import InvalidRequest, Path
 
 _PART = 65_536
@@ -47,8 +47,10 @@ def decode_json(
     text = bytes(data)
     if not text.startswith(b"["):
         raise InvalidRequest.at(path, "must be an array, flat or nested as the shape says")
-    if datatype.name == "BF16":
-        raise InvalidRequest.at(path, "can't hold BF16, which is sent as a binary tensor")
+    if datatype.name in ONLY_BINARY:
+        raise InvalidRequest.at(
+            path, f"can't hold {datatype.name}, which is sent as a binary tensor"
+        )
     if datatype.name == "BYTES":
         return _strings(text, shape, size, path)
     is_nested = text.find(b"[", 1) >= 0

@@ -10,13 +10,13 @@ import orjson
 
 from ...model.errors import AnswerTooLarge, OutputsTooLarge, listed
 from ...model.model import Model
-from ...model.predictions import Batch, ClassBatch, LabelsBatch
+from ...model.predictions import Batch, ClassPrediction, Prediction
 from ...model.signature import LABEL, Array, Tensors, TensorSpec
 from .arrays import encode_strings
-from .datatypes import DATATYPES
+from .datatypes import DATATYPES, ONLY_BINARY
 from .errors import InvalidRequest
 from .request import InferenceRequest, RequestedOutput
-from .response import OutputTensor
+from .response import OutputTensor, only_binary
 
 _BYTES_PER_VALUE = 8
 """A string of so many bytes counts as one value of an answer."""
@@ -32,7 +32,8 @@ class ModelOutputs:
     def __init__(self, model: Model) -> None:
         task, specs = model.task, model.signature.outputs
         answer = task.answer.name if task.answer is not None else ""
-        self._specs = {spec.name: spec for spec in specs}
+        self._task = task
+        self._datatypes = {spec.name: DATATYPES[spec.datatype] for spec in specs}
         self._has_rows = model.manifest.batch
         self._answer = answer if model.takes_features else ""
         self._following = {spec.name for spec in task.following}
@@ -43,14 +44,16 @@ class ModelOutputs:
         self._ranked = answer if model.classes else ""
         self._classes = np.empty(len(model.classes), dtype=object)
         self._classes[:] = [name.encode() for name in model.classes]
+        self._indices = np.arange(len(model.classes), dtype=np.int64)
         self._growing = {
             spec.name
             for spec in specs
             if spec.name not in self._following
             and (spec.datatype == "BYTES" or self._size(spec) is None)
         }
+        self._only_binary = {spec.name for spec in specs if spec.datatype in ONLY_BINARY}
         self._all = {
-            is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._specs)
+            is_binary: tuple(RequestedOutput(name, (), is_binary) for name in self._datatypes)
             for is_binary in (False, True)
         }
 
@@ -60,18 +63,22 @@ class ModelOutputs:
         Raises `InvalidRequest` for one that the model doesn't have, or not in that form.
         """
         if not request.outputs:
+            if self._only_binary and not request.is_binary:
+                raise only_binary(min(self._only_binary), ("outputs",))
             return self._all[request.is_binary]
         for output in request.outputs:
-            if output.name not in self._specs:
+            if output.name not in self._datatypes:
                 raise InvalidRequest.at(
                     (*output.path, "name"),
-                    f"is not an output of this model; it has {listed(self._specs)}",
+                    f"is not an output of this model; it has {listed(self._datatypes)}",
                 )
             if output.classes and output.name != self._ranked:
                 detail = f"is a parameter of the output {self._ranked}"
                 if not self._ranked:
                     detail = "is a parameter for the answer of a classifier, which this model isn't"
                 raise InvalidRequest.at((*output.path, "parameters", "classification"), detail)
+            if output.name in self._only_binary and not output.is_binary:
+                raise only_binary(output.name, output.path)
         return request.outputs
 
     def values_per_row(self, requested: Sequence[RequestedOutput] = ()) -> int:
@@ -97,23 +104,28 @@ class ModelOutputs:
                 raise AnswerTooLarge(rows, values, max_values)
             raise OutputsTooLarge(values, max_values)
 
-    def of_batch(self, batch: Batch, requested: Sequence[RequestedOutput]) -> Tensors:
+    def of_predictions(
+        self,
+        outputs: Tensors,
+        predictions: Prediction | Batch,
+        requested: Sequence[RequestedOutput],
+    ) -> Tensors:
         """Return the outputs of a model with features: those of its network, and what is
-        ``requested`` of the others; `str` are as on the wire.
+        ``requested`` of those that follow from the ``predictions``; `str` are as on the wire.
         """
-        found = {**batch.outputs, self._answer: batch.answers}
+        found = {**outputs, self._answer: self._task.answers(outputs)}
         for output in requested:
             if output.name in self._following:
-                found[output.name] = self._follow(output.name, batch)
+                found[output.name] = self._follow(output.name, predictions)
         return found
 
-    def _follow(self, name: str, batch: Batch) -> Array:
-        if isinstance(batch, LabelsBatch):
-            return batch.applies.astype(np.int64)
-        assert isinstance(batch, ClassBatch)
-        if name == LABEL:
-            return self._classes[batch.class_indices]
-        return batch.class_indices.astype(np.int64, copy=False)
+    def _follow(self, name: str, predictions: Prediction | Batch) -> Array:
+        if isinstance(predictions, ClassPrediction):  # a view costs less than an array of its own
+            row = slice(predictions.class_index, predictions.class_index + 1)
+            return self._classes[row] if name == LABEL else self._indices[row]
+        decided = predictions.decided
+        assert decided is not None  # something follows from it
+        return self._classes[decided] if name == LABEL else decided.astype(np.int64, copy=False)
 
     def write(
         self, requested: Sequence[RequestedOutput], found: Tensors, max_values: int
@@ -143,12 +155,12 @@ class ModelOutputs:
         return None if -1 in shape else prod(shape)
 
     def _output(self, output: RequestedOutput, array: Array) -> OutputTensor:
-        datatype = self._specs[output.name].datatype
+        datatype = self._datatypes[output.name]
         if output.classes:
-            datatype, array = "BYTES", self._top_classes(array, output.classes)
-        elif datatype == "BYTES" and output.name not in self._following:
+            datatype, array = DATATYPES["BYTES"], self._top_classes(array, output.classes)
+        elif datatype.name == "BYTES" and output.name not in self._following:
             array = encode_strings(array)
-        return OutputTensor(output.name, DATATYPES[datatype], array, output.is_binary, output.path)
+        return OutputTensor(output.name, datatype, array, output.is_binary, output.path)
 
     def _top_classes(self, values: Array, count: int) -> Array:
         """Return the ``count`` classes of each row with the largest values, as

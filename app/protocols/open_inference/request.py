@@ -7,14 +7,16 @@ are ignored; what is known must be as the protocol says.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from ...documents.schema import SchemaError, explain
-from ...model.signature import TensorSpec
+from ...model.signature import Tensors, TensorSpec
 from .. import raw_json
 from .binary_data import decode_binary, frame
 from .datatypes import DATATYPES, MAX_RANK, Array, Datatype, count_values
@@ -22,13 +24,17 @@ from .errors import InvalidRequest, Path
 from .json_data import decode_json
 
 _MAX_OUTPUTS = 1000
+_LONGEST_REMEMBERED = 4096
+"""Bytes of JSON before binary data: longer ones are decoded again for each request."""
 _NOTHING = Raw(b"null")
 _NO_BYTES = memoryview(b"")
 _Count = Annotated[int, Meta(ge=0)]
 _NO_SHARED_MEMORY = "name shared memory, which is not supported; send the data in the body"
 
 
-class _InputParameters(Struct, gc=False):
+class InputParameters(Struct, gc=False):
+    """The parameters of an input that are known."""
+
     binary_data_size: _Count | None = None
     shared_memory_region: Raw | UnsetType = UNSET
 
@@ -37,7 +43,7 @@ class _Input(Struct, gc=False):
     name: str
     shape: Annotated[list[_Count], Meta(max_length=MAX_RANK)]
     datatype: str
-    parameters: _InputParameters | None = None
+    parameters: InputParameters | None = None
     data: Raw = _NOTHING
 
 
@@ -57,11 +63,16 @@ class _RequestParameters(Struct, gc=False):
     sequence_id: int | str | None = None
 
 
-class _Request(Struct, gc=False):
-    inputs: list[_Input]
+class RequestMembers(Struct, kw_only=True, gc=False):
+    """The members of a request beside its inputs."""
+
     id: str | None = None
     parameters: _RequestParameters | None = None
     outputs: Annotated[list[_Output], Meta(max_length=_MAX_OUTPUTS)] | None = None
+
+
+class _Request(RequestMembers, kw_only=True, gc=False):
+    inputs: list[_Input]
 
 
 class _IndexRequest(Struct, gc=False):
@@ -110,13 +121,40 @@ class RequestedOutput(Struct, frozen=True):
 class InferenceRequest(Struct, frozen=True):
     """The inputs for a model, and the outputs to return; all of them if none is listed.
 
-    ``is_binary`` is for outputs that are not listed.
+    ``rows`` are there in the place of ``inputs`` where they are read already. ``is_binary`` is for
+    outputs that are not listed.
     """
 
-    inputs: tuple[InputTensor, ...]
+    inputs: tuple[InputTensor, ...] = ()
     outputs: tuple[RequestedOutput, ...] = ()
     id: str | None = None
     is_binary: bool = False
+    rows: Tensors | None = None
+
+
+class _Layout(Struct, frozen=True):
+    """A request without its binary data, of which each input takes one of ``parts``, or None.
+
+    They have ``binary_bytes`` in all.
+    """
+
+    request: InferenceRequest
+    parts: Sequence[slice | None]
+    binary_bytes: int
+
+    def holding(self, binary: memoryview) -> InferenceRequest:
+        """Return the request with its data. Raises `InvalidRequest`."""
+        if self.binary_bytes != len(binary):
+            raise InvalidRequest.at(
+                ("inputs",),
+                f"have a binary_data_size of {self.binary_bytes:,} bytes in all, and "
+                f"{len(binary):,} bytes follow the JSON",
+            )
+        inputs = [
+            tensor if part is None else replace(tensor, data=binary[part])
+            for tensor, part in zip(self.request.inputs, self.parts, strict=True)
+        ]
+        return replace(self.request, inputs=tuple(inputs))
 
 
 def decode_request(
@@ -137,20 +175,29 @@ def decode_request(
             f"has {len(body):,} bytes, and Inference-Header-Content-Length says that "
             f"{json_bytes:,} are JSON",
         )
-    is_mixed = json_bytes is not None
-    binary = memoryview(body)[json_bytes:] if is_mixed else _NO_BYTES
-    request = _read(body[:json_bytes] if is_mixed else body, _Request, _decode_request)
-    if len(request.inputs) > max_inputs:
-        raise InvalidRequest.at(
-            ("inputs",), f"are {len(request.inputs):,}, and at most {max_inputs:,} are looked at"
-        )
-    is_binary = request.parameters is not None and _wants_binary(request.parameters)
-    return InferenceRequest(
-        _tensors(request.inputs, binary, has_binary=is_mixed),
-        _outputs(request.outputs, is_binary=is_binary) if request.outputs else (),
-        request.id,
-        is_binary,
+    if json_bytes is None:
+        return _decode_json(body, max_inputs, has_binary=False).request
+    decode = _decode_again if json_bytes <= _LONGEST_REMEMBERED else _decode_json
+    return decode(body[:json_bytes], max_inputs, has_binary=True).holding(
+        memoryview(body)[json_bytes:]
     )
+
+
+def _decode_json(text: bytes, max_inputs: int, *, has_binary: bool) -> _Layout:
+    """Return what the JSON of a request says, after which binary data may follow."""
+    sent = _read(text, _Request, _decode_request)
+    if len(sent.inputs) > max_inputs:
+        raise InvalidRequest.at(
+            ("inputs",), f"are {len(sent.inputs):,}, and at most {max_inputs:,} are looked at"
+        )
+    is_binary = wants_binary(sent)
+    inputs, parts, binary_bytes = _tensors(sent.inputs, has_binary=has_binary)
+    outputs = outputs_of(sent, is_binary=is_binary)
+    return _Layout(InferenceRequest(inputs, outputs, sent.id, is_binary), parts, binary_bytes)
+
+
+_decode_again = lru_cache(maxsize=64)(_decode_json)
+"""For tensors in binary, of which most callers send the same JSON with each."""
 
 
 def wants_ready_only(body: bytes) -> bool:
@@ -173,22 +220,28 @@ def _read(text: bytes, kind: type[_Kind], decode: Callable[[bytes], _Kind]) -> _
         raise raw_json.NotJson(str(error)) from None
 
 
-def _wants_binary(parameters: _RequestParameters) -> bool:
-    """Return True if the outputs are to be returned in binary, unless they say otherwise."""
-    if parameters.sequence_id:  # 0 and "" are no sequence
+def wants_binary(sent: RequestMembers) -> bool:
+    """Return True if the outputs are to be returned in binary, unless they say otherwise.
+
+    Raises `InvalidRequest`.
+    """
+    if sent.parameters is None:
+        return False
+    if sent.parameters.sequence_id:  # 0 and "" are no sequence
         raise InvalidRequest.at(
             ("parameters", "sequence_id"),
             "names a sequence of requests, which is not supported; send the state as a tensor",
         )
-    return bool(parameters.binary_data_output)
+    return bool(sent.parameters.binary_data_output)
 
 
 def _tensors(
-    inputs: Sequence[_Input], binary: memoryview, *, has_binary: bool
-) -> tuple[InputTensor, ...]:
-    """Return the tensors of ``inputs``, of which ``binary`` has the data of some."""
+    inputs: Sequence[_Input], *, has_binary: bool
+) -> tuple[tuple[InputTensor, ...], Sequence[slice | None], int]:
+    """Return the tensors of ``inputs``, and what each takes of the binary data, and all of them."""
     _check_names("inputs", inputs)
     tensors = []
+    parts: list[slice | None] = []
     end = 0
     for index, sent in enumerate(inputs):
         path = ("inputs", index)
@@ -197,18 +250,14 @@ def _tensors(
         if datatype is None:
             raise InvalidRequest.at((*path, "datatype"), f"must be one of {', '.join(DATATYPES)}")
         size = count_values(sent.shape, datatype, (*path, "shape"))
-        data: Raw | memoryview = sent.data
-        if bytes_sent is not None:
-            begin, end = end, end + bytes_sent
-            data = binary[begin:end]
+        data = sent.data if bytes_sent is None else _NO_BYTES
         tensors.append(InputTensor(sent.name, datatype, tuple(sent.shape), size, path, data))
-    if end != len(binary):
-        raise InvalidRequest.at(
-            ("inputs",),
-            f"have a binary_data_size of {end:,} bytes in all, and {len(binary):,} bytes follow "
-            "the JSON",
-        )
-    return tuple(tensors)
+        if bytes_sent is None:
+            parts.append(None)
+        else:
+            begin, end = end, end + bytes_sent
+            parts.append(slice(begin, end))
+    return tuple(tensors), parts, end
 
 
 def _check_names(place: str, tensors: Sequence[_Input | _Output]) -> None:
@@ -265,10 +314,16 @@ def _only_input(data: memoryview, specs: Sequence[TensorSpec]) -> InputTensor:
     return InputTensor(spec.name, datatype, shape, prod(shape), (), data)
 
 
-def _outputs(outputs: Sequence[_Output], *, is_binary: bool) -> tuple[RequestedOutput, ...]:
-    _check_names("outputs", outputs)
+def outputs_of(sent: RequestMembers, *, is_binary: bool) -> tuple[RequestedOutput, ...]:
+    """Return the outputs that are listed, in binary if they say so or don't say and ``is_binary``.
+
+    Raises `InvalidRequest`.
+    """
+    if not sent.outputs:
+        return ()
+    _check_names("outputs", sent.outputs)
     requested = []
-    for index, each in enumerate(outputs):
+    for index, each in enumerate(sent.outputs):
         path = ("outputs", index)
         wants_binary, classes = is_binary, 0
         if each.parameters is not None:

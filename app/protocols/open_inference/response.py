@@ -9,7 +9,7 @@ import orjson
 from msgspec import Struct
 
 from .binary_data import encode_binary
-from .datatypes import Array, Datatype
+from .datatypes import ONLY_BINARY, Array, Datatype
 from .errors import InvalidRequest, Path
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
@@ -45,7 +45,7 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
         document: dict[str, Any] = {
             "name": output.name,
             "datatype": output.datatype.name,
-            "shape": list(output.array.shape),
+            "shape": output.array.shape,
         }
         if output.is_binary:
             binary.append(encode_binary(output.array, output.datatype))
@@ -67,15 +67,20 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
     return b"".join([text, *binary]), len(text)
 
 
+def only_binary(name: str, path: Path) -> InvalidRequest:
+    """Return the error for an output that JSON can't hold."""
+    return InvalidRequest.at(path, f"can't be JSON: {name!r} is BF16; request it with binary_data")
+
+
 def _json_data(output: OutputTensor) -> Any:
     """Return the values of an output as orjson writes them: flat, null for what is not finite."""
-    if output.datatype.name == "BF16":
-        raise InvalidRequest.at(output.path, "is BF16; request it with binary_data")
+    if output.datatype.name in ONLY_BINARY:
+        raise only_binary(output.name, output.path)
     flat = output.array.ravel()
     if output.datatype.name != "BYTES":
         return flat
     try:
-        return [value.decode() for value in flat]
+        return [value.decode() for value in flat.tolist()]
     except UnicodeDecodeError:
         raise InvalidRequest.at(
             output.path, "has values that are not text; request it with binary_data"

@@ -187,7 +187,7 @@ def test_what_was_fixed_when_it_was_exported_is_left_out_and_told(tmp_path: Path
         (lambda x, *_: (x, 5), (torch.ones(2),), "returns a number ('int') as output 1"),
         (lambda *_: None, (torch.ones(2),), "returns no tensor"),
         (lambda *_: torch.ones(2), (3,), "takes no tensor"),
-        (lambda x, *_: x * 2, (torch.ones(2, dtype=torch.bfloat16),), "takes 'x' as torch.bfloat"),
+        (lambda x, *_: x * 2, (torch.ones(2, dtype=torch.complex64),), "takes 'x' as torch.compl"),
         (lambda x, *_: torch.complex(x, x), (torch.ones(2),), "complex"),
     ],
 )

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from app.model.errors import BundleError
+from app.packing.file import pack_file
 from app.packing.programs.program import open_program
+from app.packing.statement import Statement
 from tests.packing.conftest import Residual, asked, editing, plain, rewrite, save_program
 
 PROGRAM = "models/model.json"
@@ -187,11 +189,50 @@ def test_a_program_of_another_form_is_refused_by_its_form(
     assert said in refusal(save_program(model, tmp_path / "model.pt2"))
 
 
+class Doubling(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
 def test_a_datatype_that_numpy_lacks_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    path = save_program(plain().bfloat16(), tmp_path / "model.pt2", dtype=torch.bfloat16)
+    path = save_program(Doubling(), tmp_path / "model.pt2", dtype=torch.complex64)
     said = refusal(path)
-    assert "takes 'input' as torch.bfloat16" in said
+    assert "takes 'x' as torch.complex64" in said
     assert "model.float() converts a model" in said
+
+
+class Widening(nn.Module):
+    """Has its weights in bfloat16, and computes in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.inner = nn.Linear(4, 3).bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.inner.weight.float(), self.inner.bias.float()
+        return nn.functional.linear(x.float(), weight, bias).bfloat16()
+
+
+def test_bfloat16_is_taken_where_it_is_not_computed_in(tmp_path: Path, values: Any) -> None:
+    path = save_program(Widening(), tmp_path / "model.pt2", dtype=torch.bfloat16)
+    source = open_program(path)
+    specs = (*source.inputs, *(output.spec for output in source.outputs))
+    assert [spec.datatype for spec in specs] == ["BF16", "BF16"]
+    with torch.inference_mode():
+        expected = Widening()(torch.from_numpy(values).bfloat16()).float().numpy()
+    np.testing.assert_array_equal(asked(source, values), expected)
+    made = pack_file(path, tmp_path / "models" / "m" / "1", statement=Statement(task="tensors"))
+    assert "The original and what is served: the same within 0." in made.notes
+
+
+def test_what_computes_in_bfloat16_is_packed_once_it_is_converted(tmp_path: Path) -> None:
+    model, out = plain().bfloat16(), tmp_path / "models" / "m" / "1"
+    path = save_program(model, tmp_path / "model.pt2", dtype=torch.bfloat16)
+    with pytest.raises(BundleError, match=r"computes in bfloat16.*export: model\.float\(\)\."):
+        pack_file(path, out, statement=Statement(task="tensors"))
+    path = save_program(model.float(), tmp_path / "model.pt2")
+    pack_file(path, out, statement=Statement(task="tensors"))
 
 
 def test_half_precision_is_taken_as_it_is(tmp_path: Path, values: Any) -> None:

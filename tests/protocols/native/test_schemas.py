@@ -72,3 +72,15 @@ def test_probabilities_are_written_with_the_digits_of_a_float32() -> None:
     )
     written = PREDICTION.encode(prediction)
     assert b'"class_0":0.1,"class_1":0.9}' in written
+
+
+def test_the_time_always_has_microseconds() -> None:
+    for microsecond, written in ((0, b"05.000000"), (1, b"05.000001"), (678000, b"05.678000")):
+        prediction = ClassPrediction(
+            class_index=0,
+            label="a",
+            values=(1.0,),
+            model_version="1",
+            timestamp=NOW.replace(microsecond=microsecond),
+        )
+        assert b'"timestamp":"2026-01-02T03:04:%b+00:00"' % written in PREDICTION.encode(prediction)

@@ -32,9 +32,10 @@ def test_long_names_of_classes_count_as_many_values(model: Model) -> None:
 
 def test_the_largest_scores_come_first(model: Model) -> None:
     outputs = ModelOutputs(model)
-    batch = model.predict_batch({"features": np.array([[1, 149], [1, 9]], dtype=np.float32)})
+    run = model.run({"features": np.array([[1, 149], [1, 9]], dtype=np.float32)})
     requested = [RequestedOutput("scores", (), classes=2)]
-    (written,) = outputs.write(requested, outputs.of_batch(batch, requested), 100)
+    found = outputs.of_predictions(run, model.predictions_of(run), requested)
+    (written,) = outputs.write(requested, found, 100)
     assert written.array.tolist() == [
         [b"100.0:2:a name of thirty two characters.", b"50.0:1:yes"],
         [b"-0.0:0:no", b"-90.0:1:yes"],

@@ -13,6 +13,7 @@ from app.protocols.open_inference.errors import InvalidRequest
 from app.protocols.open_inference.request import (
     InferenceRequest,
     RequestedOutput,
+    _decode_again,
     decode_request,
     wants_ready_only,
 )
@@ -202,6 +203,32 @@ def test_binary_data_of_another_size_are_refused(binary: bytes) -> None:
     assert detail == (
         f"have a binary_data_size of 8 bytes in all, and {len(binary)} bytes follow the JSON"
     )
+
+
+def test_requests_with_the_same_json_have_their_own_data() -> None:
+    document = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32"}], "id": "same"}
+    document["inputs"][0]["parameters"] = {"binary_data_size": 8}  # type: ignore[index]
+    sent = [np.array([[n, -n]], dtype="<f4") for n in range(3)]
+    requests = [read(document, each.tobytes()) for each in sent]
+    for request, each in zip(requests, sent, strict=True):
+        assert request.inputs[0].read().tolist() == each.tolist()
+    for binary in (b"\0" * 7, b"\0" * 9):
+        assert fault(document, binary)[0] == ("inputs",)
+    assert read(document, sent[1].tobytes()).inputs[0].read().tolist() == [[1, -1]]
+
+
+def test_what_is_remembered_of_json_is_bounded() -> None:
+    def decoded(times: int, **more: str) -> int:
+        before = _decode_again.cache_info()
+        for _ in range(times):
+            read({"inputs": [X], **more}, json_bytes=len(json.dumps({"inputs": [X], **more})))
+        after = _decode_again.cache_info()
+        assert after.currsize <= 64
+        return after.hits + after.misses - before.hits - before.misses
+
+    for number in range(100):
+        assert decoded(2, id=str(number)) == 2
+    assert decoded(2, id="a" * 5000) == 0, "as much as a client likes"
 
 
 def test_more_json_than_there_are_bytes_is_refused() -> None:
