@@ -41,7 +41,8 @@ from .printing import plain, print_json
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
-    "Without features a .npz or .json with an array for each input.",
+    "Without features a .npz or .json with an array for each input. For an archive a file to send "
+    "as a request, or a directory of them.",
 )
 @click.option(
     "--out",
@@ -79,7 +80,8 @@ from .printing import plain, print_json
 @click.option(
     "--allow-code",
     is_flag=True,
-    help="Let the file run its own program, as TorchScript does. Only for files you trust.",
+    help="Let the file run its own program, as TorchScript and the handler of an archive do. Only "
+    "for files you trust.",
 )
 @click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -102,11 +104,12 @@ def pack(
     """Make a bundle from SOURCE, your own model.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), TorchScript,
-    or a checkpoint of Lantern's own network (.pt). It is read in a separate process, bounded in
-    memory and time, and without running any code in it, unless --allow-code lets TorchScript run
-    its own. The bundle is compared with it on the samples and on noise around them; what was
-    assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
-    the extra `pack`.
+    a checkpoint of Lantern's own network (.pt), or an archive of TorchServe (.mar, .tar.gz). It is
+    read in a separate process, bounded in memory and time, and without running any code in it,
+    unless --allow-code lets it run its own. The bundle is compared with it on the samples and on
+    noise around them; what was assumed and measured is printed. Needs onnx, and for all but ONNX
+    graphs torch and onnxscript: the extra `pack`. An archive is packed with its handler, which
+    answers the samples, and needs what that needs.
     """
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)

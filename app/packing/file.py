@@ -7,6 +7,7 @@ bounded in memory and time; this module takes care of the bundle's place.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,18 +15,19 @@ from pathlib import Path
 
 from ..model import isolation, manifest_file
 from ..model.errors import BundleError
-from ..model.file_kind import SAFETENSORS, TORCHSERVE, foreign_kind
+from ..model.file_kind import SAFETENSORS, foreign_kind
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import VERSION, VERSION_FORM, Manifest
 from ..model.manifest_file import read_manifest
 from ..registry.release import read_release
+from .archives.packing import is_archive, make_bundle_of_archive
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
 from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX
 from .statement import Statement
 
 NOTHING_DESCRIBED, NOTHING_STATED = ModelDescription(), Statement()
-_OTHER_SUFFIXES = {".mar": TORCHSERVE, ".safetensors": SAFETENSORS}
+_OTHER_SUFFIXES = {".safetensors": SAFETENSORS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,12 @@ def pack_file(
     """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in ``source``.
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
-    ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature, or a ``.npz`` or ``.json`` with an array for each input; without any, the example
-    is a row of ones. An existing bundle is kept unless ``replace``. ``limits`` are those of the
-    child process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
+    ``.pt2`` an exported program, ``.onnx`` a graph, ``.mar`` or ``.tar.gz`` an archive of
+    TorchServe. ``samples`` is a CSV file with a column for each feature, or a ``.npz`` or ``.json``
+    with an array for each input; without any, the example is a row of ones. For an archive it is a
+    file to send as a request, or a directory of them. An existing bundle is kept unless
+    ``replace``. ``limits`` are those of the child process. Raises `BundleError`, with a message for
+    the user; ``out`` is then unchanged.
     """
     name, version = _place(out)
     if description.name not in ("", name):
@@ -72,8 +76,7 @@ def pack_file(
             f"{samples} is a pipe or a device, and samples are read more than once: write them to "
             "a file."
         )
-    of_torch = () if source.suffix == GRAPH_SUFFIX else ("torch", "onnxscript")
-    require_packages("onnx", *of_torch)
+    require_packages(*_needed(source))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -90,6 +93,8 @@ def pack_file(
 def _check_suffix(source: Path) -> None:
     if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
         return
+    if is_archive(source):
+        return
     kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)
     if kind:
         raise BundleError(f"{source} {kind}.")
@@ -97,6 +102,14 @@ def _check_suffix(source: Path) -> None:
         f"{source} must be a .pt2 (torch.export.save), an .onnx, or a .pt, .pth or .ckpt (a "
         "checkpoint of Lantern's own network)."
     )
+
+
+def _needed(source: Path) -> tuple[str, ...]:
+    """Return the packages that packing ``source`` takes."""
+    if is_archive(source):
+        return ()  # what its handler needs is its own
+    of_torch = () if source.suffix == GRAPH_SUFFIX else ("torch", "onnxscript")
+    return ("onnx", *of_torch)
 
 
 def _kind_of(source: Path) -> str:
@@ -115,14 +128,33 @@ def _make(
     samples: Path | None,
 ) -> list[str]:
     """Convert the model, in the process that may import torch and open the file."""
-    from .conversion import make_bundle
-
     try:
+        if is_archive(source):
+            _check_nothing_is_described(source, description, statement)
+            return make_bundle_of_archive(
+                source, out, allow_code=statement.allow_code, samples=samples
+            )
+        from .conversion import make_bundle
+
         return make_bundle(
             source, out, description=description, statement=statement, samples=samples
         )
     except OSError as error:
         raise BundleError(f"The bundle can't be written: {error.strerror}.") from error
+
+
+def _check_nothing_is_described(
+    source: Path, description: ModelDescription, statement: Statement
+) -> None:
+    """Raise `BundleError` if something is said of the network of an archive, whose handler alone
+    knows it.
+    """
+    described = dataclasses.replace(description, name="") != NOTHING_DESCRIBED
+    if described or dataclasses.replace(statement, allow_code=False) != NOTHING_STATED:
+        raise BundleError(
+            f"{source} is an archive, whose handler says what it takes and answers: leave out all "
+            "but --samples, --out, --allow-code and --replace."
+        )
 
 
 def _place(out: Path) -> tuple[str, str]:

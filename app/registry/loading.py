@@ -98,7 +98,7 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         runtime,
         checksum,
         name=source.name,
-        handler=load_handler(bundle, name, source.max_answer_values),
+        handler=load_handler(bundle, name, source.max_answer_values, threads=source.threads),
         cache_size=source.cache_size,
         check_seconds=source.limits.seconds,
     )

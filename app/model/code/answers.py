@@ -50,11 +50,19 @@ def encode_answer(value: Any, limit: int = 0) -> HandlerAnswer:
         text = value.encode("utf-8", "replace")
         _check_size(len(text), limit)
         return HandlerAnswer(text, TEXT)
-    plain = _Plain(limit).of(value)
+    plain = plain_value(value, limit)
     try:
         return HandlerAnswer(orjson.dumps(plain), JSON)
     except orjson.JSONEncodeError as error:
         raise HandlerFailed(f"its answer can't be JSON: {error}") from error
+
+
+def plain_value(value: Any, limit: int = 0) -> Any:
+    """Return ``value`` made of dicts, lists, strings and finite numbers alone, as JSON has them.
+
+    Raises what `encode_answer` raises.
+    """
+    return _Plain(limit).of(value)
 
 
 def _is_bytes(value: Any) -> bool:
