@@ -383,6 +383,25 @@ class Handler:
     assert "shapes" not in sys.modules
 
 
+def test_a_module_with_the_name_of_another_is_its_own_bundles_alone(tmp_path: Path) -> None:
+    """Those of the service and of Python stay what they are, also while it loads."""
+    source = """
+import app, json, importlib
+
+class Handler:
+    def load(self, bundle):
+        self.found = importlib.import_module("json"), importlib.import_module("app")
+    def predict(self, request):
+        return [app.NAME, json.NAME, hasattr(self.found[0], "NAME"), hasattr(self.found[1], "NAME")]
+"""
+    files = {"app.py": b"NAME = 'own app'", "json.py": b"NAME = 'own json'"}
+    before = sys.modules["app"], sys.modules["json"]
+    path = with_handler(tmp_path / "m" / "1", source, files=files, requests=[HandlerRequest(b"")])
+    found = json.loads(answer(load(path), HandlerRequest(b"")).body)
+    assert found == ["own app", "own json", False, False]
+    assert (sys.modules["app"], sys.modules["json"]) == before
+
+
 def test_an_array_that_is_larger_than_its_type_is_the_networks_to_answer(tmp_path: Path) -> None:
     bundle = task_models.regression(tmp_path / "flats" / "1")
     source = (

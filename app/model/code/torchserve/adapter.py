@@ -54,6 +54,7 @@ class TorchServeSteps:
             manifest,
             Metrics(bundle),
             get_yaml_config(str(directory / config)) if config else {},
+            load_module=self._modules.load,
         )
         module = self._modules.load(PurePath(self._spec.file).stem)
         self._handle, initialize = _entry(module, manifest["model"].get("handler", ""))

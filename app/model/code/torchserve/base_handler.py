@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import importlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +76,7 @@ class BaseHandler(abc.ABC):  # noqa: B024 - as there, its methods have defaults
     ) -> Any:
         import torch
 
-        module = importlib.import_module(model_file.split(".", maxsplit=1)[0])
+        module = self.context.load_module(model_file.split(".", maxsplit=1)[0])
         classes = list_classes_from_module(module)
         if len(classes) != 1:
             names = [each.__name__ for each in classes]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 SERVER_VERSION = "0.12.0"
@@ -43,7 +44,10 @@ class RequestProcessor:
 
 
 class Context:
-    """What a handler knows of its model, and of the requests that it answers now."""
+    """What a handler knows of its model, and of the requests that it answers now.
+
+    ``load_module`` returns a module of the archive; it is ours.
+    """
 
     def __init__(
         self,
@@ -52,11 +56,14 @@ class Context:
         manifest: Mapping[str, Any],
         metrics: Any,
         model_yaml_config: Mapping[str, Any],
+        *,
+        load_module: Callable[[str], ModuleType],
     ) -> None:
         self.model_name = model_name
         self.manifest = manifest
         self.metrics = metrics
         self.model_yaml_config = model_yaml_config
+        self.load_module = load_module
         self.system_properties = {
             "model_dir": model_dir,
             "gpu_id": None,
