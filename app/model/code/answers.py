@@ -44,11 +44,11 @@ def encode_answer(value: Any, limit: int = 0) -> HandlerAnswer:
     if isinstance(value, tuple) and len(value) == 2 and _is_bytes(value[0]):
         value, content_type = value[0], _content_type(value[1])
     if _is_bytes(value):
-        _check_size(len(value), limit)
+        check_size(len(value), limit)
         return HandlerAnswer(bytes(value), content_type)
     if isinstance(value, str):
         text = value.encode("utf-8", "replace")
-        _check_size(len(text), limit)
+        check_size(len(text), limit)
         return HandlerAnswer(text, TEXT)
     plain = plain_value(value, limit)
     try:
@@ -75,7 +75,8 @@ def _content_type(value: Any) -> str:
     return value
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Raise `OutputsTooLarge` if so many bytes are more than ``limit`` values; 0 is no limit."""
     values = -(-size // BYTES_PER_VALUE)
     if 0 < limit < values:
         raise OutputsTooLarge(values, limit)

@@ -19,7 +19,7 @@ from ..bundle import Bundle
 from ..errors import BundleError, NonFiniteOutput, OutputsTooLarge
 from ..manifest import Manifest
 from ..signature import DTYPES, Tensors, row_count, select_rows
-from .answers import HandlerAnswer, encode_answer
+from .answers import HandlerAnswer, check_size, encode_answer
 from .arrays import as_inputs, without_rows
 from .bundle_access import HandlerBundle
 from .declaration import HandlerSpec
@@ -58,6 +58,8 @@ class Handler:
     ) -> None:
         self.bundle = bundle
         self.counters = bundle.counters
+        self.modules: OwnModules | None = None
+        """Those of its code, which imports from them for as long as it lives."""
         self._manifest = manifest
         self._directory = str(directory)
         self._limit = limit
@@ -72,7 +74,8 @@ class Handler:
         """Return the answer to each of the ``requests``, which go through the network together.
 
         Raises `HandlerRefusal`, `HandlerFailed`, what ``run`` raises, and what `encode_answer`
-        raises; of several requests its ``index`` says which one. Either all are answered, or none.
+        raises; of several requests its ``index`` says which one. Either all are answered, or none,
+        and together they have no more than an answer may have.
         """
         samples = self._each(requests, self._prepare)
         if self.predicts:
@@ -80,7 +83,17 @@ class Handler:
         else:
             outputs = self._run(samples, run)
         pairs = [*zip(outputs, requests, strict=True)]
-        return self._each(pairs, lambda pair: self._finish(*pair))
+        size = 0
+
+        def finish(pair: tuple[Any, HandlerRequest]) -> HandlerAnswer:
+            nonlocal size
+            answer = self._finish(*pair)
+            size += len(answer.body)
+            if len(pairs) > 1:
+                check_size(size, self._limit)
+            return answer
+
+        return self._each(pairs, finish)
 
     def _each(self, values: Sequence[Any], act: Callable[[Any], Any]) -> list[Any]:
         done = []
@@ -90,6 +103,8 @@ class Handler:
             except (HandlerRefusal, HandlerFailed) as error:
                 error.index = index if len(values) > 1 else None
                 raise
+            except NonFiniteOutput as error:
+                raise NonFiniteOutput([index] if len(values) > 1 else None) from error
         return done
 
     def _prepare(self, request: HandlerRequest) -> _Sample:
@@ -150,7 +165,7 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1)
     access = HandlerBundle(directory, manifest, name)
     place = directory / manifest.handler.file
     try:
-        steps = _load(manifest.handler, access, directory, limit)
+        steps, modules = _load(manifest.handler, access, directory, limit)
     except BundleError:
         raise
     except Exception as error:
@@ -160,6 +175,7 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
     handler = Handler(steps, access, directory, manifest, limit)
+    handler.modules = modules
     if not manifest.has_network and not handler.predicts:
         raise BundleError(
             f"{place}: its class has no predict, and the bundle has no network that could; give it "
@@ -168,7 +184,9 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1)
     return handler
 
 
-def _load(spec: HandlerSpec, access: HandlerBundle, directory: Path, limit: int) -> Any:
+def _load(
+    spec: HandlerSpec, access: HandlerBundle, directory: Path, limit: int
+) -> tuple[Any, OwnModules]:
     sources = {PurePath(n).stem: access.read(n) for n in spec.all_files if n.endswith(".py")}
     steps: Any = None
     if spec.interface == "torchserve":
@@ -184,9 +202,7 @@ def _load(spec: HandlerSpec, access: HandlerBundle, directory: Path, limit: int)
             steps = _make(modules, spec, directory)
         if hasattr(steps, "load"):
             steps.load(access)
-    # Its code imports from them for as long as it lives.
-    access.modules = modules
-    return steps
+    return steps, modules
 
 
 def _make(modules: OwnModules, spec: HandlerSpec, directory: Path) -> Any:

@@ -102,6 +102,22 @@ def test_the_requests_of_a_batch_run_together_and_one_that_is_refused_is_named(
     assert (refused.value.status, refused.value.index) == (422, 1)
 
 
+def test_the_answers_of_a_batch_are_bounded_together_and_what_is_wrong_is_named(
+    tmp_path: Path,
+) -> None:
+    body = "return float('nan') if request.body == b'nan' else 'x' * 1000"
+    model = predicting(tmp_path, body, max_answer_values=100)
+    assert len(answer_batch(model, [HandlerRequest(b"")] * 2)) == 2
+    with pytest.raises(OutputsTooLarge):
+        answer_batch(model, [HandlerRequest(b"")] * 3)
+    with pytest.raises(NonFiniteOutput) as refused:
+        answer_batch(model, [HandlerRequest(b""), HandlerRequest(b"nan")])
+    assert refused.value.rows == (1,)
+    with pytest.raises(NonFiniteOutput) as refused:
+        answer(model, HandlerRequest(b"nan"))
+    assert refused.value.rows is None
+
+
 def test_a_handler_may_be_all_there_is(tmp_path: Path) -> None:
     model = load(with_handler(tmp_path / "double" / "1"))
     assert answer(model, json_request({"value": 21})).body == b"42"
