@@ -198,8 +198,8 @@ def _of_tar(path: Path) -> Iterator[_Entry]:
     """
     budget = _Budget(path)
     with (
-        gzip.open(path) as content,
-        tarfile.open(fileobj=_Counted(content, budget), mode="r|") as archive,  # type: ignore[call-overload]
+        gzip.open(path, "rb") as content,
+        tarfile.open(path, "r|", _Counted(content, budget)) as archive,  # type: ignore[call-overload]
     ):
         for entry in archive:
             name = check_path(entry.name)

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from torch import topk
 from torch.nn.functional import softmax
-from torchvision import transforms  # type: ignore[import-not-found]
 
 from .util import map_class_to_label
 from .vision_handler import VisionHandler
+
+transforms: Any = importlib.import_module("torchvision.transforms")
 
 
 class ImageClassifier(VisionHandler):

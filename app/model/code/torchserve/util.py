@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -81,8 +82,8 @@ def map_class_to_label(
 
 def get_yaml_config(yaml_file_path: str) -> Any:
     """Return what a YAML file says."""
-    import yaml  # type: ignore[import-untyped]
-
+    # The service doesn't need it: like torch, it is what a handler takes.
+    yaml: Any = importlib.import_module("yaml")
     return yaml.safe_load(Path(yaml_file_path).read_text(encoding="utf-8")) or {}
 
 

