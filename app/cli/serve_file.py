@@ -40,8 +40,8 @@ def packed_for_now(
     Nothing is asked: the example is one row of ones. The directory is removed in the end, by this
     process alone: workers are forked from it. Raises `BundleError` where an example is needed.
     """
-    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
+    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     try:
         model = scratch / as_name(file.name.partition(".")[0] if is_archive(file) else file.stem)
         task: TaskName | None = None if is_archive(file) else "tensors"
