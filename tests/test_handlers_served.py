@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from flask.testing import FlaskClient
 
+from app.inference.handled import answer
+from app.model.code.request import HandlerRequest
 from tests import task_models
 from tests.handler_bundles import with_handler
 from tests.model.code.test_handler import AROUND, FILES, json_request
 
 
 @pytest.fixture(params=["alone", "around"])
-def handled(
-    request: pytest.FixtureRequest, tmp_path: Path, make_app: Callable[..., Flask]
-) -> FlaskClient:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Whether the handler is all there is, or is around a network."""
+    return str(request.param)
+
+
+@pytest.fixture
+def handled(kind: str, tmp_path: Path, make_app: Callable[..., Flask]) -> FlaskClient:
     path = tmp_path / "m" / "1"
-    if request.param == "alone":
+    if kind == "alone":
         with_handler(path, classes=("no", "yes"))
     else:
         requests = [json_request([3, 80])]
         with_handler(task_models.regression(path), AROUND, files=FILES, requests=requests)
-    name = {} if request.param == "alone" else {"MODEL__NAME": "m"}
+    name = {} if kind == "alone" else {"MODEL__NAME": "m"}
     app = make_app(MODEL__PATH=str(path.parent), MODEL__ALLOW_CODE="m", **name)
     return app.test_client()
 
@@ -59,3 +66,41 @@ def test_without_leave_nothing_is_served_and_health_says_why(
     answer = client.get("/health/ready")
     assert answer.status_code == 503
     assert "model.allow_code doesn't allow it" in client.get("/model/info").text
+
+
+def test_errors_of_a_handler_are_for_callers_and_its_faults_for_the_log(
+    tmp_path: Path, make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = """
+class Handler:
+    def load(self, bundle):
+        self.error = bundle.error
+    def predict(self, request):
+        status = int(request.body)
+        if status == 0:
+            raise ValueError("a secret of the owner")
+        if status != 200:
+            raise self.error("too dark", status)
+"""
+    with_handler(tmp_path / "m" / "1", source, requests=[HandlerRequest(b"200")])
+    app = make_app(MODEL__PATH=str(tmp_path / "m"), MODEL__ALLOW_CODE="m")
+    model = app.extensions["lantern"].default_service.current()
+
+    @app.post("/ask")
+    def ask() -> bytes:
+        return answer(model, HandlerRequest(request.get_data())).body
+
+    client = app.test_client()
+    for status in (400, 422, 503, 513):
+        found = client.post("/ask", data=str(status))
+        assert (found.status_code, found.get_json()["detail"]) == (status, "too dark")
+    failed = client.post("/ask", data="0")
+    document = failed.get_json()
+    assert failed.status_code == 500
+    assert document["type"] == "urn:lantern:problem:handler-failed"
+    assert "secret" not in failed.text
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (logged,) = [each for each in lines if each["message"] == "the handler of a model failed"]
+    assert logged["request_id"] == document["request_id"]
+    assert 'raise ValueError("a secret of the owner")' in logged["exc_info"]
+    assert logged["reason"].startswith("predict raised ValueError in handler.py, line 8")

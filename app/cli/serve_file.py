@@ -15,29 +15,42 @@ from pathlib import Path
 
 from ..model.errors import BundleError
 from ..model.isolation import ProcessLimits
+from ..model.manifest import TaskName
 from ..model.naming import as_name
+from ..packing.archives.packing import is_archive
 from ..packing.file import pack_file
 from ..packing.source import GRAPH_SUFFIX, PROGRAM_SUFFIX
 from ..packing.statement import Statement
 from ..version import COMMAND
 
-SUFFIXES = (GRAPH_SUFFIX, PROGRAM_SUFFIX)
+
+def is_model_file(path: Path) -> bool:
+    """Return True if ``path`` is a file that is packed to be served."""
+    by_name = path.suffix in (GRAPH_SUFFIX, PROGRAM_SUFFIX) or is_archive(path)
+    return by_name and path.is_file()
 
 
 @contextmanager
-def packed_for_now(file: Path, limits: ProcessLimits) -> Iterator[Path]:
-    """Pack ``file`` as the tensors that it takes and returns, and yield the directory of the model.
+def packed_for_now(
+    file: Path, limits: ProcessLimits, *, allow_code: bool = False
+) -> Iterator[Path]:
+    """Pack ``file``, and yield the directory of the model: with the tensors that it takes and
+    returns, or an archive with its handler, where its code is allowed.
 
     Nothing is asked: the example is one row of ones. The directory is removed in the end, by this
     process alone: workers are forked from it. Raises `BundleError` where an example is needed.
     """
-    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
+    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     try:
-        model = scratch / as_name(file.stem)
+        model = scratch / as_name(file.name.partition(".")[0] if is_archive(file) else file.stem)
+        task: TaskName | None = None if is_archive(file) else "tensors"
+        statement = Statement(task=task, allow_code=allow_code)
         try:
-            pack_file(file, model / "1", statement=Statement(task="tensors"), limits=limits)
+            pack_file(file, model / "1", statement=statement, limits=limits)
         except BundleError as error:
+            if is_archive(file):
+                raise
             raise BundleError(f"{error} {_advice(file)}") from error
         yield model
     finally:

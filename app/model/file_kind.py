@@ -86,8 +86,9 @@ SAFETENSORS = "is a safetensors file, which has weights but no network: " + _wit
     'safetensors.torch.load_file("model.safetensors")'
 )
 TORCHSERVE = (
-    "is a TorchServe archive; unpack it (unzip), load its model in Python, export it, and pack "
-    f"that: {EXPORT}"
+    "is a TorchServe archive: give it a name that ends in .mar, and if you trust whoever made it, "
+    f"pack it with its handler: {COMMAND} model pack model.mar --allow-code --samples SAMPLE --out "
+    "models/NAME/1"
 )
 _WEB_PAGE = "is a web page, not a model: check the download link, and download the file itself"
 _HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (

@@ -21,7 +21,14 @@ from ..model.model import Model
 from ..model.naming import as_name
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.run_limits import UNLIMITED, RunLimits
-from ..model.runtime import NoNetwork, Runtime, RuntimeChoice, choose_runtime
+from ..model.runtime import (
+    NoNetwork,
+    Runtime,
+    RuntimeChoice,
+    choose_runtime,
+    import_library,
+    is_installed,
+)
 from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from ..model.tasks import task_of
 from ..model.torch_runtime import TorchRuntime
@@ -101,7 +108,7 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         runtime,
         checksum,
         name=source.name,
-        handler=load_handler(bundle, name, source.max_answer_values),
+        handler=load_handler(bundle, name, source.max_answer_values, threads=source.threads),
         cache_size=source.cache_size,
         check_seconds=source.limits.seconds,
         sample_limits=source.sample_limits,
@@ -126,6 +133,19 @@ def runtime_for(source: ModelSource) -> str:
     if bare:
         return _check_bare(source)
     return runtime_of(read_manifest(found / FILE_NAME), source.runtime, source.device)
+
+
+def import_libraries(source: ModelSource) -> None:
+    """Import what the model of ``source`` takes, without loading it; raises what that raises.
+
+    Called before a fork, so that workers share it: torch alone has 200 MB.
+    """
+    import_library(runtime_for(source))
+    found = bundles.find_bundle(source.path, source.version)
+    if not bundles.is_bare(found):
+        handler = read_manifest(found / FILE_NAME).handler
+        if handler is not None and handler.interface == "torchserve" and is_installed("torch"):
+            import_library("torch")
 
 
 def runtime_of(manifest: Manifest, choice: RuntimeChoice, device: str) -> str:

@@ -22,10 +22,9 @@ from ..model.compat import breaking_changes, shadow_obstacle
 from ..model.errors import ModelError, ModelUnavailable
 from ..model.model import Model
 from ..model.naming import ModelName, as_name, name_in
-from ..model.runtime import import_library
 from .history import recorded_code
 from .identity import bundle_identity, file_identity
-from .loading import ModelSource, load_model, runtime_for
+from .loading import ModelSource, import_libraries, load_model
 from .release import FILE_NAME, InForce, Mode, Release, read_in_force
 from .rollout import Rollout
 
@@ -128,7 +127,7 @@ class ModelService:
         Never raises: `load` reports what is wrong with the model.
         """
         try:
-            import_library(runtime_for(self._source_of(self._in_force().release.stable)))
+            import_libraries(self._source_of(self._in_force().release.stable))
         except Exception as error:
             log.debug("no library was imported before the fork: %s", error)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +43,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(file: Path, scratch: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(file: Path, scratch: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run ``lantern serve FILE`` on a socket in a directory of its own."""
     clean = {k: v for k, v in without_coverage().items() if not k.startswith("LANTERN_")}
     variables = {
@@ -51,7 +53,7 @@ def serving(file: Path, scratch: Path) -> Iterator[subprocess.Popen[str]]:
         "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve", str(file), "--workers", "1"],
+        [sys.executable, "-m", "app", "serve", str(file), "--workers", "1", *options],
         cwd=file.parent,
         env=clean | variables,
         stderr=(file.parent / "log").open("w"),
@@ -134,4 +136,36 @@ def test_a_file_that_needs_an_example_says_how_it_is_packed(tmp_path: Path, scra
     said = (tmp_path / "log").read_text()
     assert "model pack" in said
     assert "--task tensors --samples example.npz --out models/picking/1" in said
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An archive of TorchServe whose handler needs nothing."""
+    manifest = {"model": {"modelName": "echo", "handler": "handler.py"}}
+    path = tmp_path / "echo.mar"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        made.writestr("handler.py", "def handle(data, context): return data and ['x']")
+    return path
+
+
+@pytest.mark.isolated
+def test_an_archive_is_served_with_its_handler_where_its_code_is_allowed(
+    archive: Path, scratch: Path
+) -> None:
+    log = archive.parent / "log"
+    with serving(archive, scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
+        assert (info["name"], info["runtime"]) == ("echo", "handler")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_an_archive_is_not_served_where_it_is_not(archive: Path, scratch: Path) -> None:
+    with serving(archive, scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "has code of its own, handler.py" in (archive.parent / "log").read_text()
     assert list(scratch.iterdir()) == []

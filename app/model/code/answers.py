@@ -44,17 +44,25 @@ def encode_answer(value: Any, limit: int = 0) -> HandlerAnswer:
     if isinstance(value, tuple) and len(value) == 2 and _is_bytes(value[0]):
         value, content_type = value[0], _content_type(value[1])
     if _is_bytes(value):
-        _check_size(len(value), limit)
+        check_size(len(value), limit)
         return HandlerAnswer(bytes(value), content_type)
     if isinstance(value, str):
         text = value.encode("utf-8", "replace")
-        _check_size(len(text), limit)
+        check_size(len(text), limit)
         return HandlerAnswer(text, TEXT)
-    plain = _Plain(limit).of(value)
+    plain = plain_value(value, limit)
     try:
         return HandlerAnswer(orjson.dumps(plain), JSON)
     except orjson.JSONEncodeError as error:
         raise HandlerFailed(f"its answer can't be JSON: {error}") from error
+
+
+def plain_value(value: Any, limit: int = 0) -> Any:
+    """Return ``value`` made of dicts, lists, strings and finite numbers alone, as JSON has them.
+
+    Raises what `encode_answer` raises.
+    """
+    return _Plain(limit).of(value)
 
 
 def _is_bytes(value: Any) -> bool:
@@ -67,7 +75,8 @@ def _content_type(value: Any) -> str:
     return value
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Raise `OutputsTooLarge` if so many bytes are more than ``limit`` values; 0 is no limit."""
     values = -(-size // BYTES_PER_VALUE)
     if 0 < limit < values:
         raise OutputsTooLarge(values, limit)

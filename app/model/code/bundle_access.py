@@ -38,7 +38,6 @@ class HandlerBundle:
         self.training: Mapping[str, Any] = manifest.training
         self.logger = _Logger(log, {"model": name, "model_version": manifest.version})
         self.counters = Counters()
-        self.modules: object = None
         self._directory = directory
         self._manifest = manifest
 

@@ -62,7 +62,7 @@ class GoldenRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class _File(Struct, forbid_unknown_fields=True):
     requests: Annotated[
         tuple[GoldenRequest, ...],
-        Meta(min_length=1, max_length=MAX_REQUESTS, description=f"an array of 1 to {MAX_REQUESTS}"),
+        Meta(max_length=MAX_REQUESTS, description=f"an array of at most {MAX_REQUESTS}"),
     ]
 
 

@@ -7,6 +7,7 @@ raises is its owner's fault.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import BundleError
+from ..errors import BundleError, NonFiniteOutput, OutputsTooLarge
 from ..manifest import Manifest
 from ..signature import DTYPES, Tensors, row_count, select_rows
-from .answers import HandlerAnswer, encode_answer
+from .answers import HandlerAnswer, check_size, encode_answer
 from .arrays import as_inputs, without_rows
 from .bundle_access import HandlerBundle
 from .declaration import HandlerSpec
@@ -29,6 +30,8 @@ from .request import HandlerRequest
 log = logging.getLogger("lantern.handler")
 
 VERBS = ("load", "preprocess", "predict", "postprocess")
+_FOR_CALLERS = (HandlerRefusal, HandlerFailed, NonFiniteOutput, OutputsTooLarge, MemoryError)
+"""What is raised on purpose: by the handler, or by an interface of ours around it."""
 Run = Callable[[Tensors], Tensors]
 """Runs the network of the bundle."""
 
@@ -55,6 +58,8 @@ class Handler:
     ) -> None:
         self.bundle = bundle
         self.counters = bundle.counters
+        self.modules: OwnModules | None = None
+        """Those of its code, which imports from them for as long as it lives."""
         self._manifest = manifest
         self._directory = str(directory)
         self._limit = limit
@@ -69,7 +74,8 @@ class Handler:
         """Return the answer to each of the ``requests``, which go through the network together.
 
         Raises `HandlerRefusal`, `HandlerFailed`, what ``run`` raises, and what `encode_answer`
-        raises; of several requests its ``index`` says which one. Either all are answered, or none.
+        raises; of several requests its ``index`` says which one. Either all are answered, or none,
+        and together they have no more than an answer may have.
         """
         samples = self._each(requests, self._prepare)
         if self.predicts:
@@ -77,7 +83,17 @@ class Handler:
         else:
             outputs = self._run(samples, run)
         pairs = [*zip(outputs, requests, strict=True)]
-        return self._each(pairs, lambda pair: self._finish(*pair))
+        size = 0
+
+        def finish(pair: tuple[Any, HandlerRequest]) -> HandlerAnswer:
+            nonlocal size
+            answer = self._finish(*pair)
+            size += len(answer.body)
+            if len(pairs) > 1:
+                check_size(size, self._limit)
+            return answer
+
+        return self._each(pairs, finish)
 
     def _each(self, values: Sequence[Any], act: Callable[[Any], Any]) -> list[Any]:
         done = []
@@ -87,6 +103,8 @@ class Handler:
             except (HandlerRefusal, HandlerFailed) as error:
                 error.index = index if len(values) > 1 else None
                 raise
+            except NonFiniteOutput as error:
+                raise NonFiniteOutput([index] if len(values) > 1 else None) from error
         return done
 
     def _prepare(self, request: HandlerRequest) -> _Sample:
@@ -128,15 +146,16 @@ class Handler:
         """Call one of the verbs. Raises `HandlerRefusal`, `HandlerFailed` and `MemoryError`."""
         try:
             return self._verbs[verb](*arguments)
-        except (HandlerRefusal, MemoryError):
+        except _FOR_CALLERS:
             raise
         except Exception as error:
             raise HandlerFailed(failure(verb, error, self._directory)) from error
 
 
-def load_handler(bundle: Bundle, name: str, limit: int = 0) -> Handler | None:
+def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1) -> Handler | None:
     """Execute and load the handler of a bundle, if it has one; ``name`` is that of the model.
 
+    One that uses torch may use ``threads`` of it: a worker is one of several on its machine.
     It is executed from bytes that are compared with the manifest, not from a file that may have
     changed since. The caller has checked that it is allowed. Raises `BundleError`.
     """
@@ -146,14 +165,17 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0) -> Handler | None:
     access = HandlerBundle(directory, manifest, name)
     place = directory / manifest.handler.file
     try:
-        steps = _load(manifest.handler, access, directory)
+        steps, modules = _load(manifest.handler, access, directory, limit)
     except BundleError:
         raise
     except Exception as error:
         log.error("handler not loaded", exc_info=True, extra={"model": name})
         said = failure("loading it", error, str(directory))
         raise BundleError(f"{place} can't be loaded: {said}.{_advice(error, manifest)}") from error
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
     handler = Handler(steps, access, directory, manifest, limit)
+    handler.modules = modules
     if not manifest.has_network and not handler.predicts:
         raise BundleError(
             f"{place}: its class has no predict, and the bundle has no network that could; give it "
@@ -162,16 +184,25 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0) -> Handler | None:
     return handler
 
 
-def _load(spec: HandlerSpec, access: HandlerBundle, directory: Path) -> Any:
+def _load(
+    spec: HandlerSpec, access: HandlerBundle, directory: Path, limit: int
+) -> tuple[Any, OwnModules]:
     sources = {PurePath(n).stem: access.read(n) for n in spec.all_files if n.endswith(".py")}
-    modules = OwnModules(sources, directory)
+    steps: Any = None
+    if spec.interface == "torchserve":
+        from .torchserve.adapter import TorchServeSteps
+        from .torchserve.modules import provided_modules
+
+        modules = OwnModules(sources, directory, provided_modules())
+        steps = TorchServeSteps(modules, spec, limit)
+    else:
+        modules = OwnModules(sources, directory)
     with modules.importable():
-        steps = _make(modules, spec, directory)
+        if steps is None:
+            steps = _make(modules, spec, directory)
         if hasattr(steps, "load"):
             steps.load(access)
-    # Its code imports from them for as long as it lives.
-    access.modules = modules
-    return steps
+    return steps, modules
 
 
 def _make(modules: OwnModules, spec: HandlerSpec, directory: Path) -> Any:

@@ -11,7 +11,7 @@ import builtins
 import itertools
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -67,11 +67,14 @@ class OwnModules:
     def importable(self) -> Iterator[None]:
         """Let this thread import the modules by any means, as `importlib.import_module` or a
         pickle does, while the bundle is loaded.
+
+        Modules of others stay what they are to everybody: one of the same name that is loaded, or
+        comes with Python, is found first here.
         """
         with _loading:
-            finder = _Finder(self)
-            names = [*self._sources, *self._provided]
-            others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+            taken = {*sys.modules, *sys.stdlib_module_names}
+            names = {*self._sources, *self._provided} - taken
+            finder = _Finder(self, names)
             sys.meta_path.insert(0, finder)
             try:
                 yield
@@ -79,7 +82,6 @@ class OwnModules:
                 sys.meta_path.remove(finder)
                 for name in names:
                     sys.modules.pop(name, None)
-                sys.modules.update(others)
 
     def _execute(self, name: str) -> None:
         file = str(self._directory / f"{name}.py")
@@ -99,13 +101,13 @@ class OwnModules:
 class _Finder:
     """Finds the modules of one bundle for the thread that loads it."""
 
-    def __init__(self, modules: OwnModules) -> None:
-        self._modules, self._thread = modules, get_ident()
+    def __init__(self, modules: OwnModules, names: Collection[str]) -> None:
+        self._modules, self._names, self._thread = modules, names, get_ident()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if get_ident() != self._thread or name not in self._modules:
+        if get_ident() != self._thread or name not in self._names:
             return None
         return ModuleSpec(name, self, is_package=False)  # type: ignore[arg-type]
 

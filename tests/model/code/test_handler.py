@@ -102,6 +102,22 @@ def test_the_requests_of_a_batch_run_together_and_one_that_is_refused_is_named(
     assert (refused.value.status, refused.value.index) == (422, 1)
 
 
+def test_the_answers_of_a_batch_are_bounded_together_and_what_is_wrong_is_named(
+    tmp_path: Path,
+) -> None:
+    body = "return float('nan') if request.body == b'nan' else 'x' * 1000"
+    model = predicting(tmp_path, body, max_answer_values=100)
+    assert len(answer_batch(model, [HandlerRequest(b"")] * 2)) == 2
+    with pytest.raises(OutputsTooLarge):
+        answer_batch(model, [HandlerRequest(b"")] * 3)
+    with pytest.raises(NonFiniteOutput) as refused:
+        answer_batch(model, [HandlerRequest(b""), HandlerRequest(b"nan")])
+    assert refused.value.rows == (1,)
+    with pytest.raises(NonFiniteOutput) as refused:
+        answer(model, HandlerRequest(b"nan"))
+    assert refused.value.rows is None
+
+
 def test_a_handler_may_be_all_there_is(tmp_path: Path) -> None:
     model = load(with_handler(tmp_path / "double" / "1"))
     assert answer(model, json_request({"value": 21})).body == b"42"
@@ -381,6 +397,25 @@ class Handler:
     )
     assert answer(load(path), HandlerRequest(b"")).body == b"true"
     assert "shapes" not in sys.modules
+
+
+def test_a_module_with_the_name_of_another_is_its_own_bundles_alone(tmp_path: Path) -> None:
+    """Those of the service and of Python stay what they are, also while it loads."""
+    source = """
+import app, json, importlib
+
+class Handler:
+    def load(self, bundle):
+        self.found = importlib.import_module("json"), importlib.import_module("app")
+    def predict(self, request):
+        return [app.NAME, json.NAME, hasattr(self.found[0], "NAME"), hasattr(self.found[1], "NAME")]
+"""
+    files = {"app.py": b"NAME = 'own app'", "json.py": b"NAME = 'own json'"}
+    before = sys.modules["app"], sys.modules["json"]
+    path = with_handler(tmp_path / "m" / "1", source, files=files, requests=[HandlerRequest(b"")])
+    found = json.loads(answer(load(path), HandlerRequest(b"")).body)
+    assert found == ["own app", "own json", False, False]
+    assert (sys.modules["app"], sys.modules["json"]) == before
 
 
 def test_an_array_that_is_larger_than_its_type_is_the_networks_to_answer(tmp_path: Path) -> None:
