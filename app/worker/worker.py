@@ -171,6 +171,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     alive: bool
 
+    @property
+    def makes_calls(self) -> bool:
+        """True if calls run in threads; also known before the process is initialised."""
+        return "_pool" in vars(self) and self._pool.running > 0
+
     def init_process(self) -> None:
         self.poller = select.epoll()
         self.hooks: Hooks | None = None
