@@ -7,7 +7,7 @@ There is one for each application, in ``app.extensions["lantern"]``; views get i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -131,6 +131,15 @@ class Lantern:
             limit = MemoryLimit(megabytes, model.process_limits)
             for service in self.services:
                 service.loading = limit.loading
+
+    def use_cores(self, cores: int) -> None:
+        """Have passes of a network run beside each other where this process has the ``cores``, and
+        else be shared, unless ``model.batch_rows`` says so; call it before `start`.
+        """
+        model = self.settings.model
+        if model.batch_rows == "auto" and model.device == "cpu" and cores > model.threads:
+            for service in self.services:
+                service.source = replace(service.source, batch_rows=0)
 
     def start(self) -> None:
         """Load the models and follow their releases; call it in each worker, after the fork."""

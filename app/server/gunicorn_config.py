@@ -203,6 +203,7 @@ def post_fork(server: Any, worker: Any) -> None:
     lantern.guard.set_sockets(_names(worker.sockets))  # a reload may have changed them
     lantern.metrics.registry.attach()
     lantern.limit_memory()
+    lantern.use_cores(usable_cores() // max(1, worker.cfg.workers))
     lantern.start()
 
 

@@ -90,3 +90,20 @@ def test_one_that_is_not_admitted_does_not_wait_among_those_that_are(
         assert lantern.takes_long(environ) is (expected == 200)
         _, status, _ = run_wsgi_app(app, environ)
         assert status.startswith(f"{expected} ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "batch_rows"),
+    [
+        ({}, 1, "auto"),
+        ({}, 4, 0),
+        ({"MODEL__THREADS": "4"}, 4, "auto"),
+        ({"MODEL__BATCH_ROWS": "32"}, 4, 32),
+    ],
+)
+def test_passes_are_shared_where_there_are_no_cores_for_several(
+    make_app: Callable[..., Flask], settings: dict[str, str], cores: int, batch_rows: int | str
+) -> None:
+    lantern: Lantern = make_app(**settings).extensions["lantern"]
+    lantern.use_cores(cores)
+    assert [service.source.batch_rows for service in lantern.services] == [batch_rows]

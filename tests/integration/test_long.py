@@ -155,7 +155,7 @@ def test_networks_run_at_once_in_several_threads(
 def test_requests_of_several_connections_share_passes(
     start: Start, stack: ExitStack, sample: dict[str, Any]
 ) -> None:
-    server = start()
+    server = start(MODEL__BATCH_ROWS="64")
     connections = [send(server, stack, sample) for _ in range(16)]
     body = json.dumps({"features": sample}).encode()
     again = request("/predict", "Content-Type: application/json", method="POST", body=body)
