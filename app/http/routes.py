@@ -70,6 +70,11 @@ class Route:
     media_types: tuple[str, ...] = (JSON,)
     description: Description | None = None
 
+    @property
+    def predicts(self) -> bool:
+        """True if its requests run a model."""
+        return self.handler is not None
+
 
 def route(
     blueprint: Blueprint,

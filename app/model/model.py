@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .batching import BatchingRuntime
 from .bundle import Bundle
 from .cache import AnswerCache
 from .code.answers import HandlerAnswer
@@ -24,7 +25,7 @@ from .golden import Golden
 from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
 from .runtime import Runtime
-from .self_test import check_answer, runs_of
+from .self_test import check_answer, runs_of, seconds_of_a_row
 from .signature import Tensors, no_rows, row_count
 from .steps.encoder import StepEncoder
 from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
@@ -32,6 +33,8 @@ from .tasks import task_of
 
 _FEW_VALUES = 64
 """Up to this many values of an answer, numpy takes longer to begin than Python for all of them."""
+LONG_SECONDS = 0.001
+"""A network that takes so long for one row takes long: a thread costs a request a tenth of it."""
 
 
 class Model:
@@ -60,7 +63,7 @@ class Model:
     ) -> None:
         self._check_seconds = check_seconds
         self.manifest = bundle.manifest
-        self.runtime = runtime
+        self.runtime: Runtime = runtime
         self.checksum = checksum
         self.handler = handler
         self.encoder = FeatureEncoder(
@@ -81,6 +84,7 @@ class Model:
         self.task = task_of(bundle.manifest)
         self.signature = self.task.signature
         self.cache = AnswerCache(cache_size) if cache_size and self.manifest.takes_samples else None
+        self._row_seconds = 0.0
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
@@ -103,6 +107,29 @@ class Model:
         """
         assert self.handler is not None
         return self.handler.answer(requests, self.run_rows)
+
+    @property
+    def takes_long(self) -> bool:
+        """True if its requests should not be answered on a thread that others wait for.
+
+        That is so if it has steps or a handler, for callers and owners decide how long these take,
+        if its network took long for a row when it was loaded, or runs on a device whose driver is
+        waited for.
+        """
+        return (
+            self.steps is not None
+            or self.handler is not None
+            or self._row_seconds >= LONG_SECONDS
+            or self.runtime.device != "cpu"
+        )
+
+    def share_passes(self, max_rows: int) -> None:
+        """Have the rows of several threads run together, ``max_rows`` at most, if it has rows.
+
+        Call it before the model is served.
+        """
+        if self.manifest.batch:
+            self.runtime = BatchingRuntime(self.runtime, max_rows)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -204,7 +231,8 @@ class Model:
         """Run the golden data: warm-up and self-test in one.
 
         A bare checkpoint has none; it must answer a row of zeros. Raises `BundleError` if an answer
-        differs from what was packed, or takes too long.
+        differs from what was packed, or takes too long. How long a row took is what `takes_long`
+        says.
         """
         with self.runtime.time_limit(self._check_seconds):
             if self.handler is not None:
@@ -218,10 +246,17 @@ class Model:
                     for columns in self.encoder.tensors
                 }
                 self.task.check(self.runtime.run(zeros))
+                self._time_a_row(zeros)
                 return
             for each in runs_of(self.manifest, golden, self.steps):
                 answers = self.runtime.run(each.inputs)
                 check_answer(self.manifest, self.task, answers, each, self.runtime.device)
+            self._time_a_row(golden.inputs)
+
+    def _time_a_row(self, inputs: Tensors) -> None:
+        self._row_seconds = seconds_of_a_row(
+            self.runtime, inputs, has_rows=self.manifest.batch, enough=LONG_SECONDS
+        )
 
     def _check_handler(self, handler: Handler) -> None:
         spec, directory = self.manifest.handler, self._bundle.directory

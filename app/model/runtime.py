@@ -17,6 +17,11 @@ from .errors import BundleError, InputsRejected
 from .onnx_device import check_installed
 from .signature import Tensors
 
+BatchRows = int | Literal["auto"]
+"""The most rows that run together, 0 for those of one request; "auto" is 0 for models that don't
+take long, and else `SHARED_ROWS`.
+"""
+SHARED_ROWS = 64
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 
 

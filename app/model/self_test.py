@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 
 from .errors import BundleError, InvalidSamples, RowsTooLarge, shown
 from .golden import Golden
 from .manifest import EXACT, Manifest, Tolerance
-from .signature import Array, Tensors
+from .runtime import Runtime
+from .signature import Array, Tensors, row_at, row_count
 from .steps.encoder import StepEncoder
 from .tasks import Task
 
@@ -20,6 +22,9 @@ order."""
 
 MOST_ALONE = 1000
 """The golden rows that are run alone at most: packing writes far fewer."""
+_TIMED_RUNS = 5
+_TIMED_SECONDS = 0.1
+"""One row is run as many times at most to time it, unless this is exceeded before."""
 _SHOWN = 5
 """The outputs that differ at most that one message names."""
 
@@ -73,6 +78,23 @@ def check_steps(manifest: Manifest, golden: Golden, steps: StepEncoder) -> None:
 
 def _tolerance_of(rows: Array) -> Tolerance:
     return _SAME_VALUE if rows.dtype.kind == "f" else EXACT
+
+
+def seconds_of_a_row(runtime: Runtime, inputs: Tensors, *, has_rows: bool, enough: float) -> float:
+    """Return how long the network takes for the first row of ``inputs``, or for all of them where
+    they have no rows: the least of a few runs, the first that took less than ``enough`` seconds.
+    """
+    if has_rows and row_count(inputs):
+        inputs = row_at(inputs, 0)
+    least, spent = float("inf"), 0.0
+    for _ in range(_TIMED_RUNS):
+        began = perf_counter()
+        runtime.run(inputs)
+        taken = perf_counter() - began
+        least, spent = min(least, taken), spent + taken
+        if least < enough or spent > _TIMED_SECONDS:
+            break
+    return least
 
 
 def check_answer(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..model import bundle as bundles
 from ..model import isolation
-from ..model.batching import BatchingRuntime
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
 from ..model.code.handler import load_handler
@@ -22,6 +21,8 @@ from ..model.naming import as_name
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.run_limits import UNLIMITED, RunLimits
 from ..model.runtime import (
+    SHARED_ROWS,
+    BatchRows,
     NoNetwork,
     Runtime,
     RuntimeChoice,
@@ -39,8 +40,8 @@ class ModelSource:
     """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
 
     ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
-    ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. With
-    ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
+    ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. ``batch_rows``
+    is how many rows of several threads run together at most (`BatchRows`, `BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
     ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read. A
@@ -54,7 +55,7 @@ class ModelSource:
     runtime: RuntimeChoice = "auto"
     device: str = "cpu"
     threads: int = 1
-    batch_rows: int = 0
+    batch_rows: BatchRows = 0
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
@@ -100,8 +101,6 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
             f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
             "request. Raise the limit."
         )
-    if source.batch_rows and manifest.batch:
-        runtime = BatchingRuntime(runtime, source.batch_rows)
     name = source.name or as_name(manifest.name)
     model = Model(
         bundle,
@@ -114,6 +113,11 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
         sample_limits=source.sample_limits,
     )
     model.self_test()
+    rows = source.batch_rows
+    if rows == "auto":
+        rows = SHARED_ROWS if model.takes_long else 0
+    if rows:
+        model.share_passes(rows)
     return model
 
 

@@ -177,6 +177,12 @@ class ModelService:
         return self.rollout.stable
 
     @property
+    def takes_long(self) -> bool:
+        """True if a request to predict may take long: a version that is served does."""
+        rollout = self._state.rollout
+        return rollout is not None and rollout.takes_long
+
+    @property
     def loaded(self) -> Model | None:
         """The stable model, or None if it can't be loaded."""
         rollout = self.state.rollout

@@ -45,6 +45,7 @@ class ServerSettings(Struct, frozen=True):
     workers: AtLeastZero = 0
     worker_class: Literal["auto", "keepalive", "gthread", "sync"] = "auto"
     threads: Threads = 4
+    pool_threads: Threads = 8
     timeout_seconds: AtLeastOne = 30
     graceful_timeout_seconds: AtLeastOne = 30
     keepalive_seconds: AtLeastOne = 75
@@ -63,7 +64,7 @@ class ModelSettings(Struct, frozen=True):
     runtime: RuntimeChoice = "auto"
     device: Annotated[str, parsed_by(forms.parse_device)] = "cpu"
     threads: Threads = 1
-    batch_rows: AtLeastZero = 0
+    batch_rows: AtLeastZero | Literal["auto"] = "auto"
     feature_names: tuple[Text, ...] = ()
     class_names: tuple[Text, ...] = ()
     allow_code: Permission = False
@@ -150,8 +151,6 @@ class Settings:
 
     @property
     def worker_class(self) -> str:
-        """The worker class in force: "auto" is "gthread" for a model that needs several threads."""
-        if self.server.worker_class != "auto":
-            return self.server.worker_class
-        needs_threads = self.model.device != "cpu" or self.model.batch_rows > 0
-        return "gthread" if needs_threads else "keepalive"
+        """The worker class in force."""
+        chosen = self.server.worker_class
+        return "keepalive" if chosen == "auto" else chosen
