@@ -22,6 +22,7 @@ from ..model.errors import (
     AnswerTooLarge,
     BatchTooLarge,
     Fault,
+    ImagesTooLarge,
     InputsRejected,
     InvalidSamples,
     ModelUnavailable,
@@ -36,7 +37,7 @@ from ..model.errors import (
     VersionNotLoaded,
 )
 from ..model.feature_faults import describe_mismatch
-from ..protocols.native.media import MalformedBody
+from ..protocols.native.forms import MalformedBody
 from ..protocols.native.top import InvalidTop
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
@@ -66,6 +67,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidTop, _malformed)
     app.register_error_handler(InvalidSamples, _invalid_samples)
     app.register_error_handler(RowsTooLarge, _rows_too_large)
+    app.register_error_handler(ImagesTooLarge, _rows_too_large)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(OutputsTooLarge, _outputs_too_large)
@@ -157,7 +159,7 @@ def _is_batch() -> bool:
     return request.path.rstrip("/").endswith("/batch")
 
 
-def _rows_too_large(error: RowsTooLarge) -> Response:
+def _rows_too_large(error: RowsTooLarge | ImagesTooLarge) -> Response:
     return problem(413, str(error), kind="batch-too-large")
 
 
@@ -213,7 +215,7 @@ def _takes_no_features(error: TakesNoFeatures) -> Response:
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
-        [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
+        [error.path] if error.rows is None else (("samples", row) for row in error.rows)
     )
     status = 422
     if is_open_inference(request.path):  # which has no 422

@@ -1,12 +1,16 @@
-"""The media types that a request body may have."""
+"""The media types that a request body may have, and headers of their form."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 JSON = "application/json"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
+# Each character belongs to one part of it, so that it takes time in proportion to the header.
+_PARAMETER = re.compile(r'\s*;\s*([^\s=;"]+)=("(?:[^"\\]|\\.)*"|[^;"]*)')
+_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,27 @@ class MediaTypes:
         *others, last = self.names
         return f"{', '.join(others)} or {last}" if others else last
 
+    @property
+    def example(self) -> str:
+        """One of them, as a caller would write it."""
+        return self.names[0].replace("image/*", "image/jpeg")
+
 
 ONLY_JSON = MediaTypes((JSON,))
 ANYTHING = MediaTypes(("*/*",))
+
+
+def parse_header(value: str) -> tuple[str, Mapping[str, str]]:
+    """Return what is before the first semicolon of a Content-Type, or of a header like it, in lower
+    case, and its parameters by their names in lower case; what can't be read is left out.
+    """
+    main, semicolon, _ = value.partition(";")
+    parameters: dict[str, str] = {}
+    position = len(main)
+    while semicolon and (found := _PARAMETER.match(value, position)):
+        name, text = found.groups()
+        is_quoted = text.startswith('"')
+        text = _ESCAPED.sub(r"\1", text[1:-1]) if is_quoted else text.strip()
+        parameters.setdefault(name.lower(), text)
+        position = found.end()
+    return main.strip().lower(), parameters
