@@ -143,9 +143,10 @@ def _malformed(error: MalformedBody | InvalidTop) -> Response:
 
 def _invalid_samples(error: InvalidSamples) -> Response:
     faults = [Fault(_place_of_sample(*fault.path), fault.detail) for fault in error.faults]
+    detail = _sentence(faults) if _is_batch() else str(error)
     if isinstance(error, SamplesTooLarge):
-        return problem(413, str(error), kind="sample-too-large", faults=faults)
-    return problem(422, str(error), kind="invalid-value", faults=faults)
+        return problem(413, detail, kind="sample-too-large", faults=faults)
+    return problem(422, detail, kind="invalid-value", faults=faults)
 
 
 def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:

@@ -23,11 +23,11 @@ class MediaTypes:
 
     def __contains__(self, media_type: str) -> bool:
         """Return True if a body may be of ``media_type``, in lower case and without parameters."""
-        main, _, _ = media_type.partition("/")
-        return (
+        main, slash, _ = media_type.partition("/")
+        return bool(
             media_type in self.names
             or "*/*" in self.names
-            or f"{main}/*" in self.names
+            or (slash and f"{main}/*" in self.names)
             or (JSON in self.names and _SUFFIXED_JSON.fullmatch(media_type) is not None)
         )
 
@@ -37,8 +37,9 @@ class MediaTypes:
 
     @property
     def example(self) -> str:
-        """One of them, as a caller would write it."""
-        return self.names[0].replace("image/*", "image/jpeg")
+        """One of them, as a caller would write it: not a form, which has a boundary."""
+        first = next(name for name in self.names if not name.startswith("multipart/"))
+        return first.replace("image/*", "image/jpeg")
 
 
 ONLY_JSON = MediaTypes((JSON,))
