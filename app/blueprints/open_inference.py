@@ -14,7 +14,6 @@ from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
 from ..http.routes import Description, route
 from ..model.model import Model
-from ..protocols.native.media_types import JSON
 from ..protocols.open_inference import EXTENSIONS
 from ..protocols.open_inference.metadata import model_config as config_of
 from ..protocols.open_inference.metadata import model_metadata as metadata_of
@@ -119,7 +118,7 @@ def model_ready(name: str, version: str | None = None) -> Response:
     methods=("POST",),
     access=Access(PREDICT),
     handler=answer_inference,
-    media_types=("", JSON, OCTETS),
+    may_lack_type=True,
     description=Description(
         "Run a model on tensors",
         TAG,

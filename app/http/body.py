@@ -24,6 +24,8 @@ from .extension import current_lantern
 OCTETS = "application/octet-stream"
 TENSORS = MediaTypes((JSON, OCTETS))
 """The media types of tensors."""
+_URLENCODED = "application/x-www-form-urlencoded"
+_OF_CURL = " curl sends that one unless it is given another, as by -H 'Content-Type: {}'."
 LONGEST_ECHO = 200
 """The most characters of a caller's input that an error message repeats."""
 
@@ -104,7 +106,8 @@ def _check_type(accepted: MediaTypes) -> None:
     media_type = request.mimetype
     if media_type not in accepted:
         sent = f"not {media_type[:LONGEST_ECHO]!r}" if media_type else "and it is missing"
-        raise UnsupportedMediaType(f"The Content-Type must be {accepted}, {sent}.")
+        hint = _OF_CURL.format(accepted.example) if media_type == _URLENCODED else ""
+        raise UnsupportedMediaType(f"The Content-Type must be {accepted}, {sent}.{hint}")
 
 
 def _check_encoding(accepted: Sequence[str] = ()) -> str | None:

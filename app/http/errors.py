@@ -22,6 +22,7 @@ from ..model.errors import (
     AnswerTooLarge,
     BatchTooLarge,
     Fault,
+    ImagesTooLarge,
     InputsRejected,
     InvalidSamples,
     ModelUnavailable,
@@ -36,7 +37,7 @@ from ..model.errors import (
     VersionNotLoaded,
 )
 from ..model.feature_faults import describe_mismatch
-from ..protocols.native.media import MalformedBody
+from ..protocols.native.forms import MalformedBody
 from ..protocols.native.top import InvalidTop
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
@@ -66,6 +67,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidTop, _malformed)
     app.register_error_handler(InvalidSamples, _invalid_samples)
     app.register_error_handler(RowsTooLarge, _rows_too_large)
+    app.register_error_handler(ImagesTooLarge, _rows_too_large)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(OutputsTooLarge, _outputs_too_large)
@@ -141,9 +143,10 @@ def _malformed(error: MalformedBody | InvalidTop) -> Response:
 
 def _invalid_samples(error: InvalidSamples) -> Response:
     faults = [Fault(_place_of_sample(*fault.path), fault.detail) for fault in error.faults]
+    detail = _sentence(faults) if _is_batch() else str(error)
     if isinstance(error, SamplesTooLarge):
-        return problem(413, str(error), kind="sample-too-large", faults=faults)
-    return problem(422, str(error), kind="invalid-value", faults=faults)
+        return problem(413, detail, kind="sample-too-large", faults=faults)
+    return problem(422, detail, kind="invalid-value", faults=faults)
 
 
 def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:
@@ -157,7 +160,7 @@ def _is_batch() -> bool:
     return request.path.rstrip("/").endswith("/batch")
 
 
-def _rows_too_large(error: RowsTooLarge) -> Response:
+def _rows_too_large(error: RowsTooLarge | ImagesTooLarge) -> Response:
     return problem(413, str(error), kind="batch-too-large")
 
 
@@ -213,7 +216,7 @@ def _takes_no_features(error: TakesNoFeatures) -> Response:
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
-        [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
+        [error.path] if error.rows is None else (("samples", row) for row in error.rows)
     )
     status = 422
     if is_open_inference(request.path):  # which has no 422

@@ -76,6 +76,7 @@ class Lantern:
                     max_answer_values=settings.limits.max_answer_values,
                     limits=model.process_limits,
                     run_limits=settings.limits.run_limits,
+                    sample_limits=settings.limits.sample_limits,
                 ),
                 metrics,
                 versions,

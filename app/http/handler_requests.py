@@ -15,7 +15,8 @@ from ..model.code.request import HandlerRequest
 from ..model.errors import BatchTooLarge
 from ..model.model import Model
 from ..protocols import raw_json
-from ..protocols.native.media import WHOLE_SAMPLE, MalformedBody, samples_in
+from ..protocols.native.forms import MalformedBody
+from ..protocols.native.media import WHOLE_SAMPLE, samples_in
 from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
 from .content import content_of
 from .context import RequestContext
@@ -109,7 +110,7 @@ def _requests(environ: Mapping[str, Any], body: bytes) -> Iterator[HandlerReques
         return
     for name, values in fields.items():
         if name not in WHOLE_SAMPLE:
-            parameters[name] = values[-1].decode(errors="replace")
+            parameters[name] = values[-1].body.decode(errors="replace")
     for name in WHOLE_SAMPLE:
-        for value in fields.get(name, ()):
-            yield HandlerRequest(value, "", headers, parameters, name)
+        for part in fields.get(name, ()):
+            yield HandlerRequest(part.body, part.content_type, headers, parameters, name)

@@ -6,11 +6,11 @@ count alike. The handlers use neither Flask's request nor its response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..model.errors import AnswerTooLarge
+from ..model.errors import AnswerTooLarge, NonFiniteOutput
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
@@ -63,12 +63,17 @@ def predict(
     else:
         row = request.load(read_body(request.media_types))
     started = perf_counter()
-    prediction = model.predict(row)
+    try:
+        prediction = model.predict(row)
+    except NonFiniteOutput as error:
+        error.path = () if isinstance(request, MediaBody) else error.path
+        raise
     seconds = perf_counter() - started
-    parts = bodies.responses.one.in_parts(prediction)
     if top:
-        parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
-    answer = _body(lantern, context, parts)
+        written: Parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
+    else:
+        written = bodies.responses.one.in_parts(prediction)
+    answer = _body(lantern, context, written)
     headers = record(
         lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
     )
@@ -123,27 +128,42 @@ def predict_batch(
     request = bodies.requests.batch
     if isinstance(request, MediaBody):
         samples = read_samples(request, context, read_body)
-        count, parts = len(samples), encoded_in_parts(model, samples)
+        count, parts = len(samples), encoded_in_parts(model, samples, limits.run_seconds)
     else:
         rows = request.load(read_body(request.media_types))
         count, parts = row_count(rows), iter((rows,))
-    limit = limits.max_answer_values
-    if count * model.task.width > limit:
-        raise AnswerTooLarge(count, model.task.width, limit)
-    batches = []
-    for rows in parts:
-        batch = model.predict_batch(rows)
-        offer_to_shadow(lantern, rollout, model, rows, batch)
-        batches.append(batch)
-    batch = batches[0] if len(batches) == 1 else type(batches[0]).joined(batches)
+    if count * model.task.width > limits.max_answer_values:
+        raise AnswerTooLarge(count, model.task.width, limits.max_answer_values)
+    batch, rows = _predict_parts(lantern, rollout, model, parts)
     if top:
-        writer = TopAnswers(bodies.responses.one, model, top)
-        answer = _body(lantern, context, writer.of_batch(batch))
+        written: Parts = TopAnswers(bodies.responses.one, model, top).of_batch(batch)
     else:
-        answer = _body(lantern, context, bodies.responses.many.in_parts(batch))
+        written = bodies.responses.many.in_parts(batch)
+    answer = _body(lantern, context, written)
     context.rows = count
     headers = predictions.record_batch(lantern.metrics, model, rows, batch)
     return answer, [("Content-Type", JSON), *headers]
+
+
+def _predict_parts(
+    lantern: Lantern, rollout: Rollout, model: Model, parts: Iterable[Tensors]
+) -> tuple[Batch, Tensors]:
+    """Return the predictions for the rows of all ``parts``, one part after the other, and the rows
+    of the last: features, of which warnings are made, come in one.
+    """
+    batches: list[Batch] = []
+    rows: Tensors = {}
+    done = 0
+    for rows in parts:
+        try:
+            batch = model.predict_batch(rows)
+        except NonFiniteOutput as error:
+            raise error.moved(done) from None
+        offer_to_shadow(lantern, rollout, model, rows, batch)
+        batches.append(batch)
+        done += len(batch)
+    first, *others = batches
+    return (type(first).joined(batches) if others else first), rows
 
 
 def record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
@@ -161,12 +181,12 @@ def largest_batch(model: Model, limits: LimitSettings) -> int:
     return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 
-def _body(lantern: Lantern, context: RequestContext, encoded: Parts) -> Body:
+def _body(lantern: Lantern, context: RequestContext, parts: Parts) -> Body:
     """Return the body of a response: its bytes, or a stream if it has several parts."""
-    if isinstance(encoded, tuple) or len(encoded) == 1:
-        (body,) = encoded
+    if isinstance(parts, tuple) or len(parts) == 1:
+        (body,) = parts
         return body
-    return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
+    return StreamedResponse(context, iter(parts), parts.nbytes, lantern.metrics)
 
 
 def offer_to_shadow(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..model.model import Model
-from ..protocols.native.media import FORM, IMAGE, PAIR, TEXT, MediaBodies
+from ..protocols.native.forms import FORM
+from ..protocols.native.media import IMAGE, PAIR, TEXT, MediaBodies
 from ..protocols.native.media_types import JSON
 
 Member = Literal["features", "samples"]

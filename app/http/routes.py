@@ -16,7 +16,6 @@ from flask.sansio.app import App
 from marshmallow import Schema
 
 from ..access.guard import Access
-from ..protocols.native.media_types import JSON
 from ..registry.service import ModelService
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -58,16 +57,16 @@ class Route:
     """The declaration of an endpoint.
 
     A rule with ``<name>`` is for the model of that name, one without for the default model.
-    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view, if
-    the body has one of ``media_types``; see `app.http.handlers`. A route without a ``description``
-    is not in the OpenAPI document.
+    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view; see
+    `app.http.handlers`. With ``may_lack_type`` its body needs no Content-Type. A route without a
+    ``description`` is not in the OpenAPI document.
     """
 
     access: Access
     rules: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("GET",)
     handler: Handler | None = None
-    media_types: tuple[str, ...] = (JSON,)
+    may_lack_type: bool = False
     description: Description | None = None
 
     @property
@@ -82,7 +81,7 @@ def route(
     access: Access,
     methods: tuple[str, ...] = ("GET",),
     handler: Handler | None = None,
-    media_types: tuple[str, ...] = (JSON,),
+    may_lack_type: bool = False,
     description: Description | None = None,
 ) -> Callable[[View], View]:
     """Register a view for ``rules`` on ``blueprint``, and declare its `Route`."""
@@ -94,7 +93,7 @@ def route(
             blueprint.add_url_rule(
                 rule, view.__name__, view, methods=methods, strict_slashes=strict
             )
-        declared = Route(access, rules, methods, handler, media_types, description)
+        declared = Route(access, rules, methods, handler, may_lack_type, description)
         endpoint = f"{blueprint.name}.{view.__name__}"
         blueprint.record(lambda state: declare(state.app, {endpoint: declared}))
         return view

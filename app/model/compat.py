@@ -1,9 +1,9 @@
 """Compatibility: what a new version of a model changes for callers of the old one.
 
-Callers send features by name, or whole tensors; they read classes by position (``class_N``), or
-outputs by name. Nothing else in a manifest is a promise to them. What ends in an error for callers
-who send a tensor with several features as a whole is told and not held against a version: most send
-features, by name. What would be answered, and wrongly, is.
+Callers send features by name, images and texts, or whole tensors; they read classes by position
+(``class_N``), or outputs by name. Nothing else in a manifest is a promise to them. What ends in an
+error for callers who send tensors to a model of features, images or texts is told and not held
+against a version: most send features, images or texts. What would be answered, and wrongly, is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .compat_features import breaking_features, harmless_features
 from .compat_names import breaking_names, harmless_names
 from .manifest import Manifest
 from .signature import TensorSpec
+from .steps.declaration import members_of
 from .tasks import task_of
 
 
@@ -29,7 +30,10 @@ def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
         ]
     if old.features and not new.features:
         return ["It takes tensors only, and callers send features."]
-    taken = breaking_features(old, new) if old.features else _inputs(old, new)
+    if old.features:
+        taken = breaking_features(old, new)
+    else:
+        taken = _members(old, new) if old.steps else _inputs(old, new)
     named = list(breaking_names(old, new))
     return [*taken, *named, *_outputs(old, new, names_differ=bool(named))]
 
@@ -45,12 +49,18 @@ def shadow_obstacle(manifest: Manifest) -> str:
         return (
             "A shadow compares predictions, and the answers of a handler are its own; use a canary."
         )
-    if manifest.features:
+    if manifest.takes_samples:
         return ""
     return (
-        "A shadow compares the answers to rows of features, and this model takes tensors only; use "
-        "a canary."
+        "A shadow compares the answers to samples, and this model takes tensors only; use a canary."
     )
+
+
+def _members(old: Manifest, new: Manifest) -> Iterator[str]:
+    """Yield what breaks callers who send images or texts: each version has steps of its own."""
+    before, after = ({*members_of(each.steps)} for each in (old, new))
+    yield from (f"It takes no {name}, and callers send one." for name in before - after)
+    yield from (f"It takes {name}s, too, and no caller sends one yet." for name in after - before)
 
 
 def _inputs(old: Manifest, new: Manifest) -> Iterator[str]:
@@ -96,6 +106,10 @@ def _changed(role: str, old: TensorSpec, new: TensorSpec) -> str:
 def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.features and new.features:
         yield from harmless_features(old, new)
+    elif old.steps and new.steps:
+        yield from _inputs(old, new)
+        if old.steps != new.steps:
+            yield "Images or texts become tensors by other steps."
     else:
         yield from _wider("input", old.inputs, new.inputs)
     yield from harmless_names(old, new)

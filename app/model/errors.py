@@ -118,6 +118,17 @@ class RowsTooLarge(ModelError):
         )
 
 
+class ImagesTooLarge(ModelError):
+    """Images of one request that are not too large each, and are together."""
+
+    def __init__(self, pixels: int, limit: int, times: int) -> None:
+        super().__init__(
+            f"The images of this request have {pixels:,} pixels together, as sent and as resized, "
+            f"which exceeds the limit of {limit:,} ({times} times limits.max_image_pixels). Send "
+            "fewer in one request, or smaller ones."
+        )
+
+
 class BatchTooLarge(ModelError):
     """The batch has more rows than the service accepts."""
 
@@ -197,12 +208,17 @@ class TakesNoFeatures(ModelError):
 class NonFiniteOutput(ModelError):
     """The answer to the sample, or to some of a batch, has numbers that aren't finite.
 
-    ``rows`` are the indices of those; None for a single sample.
+    ``rows`` are the indices of those; None for a single sample, whose values are at ``path``.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
         super().__init__("The model's answer to these values is not finite; check their magnitude.")
         self.rows = None if rows is None else tuple(rows)
+        self.path: tuple[str, ...] = ("features",)
+
+    def moved(self, first: int) -> NonFiniteOutput:
+        """Return the error of a batch of which these rows are those from ``first`` on."""
+        return NonFiniteOutput([row + first for row in self.rows or ()])
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,9 @@ from marshmallow import Schema, fields
 from ..model.model import Model
 from ..model.predictions import ClassPrediction, Prediction, ValuesPrediction
 from ..model.steps.declaration import Sample
-from .native.media import IMAGE, TEXT, WHOLE_SAMPLE, Content, MalformedBody, as_text, from_base64
+from .native.forms import MalformedBody
+from .native.media import IMAGE, TEXT, WHOLE_SAMPLE, Content, decoded_text, from_base64
+from .native.media_types import JSON, parse_header
 from .native.predictions import response_bodies
 
 IMAGE_CLASSES = 5
@@ -80,28 +82,28 @@ def sample_in(content: Content, members: Sequence[str]) -> Sample:
         raise MalformedBody(
             "This model takes an image and a text together: send them to /predict instead."
         )
-    value = _whole(content)
+    value, charset = _whole(content)
     if members[0] == TEXT:
-        text = value if isinstance(value, str) else as_text(value, content.charset)
+        text = value if isinstance(value, str) else decoded_text(value, charset, "The text")
         return Sample(text=text)
     if isinstance(value, bytes):
         return Sample(image=value)
     try:
         return Sample(image=from_base64(value))
-    except ValueError:  # binascii.Error, or a character that isn't ASCII
-        raise MalformedBody("The image in the JSON is not base64.") from None
+    except ValueError as error:
+        raise MalformedBody(f"The image in the JSON {error}.") from None
 
 
-def _whole(content: Content) -> bytes | str:
-    """Return what is sent for the only member; a string where it stands in JSON."""
+def _whole(content: Content) -> tuple[bytes | str, str]:
+    """Return what is sent for the only member, a string where it is JSON, and its charset."""
     named = " or ".join(WHOLE_SAMPLE)
     if content.fields is not None:
-        values = [value for name in WHOLE_SAMPLE for value in content.fields.get(name, ())]
-        if len(values) != 1:
-            raise MalformedBody(f"The form must have one field {named}, and has {len(values)}.")
-        return values[0]
-    if content.media_type != "application/json":
-        return content.body
+        parts = [part for name in WHOLE_SAMPLE for part in content.fields.get(name, ())]
+        if len(parts) != 1:
+            raise MalformedBody(f"The form must have one field {named}, and has {len(parts)}.")
+        return parts[0].body, parse_header(parts[0].content_type)[1].get("charset", "")
+    if content.media_type != JSON:
+        return content.body, content.charset
     try:
         document = orjson.loads(content.body)
     except orjson.JSONDecodeError as error:
@@ -110,7 +112,7 @@ def _whole(content: Content) -> bytes | str:
         document = next((document[name] for name in WHOLE_SAMPLE if name in document), None)
     if not isinstance(document, str):
         raise MalformedBody(f"The JSON must be a string, or an object with one as {named}.")
-    return document
+    return document, ""
 
 
 def answer_of(model: Model, prediction: Prediction, top: int) -> bytes:

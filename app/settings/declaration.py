@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from ..model.isolation import ProcessLimits
 from ..model.run_limits import RunLimits
 from ..model.runtime import RuntimeChoice
+from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from . import forms
 from .places import EXAMPLE
 
@@ -91,6 +92,8 @@ class LimitSettings(Struct, frozen=True):
     max_held_bytes: AtLeastOne = 256 << 20
     max_batch_size: AtLeastOne = 10_000
     max_answer_values: AtLeastOne = 1_000_000
+    max_image_pixels: AtLeastOne = DEFAULT_SAMPLE_LIMITS.image_pixels
+    max_text_characters: AtLeastOne = DEFAULT_SAMPLE_LIMITS.text_characters
     max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
     max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
     max_header_field_bytes: Annotated[int, Meta(ge=64, le=65536)] = 8190
@@ -105,6 +108,11 @@ class LimitSettings(Struct, frozen=True):
     def run_limits(self) -> RunLimits:
         """The limits of one run of a network."""
         return RunLimits(self.run_seconds, self.run_memory_mb)
+
+    @property
+    def sample_limits(self) -> SampleLimits:
+        """The limits of an image or a text."""
+        return SampleLimits(self.max_image_pixels, self.max_text_characters)
 
 
 class AccessSettings(Struct, frozen=True):

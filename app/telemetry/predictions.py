@@ -43,7 +43,7 @@ def record_one(
         "model_version": prediction.model_version,
         **prediction.log_fields(MAX_SERIES),
     }
-    if with_features:
+    if with_features and model.takes_features:  # never an image or a text
         fields["features"] = model.encoder.sample(row, 0)
     prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers

@@ -12,11 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...version import FOR_IMAGES, FOR_TEXTS
-from ..errors import MAX_FAULTS, BundleError, Fault, InvalidSamples, RowsTooLarge, SamplesTooLarge
+from ..errors import (
+    MAX_FAULTS,
+    BundleError,
+    Fault,
+    ImagesTooLarge,
+    InvalidSamples,
+    RowsTooLarge,
+    SamplesTooLarge,
+)
 from ..signature import Array, Tensors, TensorSpec, no_rows
 from .declaration import ImageStep, Sample, Step, TextStep, members_of
 from .faults import PartRejected
-from .limits import DEFAULT_SAMPLE_LIMITS, LARGEST_ROWS, SampleLimits
+from .limits import (
+    BYTES_OF_TOKEN,
+    DEFAULT_SAMPLE_LIMITS,
+    IMAGES_OF_REQUEST,
+    LARGEST_ROWS,
+    SampleLimits,
+)
 
 if TYPE_CHECKING:
     from .image import ImageReader
@@ -41,6 +55,7 @@ class StepEncoder:
         self._inputs = tuple(inputs)
         self._image: ImageReader | None = None
         self._text: TextReader | None = None
+        self._most_pixels = limits.image_pixels * IMAGES_OF_REQUEST
         specs = {spec.name: spec for spec in inputs}
         for step in steps:
             if isinstance(step, ImageStep):
@@ -58,6 +73,30 @@ class StepEncoder:
     def takes_text(self) -> bool:
         """True if a sample has a text, and may have a pair of it."""
         return self._text is not None
+
+    @property
+    def bytes_of_row(self) -> int:
+        """The most bytes that a row counts as: those of its image, and `BYTES_OF_TOKEN` for each
+        token of the longest text.
+        """
+        found = 0
+        if self._image is not None:
+            found += prod(self._image.shape) * self._image.dtype.itemsize
+        if self._text is not None:
+            found += self._text.max_length * BYTES_OF_TOKEN
+        return found
+
+    def check_together(self, samples: Sequence[Sample]) -> None:
+        """Raise `ImagesTooLarge` if the images of one request are too much to decode, whether they
+        are encoded at once or not. None is decoded for that.
+        """
+        if self._image is None or len(samples) * 2 <= IMAGES_OF_REQUEST:  # each sent, and resized
+            return
+        pixels = 0
+        for sample in samples:
+            pixels += self._image.count_pixels(sample.image or b"")
+        if pixels > self._most_pixels:
+            raise ImagesTooLarge(pixels, self._most_pixels, IMAGES_OF_REQUEST)
 
     def encode(self, samples: Sequence[Sample]) -> Tensors:
         """Return the rows of ``samples``, in their order; texts are padded to the longest.

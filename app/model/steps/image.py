@@ -87,6 +87,17 @@ class ImageReader:
         if values is not out:
             out[...] = values
 
+    def count_pixels(self, data: bytes) -> int:
+        """Return how many pixels `read` would make: those of the image, and of it resized.
+
+        Only the header is read. It is 0 for what is no image.
+        """
+        with suppress(PartRejected), _decoding():
+            image = Image.open(BytesIO(data), formats=_FORMATS)
+            resized = self._size_resized(*image.size) if min(image.size) else Size(0, 0)
+            return image.size[0] * image.size[1] + resized.width * resized.height
+        return 0
+
     def _normalisation(self) -> tuple[Array | None, Array | None]:
         """Return what to subtract from a value of 0 to 255, and the factor of the difference; None
         where there is nothing to do.
@@ -136,14 +147,18 @@ class ImageReader:
             )
 
     def _resized(self, image: Image.Image) -> Image.Image:
-        resize = self._step.resize
-        if resize is None:
-            return image
-        size = resize.exact or _with_shorter_side(*image.size, resize.shorter or 1)
+        size = self._size_resized(*image.size)
         if (size.width, size.height) == image.size:
             return image
         self._check_size(size.width, size.height, "resized is")
         return image.resize((size.width, size.height), self._filter)
+
+    def _size_resized(self, width: int, height: int) -> Size:
+        """Return the size of an image once it is resized, if it is."""
+        resize = self._step.resize
+        if resize is None:
+            return Size(width, height)
+        return resize.exact or _with_shorter_side(width, height, resize.shorter or 1)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         """Return the centre of ``image``, black around it where it is smaller."""

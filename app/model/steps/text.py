@@ -40,6 +40,7 @@ class TextReader:
         self, step: TextStep, specs: Sequence[TensorSpec], data: bytes, max_characters: int
     ) -> None:
         self._step = step
+        self.max_length = step.max_length
         self._dtypes = {spec.name: DTYPES[spec.datatype] for spec in specs}
         self._max_characters = max_characters
         self._tokenizer = _load(step, data)

@@ -7,30 +7,35 @@ images stay encoded, and texts are strings.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
-from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow import ValidationError
 from msgspec import Raw
 
 from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
 from ...model.steps.declaration import Sample
 from .. import raw_json
-from .media_types import JSON, MediaTypes
+from .forms import FORM, MalformedBody, Part
+from .media_types import JSON, MediaTypes, parse_header
 from .samples import split
 
 IMAGE, TEXT, PAIR = "image", "text", "pair"
 """The members of a sample."""
-FORM = "multipart/form-data"
 _OCTETS = "application/octet-stream"
 _PLAIN = "text/plain"
 WHOLE_SAMPLE = ("data", "body")
 """Fields of a form, as TorchServe has them, that are the sample of a model that takes one thing."""
 MANY = "samples"
 """The member of a JSON body that has many samples."""
-_CHARSETS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "iso-8859-1": "latin-1"}
+_CHARSETS = {
+    **dict.fromkeys(("", "utf-8", "utf8"), "utf-8-sig"),  # without the mark that Windows writes
+    **dict.fromkeys(("us-ascii", "ascii"), "ascii"),
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1"), "latin-1"),
+    "windows-1252": "cp1252",
+}
 _DATA_URL, _BASE64 = "data:", ";base64,"
 
 
@@ -38,17 +43,13 @@ _DATA_URL, _BASE64 = "data:", ";base64,"
 class Content:
     """A request body of a ``media_type``, with its ``charset`` where the caller said it.
 
-    A form is given as its ``fields``: the contents of those of each name.
+    A form is given as its ``fields``: the parts of each name.
     """
 
     media_type: str
     body: bytes
-    charset: str = "utf-8"
-    fields: Mapping[str, Sequence[bytes]] | None = None
-
-
-class MalformedBody(ValueError):
-    """A body that isn't of its Content-Type; the message says why, in a sentence."""
+    charset: str = ""
+    fields: Mapping[str, Sequence[Part]] | None = None
 
 
 class MediaBody:
@@ -59,9 +60,9 @@ class MediaBody:
 
     def __init__(self, members: Sequence[str], max_samples: int | None = None) -> None:
         self._members = tuple(members)
+        self._taken = (*members, PAIR) if TEXT in members else self._members
         self._only = members[0] if len(members) == 1 else ""
         self._max_samples = max_samples
-        self._schema = sample_schema(members)()
         self.media_types = MediaTypes(tuple(self._accepted()))
 
     def _accepted(self) -> Iterable[str]:
@@ -81,68 +82,82 @@ class MediaBody:
         if content.media_type.startswith("image/") or content.media_type == _OCTETS:
             return [Sample(image=content.body)]
         if content.media_type == _PLAIN:
-            return [Sample(text=as_text(content.body, content.charset))]
+            return [Sample(text=decoded_text(content.body, content.charset, "The text"))]
         return self._in_json(content.body)
 
     def _in_json(self, body: bytes) -> list[Sample]:
         document = raw_json.check(body)
+        faults: list[Fault] = []
         if self._max_samples is None:
-            return [self._load(document, ())]
-        samples = samples_in(document, self._max_samples)
-        return [self._load(each, (MANY, index)) for index, each in enumerate(samples)]
-
-    def _load(self, value: Raw, path: tuple[str | int, ...]) -> Sample:
-        members = _members_of(value, tuple(self._schema.fields), path)
-        try:
-            loaded: dict[str, Any] = self._schema.load(members)
-        except ValidationError as error:
-            error.__traceback__ = None  # its frames refer to the error, which has the document
-            messages: Any = error.messages
-            for part in reversed(path):
-                messages = {part: messages}
-            raise ValidationError(messages) from None
-        return Sample(**loaded)
-
-    def _in_form(self, fields: Mapping[str, Sequence[bytes]]) -> list[Sample]:
-        wanted = (*WHOLE_SAMPLE, *self._members) if self._only else self._members
-        known = {*wanted, PAIR} if TEXT in self._members else {*wanted}
-        unknown = [name for name in fields if name not in known]
-        if unknown:
-            raise ValidationError(
-                [
-                    Fault((name,), f"is not a field of this form; it has {', '.join(wanted)}")
-                    for name in unknown[:MAX_FAULTS]
-                ]
-            )
-        if self._only:
-            whole = [value for name in wanted for value in fields.get(name, ())]
-            found = self._of_one_kind(whole, fields.get(PAIR, ()))
+            found = [self._sample(document, (), faults)]
         else:
-            found = [self._of_all_kinds(fields)]
-        if self._max_samples is not None and len(found) > self._max_samples:
-            raise BatchTooLarge(len(found), self._max_samples)
-        if self._max_samples is None and len(found) != 1:
-            detail = f"must be one field of the form, not {len(found)}"
-            more = "; send several to /predict/batch" if found else f" ({' or '.join(wanted)})"
-            _fail((wanted[0],), detail + more)
+            found = []
+            for index, each in enumerate(samples_in(document, self._max_samples)):
+                found.append(self._sample(each, (MANY, index), faults))
+                if len(faults) >= MAX_FAULTS:
+                    break
+        if faults:
+            raise ValidationError(faults[:MAX_FAULTS])
         return found
 
-    def _of_one_kind(self, values: Sequence[bytes], pairs: Sequence[bytes]) -> list[Sample]:
-        if self._only == IMAGE:
-            return [Sample(image=value) for value in values]
-        if pairs and len(pairs) != len(values):
-            _fail((PAIR,), f"occurs {len(pairs)} times, and there are {len(values)} texts")
-        seconds: Sequence[str | None] = [*map(as_text, pairs)] or [None] * len(values)
-        texts = map(as_text, values)
-        return [Sample(text=a, pair=b) for a, b in zip(texts, seconds, strict=True)]
+    def _sample(self, value: Raw, path: tuple[str | int, ...], faults: list[Fault]) -> Sample:
+        """Return the sample in an object, and add what is wrong with it to ``faults``."""
+        if not raw_json.is_object(value):
+            faults.append(Fault(path, "must be an object"))
+            return Sample()
+        members = _members_of(value, self._taken, path)
+        read: dict[str, str | bytes] = {}
+        for name, member in members.items():
+            if name not in self._taken:
+                detail = f"is unknown; this model takes {' and '.join(self._taken)}"
+                faults.append(Fault((*path, name), detail))
+                continue
+            try:
+                read[name] = _image(member) if name == IMAGE else _string(member)
+            except ValueError as error:
+                faults.append(Fault((*path, name), str(error)))
+        missing = [name for name in self._members if name not in members]
+        faults += [Fault((*path, name), "is missing") for name in missing]
+        return Sample(**read)  # type: ignore[arg-type]
 
-    def _of_all_kinds(self, fields: Mapping[str, Sequence[bytes]]) -> Sample:
-        for name in self._members:
-            if len(fields.get(name, ())) != 1:
-                _fail((name,), f"must be one field of the form, not {len(fields.get(name, ()))}")
-        (image,), (text,) = fields[IMAGE], fields[TEXT]
-        pairs = [as_text(each) for each in fields.get(PAIR, ())]
-        return Sample(image=image, text=as_text(text), pair=pairs[0] if pairs else None)
+    def _in_form(self, fields: Mapping[str, Sequence[Part]]) -> list[Sample]:
+        whole = [self._taken[0], *WHOLE_SAMPLE] if self._only else []
+        known = {*whole, *self._taken}
+        unknown = [
+            Fault((name,), f"is not a field of this form; it has {_either(self._form_fields)}")
+            for name in islice((name for name in fields if name not in known), MAX_FAULTS)
+        ]
+        if unknown:
+            raise ValidationError(unknown)
+        used = [name for name in whole if name in fields]
+        if len(used) > 1:
+            _fail((used[1],), f"is beside {used[0]}; call all fields alike, to keep their order")
+        columns = {name: fields.get(name, ()) for name in self._members}
+        if used:
+            columns = {self._only: fields[used[0]]}
+        first = used[0] if used else self._form_fields[0]
+        count = len(columns[self._members[0]])
+        self._check_count(count, first)
+        if fields.get(PAIR):
+            columns[PAIR] = fields[PAIR]
+        for name, values in columns.items():
+            if len(values) != count:
+                _fail((name,), f"occurs {len(values):,} times, and {first} {count:,} times")
+        return [_from_form(columns, row) for row in range(count)]
+
+    @property
+    def _form_fields(self) -> tuple[str, ...]:
+        return (*WHOLE_SAMPLE, *self._taken) if self._only else self._taken
+
+    def _check_count(self, count: int, name: str) -> None:
+        """Raise an exception if a form has no sample, or too many."""
+        if not count:
+            _fail((name,), "is missing; a field of the form must have the sample")
+        if self._max_samples is None and count > 1:
+            detail = f"occurs {count:,} times; send several samples to the same path with /batch"
+            _fail((name,), detail)
+        if self._max_samples is not None and count > self._max_samples:
+            raise BatchTooLarge(count, self._max_samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,64 +172,6 @@ class MediaBodies:
     def of(cls, members: Sequence[str], max_samples: int) -> Self:
         """Return those of a model that takes ``members``."""
         return cls(tuple(members), MediaBody(members), MediaBody(members, max_samples))
-
-
-class ImageField(fields.Field[bytes]):
-    """An image, in base64 when it is JSON; as a data URL, too."""
-
-    default_error_messages = {  # noqa: RUF012
-        "required": "is missing",
-        "null": "must not be null",
-        "type": "must be a string: the image in base64",
-        "base64": "is not base64",
-    }
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> bytes:
-        if not raw_json.is_text(value):
-            raise self.make_error("type")
-        try:
-            return from_base64(raw_json.text_or_outline(value))
-        except ValueError:  # binascii.Error, or a character that isn't ASCII
-            raise self.make_error("base64") from None
-
-
-class TextField(fields.Field[str]):
-    """A text."""
-
-    default_error_messages = {  # noqa: RUF012
-        "required": "is missing",
-        "null": "must not be null",
-        "type": "must be a string",
-    }
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if not raw_json.is_text(value):
-            raise self.make_error("type")
-        return str(raw_json.text_or_outline(value))
-
-
-_FIELDS: dict[str, Callable[[], fields.Field[Any]]] = {
-    IMAGE: lambda: ImageField(
-        required=True, metadata={"description": "The image, in base64.", "format": "byte"}
-    ),
-    TEXT: lambda: TextField(required=True, metadata={"description": "The text."}),
-    PAIR: lambda: TextField(metadata={"description": "A second text, for models of pairs."}),
-}
-
-
-class _SampleSchema(Schema):
-    """The base of the schemas of a sample."""
-
-    error_messages = {"unknown": "is unknown"}  # noqa: RUF012
-
-    class Meta:
-        unknown = RAISE
-
-
-def sample_schema(members: Sequence[str]) -> type[Schema]:
-    """Return the schema of one sample with ``members``."""
-    names = [*members, PAIR] if TEXT in members else [*members]
-    return _SampleSchema.from_dict({name: _FIELDS[name]() for name in names}, name="Sample")
 
 
 def samples_in(document: Raw, max_samples: int) -> list[Raw]:
@@ -259,19 +216,70 @@ def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:
     raise ValidationError([Fault(path, detail)])
 
 
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _string(value: Raw | None) -> str:
+    """Return a string of JSON. Raises `ValueError` with the end of a sentence."""
+    if value is None:
+        raise ValueError("must not be null")
+    if not raw_json.is_text(value):
+        raise ValueError("must be a string")
+    return str(raw_json.text_or_outline(value))
+
+
+def _image(value: Raw | None) -> bytes:
+    """Return the image in a string of JSON, which is base64, or a data URL of it.
+
+    Raises `ValueError` with the end of a sentence.
+    """
+    if value is not None and not raw_json.is_text(value):
+        raise ValueError("must be a string: the image in base64")
+    return from_base64(_string(value))
+
+
 def from_base64(text: str) -> bytes:
-    """Return what ``text`` encodes, which may be a data URL. Raises `ValueError`."""
+    """Return what ``text`` encodes, which may be a data URL.
+
+    Raises `ValueError` with the end of a sentence.
+    """
     if text.startswith(_DATA_URL):
-        text = text.partition(_BASE64)[2]
-    return binascii.a2b_base64(text, strict_mode=True)
+        _, found, text = text.partition(_BASE64)
+        if not found:
+            raise ValueError("is a data URL without ;base64, in it")
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or a character that isn't ASCII
+        reason = str(error)
+    raise ValueError(f"is not base64: {reason[:1].lower()}{reason[1:]}")
 
 
-def as_text(body: bytes, charset: str = "utf-8") -> str:
-    """Return a text in ``body``. Raises `MalformedBody`."""
+def _from_form(columns: Mapping[str, Sequence[Part]], row: int) -> Sample:
+    """Return the sample of the same place in each of ``columns``."""
+    read: dict[str, bytes | str] = {}
+    for name, parts in columns.items():
+        part = parts[row]
+        if name == IMAGE:
+            read[name] = part.body
+        else:
+            place = name if len(parts) == 1 else f"{name} {row}"
+            charset = parse_header(part.content_type)[1].get("charset", "")
+            read[name] = decoded_text(part.body, charset, f"The field {place}")
+    return Sample(**read)  # type: ignore[arg-type]
+
+
+def decoded_text(body: bytes, charset: str, what: str) -> str:
+    """Return the text in ``body``. Raises `MalformedBody`."""
     encoding = _CHARSETS.get(charset.lower())
     if encoding is None:
-        raise MalformedBody(f"The charset {charset[:40]!r} is not supported; send UTF-8.")
+        raise MalformedBody(
+            f"{what} has the charset {charset[:40]!r}, which is not supported; send UTF-8."
+        )
     try:
         return body.decode(encoding)
     except UnicodeDecodeError as error:
-        raise MalformedBody(f"The text is not {charset}: byte {error.start} is wrong.") from None
+        raise MalformedBody(
+            f"{what} is not in {charset or 'UTF-8'}: byte {error.start} is wrong."
+        ) from None

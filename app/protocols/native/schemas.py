@@ -14,7 +14,7 @@ from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
-from msgspec import Raw
+from msgspec import Raw, to_builtins
 
 from ...model.encoder import FeatureEncoder
 from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
@@ -268,6 +268,18 @@ class ModelInfoSchema(Schema):
     classes = fields.List(fields.String(), required=True)
     labels = fields.List(fields.String(), required=True)
     targets = fields.List(fields.Nested(TargetSchema), required=True)
+    steps = fields.Function(
+        lambda info: to_builtins(info["steps"]),
+        required=True,
+        **doc(
+            "How samples become tensors: a step for the image, or the text, of a sample.",
+            type="array",
+            items={"type": "object"},
+        ),
+    )
+    top = fields.Integer(
+        required=True, **doc("How many of the most probable classes predictions list by default.")
+    )
     preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
     training = fields.Dict(keys=fields.String(), required=True)
     task = fields.String(required=True, metadata={"enum": [*get_args(TaskName)]})
@@ -279,7 +291,7 @@ class ModelInfoSchema(Schema):
         ),
     )
     outputs = fields.List(fields.Nested(ModelOutputSchema), required=True)
-    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
+    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch", "handler"]})
     device = fields.String(required=True)
     checksum = fields.String(
         required=True, **doc("Checksum of the network's file, as ALGORITHM:HEX.")
