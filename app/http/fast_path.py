@@ -65,7 +65,7 @@ class FastPath:
             return self._application(environ, start_response)
         context: RequestContext = environ[CONTEXT]
         context.route = found.rule
-        media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        media_type = _media_type(environ.get("CONTENT_TYPE", ""))
 
         def read_body(accepted: MediaTypes) -> bytes:
             if media_type not in accepted and not (found.route.may_lack_type and not media_type):
@@ -90,6 +90,12 @@ class FastPath:
         start_response("200 OK", headers)
         context.end(200, lantern.metrics)
         return [answer]
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: str) -> str:
+    """Return a Content-Type without its parameters, in lower case. Cached like the host."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 @lru_cache(maxsize=256)

@@ -66,9 +66,18 @@ def build_document(
         for rule in route.rules:
             operation = build.operation(endpoint.rpartition(".")[2], route, rule)
             path = rule.replace("<", "{").replace(">", "}")
-            spec.path(path, operations={method.lower(): operation for method in route.methods})
+            spec.path(path, operations=dict(_by_method(operation, route.methods)))
     document: dict[str, Any] = spec.to_dict()
     return document
+
+
+def _by_method(
+    operation: dict[str, Any], methods: Iterable[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the operation of each method; those after the first have names of their own."""
+    name = operation["operationId"]
+    for number, method in enumerate(map(str.lower, methods)):
+        yield method, operation | {"operationId": f"{name}_{method}" if number else name}
 
 
 def _schemas(

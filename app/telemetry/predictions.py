@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
-from ..model.signature import Tensors, row_count
+from ..model.signature import Tensors
 from .logs import prediction_log, request_log
 from .metrics import Metrics
 from .version_counts import MAX_SERIES
@@ -55,7 +55,8 @@ def record_batch(
     """Record the predictions of a batch, which may be of one row, in the metrics, and return its
     warnings as headers.
     """
-    return _record(metrics, model, rows, row_count(rows), batch.label_counts())
+    count = 1 if isinstance(batch, Prediction) else len(batch)
+    return _record(metrics, model, rows, count, batch.label_counts())
 
 
 def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, int]) -> None:
