@@ -100,13 +100,17 @@ def images(out: Path, *, version: str = "", step: ImageStep = PHOTO) -> Path:
     )
 
 
-def texts(out: Path, *, version: str = "", step: TextStep = SENTENCE) -> Path:
-    """A classifier of texts: softmax of the mean of a vector for each token."""
+def texts(out: Path, *, version: str = "", step: TextStep = SENTENCE, masks: bool = True) -> Path:
+    """A classifier of texts: softmax of the mean of a vector for each token.
+
+    Unless it ``masks``, that of the padding counts, too.
+    """
     table = np.random.default_rng(7).normal(size=(131, len(TOPICS))).astype(np.float32)
     node = helper.make_node
     nodes = [
         node("Gather", ["table", "input_ids"], ["vectors"]),
-        node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        node("Cast", ["attention_mask"], ["given"], to=TensorProto.FLOAT),
+        node("Max" if not masks else "Identity", ["given", "one"][: 2 - masks], ["mask"]),
         node("Unsqueeze", ["mask", "last"], ["column"]),
         node("Mul", ["vectors", "column"], ["kept"]),
         node("ReduceSum", ["kept", "second"], ["sum"], keepdims=0),
@@ -114,7 +118,13 @@ def texts(out: Path, *, version: str = "", step: TextStep = SENTENCE) -> Path:
         node("Div", ["sum", "count"], ["logits"]),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    constants = {"table": table, "last": np.array([-1]), "second": np.array([1])}
+    constants = {
+        "table": table,
+        "last": np.array([-1]),
+        "second": np.array([1]),
+    }
+    if not masks:
+        constants["one"] = np.ones(1, np.float32)
     initializers = [numpy_helper.from_array(a, name) for name, a in constants.items()]
     return _write(
         out,

@@ -12,9 +12,16 @@ from collections.abc import Iterator, Sequence
 
 from .compat_features import breaking_features, harmless_features
 from .compat_names import breaking_names, harmless_names
+from .compat_steps import (
+    breaking_steps,
+    breaking_top,
+    harmless_steps,
+    harmless_top,
+    lost_samples,
+    taken,
+)
 from .manifest import Manifest
 from .signature import TensorSpec
-from .steps.declaration import members_of
 from .tasks import task_of
 
 
@@ -28,14 +35,15 @@ def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
             if new.handler is None
             else "It has a handler, which takes whole requests, and callers send none."
         ]
-    if old.features and not new.features:
-        return ["It takes tensors only, and callers send features."]
-    if old.features:
-        taken = breaking_features(old, new)
-    else:
-        taken = _members(old, new) if old.steps else _inputs(old, new)
+    if lost := lost_samples(old, new):
+        return [lost]
     named = list(breaking_names(old, new))
-    return [*taken, *named, *_outputs(old, new, names_differ=bool(named))]
+    return [
+        *_breaking_inputs(old, new),
+        *named,
+        *_outputs(old, new, names_differ=bool(named)),
+        *breaking_top(old, new),
+    ]
 
 
 def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
@@ -52,15 +60,15 @@ def shadow_obstacle(manifest: Manifest) -> str:
     if manifest.takes_samples:
         return ""
     return (
-        "A shadow compares the answers to samples, and this model takes tensors only; use a canary."
+        "A shadow compares the answers to samples, and this model takes "
+        f"{taken(manifest)}; use a canary."
     )
 
 
-def _members(old: Manifest, new: Manifest) -> Iterator[str]:
-    """Yield what breaks callers who send images or texts: each version has steps of its own."""
-    before, after = ({*members_of(each.steps)} for each in (old, new))
-    yield from (f"It takes no {name}, and callers send one." for name in before - after)
-    yield from (f"It takes {name}s, too, and no caller sends one yet." for name in after - before)
+def _breaking_inputs(old: Manifest, new: Manifest) -> Iterator[str]:
+    if old.features:
+        return breaking_features(old, new)
+    return breaking_steps(old, new) if old.steps else _inputs(old, new)
 
 
 def _inputs(old: Manifest, new: Manifest) -> Iterator[str]:
@@ -107,12 +115,11 @@ def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.features and new.features:
         yield from harmless_features(old, new)
     elif old.steps and new.steps:
-        yield from _inputs(old, new)
-        if old.steps != new.steps:
-            yield "Images or texts become tensors by other steps."
+        yield from harmless_steps(old, new)
     else:
         yield from _wider("input", old.inputs, new.inputs)
     yield from harmless_names(old, new)
+    yield from harmless_top(old, new)
     if old.task == new.task:
         outputs = [task_of(each).signature.outputs for each in (old, new)]
         yield from _wider("output", *outputs)

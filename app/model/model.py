@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from .batching import BatchingRuntime
 from .bundle import Bundle
@@ -283,7 +284,7 @@ class Model:
             "classes": list(manifest.classes),
             "labels": list(manifest.labels),
             "targets": list(manifest.targets),
-            "steps": list(manifest.steps),
+            "steps": to_builtins(manifest.steps),
             "top": manifest.top,
             "preprocessing": [dict(step) for step in manifest.preprocessing],
             "training": dict(manifest.training),

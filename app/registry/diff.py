@@ -140,6 +140,10 @@ def _common_inputs(old: Model, new: Model) -> Iterator[tuple[Tensors, Tensors]]:
         samples = _common_samples(old, new)
         yield old.encoder.encode_batch(samples), new.encoder.encode_batch(samples)
         return
+    if old.steps is not None and new.steps is not None:
+        sent = list(dict.fromkeys((*old.golden().samples, *new.golden().samples)))
+        yield old.steps.encode(sent), new.steps.encode(sent)
+        return
     if {s.name: s.form for s in old.manifest.inputs} != {
         s.name: s.form for s in new.manifest.inputs
     }:

@@ -34,6 +34,7 @@ UpToADay = Annotated[float, Meta(gt=0, le=86400)]
 AtLeastZero = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
+ImagePixels = Annotated[int, Meta(ge=1, le=178_956_970)]  # Pillow refuses twice as many
 ModelName = Annotated[str, parsed_by(forms.parse_model_name)]
 Permission = Annotated[
     bool | tuple[Text, ...], Meta(description="true, false, or a list of the names of models")
@@ -92,7 +93,9 @@ class LimitSettings(Struct, frozen=True):
     max_held_bytes: AtLeastOne = 256 << 20
     max_batch_size: AtLeastOne = 10_000
     max_answer_values: AtLeastOne = 1_000_000
-    max_image_pixels: AtLeastOne = DEFAULT_SAMPLE_LIMITS.image_pixels
+    max_image_pixels: Annotated[int, Meta(ge=1, le=178_956_970)] = (
+        DEFAULT_SAMPLE_LIMITS.image_pixels
+    )
     max_text_characters: AtLeastOne = DEFAULT_SAMPLE_LIMITS.text_characters
     max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
     max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
@@ -111,7 +114,7 @@ class LimitSettings(Struct, frozen=True):
 
     @property
     def sample_limits(self) -> SampleLimits:
-        """The limits of an image or a text."""
+        """The limits of an image and of a text that a model is to read."""
         return SampleLimits(self.max_image_pixels, self.max_text_characters)
 
 
