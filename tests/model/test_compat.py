@@ -419,10 +419,13 @@ def test_a_model_of_images_may_take_other_tensors_but_no_other_members() -> None
     resized = replace(photos, inputs=(larger,), steps=(replace(PHOTO, crop=Size(32, 32)),))
     assert breaking_changes(photos, resized) == []
     assert harmless_changes(photos, resized) == [
-        "The input 'pixels' is FP32 [-1, 3, 32, 32], and was FP32 [-1, 3, 16, 16].",
-        "Images or texts become tensors by other steps.",
+        "The image step has another crop.",
+        "The input 'pixels' is FP32 [-1, 3, 32, 32], and was FP32 [-1, 3, 16, 16]: callers who "
+        "send it whole must follow, those who send images or texts need not.",
     ]
     both = replace(photos, inputs=(PIXELS, *TOKENS), steps=(PHOTO, SENTENCE))
-    assert breaking_changes(photos, both) == ["It takes texts, too, and no caller sends one yet."]
+    assert breaking_changes(photos, both) == [
+        "Each image needs one text more, and no caller sends it yet."
+    ]
     assert breaking_changes(both, photos) == ["It takes no text, and callers send one."]
     assert shadow_obstacle(photos) == ""

@@ -14,13 +14,11 @@ from flask import Flask
 from msgspec.structs import replace
 
 from app.model.bundle import open_bundle
-from app.model.compat import breaking_changes, harmless_changes, shadow_obstacle
+from app.model.compat import breaking_changes, harmless_changes
 from app.model.errors import (
     BundleError,
     Fault,
     InvalidSamples,
-    RowsTooLarge,
-    SamplesTooLarge,
 )
 from app.model.manifest import Manifest
 from app.model.model import Model
@@ -32,7 +30,7 @@ from app.registry.loading import ModelSource, load_model
 from app.registry.verification import verify
 from tests.conftest import ROOT
 from tests.damage import Arrays, edit_golden, edit_manifest, record_file
-from tests.model.test_manifest import BOTH, IMAGES, REGRESSION, TENSORS, TEXTS
+from tests.model.test_manifest import BOTH, IMAGES, TEXTS
 from tests.step_models import (
     PHOTO,
     PICTURES,
@@ -249,13 +247,6 @@ def test_other_samples_break_callers(old: Manifest, new: Manifest, said: list[st
         assert wanted in sentence
 
 
-def test_a_shadow_of_images_is_refused_with_the_reason() -> None:
-    assert "this model takes images; use a canary" in shadow_obstacle(IMAGES)
-    assert "takes images with texts" in shadow_obstacle(BOTH)
-    assert "takes tensors only" in shadow_obstacle(TENSORS)
-    assert shadow_obstacle(REGRESSION) == ""
-
-
 def test_two_versions_answer_the_samples_of_both(tmp_path: Path) -> None:
     images(tmp_path / "1")
     images(tmp_path / "2", step=replace(PHOTO, resize=Resize(shorter=24)))
@@ -298,29 +289,6 @@ def test_a_model_with_steps_is_described_and_takes_tensors(
     (output,) = answer["outputs"]
     assert output["name"] == "probabilities"
     assert output["data"] == pytest.approx(model.predict({"pixels": row}).values, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "kind"),
-    [
-        (InvalidSamples([FAULT]), 422, "invalid-value"),
-        (SamplesTooLarge([FAULT]), 413, "sample-too-large"),
-        (RowsTooLarge(3, 200, 400), 413, "batch-too-large"),
-    ],
-)
-def test_samples_that_are_refused_are_the_callers_fault(
-    error: Exception, status: int, kind: str, app: Flask
-) -> None:
-    with app.test_request_context("/predict"):
-        response = app.make_response(app.handle_user_exception(error))
-    document = response.get_json()
-    assert response.status_code == status
-    assert document["type"].endswith(kind)
-    assert document["detail"] == str(error)
-    faults = (
-        [] if isinstance(error, RowsTooLarge) else [{"pointer": "/0/image", "detail": "is odd"}]
-    )
-    assert document["errors"] == faults
 
 
 def test_a_version_with_steps_is_shown(tmp_path: Path, make_app: Callable[..., Flask]) -> None:
