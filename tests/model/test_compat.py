@@ -371,7 +371,8 @@ def test_a_model_of_images_may_take_other_tensors_but_no_other_members() -> None
     resized = replace(photos, inputs=(larger,), steps=(replace(PHOTO, crop=Size(32, 32)),))
     assert breaking_changes(photos, resized) == []
     assert harmless_changes(photos, resized) == [
-        "The input 'pixels' is FP32 [-1, 3, 32, 32], and was FP32 [-1, 3, 16, 16].",
+        "The input 'pixels' is FP32 of shape [-1, 3, 32, 32], and was FP32 of shape "
+        "[-1, 3, 16, 16].",
         "Images or texts become tensors by other steps.",
     ]
     both = replace(photos, inputs=(PIXELS, *TOKENS), steps=(PHOTO, SENTENCE))
