@@ -15,7 +15,7 @@ from ..model.code.request import HandlerRequest
 from ..model.errors import BatchTooLarge
 from ..model.model import Model
 from ..protocols import raw_json
-from ..protocols.native.forms import MalformedBody
+from ..protocols.native.forms import FORM, MalformedBody
 from ..protocols.native.media import WHOLE_SAMPLE, samples_in
 from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
 from .content import content_of
@@ -23,6 +23,7 @@ from .context import RequestContext
 
 _HEADER = "HTTP_"
 _FIELDS = " or ".join(WHOLE_SAMPLE)
+_OF_MANY = MediaTypes((FORM, JSON))
 ReadBody = Callable[[MediaTypes], bytes]
 
 
@@ -57,7 +58,7 @@ def answer_batch(
     A sample is an element of ``samples`` in JSON, or a field of a form. Raises as `answer` does,
     `NotJson`, `ValidationError` and `BatchTooLarge`.
     """
-    environ, body = context.environ, read_body(ANYTHING)
+    environ, body = context.environ, read_body(_OF_MANY)
     found = [*_requests(environ, body)]
     if len(found) == 1 and found[0].body is body:
         headers, parameters = found[0].headers, found[0].parameters

@@ -36,10 +36,11 @@ def prediction_body(
     content: dict[str, Any] = {JSON: {}}
     for name, model in models.items():
         if model is not None and model.handler is not None:
-            content[_ANY] = {"schema": dict(_BINARY)}
             if member == "features":
+                content[_ANY] = {"schema": dict(_BINARY)}
                 schemas.append({})
                 continue
+            content[FORM] = {"schema": _form_of_many({"data": dict(_TEXT)})}
         reference = {"$ref": f"#/components/schemas/{sample_name(name)}"}
         takes_media = model is not None and model.steps is not None
         schema = _in_json(member, reference, largest, is_bare=takes_media)
@@ -109,8 +110,25 @@ def _in_other_forms(member: Member, model: Model) -> Iterator[tuple[str, dict[st
             if len(fields) == 1:
                 (only,) = fields.values()
                 fields = {"data": only}
-            if member == "samples":
-                fields = {name: {"type": "array", "items": each} for name, each in fields.items()}
-            yield media_type, {"schema": {"type": "object", "properties": fields}}
+            one = {
+                "type": "object",
+                "properties": fields,
+                "required": [*fields],
+                "additionalProperties": False,
+            }
+            yield media_type, {"schema": _form_of_many(fields) if member == "samples" else one}
         elif media_type != JSON:
             yield media_type, {"schema": dict(_TEXT if media_type == "text/plain" else _BINARY)}
+
+
+def _form_of_many(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a form in which each of ``fields`` may occur several times."""
+    several = {
+        name: {"type": "array", "items": each, "minItems": 1} for name, each in fields.items()
+    }
+    return {
+        "type": "object",
+        "properties": several,
+        "required": [*fields],
+        "additionalProperties": False,
+    }

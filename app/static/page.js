@@ -115,12 +115,12 @@ form.addEventListener(
   true,
 );
 
-/** Return the values of the form as a JSON object, by the kinds of the features. */
 // A target may be called as something that every object has.
 function unitOf(name) {
   return Object.hasOwn(model.units, name) ? model.units[name] : "";
 }
 
+/** Return the values of the form as a JSON object, by the kinds of the features. */
 function values() {
   const sent = inputs.map((_, i) => i).filter((i) => !isLeftOut(i));
   const members = sent.map((i) => `${JSON.stringify(model.features[i])}:${encoded(inputs[i].value, i)}`);

@@ -420,8 +420,9 @@ def test_a_model_of_images_may_take_other_tensors_but_no_other_members() -> None
     assert breaking_changes(photos, resized) == []
     assert harmless_changes(photos, resized) == [
         "The image step has another crop.",
-        "The input 'pixels' is FP32 [-1, 3, 32, 32], and was FP32 [-1, 3, 16, 16]: callers who "
-        "send it whole must follow, those who send images or texts need not.",
+        "The input 'pixels' is FP32 of shape [-1, 3, 32, 32], and was FP32 of shape "
+        "[-1, 3, 16, 16]: callers who send it whole must follow, those who send images or texts "
+        "need not.",
     ]
     both = replace(photos, inputs=(PIXELS, *TOKENS), steps=(PHOTO, SENTENCE))
     assert breaking_changes(photos, both) == [
