@@ -32,8 +32,8 @@ from .printing import plain, print_json
     "--features",
     metavar="TOML",
     type=click.Path(path_type=Path),
-    help="A TOML file with the features, the columns of the model's inputs, and the names of what "
-    "it answers.",
+    help="A TOML file with the features, the columns of the model's inputs, or the steps that make "
+    "them of images and texts, and the names of what it answers.",
 )
 @click.option(
     "--samples",
@@ -41,7 +41,8 @@ from .printing import plain, print_json
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
-    "Without features a .npz or .json with an array for each input.",
+    "With steps a directory of pictures, a picture, a .txt with a text on each line, or a CSV with "
+    "the columns image, text and pair. Else a .npz or .json with an array for each input.",
 )
 @click.option(
     "--out",

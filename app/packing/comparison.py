@@ -74,7 +74,7 @@ def make_served(plan: Plan, file: Path) -> Compared:
     A graph for one row at a time may take any number if it is only declared so; if it doesn't, it
     is run row by row. Raises `BundleError` for one that answers otherwise than the original.
     """
-    any_rows = bool(plan.material.features)
+    any_rows = plan.material.has_rows
     if plan.fixed_rows != 1:
         try:
             return _made(plan, file, any_rows=any_rows)
@@ -97,7 +97,7 @@ def _runner(plan: Plan, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
     path = f"{plan.source.path}, as it would be served,"
     try:
         signature = Signature(plan.material.inputs, outputs)
-        runtime = OnnxRuntime(file, 1, signature, has_rows=bool(plan.material.features))
+        runtime = OnnxRuntime(file, 1, signature, has_rows=plan.material.has_rows)
     except BundleError as error:
         why = str(error).replace(str(file), path)
         raise BundleError(f"{why}{about_precision(plan.source.inputs)}") from error
@@ -110,8 +110,9 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
     made_of = "" if plan.roles.answer is None else plan.roles.answer.output.spec.datatype
     tolerances = {spec.name: tolerance_of(spec, made_of) or EXACT for spec in served.outputs}
     notes = []
-    if material.features:
-        apart = check_rows_alone(run, material, source, tolerances)
+    if material.has_rows:
+        varies = any(-1 in spec.shape[1:] for spec in served.outputs)
+        apart = check_rows_alone(run, material, source, tolerances, are_padded=varies)
         notes.append(f"A row alone and with others: the same within {apart:.1g}.")
         batch = True
     else:
