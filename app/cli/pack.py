@@ -14,6 +14,7 @@ from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.huggingface.directory import is_directory
 from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.repository import Repository
 from . import reports
@@ -37,12 +38,12 @@ from .printing import plain, print_json
 )
 @click.option(
     "--samples",
-    required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
     "With steps a directory of pictures, a picture, a .txt with a text on each line, or a CSV with "
-    "the columns image, text and pair. Else a .npz or .json with an array for each input.",
+    "the columns image, text and pair. Else a .npz or .json with an array for each input. Without "
+    "it, an example is made for a directory of transformers.",
 )
 @click.option(
     "--out",
@@ -90,7 +91,7 @@ def pack(
     source: Path,
     task: TaskName | None,
     features: Path | None,
-    samples: Path,
+    samples: Path | None,
     out: Path,
     outputs: tuple[str, ...],
     names: str | None,
@@ -103,12 +104,15 @@ def pack(
     """Make a bundle from SOURCE, your own model.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), TorchScript,
-    or a checkpoint of Lantern's own network (.pt). It is read in a separate process, bounded in
+    a checkpoint of Lantern's own network (.pt), or a directory of transformers with a classifier of
+    texts or images. It is read in a separate process, bounded in
     memory and time, and without running any code in it, unless --allow-code lets TorchScript run
     its own. The bundle is compared with it on the samples and on noise around them; what was
     assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
-    the extra `pack`.
+    the extra `pack`; for a directory also transformers.
     """
+    if samples is None and not is_directory(source):
+        raise click.MissingParameter(param_hint="'--samples'", param_type="option")
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
         packed = pack_file(

@@ -17,7 +17,7 @@ from ..registry.loading import ModelSource, runtime_for
 from ..registry.release import release_in_force
 from ..settings import Settings, load_settings, settings_at_start, use_arguments
 from .errors import failing_in_a_sentence
-from .serve_file import SUFFIXES, packed_for_now
+from .serve_file import is_model_file, packed_for_now
 
 
 @click.command()
@@ -47,8 +47,9 @@ def serve(
 ) -> None:
     """Serve models over HTTP.
 
-    MODEL is a directory of versions, one bundle, or a model's file (.onnx, .pt2), which is packed
-    with the tensors that it has for as long as it is served. Without MODEL, the models that the
+    MODEL is a directory of versions, one bundle, or a model's file, which is packed for as long as
+    it is served: a network (.onnx, .pt2) with the tensors that it has, or a directory of
+    transformers with the texts or images that it classifies. Without MODEL, the models that the
     settings name are served; if they name none, those in ./models, or else the example that comes
     with Lantern.
 
@@ -59,7 +60,7 @@ def serve(
     given = {"server.host": host, "server.port": port, "server.workers": workers}
     given = {name: value for name, value in given.items() if value is not None}
     use_arguments(given)
-    if model is not None and model.suffix in SUFFIXES and model.is_file():
+    if model is not None and is_model_file(model):
         with ExitStack() as stack:
             with failing_in_a_sentence():
                 limits = load_settings(arguments=given).model.process_limits

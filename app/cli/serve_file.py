@@ -1,5 +1,5 @@
-"""``lantern serve FILE``: a model's file as its library exported it, packed for as long as it is
-served.
+"""``lantern serve FILE``: a model's file as its library exported it, or a directory of
+transformers, packed for as long as it is served.
 """
 
 from __future__ import annotations
@@ -17,27 +17,38 @@ from ..model.errors import BundleError
 from ..model.isolation import ProcessLimits
 from ..model.naming import as_name
 from ..packing.file import pack_file
+from ..packing.huggingface.directory import is_directory
 from ..packing.source import GRAPH_SUFFIX, PROGRAM_SUFFIX
 from ..packing.statement import Statement
 from ..version import COMMAND
 
-SUFFIXES = (GRAPH_SUFFIX, PROGRAM_SUFFIX)
+
+def is_model_file(path: Path) -> bool:
+    """Return True if ``path`` is a file, or a directory, that is packed to be served."""
+    is_file = path.suffix in (GRAPH_SUFFIX, PROGRAM_SUFFIX) and path.is_file()
+    return is_file or is_directory(path)
 
 
 @contextmanager
 def packed_for_now(file: Path, limits: ProcessLimits) -> Iterator[Path]:
-    """Pack ``file`` as the tensors that it takes and returns, and yield the directory of the model.
+    """Pack ``file``, and yield the directory of the model: with the tensors that it takes and
+    returns, or as the classifier that a directory of transformers has.
 
-    Nothing is asked: the example is one row of ones. The directory is removed in the end, by this
-    process alone: workers are forked from it. Raises `BundleError` where an example is needed.
+    Nothing is asked: the example is one row of ones, or a made text or picture. The directory is
+    removed in the end, by this process alone: workers are forked from it. Raises `BundleError`
+    where an example is needed.
     """
     owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
     try:
-        model = scratch / as_name(file.stem)
+        has_steps = is_directory(file)
+        model = scratch / as_name(file.resolve().name if has_steps else file.stem)
+        statement = Statement() if has_steps else Statement(task="tensors")
         try:
-            pack_file(file, model / "1", statement=Statement(task="tensors"), limits=limits)
+            pack_file(file, model / "1", statement=statement, limits=limits)
         except BundleError as error:
+            if has_steps:
+                raise
             raise BundleError(f"{error} {_advice(file)}") from error
         yield model
     finally:

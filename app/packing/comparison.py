@@ -117,9 +117,32 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
         batch = True
     else:
         batch = are_rows(run, material.samples, tolerances)
-    given, answer = tries(material), plan.roles.answer
-    theirs = plan.original(material.filled(given))
-    correct, found = wanted(served, plan.task, answer, theirs), run(given)
+    given = tries(material)
+    found = run(given)
+    largest = _largest_difference(plan, served, tolerances, given, found)
+    for more in material.more:
+        largest = max(largest, _largest_difference(plan, served, tolerances, more, run(more)))
+    notes.append(f"The original and what is served: the same within {largest:.1g}.")
+    notes += _about_label(plan, served, found)
+    if material.features:
+        check_nulls(run, material, source.path, served.outputs[0].name)
+    return Compared(served, run, batch, tolerances, tuple(notes))
+
+
+def _largest_difference(
+    plan: Plan,
+    served: Served,
+    tolerances: Mapping[str, Tolerance],
+    given: Tensors,
+    found: Tensors,
+) -> float:
+    """Return how far what is served, which answers ``found`` to ``given``, is from the original.
+
+    Raises `BundleError` where that is too far.
+    """
+    answer, path = plan.roles.answer, plan.source.path
+    theirs = plan.original(plan.material.filled(given))
+    correct = wanted(served, plan.task, answer, theirs)
     largest = 0.0
     for spec, original in zip(served.outputs, served.originals, strict=True):
         is_made = answer is not None and original is None and spec.role == "probabilities"
@@ -128,15 +151,11 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
             found[spec.name],
             correct[spec.name],
             Allowed(tolerances[spec.name], times),
-            material,
-            f"{source.path}, as it would be served: {shown(spec.name)}",
+            plan.material,
+            f"{path}, as it would be served: {shown(spec.name)}",
         )
         largest = max(largest, off or 0.0)
-    notes.append(f"The original and what is served: the same within {largest:.1g}.")
-    notes += _about_label(plan, served, found)
-    if material.features:
-        check_nulls(run, material, source.path, served.outputs[0].name)
-    return Compared(served, run, batch, tolerances, tuple(notes))
+    return largest
 
 
 def _about_label(plan: Plan, served: Served, found: Tensors) -> Iterator[str]:

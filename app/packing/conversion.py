@@ -28,6 +28,7 @@ from .description import ModelDescription
 from .examples import SUFFIXES
 from .material import Material, gather
 from .plan import Plan
+from .preprocessing import check_preprocessing
 from .reading import fixed_rows, in_parts, open_source
 from .reference import reference_of
 from .roles import Answer, Roles, roles_of
@@ -54,13 +55,20 @@ def make_bundle(
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
-    source = open_source(path, statement, description, samples)
-    try:
-        return _make(source, out, description, statement, samples)
-    except BundleError as error:
-        if str(error).startswith((str(path), str(samples))):
-            raise
-        raise BundleError(f"{path}: {error}") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        if path.is_dir():
+            from .huggingface.model import open_directory
+
+            opened = open_directory(path, description, statement, Path(scratch))
+            source, description, statement = opened.source, opened.description, opened.statement
+        else:
+            source = open_source(path, statement, description, samples)
+        try:
+            return _make(source, out, description, statement, samples)
+        except BundleError as error:
+            if str(error).startswith((str(path), str(samples))):
+                raise
+            raise BundleError(f"{path}: {error}") from error
 
 
 def _make(
@@ -84,6 +92,8 @@ def _make(
             f"tensors: {listed(spec.name for spec in source.inputs)}."
         )
     material = gather(description, samples, source.inputs, truth=statement.truth)
+    if source.preprocess is not None:
+        check_preprocessing(source.preprocess, material, path)
     if material.features and task == "tensors":
         raise BundleError(
             "The task tensors has no features: leave --features out, and give samples as a .npz or "

@@ -21,6 +21,7 @@ from ..model.manifest_file import read_manifest
 from ..registry.release import read_release
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
+from .huggingface.directory import check_directory
 from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX
 from .statement import Statement
 
@@ -49,10 +50,11 @@ def pack_file(
     """Write the bundle ``out`` (``models/NAME/VERSION``) from the model in ``source``.
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
-    ``.pt2`` an exported program, ``.onnx`` a graph. ``samples`` is a CSV file with a column for
-    each feature, or a ``.npz`` or ``.json`` with an array for each input; without any, the example
-    is a row of ones. An existing bundle is kept unless ``replace``. ``limits`` are those of the
-    child process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
+    ``.pt2`` an exported program, ``.onnx`` a graph; a directory is one of transformers. ``samples``
+    is a CSV file with a column for each feature, or a ``.npz`` or ``.json`` with an array for each
+    input; with steps, pictures or texts. Without any, the example is a row of ones, or made for the
+    steps. An existing bundle is kept unless ``replace``. ``limits`` are those of the child process.
+    Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
     """
     name, version = _place(out)
     if description.name not in ("", name):
@@ -88,6 +90,9 @@ def pack_file(
 
 
 def _check_suffix(source: Path) -> None:
+    if source.is_dir():
+        check_directory(source)
+        return
     if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
         return
     kind = _OTHER_SUFFIXES.get(source.suffix) or _kind_of(source)

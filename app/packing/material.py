@@ -26,6 +26,8 @@ from .step_samples import StepSamples, made_samples, read_step_samples
 _REFERRED_ROWS = 10_000
 """The most rows of the samples that the reference describes."""
 _MADE_WORDS = 30
+_LONGEST_TRIED = 512
+"""The words of the longest text that is tried: what attention takes grows with its square."""
 _TRIED_ROWS = 1000
 """The most rows of the samples that are tried on the original and on the bundle."""
 
@@ -49,6 +51,7 @@ class Material:
     notes: tuple[str, ...] = ()
     steps: StepEncoder | None = None
     sampled: StepSamples | None = None
+    longest: Tensors | None = None
 
     @property
     def has_rows(self) -> bool:
@@ -59,6 +62,13 @@ class Material:
     def raw(self) -> tuple[Sample, ...]:
         """The images and texts that the golden rows were made of; none of other models."""
         return () if self.sampled is None else self.sampled.samples
+
+    @property
+    def more(self) -> tuple[Tensors, ...]:
+        """More rows on which the original and what is served are compared: as long a text as the
+        model takes.
+        """
+        return () if self.longest is None else (self.longest,)
 
     def alone(self, index: int) -> Tensors:
         """Return a golden row as it is when its sample is sent alone, without padding."""
@@ -172,8 +182,26 @@ def _made_by_steps(
         raise BundleError(f"{place}: the {member} {error.faults[0].detail}.") from None
     except RowsTooLarge as error:
         raise BundleError(f"{path or 'The example'}: {error}") from None
-    called = path or Path("an example")
-    return Material(served, (), rows, (), called, {}, sampled.notes, steps=encoder, sampled=sampled)
+    called, longest = path or Path("an example"), _longest(description, encoder, sampled)
+    return Material(
+        *(served, (), rows, (), called, {}, sampled.notes),
+        steps=encoder,
+        sampled=sampled,
+        longest=longest,
+    )
+
+
+def _longest(
+    description: ModelDescription, encoder: StepEncoder, sampled: StepSamples
+) -> Tensors | None:
+    """Return a row with as many tokens as a text may have; None of other models."""
+    step = next((each for each in description.steps if isinstance(each, TextStep)), None)
+    if step is None or not step.truncation:
+        return None
+    words = _words(description)
+    most = min(step.max_length, _LONGEST_TRIED)
+    text = " ".join(words[index % len(words)] for index in range(most))
+    return encoder.encode([Sample(sampled.samples[0].image, text)])
 
 
 def _words(description: ModelDescription) -> list[str]:

@@ -103,7 +103,8 @@ def _rows(path: Path, members: Sequence[str], truth: str) -> tuple[list[_Row], t
 
 
 def _in_directory(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
-    found, left = [], []
+    found: list[Path] = []
+    left: list[Path] = []
     for each in sorted(path.iterdir()):
         is_picture = each.suffix.lower() in PICTURES and each.is_file()
         if not each.name.startswith("."):
