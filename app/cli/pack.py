@@ -14,6 +14,7 @@ from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.huggingface.directory import is_directory
 from ..packing.own_handler import HandlerParts
 from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.repository import Repository
@@ -33,17 +34,18 @@ from .printing import plain, print_json
     "--features",
     metavar="TOML",
     type=click.Path(path_type=Path),
-    help="A TOML file with the features, the columns of the model's inputs, and the names of what "
-    "it answers.",
+    help="A TOML file with the features, the columns of the model's inputs, or the steps that make "
+    "them of images and texts, and the names of what it answers.",
 )
 @click.option(
     "--samples",
-    required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
-    "Without features a .npz or .json with an array for each input. For an archive a file to send "
-    "as a request, or a directory of them.",
+    "With steps a directory of pictures, a picture, a .txt with a text on each line, or a CSV with "
+    "the columns image, text and pair. Else a .npz or .json with an array for each input. For an "
+    "archive a file to send as a request, or a directory of them. Without it, an example is made "
+    "for a directory of transformers.",
 )
 @click.option(
     "--out",
@@ -111,7 +113,7 @@ def pack(
     source: Path,
     task: TaskName | None,
     features: Path | None,
-    samples: Path,
+    samples: Path | None,
     out: Path,
     outputs: tuple[str, ...],
     names: str | None,
@@ -127,13 +129,16 @@ def pack(
     """Make a bundle from SOURCE, your own model.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), TorchScript,
-    a checkpoint of Lantern's own network (.pt), or an archive of TorchServe (.mar, .tar.gz). It is
-    read in a separate process, bounded in memory and time, and without running any code in it,
-    unless --allow-code lets it run its own. The bundle is compared with it on the samples and on
-    noise around them; what was assumed and measured is printed. Needs onnx, and for all but ONNX
-    graphs torch and onnxscript: the extra `pack`. An archive is packed with its handler, which
-    answers the samples, and needs what that needs. So is a handler of your own (.py).
+    a checkpoint of Lantern's own network (.pt), a directory of transformers with a classifier of
+    texts or images, or an archive of TorchServe (.mar, .tar.gz). It is read in a separate process,
+    bounded in memory and time, and without running any code in it, unless --allow-code lets it run
+    its own. The bundle is compared with it on the samples and on noise around them; what was
+    assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
+    the extra `pack`; for a directory also transformers. An archive is packed with its handler,
+    which answers the samples, and needs what that needs. So is a handler of your own (.py).
     """
+    if samples is None and not is_directory(source):
+        raise click.MissingParameter(param_hint="'--samples'", param_type="option")
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
         packed = pack_file(

@@ -5,6 +5,7 @@ It runs in a child process (`app.model.isolation`): the file may be hostile.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,9 +17,10 @@ from msgspec import structs
 from ..model import bundle as bundles
 from ..model.errors import BundleError, listed
 from ..model.golden import Golden
-from ..model.manifest import EXACT, Manifest, Target, TaskName
+from ..model.manifest import EXACT, Manifest, Target
 from ..model.reference import FILE_NAME, write_reference
-from ..model.signature import OutputSpec, Tensors, TensorSpec, row_count
+from ..model.signature import Tensors, TensorSpec, row_count
+from .answers_shown import shown_answers
 from .bundle_writer import write_bundle
 from .checks import run_of
 from .comparison import check_answers, check_golden, make_served
@@ -26,6 +28,7 @@ from .description import ModelDescription
 from .examples import SUFFIXES
 from .material import Material, gather
 from .plan import Plan
+from .preprocessing import check_preprocessing
 from .reading import fixed_rows, in_parts, open_source
 from .reference import reference_of
 from .roles import Answer, Roles, roles_of
@@ -52,13 +55,20 @@ def make_bundle(
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
-    source = open_source(path, statement, description, samples)
-    try:
-        return _make(source, out, description, statement, samples)
-    except BundleError as error:
-        if str(error).startswith((str(path), str(samples))):
-            raise
-        raise BundleError(f"{path}: {error}") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        if path.is_dir():
+            from .huggingface.model import open_directory
+
+            opened = open_directory(path, description, statement, Path(scratch))
+            source, description, statement = opened.source, opened.description, opened.statement
+        else:
+            source = open_source(path, statement, description, samples)
+        try:
+            return _make(source, out, description, statement, samples)
+        except BundleError as error:
+            if str(error).startswith((str(path), str(samples))):
+                raise
+            raise BundleError(f"{path}: {error}") from error
 
 
 def _make(
@@ -71,23 +81,30 @@ def _make(
     path = source.path
     task, notes = task_of_model(statement, description, source.outputs)
     names, more = names_of_answer(task, statement, description)
+    if description.steps and task == "tensors":
+        raise BundleError(
+            "Steps are for a task with an answer, and the task is tensors: give another --task, or "
+            "leave the steps out."
+        )
     if task == "tensors" and samples is not None and samples.suffix not in SUFFIXES:
         raise BundleError(
             f"{samples} must be a .npz or .json with an array for each input where the task is "
             f"tensors: {listed(spec.name for spec in source.inputs)}."
         )
     material = gather(description, samples, source.inputs, truth=statement.truth)
+    if source.preprocess is not None:
+        check_preprocessing(source.preprocess, material, path)
     if material.features and task == "tensors":
         raise BundleError(
             "The task tensors has no features: leave --features out, and give samples as a .npz or "
             ".json with an array for each input."
         )
-    rows = fixed_rows(source.inputs) if material.features else None
+    rows = fixed_rows(source.inputs) if material.has_rows else None
     original = in_parts(run_of(source.ask, path), source, rows)
     answered = original(material.filled(material.tried))
     outputs = _as_run(source.outputs, answered, material)
     roles = roles_of(task, statement, names, outputs)
-    if not material.features:
+    if not material.has_rows:
         roles = _own_labels(roles)
     plan = Plan(source, task, roles, material, original, answered, rows)
     check_answers(plan)
@@ -111,7 +128,7 @@ def _as_run(
 
 def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
     stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
-    if material.features and shape[:1] == (row_count(material.tried),):  # only rows vary
+    if material.has_rows and shape[:1] == (row_count(material.tried),):  # only rows vary
         return structs.replace(spec, shape=(-1, *shape[1:]))
     sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
     return structs.replace(spec, shape=tuple(sizes))
@@ -133,7 +150,7 @@ def _convert(
     material, answer = plan.material, plan.roles.answer
     with tempfile.TemporaryDirectory() as scratch:
         compared = make_served(plan, Path(scratch) / bundles.ONNX)
-        golden = Golden(material.golden, compared.run(material.golden))
+        golden = Golden(material.golden, compared.run(material.golden), material.raw)
         check_golden(plan, compared, golden)
         reference = reference_of(plan, compared, statement)
     served = compared.served
@@ -144,6 +161,8 @@ def _convert(
         inputs=material.inputs,
         outputs=served.outputs,
         features=material.features,
+        steps=description.steps,
+        top=description.top,
         tolerances={name: each for name, each in compared.tolerances.items() if each != EXACT},
         batch=compared.batch,
         description=description.description,
@@ -157,9 +176,11 @@ def _convert(
         (directory / bundles.ONNX).write_bytes(served.content)
         if reference is not None:
             write_reference(reference, directory / FILE_NAME)
+        for name, file in description.files.items():
+            shutil.copyfile(file, directory / name)
 
     write_bundle(out, _with_names(manifest, answer, description), golden, fill)
-    return [*compared.notes, *_shown_answer(plan.task, answer, golden, served.outputs)]
+    return [*compared.notes, *shown_answers(plan, golden, served.outputs)]
 
 
 def _with_names(
@@ -180,22 +201,3 @@ def _with_names(
 def _preprocessing(description: ModelDescription) -> tuple[dict[str, object], ...]:
     medians = dict(description.medians)
     return ({"step": "impute", "median": medians},) if medians else ()
-
-
-def _shown_answer(
-    task: TaskName, answer: Answer | None, golden: Golden, outputs: Sequence[OutputSpec]
-) -> list[str]:
-    """Return the answer to a sample in words, for its owner to recognise."""
-    if answer is None or not answer.names:
-        return []
-    row = min(1, golden.rows - 1)
-    values = golden.outputs[outputs[0].name][row].reshape(-1)
-    if task == "classification":
-        index = int(values.argmax())
-        if answer.label is not None:
-            index = int(golden.outputs[outputs[1].name][row])
-        said = f"{answer.names[index]} {values[index]:.4g}"
-    else:
-        pairs = zip(answer.names, values.tolist(), strict=True)
-        said = ", ".join(f"{name} {value:.4g}" for name, value in list(pairs)[:5])
-    return [f"Golden sample {row + 1} of {golden.rows} -> {said}."]

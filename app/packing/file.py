@@ -25,6 +25,7 @@ from ..registry.release import read_release
 from .archives.packing import is_archive, make_bundle_of_archive
 from .bundle_writer import check_replaceable, place_bundle, require_packages
 from .description import ModelDescription
+from .huggingface.directory import check_directory
 from .own_handler import NO_PARTS, HandlerParts, make_bundle_of_handler
 from .own_handler import SUFFIX as HANDLER
 from .source import CHECKPOINT_SUFFIXES, GRAPH_SUFFIX, PROGRAM_SUFFIX
@@ -57,11 +58,13 @@ def pack_file(
 
     The file's suffix says what it is: ``.pt``, ``.pth`` or ``.ckpt`` a checkpoint of our network,
     ``.pt2`` an exported program, ``.onnx`` a graph, ``.mar`` or ``.tar.gz`` an archive of
-    TorchServe, ``.py`` a handler, with its parts in ``handler``. ``samples`` is a CSV file with a
-    column for each feature, or a ``.npz`` or ``.json`` with an array for each input; without any,
-    the example is a row of ones. For an archive or a handler it is a file to send as a request, or
-    a directory of them. An existing bundle is kept unless ``replace``. ``limits`` are those of the
-    child process. Raises `BundleError`, with a message for the user; ``out`` is then unchanged.
+    TorchServe, ``.py`` a handler, with its parts in ``handler``; a directory is one of
+    transformers. ``samples`` is a CSV file with a column for each feature, or a ``.npz`` or
+    ``.json`` with an array for each input; with steps, pictures or texts; for an archive or a
+    handler a file to send as a request, or a directory of them. Without any, the example is a row
+    of ones, or made for the steps. An existing bundle is kept unless ``replace``. ``limits`` are
+    those of the child process. Raises `BundleError`, with a message for the user; ``out`` is then
+    unchanged.
     """
     name, version = _place(out)
     if description.name not in ("", name):
@@ -101,6 +104,9 @@ def pack_file(
 
 
 def _check_suffix(source: Path) -> None:
+    if source.is_dir():
+        check_directory(source)
+        return
     if source.suffix in (*CHECKPOINT_SUFFIXES, PROGRAM_SUFFIX, GRAPH_SUFFIX):
         return
     if _is_code(source):

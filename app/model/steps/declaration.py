@@ -67,7 +67,9 @@ class ImageStep(
     """Turn an encoded image into values of the tensor ``input``.
 
     The image is upright, has ``mode``, is resized by ``filter`` and cropped to ``crop`` around its
-    centre (where it is smaller, what is missing is black), as torchvision's transforms do. Each
+    centre (where it is smaller, what is missing is black), as torchvision's transforms do. Where a
+    margin is half a pixel, torchvision rounds it to the even one of its neighbours, and the library
+    transformers ``down``: ``crop_rounding``. Each
     value of 0 to 255 then becomes ``(value * scale - mean) / std`` of its channel. The order of the
     dimensions is ``layout``.
     """
@@ -77,6 +79,7 @@ class ImageStep(
     resize: Resize | None = None
     filter: Filter = "bilinear"
     crop: Size | None = None
+    crop_rounding: Literal["even", "down"] = "even"
     scale: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     mean: _Channels = ()
     std: _Channels = ()

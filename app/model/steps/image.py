@@ -171,7 +171,8 @@ class ImageReader:
                 f"is {width:,} x {height:,} pixels once it is read, and the model takes "
                 f"{self._width:,} x {self._height:,}"
             )
-        left, top = map(_margin, image.size, size)
+        rounding = self._step.crop_rounding
+        left, top = (_margin(*sides, rounding) for sides in zip(image.size, size, strict=True))
         return image.crop((left, top, left + self._width, top + self._height))
 
 
@@ -181,11 +182,13 @@ def _with_shorter_side(width: int, height: int, shorter: int) -> Size:
     return Size(shorter, longer) if width <= height else Size(longer, shorter)
 
 
-def _margin(size: int, wanted: int) -> int:
-    """Return where the middle ``wanted`` pixels begin, rounded as torchvision's ``CenterCrop``
-    does; negative for a smaller image, before which as many are missing.
+def _margin(size: int, wanted: int, rounding: str) -> int:
+    """Return where the middle ``wanted`` pixels begin: by ``rounding`` "even" as torchvision's
+    ``CenterCrop`` has it; negative for a smaller image, before which as many are missing.
     """
-    return -((wanted - size) // 2) if wanted > size else round((size - wanted) / 2)
+    if wanted > size:
+        return -((wanted - size) // 2)
+    return (size - wanted) // 2 if rounding == "down" else round((size - wanted) / 2)
 
 
 def _upright(image: Image.Image) -> Image.Image:
