@@ -12,6 +12,7 @@ from ..http.extension import current_lantern
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
+from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, pack_file
 from ..packing.huggingface.directory import is_directory
@@ -137,7 +138,7 @@ def pack(
     the extra `pack`; for a directory also transformers. An archive is packed with its handler,
     which answers the samples, and needs what that needs. So is a handler of your own (.py).
     """
-    if samples is None and not is_directory(source):
+    if samples is None and not (is_directory(source) or is_archive(source)):
         raise click.MissingParameter(param_hint="'--samples'", param_type="option")
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
