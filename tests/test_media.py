@@ -133,6 +133,32 @@ def test_a_text_gets_the_same_answer_in_every_form(client: FlaskClient) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body", "reached"),
+    [
+        ("image/png", RED, 0),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="data"'
+         b"\r\n\r\n" + RED + b"\r\n--b--", 0),
+        ("application/json; charset=utf-8", json.dumps({"image": IN_BASE64}).encode(), 0),
+        ("text/plain", RED, 1),
+        ("", RED, 1),
+    ],
+)  # fmt: skip
+def test_what_a_model_takes_is_answered_without_flask(
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content_type: str,
+    body: bytes,
+    reached: int,
+) -> None:
+    app = _serving(models)
+    calls: list[Any] = []
+    dispatch = app.full_dispatch_request
+    monkeypatch.setattr(app, "full_dispatch_request", lambda: (calls.append(1), dispatch())[1])
+    answer = photo(app.test_client(), data=body, content_type=content_type)
+    assert (answer.status_code, len(calls)) == (415 if reached else 200, reached)
+
+
 def test_batches_come_in_json_and_in_forms(client: FlaskClient) -> None:
     one, other = (answered(photo(client, data=b, content_type="image/x")) for b in (RED, GREEN))
     rows = [{"image": base64.b64encode(each).decode()} for each in (RED, GREEN, RED)]
