@@ -26,12 +26,13 @@ from .checks import run_of
 from .comparison import check_answers, check_golden, make_served
 from .description import ModelDescription
 from .examples import SUFFIXES
+from .faults import Faults
 from .material import Material, gather
 from .plan import Plan
 from .preprocessing import check_preprocessing
 from .reading import fixed_rows, in_parts, open_source
 from .reference import reference_of
-from .roles import Answer, Roles, roles_of
+from .roles import Answer, Roles, check_outputs_exist, missing_options, roles_of
 from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
 from .statement import Statement, names_of_answer, task_of_model
 
@@ -79,26 +80,9 @@ def _make(
     samples: Path | None,
 ) -> list[str]:
     path = source.path
-    task, notes = task_of_model(statement, description, source.outputs)
-    names, more = names_of_answer(task, statement, description)
-    if description.steps and task == "tensors":
-        raise BundleError(
-            "Steps are for a task with an answer, and the task is tensors: give another --task, or "
-            "leave the steps out."
-        )
-    if task == "tensors" and samples is not None and samples.suffix not in SUFFIXES:
-        raise BundleError(
-            f"{samples} must be a .npz or .json with an array for each input where the task is "
-            f"tensors: {listed(spec.name for spec in source.inputs)}."
-        )
-    material = gather(description, samples, source.inputs, truth=statement.truth)
+    task, names, material, notes = _as_said(source, description, statement, samples)
     if source.preprocess is not None:
         check_preprocessing(source.preprocess, material, path)
-    if material.features and task == "tensors":
-        raise BundleError(
-            "The task tensors has no features: leave --features out, and give samples as a .npz or "
-            ".json with an array for each input."
-        )
     rows = fixed_rows(source.inputs) if material.has_rows else None
     original = in_parts(run_of(source.ask, path), source, rows)
     answered = original(material.filled(material.tried))
@@ -109,7 +93,62 @@ def _make(
     plan = Plan(source, task, roles, material, original, answered, rows)
     check_answers(plan)
     told = _convert(plan, out, description, statement)
-    return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
+    return [*source.notes, *notes, *material.notes, *roles.notes, *told]
+
+
+def _as_said(
+    source: GraphSource,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> tuple[TaskName, tuple[str, ...], Material, tuple[str, ...]]:
+    """Return the task, the names in its answer, the samples, and notes; all before the model runs.
+
+    Raises `BundleError` with everything that is missing or wrong, as far as it can be known.
+    """
+    faults = Faults()
+    assumed = faults.attempt(task_of_model, statement, description, source.outputs)
+    task = assumed[0] if assumed else None
+    named = faults.attempt(names_of_answer, task, statement, description) if task else None
+    faults.attempt(check_outputs_exist, statement, source.outputs)
+    material = faults.attempt(_material, task, source, description, statement, samples)
+    if faults and (task is None or named is not None):
+        names = named[0] if named else statement.names
+        for missing in missing_options(task, statement, names, source.outputs):
+            faults.add(missing)
+    faults.check()
+    assert assumed is not None
+    assert named is not None
+    assert material is not None
+    return assumed[0], named[0], material, (*assumed[1], *named[1])
+
+
+def _material(
+    task: TaskName | None,
+    source: GraphSource,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> Material:
+    if task == "tensors":
+        faults = Faults()
+        if description.features:
+            faults.add(
+                "The task tensors has no features: leave --features out, and give samples as a "
+                ".npz or .json with an array for each input."
+            )
+        if description.steps:
+            faults.add(
+                "Steps are for a task with an answer, and the task is tensors: give another --task, "
+                "or leave the steps out."
+            )
+        if samples is not None and samples.suffix not in SUFFIXES:
+            faults.add(
+                f"{samples} must be a .npz or .json with an array for each input where the task is "
+                f"tensors: {listed(spec.name for spec in source.inputs)}."
+            )
+        faults.check()
+    return gather(description, samples, source.inputs, truth=statement.truth)
 
 
 def _as_run(
