@@ -17,7 +17,7 @@ from msgspec import structs
 from ..model import bundle as bundles
 from ..model.errors import BundleError, listed
 from ..model.golden import Golden
-from ..model.manifest import EXACT, Manifest, Target
+from ..model.manifest import EXACT, Manifest, Target, TaskName
 from ..model.reference import FILE_NAME, write_reference
 from ..model.signature import Tensors, TensorSpec, row_count
 from .answers_shown import shown_answers
@@ -139,8 +139,8 @@ def _material(
             )
         if description.steps:
             faults.add(
-                "Steps are for a task with an answer, and the task is tensors: give another --task, "
-                "or leave the steps out."
+                "Steps are for a task with an answer, and the task is tensors: give another "
+                "--task, or leave the steps out."
             )
         if samples is not None and samples.suffix not in SUFFIXES:
             faults.add(
