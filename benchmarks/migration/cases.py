@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.model.steps.declaration import ImageStep, Resize, Size, Step, TextStep
 from benchmarks.servers import PEERS, ROOT
 
 DIGITS, PHOTOS, SENTENCES = "digits", "photos", "sentences"
@@ -21,6 +20,32 @@ _WIDTH, _HEIGHT = 500, 400
 _QUALITY = 90
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TOPICS = ("billing", "delivery", "account")
+_TINY_PICTURE = f"""
+kind = "image"
+input = "pixels"
+mode = "L"
+resize = {{width = 8, height = 8}}
+filter = "bicubic"
+scale = {1 / 255}
+mean = [0.5]
+std = [0.5]
+"""
+_PICTURE = f"""
+kind = "image"
+input = "pixels"
+resize = {{shorter = 256}}
+crop = {{width = 224, height = 224}}
+scale = {1 / 255}
+mean = [0.485, 0.456, 0.406]
+std = [0.229, 0.224, 0.225]
+"""
+_SENTENCE = f"""
+kind = "text"
+tokenizer = "{TOKENIZER}"
+max_length = 32
+input_ids = "input_ids"
+attention_mask = "attention_mask"
+"""
 _SENTENCES = (
     "where is my parcel",
     "i was charged twice for one order and want my money back",
@@ -45,7 +70,8 @@ class Case:
     network: Path
     labels: tuple[str, ...]
     top: int
-    step: Step
+    steps: str
+    """As a features file has them."""
     bodies: tuple[Path, ...]
     content_type: str
     takes_long: bool = False
@@ -64,17 +90,10 @@ def make_digits(directory: Path) -> Case:
     network = directory / "digits.onnx"
     example = [torch.zeros(2, 1, 8, 8)]
     write_onnx(network_of(archive), example, network, {"pixels": {0: "rows"}})
-    step = ImageStep(
-        "pixels",
-        mode="L",
-        resize=Resize(width=8, height=8),
-        filter="bicubic",
-        scale=1 / 255,
-        mean=(0.5,),
-        std=(0.5,),
-    )
     bodies = tuple(ARCHIVE / f"digit{number}.png" for number in range(3))
-    return Case(DIGITS, archive, network, _DIGITS, 3, step, bodies, "image/png", own_handler=True)
+    return Case(
+        DIGITS, archive, network, _DIGITS, 3, _TINY_PICTURE, bodies, "image/png", own_handler=True
+    )
 
 
 def make_photos(directory: Path) -> Case:
@@ -91,21 +110,13 @@ def make_photos(directory: Path) -> Case:
     archive = write_archive(
         directory / "photos.mar", script, labels, PEERS / "torchserve" / "photos.py"
     )
-    step = ImageStep(
-        "pixels",
-        resize=Resize(shorter=256),
-        crop=Size(224, 224),
-        scale=1 / 255,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
     return Case(
         PHOTOS,
         archive,
         graph,
         labels,
         5,
-        step,
+        _PICTURE,
         write_photos(directory),
         "image/jpeg",
         takes_long=True,
@@ -128,12 +139,11 @@ def make_sentences(directory: Path) -> Case:
     write_onnx(network, example, graph, {"input_ids": axes, "attention_mask": axes})
     handler = PEERS / "torchserve" / "sentences.py"
     archive = write_archive(directory / "sentences.mar", script, _TOPICS, handler, TOKENIZER)
-    step = TextStep(TOKENIZER.name, 32, "input_ids", "attention_mask")
     bodies = []
     for number, sentence in enumerate(_SENTENCES):
         bodies.append(directory / f"sentence-{number}.json")
         bodies[-1].write_text(json.dumps({"data": sentence}), encoding="utf-8")
-    return Case(SENTENCES, archive, graph, _TOPICS, 3, step, tuple(bodies), "application/json")
+    return Case(SENTENCES, archive, graph, _TOPICS, 3, _SENTENCE, tuple(bodies), "application/json")
 
 
 CASES: dict[str, Callable[[Path], Case]] = {

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import onnxruntime
-
-from app.model.bundle import ONNX
-from app.model.golden import Golden
-from app.model.manifest import Manifest, Tolerance
-from app.model.signature import OutputSpec, TensorSpec
-from app.model.steps.declaration import ImageStep, Sample, files_of
-from app.model.steps.encoder import StepEncoder
-from app.packing.bundle_writer import write_bundle
-from benchmarks.migration.cases import TOKENIZER, Case
+from benchmarks.migration.cases import Case
 from benchmarks.migration.peers import first_question
 from benchmarks.servers import LANTERN, ROOT, BenchmarkError, Program, lantern
 
 HANDLER = f"{LANTERN}, its handler"
 """Lantern with the handler of the archive, as it is."""
 _LONGEST_WAIT_MS = 10_000
-_DATATYPES = {"tensor(float)": "FP32", "tensor(int64)": "INT64"}
 
 
 def lanterns(case: Case, directory: Path) -> list[Program]:
@@ -59,48 +48,24 @@ def pack_archive(case: Case, directory: Path) -> Path:
 
 def pack_steps(case: Case, directory: Path) -> Path:
     """Pack the network with the steps to it as data, as a version in ``directory``."""
-    file = case.network.read_bytes()
-    session = onnxruntime.InferenceSession(file)
-    inputs = tuple(
-        TensorSpec(each.name, _DATATYPES[each.type], tuple(_size(size) for size in each.shape))
-        for each in session.get_inputs()
+    directory.mkdir()
+    described = directory / "steps.toml"
+    described.write_text(
+        f"classes = {json.dumps(case.labels)}\ntop = {case.top}\n[[steps]]{case.steps}",
+        encoding="utf-8",
     )
-    samples = tuple(_sample(case, body) for body in case.bodies[:2])
-    steps = (case.step,)
-    rows = StepEncoder(steps, inputs, lambda name: TOKENIZER.read_bytes()).encode(samples)
-    (probabilities,) = session.run(["probabilities"], dict(rows))
-    answer = OutputSpec("probabilities", "FP32", (-1, len(case.labels)), "probabilities")
-    manifest = Manifest(
-        case.name,
-        "1",
-        classes=case.labels,
-        inputs=inputs,
-        outputs=(answer,),
-        steps=steps,
-        top=case.top,
-        batch=True,
-        tolerances={"probabilities": Tolerance(absolute=1e-5)},
-    )
-
-    def fill(out: Path) -> None:
-        (out / ONNX).write_bytes(file)
-        for name in files_of(steps):
-            shutil.copy(TOKENIZER, out / name)
-
-    write_bundle(
-        directory / "1", manifest, Golden(rows, {"probabilities": probabilities}, samples), fill
-    )
-    return directory
+    arguments = ("--features", described, "--samples", _samples(case, directory))
+    return _pack(case.network, directory, *arguments, "--outputs", "probabilities")
 
 
-def _sample(case: Case, body: Path) -> Sample:
-    if isinstance(case.step, ImageStep):
-        return Sample(image=body.read_bytes())
-    return Sample(text=json.loads(body.read_bytes())["data"])
-
-
-def _size(size: int | str) -> int:
-    return size if isinstance(size, int) else -1
+def _samples(case: Case, directory: Path) -> Path:
+    """Return what packing takes for samples: a picture, or a file with a text on each line."""
+    if case.content_type != "application/json":
+        return case.bodies[0]
+    texts = [json.loads(body.read_bytes())["data"] for body in case.bodies]
+    path = directory / "samples.txt"
+    path.write_text("\n".join(texts), encoding="utf-8")
+    return path
 
 
 def _pack(source: Path, directory: Path, *arguments: str | Path) -> Path:
