@@ -13,6 +13,7 @@ from benchmarks.candidates import candidates
 from benchmarks.figures import interleaved
 from benchmarks.inference import inference
 from benchmarks.load import Load, batches, exchange, wrk
+from benchmarks.migration.part import migration
 from benchmarks.overload import concurrency, overload
 from benchmarks.processes import proportional_mib
 from benchmarks.servers import (
@@ -188,6 +189,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "overload": overload,
     "candidates": candidates,
     "inference": inference,
+    "migration": migration,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 
