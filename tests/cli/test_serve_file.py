@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -134,4 +135,37 @@ def test_a_file_that_needs_an_example_says_how_it_is_packed(tmp_path: Path, scra
     said = (tmp_path / "log").read_text()
     assert "model pack" in said
     assert "--task tensors --samples example.npz --out models/picking/1" in said
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_is_served_with_its_steps(
+    tmp_path: Path, scratch: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.packing.huggingface.test_model import of_texts
+
+    directory = of_texts(tmp_path / "support")
+    log = tmp_path / "log"
+    with serving(directory, scratch) as process:
+        until(lambda: answers(log), process, log)
+        asked = {"text": "where is my parcel"}
+        answer = requests.post(f"{address(log)}/predict", json=asked, timeout=LONG).json()
+        assert answer["label"] in ("billing", "delivery", "account")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_says_what_it_takes_to_pack_it(
+    tmp_path: Path, scratch: Path
+) -> None:
+    if find_spec("transformers") is not None:
+        pytest.skip("transformers is installed")
+    directory = tmp_path / "support"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    with serving(directory, scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "pip install transformers" in (tmp_path / "log").read_text()
     assert list(scratch.iterdir()) == []
