@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -168,4 +169,37 @@ def test_an_archive_is_not_served_where_it_is_not(archive: Path, scratch: Path) 
     with serving(archive, scratch) as process:
         assert process.wait(LONG) == 1
     assert "has code of its own, handler.py" in (archive.parent / "log").read_text()
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_is_served_with_its_steps(
+    tmp_path: Path, scratch: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.packing.huggingface.test_model import of_texts
+
+    directory = of_texts(tmp_path / "support")
+    log = tmp_path / "log"
+    with serving(directory, scratch) as process:
+        until(lambda: answers(log), process, log)
+        asked = {"text": "where is my parcel"}
+        answer = requests.post(f"{address(log)}/predict", json=asked, timeout=LONG).json()
+        assert answer["label"] in ("billing", "delivery", "account")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_says_what_it_takes_to_pack_it(
+    tmp_path: Path, scratch: Path
+) -> None:
+    if find_spec("transformers") is not None:
+        pytest.skip("transformers is installed")
+    directory = tmp_path / "support"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    with serving(directory, scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "pip install transformers" in (tmp_path / "log").read_text()
     assert list(scratch.iterdir()) == []

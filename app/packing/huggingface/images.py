@@ -59,7 +59,12 @@ def image_step(processor: Any, path: Path) -> ImageStep:
         raise BundleError(f"{place}: {listed(strange)} can't be carried over to a step.")
     resize, crop = _sizes(said, place)
     resample = int(said.get("resample") or 0) if said.get("resample") is not None else 2
-    is_normal = bool(said.get("do_normalize"))
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    if said.get("do_normalize"):
+        mean, std = _channels(said["image_mean"]), _channels(said["image_std"])
+    if said.get("include_top"):  # EfficientNet's divides once more
+        std = tuple(value * again for value, again in zip(std, std, strict=True))
     return ImageStep(
         PIXELS,
         resize=resize,
@@ -67,8 +72,8 @@ def image_step(processor: Any, path: Path) -> ImageStep:
         crop=crop,
         crop_rounding="down",
         scale=float(said["rescale_factor"]) if said.get("do_rescale") else 1.0,
-        mean=_channels(said["image_mean"]) if is_normal else (),
-        std=_channels(said["image_std"]) if is_normal else (),
+        mean=mean,
+        std=std,
     )
 
 

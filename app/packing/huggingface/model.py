@@ -138,7 +138,8 @@ class _Steps:
 
             processor = open_processor(directory.path)
             made = image_step(processor, directory.path)
-            return cls(made, {}, lambda samples: pixels_of(processor, samples), ())
+            note = "Images are resized by Pillow, as transformers does without torchvision."
+            return cls(made, {}, lambda samples: pixels_of(processor, samples), (note,))
         from .texts import open_tokenizer, text_step, tokens_of
 
         tokenizer = open_tokenizer(directory.path)

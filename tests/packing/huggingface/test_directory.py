@@ -174,6 +174,12 @@ def test_an_image_processor_becomes_a_step() -> None:
     assert (step.mean, step.std, step.crop_rounding) == ((), (), "down")
 
 
+def test_the_processor_of_efficientnet_divides_twice() -> None:
+    step = step_of(VIT | {"include_top": True, "rescale_offset": False})
+    assert step.mean == (0.5, 0.4, 0.3)
+    assert step.std == pytest.approx((0.04, 0.04, 0.01))
+
+
 def test_the_processor_of_convnext_resizes_as_its_share_says() -> None:
     convnext = VIT | {"size": {"shortest_edge": 224}, "crop_pct": 0.875}
     step = step_of(convnext)
