@@ -64,12 +64,24 @@ def make_bundle(
             source, description, statement = opened.source, opened.description, opened.statement
         else:
             source = open_source(path, statement, description, samples)
-        try:
-            return _make(source, out, description, statement, samples)
-        except BundleError as error:
-            if str(error).startswith((str(path), str(samples))):
-                raise
-            raise BundleError(f"{path}: {error}") from error
+        return make_bundle_of_source(source, out, description, statement, samples)
+
+
+def make_bundle_of_source(
+    source: GraphSource,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> list[str]:
+    """Write the bundle ``out`` from a model that is opened; see `make_bundle`."""
+    path = source.path
+    try:
+        return _make(source, out, description, statement, samples)
+    except BundleError as error:
+        if str(error).startswith((str(path), str(samples))):
+            raise
+        raise BundleError(f"{path}: {error}") from error
 
 
 def _make(

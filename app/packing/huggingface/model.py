@@ -19,9 +19,9 @@ import torch
 from ...model.errors import BundleError, first_line, listed
 from ...model.signature import DTYPES, Tensors, TensorSpec
 from ...model.steps.declaration import Sample, Step, TextStep
-from ...version import COMMAND
 from ..description import ModelDescription
-from ..network import OPSET, quiet_exporter
+from ..network import quiet_exporter
+from ..programs.module import exported
 from ..source import GraphOutput, GraphSource
 from ..statement import Statement
 from ..step_tables import TOKENIZER
@@ -200,29 +200,14 @@ def _exported(module: torch.nn.Module, inputs: Sequence[TensorSpec], path: Path)
     shapes = tuple(
         {index: dynamic for index, size in enumerate(spec.shape) if size == -1} for spec in inputs
     )
-    given = tuple(_example(spec) for spec in inputs)
-    names = [spec.name for spec in inputs]
-    try:
-        exported = torch.onnx.export(
-            module,
-            given,
-            input_names=names,
-            output_names=[_OUTPUT],
-            dynamic_shapes=(shapes,),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    except Exception as error:  # an operator may have no counterpart
-        cause: BaseException = error
-        for _ in range(10):
-            cause = cause.__cause__ or cause
-        raise BundleError(
-            f"{path} can't be exported by torch {torch.__version__}: {first_line(cause)}. If you "
-            f"can export it yourself, pack that file: {COMMAND} model pack model.onnx"
-        ) from error
-    assert exported is not None  # dynamo=True always returns a program
-    return exported.model_proto
+    return exported(
+        module,
+        [_example(spec) for spec in inputs],
+        inputs=[spec.name for spec in inputs],
+        output=_OUTPUT,
+        dynamic_shapes=(shapes,),
+        path=path,
+    )
 
 
 def _example(spec: TensorSpec) -> torch.Tensor:
