@@ -158,7 +158,7 @@ class ImageReader:
         resize = self._step.resize
         if resize is None:
             return Size(width, height)
-        return resize.exact or _with_shorter_side(width, height, resize.shorter or 1)
+        return resize.exact or with_shorter_side(width, height, resize.shorter or 1)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         """Return the centre of ``image``, black around it where it is smaller."""
@@ -172,17 +172,17 @@ class ImageReader:
                 f"{self._width:,} x {self._height:,}"
             )
         rounding = self._step.crop_rounding
-        left, top = (_margin(*sides, rounding) for sides in zip(image.size, size, strict=True))
+        left, top = (margin(*sides, rounding) for sides in zip(image.size, size, strict=True))
         return image.crop((left, top, left + self._width, top + self._height))
 
 
-def _with_shorter_side(width: int, height: int, shorter: int) -> Size:
+def with_shorter_side(width: int, height: int, shorter: int) -> Size:
     """Return the size with the same proportions, rounded as torchvision's ``Resize`` does."""
     longer = int(shorter * max(width, height) / min(width, height))
     return Size(shorter, longer) if width <= height else Size(longer, shorter)
 
 
-def _margin(size: int, wanted: int, rounding: str) -> int:
+def margin(size: int, wanted: int, rounding: str) -> int:
     """Return where the middle ``wanted`` pixels begin: by ``rounding`` "even" as torchvision's
     ``CenterCrop`` has it; negative for a smaller image, before which as many are missing.
     """

@@ -1,33 +1,43 @@
 """TorchServe's classifier of images, for handlers that extend it
-(``ts.torch_handler.image_classifier``). It needs torchvision, as there.
+(``ts.torch_handler.image_classifier``). It takes torchvision's transforms where that is installed,
+as there, and what equals them elsewhere.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from torch import topk
 from torch.nn.functional import softmax
 
+from .image_transforms import MEAN, SHORTER, SIDE, STD, ImageProcessing
 from .util import map_class_to_label
 from .vision_handler import VisionHandler
 
-transforms: Any = importlib.import_module("torchvision.transforms")
+
+def _image_processing() -> Callable[[Any], Any]:
+    try:
+        transforms: Any = importlib.import_module("torchvision.transforms")
+    except ModuleNotFoundError:
+        return ImageProcessing()
+    composed: Callable[[Any], Any] = transforms.Compose(
+        [
+            transforms.Resize(SHORTER),
+            transforms.CenterCrop(SIDE),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=MEAN, std=STD),
+        ]
+    )
+    return composed
 
 
 class ImageClassifier(VisionHandler):
     """Answers the most probable classes of an image by their names."""
 
     topk = 5
-    image_processing = transforms.Compose(
-        [
-            transforms.Resize(256),
-            transforms.CenterCrop(224),
-            transforms.ToTensor(),
-            transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        ]
-    )
+    image_processing = _image_processing()
 
     def set_max_result_classes(self, topk: int) -> None:
         self.topk = topk
