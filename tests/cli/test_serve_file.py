@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import torch
 from onnx import TensorProto, helper
 
 from tests.conftest import ROOT, without_coverage
+from tests.step_models import picture
 from tests.tensor_graphs import write_graph
 
 LONG = 120.0
@@ -160,6 +162,29 @@ def test_an_archive_is_served_with_its_handler_where_its_code_is_allowed(
         until(lambda: answers(log), process, log)
         info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
         assert (info["name"], info["runtime"]) == ("echo", "handler")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_an_archive_with_a_handler_of_torchserve_is_served_without_code(
+    tmp_path: Path, scratch: Path
+) -> None:
+    layers = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 6))
+    torch.jit.save(torch.jit.script(torch.nn.Sequential(*layers)), str(tmp_path / "model.pt"))
+    model = {"modelName": "x", "handler": "image_classifier", "serializedFile": "model.pt"}
+    path, log = tmp_path / "colours.mar", tmp_path / "log"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        made.write(tmp_path / "model.pt", "model.pt")
+    with serving(path, scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
+        assert (info["name"], info["runtime"]) == ("colours", "onnx")
+        url = f"{address(log)}/predictions/colours"
+        found = requests.post(url, data=picture(), timeout=LONG).json()
+        assert len(found) == 5
+        assert [*found.values()] == sorted(found.values(), reverse=True)
         assert ended(process) == 0
     assert list(scratch.iterdir()) == []
 

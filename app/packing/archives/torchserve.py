@@ -45,7 +45,8 @@ class TorchServeModel:
     """The model in an archive.
 
     ``own_handler`` is one of TorchServe's own that it uses; empty for a handler in the archive,
-    whose file is ``handler_file``. ``classes`` are empty where it doesn't name them.
+    whose file is ``handler_file``. ``names`` are those of the classes in their order, as the
+    archive has them; ``classes`` are empty where it doesn't name them, or not each by another name.
     """
 
     name: str
@@ -55,8 +56,13 @@ class TorchServeModel:
     serialized_file: str
     model_file: str
     requirements: tuple[str, ...]
+    names: tuple[str, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def described(self, path: Path) -> str:
+        """Return the description of a bundle that is made of it."""
+        return f"{self.name or path.name} {self.version}, from an archive of TorchServe."
 
 
 def read_model(unpacked: Unpacked, path: Path) -> TorchServeModel:
@@ -72,7 +78,8 @@ def read_model(unpacked: Unpacked, path: Path) -> TorchServeModel:
             raise BundleError(
                 f"{path}: its manifest names {shown(name)} ({member}), which it doesn't have."
             )
-    classes, notes = _classes(unpacked, path)
+    names = _names(unpacked, path)
+    classes, notes = _classes(names, unpacked)
     return TorchServeModel(
         model.modelName,
         model.modelVersion,
@@ -81,6 +88,7 @@ def read_model(unpacked: Unpacked, path: Path) -> TorchServeModel:
         model.serializedFile,
         model.modelFile,
         _requirements(unpacked, model.requirementsFile, path),
+        names,
         classes,
         tuple(notes),
     )
@@ -118,14 +126,22 @@ def _requirements(unpacked: Unpacked, name: str, path: Path) -> tuple[str, ...]:
     return tuple(line[:500] for line in found[:1000])
 
 
-def _classes(unpacked: Unpacked, path: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Return the names of the classes in their order, and why there are none."""
+def _names(unpacked: Unpacked, path: Path) -> tuple[str, ...]:
+    """Return the names of the classes in their order; none where the archive doesn't say them."""
     if CLASSES_FILE not in unpacked.files:
-        return (), []
+        return ()
     try:
         mapping = label_mapping(orjson.loads(_text(unpacked, CLASSES_FILE, path)))
-        names = tuple(mapping[str(index)] for index in range(len(mapping)))
+        return tuple(mapping[str(index)] for index in range(len(mapping)))
     except (orjson.JSONDecodeError, ValueError, KeyError):
+        return ()
+
+
+def _classes(names: tuple[str, ...], unpacked: Unpacked) -> tuple[tuple[str, ...], list[str]]:
+    """Return the classes of an archive with a handler of its own, and why there are none."""
+    if CLASSES_FILE not in unpacked.files:
+        return (), []
+    if not names:
         return (), [f"{CLASSES_FILE} doesn't name classes from 0 on; the handler alone reads it."]
     if len(set(names)) != len(names) or not all(1 <= len(name) <= LONGEST_NAME for name in names):
         return (), [f"The names in {CLASSES_FILE} aren't unique; the handler alone reads it."]

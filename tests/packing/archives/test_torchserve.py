@@ -213,7 +213,7 @@ class Mine(BaseHandler):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"handler": "image_classifier"}, "uses TorchServe's own handler 'image_classifier'"),
+        ({"handler": "base_handler"}, "uses TorchServe's own handler 'base_handler'"),
         ({"handler": "other.py"}, "names the handler 'other.py', which isn't there"),
         ({"serializedFile": "x.pt"}, "names 'x.pt' (serializedFile), which it doesn't have"),
         ({"configFile": "../x"}, "names '../x' (configFile), which it doesn't have"),
