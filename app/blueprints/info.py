@@ -15,8 +15,8 @@ from ..http.extension import current_lantern
 from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
-from ..protocols.native.media import IMAGE, PAIR, TEXT
 from ..protocols.native.media_types import JSON
+from ..protocols.native.sample_schemas import IMAGE, PAIR, TEXT
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State

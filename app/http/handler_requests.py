@@ -14,10 +14,10 @@ from ..model.code.answers import HandlerAnswer
 from ..model.code.request import HandlerRequest
 from ..model.errors import BatchTooLarge
 from ..model.model import Model
-from ..protocols import raw_json
 from ..protocols.native.forms import FORM, MalformedBody
-from ..protocols.native.media import WHOLE_SAMPLE, samples_in
+from ..protocols.native.media import WHOLE_SAMPLE
 from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
+from ..protocols.native.sample_schemas import SAMPLES, elements_schema
 from .content import content_of
 from .context import RequestContext
 
@@ -62,7 +62,7 @@ def answer_batch(
     found = [*_requests(environ, body)]
     if len(found) == 1 and found[0].body is body:
         headers, parameters = found[0].headers, found[0].parameters
-        samples = samples_in(raw_json.check(body), max_samples)
+        samples = elements_schema(max_samples).load_json(body)[SAMPLES]
         found = [HandlerRequest(bytes(each), JSON, headers, parameters) for each in samples]
     if len(found) > max_samples:
         raise BatchTooLarge(len(found), max_samples)

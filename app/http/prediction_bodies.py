@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from ..model.model import Model
 from ..protocols.native.forms import FORM
-from ..protocols.native.media import IMAGE, PAIR, TEXT, MediaBodies
+from ..protocols.native.media import MediaBodies
 from ..protocols.native.media_types import JSON
+from ..protocols.native.sample_schemas import IMAGE, sample_schema
 
 Member = Literal["features", "samples"]
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
@@ -60,17 +61,11 @@ def prediction_body(
 def media_schema(model: Model) -> dict[str, Any]:
     """Return the schema of one sample of a model with steps."""
     assert model.steps is not None
-    described = {
-        IMAGE: {"type": "string", "format": "byte", "description": "The image, in base64."},
-        TEXT: {"type": "string", "description": "The text."},
-        PAIR: {"type": "string", "description": "A second text, for models of pairs."},
-    }
-    members = model.steps.members
-    taken = [*members, PAIR] if TEXT in members else [*members]
+    members = sample_schema(model.steps.members).fields
     return {
         "type": "object",
-        "properties": {name: described[name] for name in taken},
-        "required": [*members],
+        "properties": {name: {**_TEXT, **field.metadata} for name, field in members.items()},
+        "required": [name for name, field in members.items() if field.required],
         "additionalProperties": False,
     }
 

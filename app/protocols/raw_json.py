@@ -130,9 +130,14 @@ def outline(value: Raw) -> Any:
         return float("inf")
 
 
+def text(value: Raw) -> str:
+    """Return a string."""
+    return _decode_text(value)
+
+
 def text_or_outline(value: Raw) -> Any:
     """Return a string as it is, and anything else as `outline` does."""
-    return _decode_text(value) if memoryview(value)[0] == _TEXT else outline(value)
+    return text(value) if is_text(value) else outline(value)
 
 
 @cache

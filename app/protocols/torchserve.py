@@ -16,9 +16,10 @@ from ..model.model import Model
 from ..model.predictions import ClassPrediction, Prediction, ValuesPrediction
 from ..model.steps.declaration import Sample
 from .native.forms import MalformedBody
-from .native.media import IMAGE, TEXT, WHOLE_SAMPLE, Content, decoded_text, from_base64
+from .native.media import WHOLE_SAMPLE, Content, decoded_text
 from .native.media_types import JSON, parse_header
 from .native.predictions import response_bodies
+from .native.sample_schemas import IMAGE, TEXT, from_base64
 
 IMAGE_CLASSES = 5
 """The most probable classes that its image classifier answers; its text classifier answers all."""

@@ -6,37 +6,29 @@ images stay encoded, and texts are strings.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import dataclass
+from itertools import islice
 from typing import NoReturn, Self
 
 from marshmallow import ValidationError
-from msgspec import Raw
 
-from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault, InvalidFeatures
+from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault
 from ...model.steps.declaration import Sample
-from .. import raw_json
 from .forms import FORM, MalformedBody, Part
 from .media_types import JSON, MediaTypes, parse_header
-from .samples import split
+from .sample_schemas import IMAGE, PAIR, SAMPLES, TEXT, sample_schema, samples_schema
 
-IMAGE, TEXT, PAIR = "image", "text", "pair"
-"""The members of a sample."""
 _OCTETS = "application/octet-stream"
 _PLAIN = "text/plain"
 WHOLE_SAMPLE = ("data", "body")
 """Fields of a form, as TorchServe has them, that are the sample of a model that takes one thing."""
-MANY = "samples"
-"""The member of a JSON body that has many samples."""
 _CHARSETS = {
     **dict.fromkeys(("", "utf-8", "utf8"), "utf-8-sig"),  # without the mark that Windows writes
     **dict.fromkeys(("us-ascii", "ascii"), "ascii"),
     **dict.fromkeys(("iso-8859-1", "latin1", "latin-1"), "latin-1"),
     "windows-1252": "cp1252",
 }
-_DATA_URL, _BASE64 = "data:", ";base64,"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +55,9 @@ class MediaBody:
         self._taken = (*members, PAIR) if TEXT in members else self._members
         self._only = members[0] if len(members) == 1 else ""
         self._max_samples = max_samples
+        self._schema = (
+            sample_schema(members) if max_samples is None else samples_schema(members, max_samples)
+        )
         self.media_types = MediaTypes(tuple(self._accepted()))
 
     def _accepted(self) -> Iterable[str]:
@@ -86,39 +81,8 @@ class MediaBody:
         return self._in_json(content.body)
 
     def _in_json(self, body: bytes) -> list[Sample]:
-        document = raw_json.check(body)
-        faults: list[Fault] = []
-        if self._max_samples is None:
-            found = [self._sample(document, (), faults)]
-        else:
-            found = []
-            for index, each in enumerate(samples_in(document, self._max_samples)):
-                found.append(self._sample(each, (MANY, index), faults))
-                if len(faults) >= MAX_FAULTS:
-                    break
-        if faults:
-            raise ValidationError(faults[:MAX_FAULTS])
-        return found
-
-    def _sample(self, value: Raw, path: tuple[str | int, ...], faults: list[Fault]) -> Sample:
-        """Return the sample in an object, and add what is wrong with it to ``faults``."""
-        if not raw_json.is_object(value):
-            faults.append(Fault(path, "must be an object"))
-            return Sample()
-        members = _members_of(value, self._taken, path)
-        read: dict[str, str | bytes] = {}
-        for name, member in members.items():
-            if name not in self._taken:
-                detail = f"is unknown; this model takes {' and '.join(self._taken)}"
-                faults.append(Fault((*path, name), detail))
-                continue
-            try:
-                read[name] = _image(member) if name == IMAGE else _string(member)
-            except ValueError as error:
-                faults.append(Fault((*path, name), str(error)))
-        missing = [name for name in self._members if name not in members]
-        faults += [Fault((*path, name), "is missing") for name in missing]
-        return Sample(**read)  # type: ignore[arg-type]
+        loaded = self._schema.load_json(body)
+        return [loaded] if self._max_samples is None else loaded[SAMPLES]
 
     def _in_form(self, fields: Mapping[str, Sequence[Part]]) -> list[Sample]:
         whole = [self._taken[0], *WHOLE_SAMPLE] if self._only else []
@@ -174,44 +138,6 @@ class MediaBodies:
         return cls(tuple(members), MediaBody(members), MediaBody(members, max_samples))
 
 
-def samples_in(document: Raw, max_samples: int) -> list[Raw]:
-    """Return the elements of ``samples``, the only member of a JSON body.
-
-    Raises `ValidationError`, and `BatchTooLarge` for more than ``max_samples``.
-    """
-    members = _members_of(document, (MANY,), ())
-    unknown = [name for name in members if name != MANY]
-    if unknown:
-        raise ValidationError([Fault((name,), "is unknown") for name in unknown])
-    samples = members.get(MANY)
-    if samples is None:
-        _fail((MANY,), "is missing")
-    if not raw_json.is_array(samples):
-        _fail((MANY,), "must be an array of samples")
-    try:
-        return split(samples, max_samples)
-    except InvalidFeatures as error:
-        faults = [replace(fault, path=(MANY, *fault.path)) for fault in error.faults]
-        raise ValidationError(faults) from None
-
-
-def _members_of(
-    value: Raw, known: tuple[str, ...], path: tuple[str | int, ...]
-) -> dict[str, Raw | None]:
-    """Return the known members of an object, and the first unknown ones; None for null."""
-    if not raw_json.is_object(value):
-        _fail(path, "must be an object")
-    beside = raw_json.commas(value) - sum(raw_json.commas_of_member(value, name) for name in known)
-    if beside > raw_json.MAX_COMMAS:
-        _fail(path, f"has {beside:,} commas outside {', '.join(known)}, its only members")
-    members = raw_json.members(value)
-    unknown = islice((name for name in members if name not in known), MAX_FAULTS)
-    return {
-        name: None if raw_json.is_null(members[name]) else members[name]
-        for name in chain(unknown, members.keys() & {*known})
-    }
-
-
 def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:
     raise ValidationError([Fault(path, detail)])
 
@@ -219,41 +145,6 @@ def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:
 def _either(names: Sequence[str]) -> str:
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def _string(value: Raw | None) -> str:
-    """Return a string of JSON. Raises `ValueError` with the end of a sentence."""
-    if value is None:
-        raise ValueError("must not be null")
-    if not raw_json.is_text(value):
-        raise ValueError("must be a string")
-    return str(raw_json.text_or_outline(value))
-
-
-def _image(value: Raw | None) -> bytes:
-    """Return the image in a string of JSON, which is base64, or a data URL of it.
-
-    Raises `ValueError` with the end of a sentence.
-    """
-    if value is not None and not raw_json.is_text(value):
-        raise ValueError("must be a string: the image in base64")
-    return from_base64(_string(value))
-
-
-def from_base64(text: str) -> bytes:
-    """Return what ``text`` encodes, which may be a data URL.
-
-    Raises `ValueError` with the end of a sentence.
-    """
-    if text.startswith(_DATA_URL):
-        _, found, text = text.partition(_BASE64)
-        if not found:
-            raise ValueError("is a data URL without ;base64, in it")
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError as error:  # binascii.Error, or a character that isn't ASCII
-        reason = str(error)
-    raise ValueError(f"is not base64: {reason[:1].lower()}{reason[1:]}")
 
 
 def _from_form(columns: Mapping[str, Sequence[Part]], row: int) -> Sample:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
-from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
+from marshmallow import Schema, ValidationError, fields
 from msgspec import Raw, to_builtins
 
 from ...model.encoder import FeatureEncoder
-from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
+from ...model.errors import InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
 from ...model.signature import Role, Tensors
@@ -26,16 +25,15 @@ from .fast_decoder import FastDecoder
 from .media import MediaBodies
 from .media_types import ONLY_JSON, MediaTypes
 from .predictions import ResponseBodies, doc, response_bodies
+from .request_schema import MISSING, RequestSchema
 from .samples import SampleReader
-
-_MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
 class FeaturesField(fields.Field[Tensors]):
     """One sample: an object of values in JSON, a row when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
-        super().__init__(required=True, error_messages=_MISSING, **kwargs)
+        super().__init__(required=True, error_messages=dict(MISSING), **kwargs)
         self.samples = samples
 
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
@@ -49,7 +47,7 @@ class SamplesField(fields.Field[Tensors]):
     """Many samples: an array of objects in JSON, rows when loaded."""
 
     def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
-        messages = {**_MISSING, "type": "must be an array of samples"}
+        messages = {**MISSING, "type": "must be an array of samples"}
         super().__init__(required=True, error_messages=messages, **kwargs)
         self.samples = samples
         self.max_rows = max_rows
@@ -63,33 +61,6 @@ class SamplesField(fields.Field[Tensors]):
             raise ValidationError(list(error.faults)) from None
 
 
-class _Request(Schema):
-    """An object with one member, whose value is left to its field to decode."""
-
-    error_messages = {"type": "must be an object", "unknown": "is unknown"}  # noqa: RUF012
-
-    class Meta:
-        unknown = RAISE
-
-    @pre_load
-    def _open(self, body: Raw, **kwargs: Any) -> object:
-        """Return the members of the body: the known one, and the first unknown ones."""
-        if not raw_json.is_object(body):
-            return raw_json.outline(body)
-        (known,) = self.fields
-        beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
-        if beside > raw_json.MAX_COMMAS:
-            raise ValidationError(
-                f"has {beside:,} commas outside {known!r}, the only member that is expected"
-            )
-        members = raw_json.members(body)
-        unknown = islice((name for name in members if name != known), MAX_FAULTS)
-        return {
-            name: None if raw_json.is_null(members[name]) else members[name]
-            for name in chain(unknown, members.keys() & {known})
-        }
-
-
 @dataclass(frozen=True, slots=True)
 class RequestBody:
     """A kind of request body of models with features: JSON.
@@ -98,7 +69,7 @@ class RequestBody:
     """
 
     accept: Callable[[bytes], Tensors | None]
-    schema: Schema
+    schema: RequestSchema
     media_types: ClassVar[MediaTypes] = ONLY_JSON
 
     def load(self, body: bytes) -> Tensors:
@@ -109,19 +80,8 @@ class RequestBody:
         rows = self.accept(body)
         if rows is not None:
             return rows
-        document: Any = raw_json.check(body)
-        try:
-            loaded: dict[str, Tensors] = self.schema.load(document)
-        except RecursionError:  # the check had more of the stack
-            raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
-        except ValidationError as error:
-            messages = error.messages
-            # marshmallow's frames refer to their own error: the cycle would keep the document
-            # until the next garbage collection.
-            error.__traceback__ = None
-        else:
-            return next(iter(loaded.values()))
-        raise ValidationError(messages)
+        loaded: dict[str, Tensors] = self.schema.load_json(body)
+        return next(iter(loaded.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +124,9 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
 def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
     """Build the request bodies for ``encoder``, with at most ``max_rows``."""
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
-    predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
-    batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
-    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.rows, batch()))
+    predict = RequestSchema.of("PredictRequest", {"features": FeaturesField(samples)})
+    batch = RequestSchema.of("BatchRequest", {"samples": SamplesField(samples, max_rows)})
+    return RequestBodies(RequestBody(decoder.row, predict), RequestBody(decoder.rows, batch))
 
 
 class LinksSchema(Schema):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from app.model.errors import MAX_FAULTS, BatchTooLarge
+from app.model.errors import MAX_FAULTS, BatchTooLarge, Fault
 from app.model.steps.declaration import Sample
 from app.protocols.native.forms import FORM, MAX_PARTS, MalformedBody, Part, read_form
 from app.protocols.native.media import Content, MediaBody
@@ -49,8 +49,17 @@ def in_form(*parts: tuple[str, bytes], **content_types: str) -> Content:
 def faults(body: MediaBody, content: Content) -> list[tuple[tuple[str | int, ...], str]]:
     with pytest.raises(ValidationError) as raised:
         body.samples(content)
-    messages: Any = raised.value.messages
-    return [(fault.path, fault.detail) for fault in messages]
+    return [*flat(raised.value.messages)]
+
+
+def flat(messages: Any, path: tuple[str | int, ...] = ()) -> Iterator[Any]:
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from flat(inner, path if key == "_schema" else (*path, key))
+    else:
+        for message in messages:
+            fault = message if isinstance(message, Fault) else Fault((), message)
+            yield (*path, *fault.path), fault.detail
 
 
 @pytest.mark.parametrize(
@@ -128,6 +137,22 @@ def test_a_fault_in_json_is_told_with_its_place(
     assert found_path == ("samples", 0, *path)
 
 
+@pytest.mark.parametrize(
+    ("value", "path", "detail"),
+    [
+        ([], (), "must be an object"),
+        ({}, ("samples",), "is missing"),
+        ({"samples": None}, ("samples",), "must not be null"),
+        ({"samples": {}}, ("samples",), "must be an array of samples"),
+        ({"samples": [], "text": "a"}, ("text",), "is unknown"),
+    ],
+)
+def test_a_fault_around_the_samples_is_told_with_its_place(
+    value: Any, path: tuple[str, ...], detail: str
+) -> None:
+    assert faults(MediaBody(TEXTS, 2), in_json(value)) == [(path, detail)]
+
+
 def test_the_faults_of_all_samples_are_told_up_to_a_hundred() -> None:
     found = faults(MediaBody(IMAGES, 10_000), in_json({"samples": [{"image": "YQ=="}, {}, 1]}))
     assert [path for path, _ in found] == [("samples", 1, "image"), ("samples", 2)]
@@ -180,7 +205,8 @@ def test_what_is_no_json_is_told(body: bytes) -> None:
 
 def test_many_members_beside_those_that_are_known_are_not_decoded() -> None:
     body = b"{%b}" % b",".join(b'"%d":0' % i for i in range(60_000))
-    assert "59,999 commas outside image" in faults(MediaBody(IMAGES), in_json(body))[0][1]
+    ((_, detail),) = faults(MediaBody(IMAGES), in_json(body))
+    assert "59,999 commas outside 'image'; no other" in detail
     of_the_text = json.dumps({"text": "," * 60_000})
     assert len(MediaBody(TEXTS).samples(in_json(of_the_text.encode()))) == 1
 
