@@ -16,7 +16,7 @@ from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
 from ..protocols.native.media_types import JSON
-from ..protocols.native.sample_schemas import IMAGE, PAIR, TEXT
+from ..protocols.native.sample_schemas import IMAGE, PAIR, taken_members
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State
@@ -123,11 +123,10 @@ def _fields(model: Model) -> dict[str, Any]:
     ``pointer`` leads to the object that they are members of in the JSON of a request.
     """
     if model.steps is not None:
-        taken = model.steps.members
-        names = [*taken, PAIR] if TEXT in taken else [*taken]
+        names = taken_members(model.steps.members)
         return {
             "pointer": "",
-            "features": names,
+            "features": [*names],
             "kinds": ["image" if name == IMAGE else "text" for name in names],
             "nullable": [name == PAIR for name in names],
         }

@@ -9,20 +9,18 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from ..inference import handled
 from ..model.code.answers import HandlerAnswer
 from ..model.code.request import HandlerRequest
 from ..model.errors import BatchTooLarge
 from ..model.model import Model
 from ..protocols.native.forms import FORM, MalformedBody
-from ..protocols.native.media import WHOLE_SAMPLE
+from ..protocols.native.media import WHOLE_SAMPLE, only_part
 from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
 from ..protocols.native.sample_schemas import SAMPLES, elements_schema
 from .content import content_of
 from .context import RequestContext
 
 _HEADER = "HTTP_"
-_FIELDS = " or ".join(WHOLE_SAMPLE)
 _OF_MANY = MediaTypes((FORM, JSON))
 ReadBody = Callable[[MediaTypes], bytes]
 
@@ -38,13 +36,10 @@ class OtherStatus(Exception):
 def answer(model: Model, context: RequestContext, read_body: ReadBody) -> HandlerAnswer:
     """Return what the handler of ``model`` answers to the current request.
 
-    Raises what ``read_body`` raises, `MalformedBody`, what `app.inference.handled` raises, and
-    `OtherStatus`.
+    Raises what ``read_body`` and `Model.answer` raise, `MalformedBody`, and `OtherStatus`.
     """
     found = [*_requests(context.environ, read_body(ANYTHING))]
-    if len(found) != 1:
-        raise MalformedBody(f"The form must have one field {_FIELDS}, and has {len(found)}.")
-    answered = handled.answer(model, found[0])
+    (answered,) = model.answer([only_part(found)])
     if answered.status != HTTPStatus.OK:
         raise OtherStatus(answered)
     return answered
@@ -66,7 +61,7 @@ def answer_batch(
         found = [HandlerRequest(bytes(each), JSON, headers, parameters) for each in samples]
     if len(found) > max_samples:
         raise BatchTooLarge(len(found), max_samples)
-    return handled.answer_batch(model, found) if found else []
+    return model.answer(found) if found else []
 
 
 def in_one_document(answers: Sequence[HandlerAnswer], version: str) -> bytes:

@@ -104,7 +104,9 @@ class Model:
     def answer(self, requests: Sequence[HandlerRequest]) -> list[HandlerAnswer]:
         """Return the answer of the handler, which the model must have, to each of ``requests``.
 
-        Raises what `Handler.answer` raises.
+        They run through the network together, and all are answered, or none. Raises
+        `HandlerRefusal` and `HandlerFailed`, `NonFiniteOutput` and `OutputsTooLarge` for what it
+        answers, and what `run` raises.
         """
         assert self.handler is not None
         return self.handler.answer(requests, self.run_rows)

@@ -16,8 +16,8 @@ from ..model.model import Model
 from ..model.predictions import ClassPrediction, Prediction, ValuesPrediction
 from ..model.steps.declaration import Sample
 from .native.forms import MalformedBody
-from .native.media import WHOLE_SAMPLE, Content, decoded_text
-from .native.media_types import JSON, parse_header
+from .native.media import WHOLE_SAMPLE, Content, decoded_text, only_part
+from .native.media_types import JSON
 from .native.predictions import response_bodies
 from .native.sample_schemas import IMAGE, TEXT, from_base64
 
@@ -97,12 +97,9 @@ def sample_in(content: Content, members: Sequence[str]) -> Sample:
 
 def _whole(content: Content) -> tuple[bytes | str, str]:
     """Return what is sent for the only member, a string where it is JSON, and its charset."""
-    named = " or ".join(WHOLE_SAMPLE)
     if content.fields is not None:
-        parts = [part for name in WHOLE_SAMPLE for part in content.fields.get(name, ())]
-        if len(parts) != 1:
-            raise MalformedBody(f"The form must have one field {named}, and has {len(parts)}.")
-        return parts[0].body, parse_header(parts[0].content_type)[1].get("charset", "")
+        part = only_part([p for name in WHOLE_SAMPLE for p in content.fields.get(name, ())])
+        return part.body, part.charset
     if content.media_type != JSON:
         return content.body, content.charset
     try:
@@ -112,6 +109,7 @@ def _whole(content: Content) -> tuple[bytes | str, str]:
     if isinstance(document, dict):
         document = next((document[name] for name in WHOLE_SAMPLE if name in document), None)
     if not isinstance(document, str):
+        named = " or ".join(WHOLE_SAMPLE)
         raise MalformedBody(f"The JSON must be a string, or an object with one as {named}.")
     return document, ""
 

@@ -32,6 +32,11 @@ class Part:
     body: bytes
     content_type: str = ""
 
+    @property
+    def charset(self) -> str:
+        """What its Content-Type says; empty if nothing."""
+        return parse_header(self.content_type)[1].get("charset", "")
+
 
 def read_form(body: bytes, boundary: str) -> Mapping[str, Sequence[Part]]:
     """Return the parts of a form by the names of its fields, in their order. Raises

@@ -9,18 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn, Self
+from typing import NoReturn, Self, TypeVar
 
 from marshmallow import ValidationError
 
 from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault
 from ...model.steps.declaration import Sample
 from .forms import FORM, MalformedBody, Part
-from .media_types import JSON, MediaTypes, parse_header
-from .sample_schemas import IMAGE, PAIR, SAMPLES, TEXT, sample_schema, samples_schema
+from .media_types import JSON, MediaTypes
+from .sample_schemas import (
+    IMAGE,
+    PAIR,
+    SAMPLES,
+    TEXT,
+    sample_schema,
+    samples_schema,
+    taken_members,
+)
 
 _OCTETS = "application/octet-stream"
 _PLAIN = "text/plain"
+T = TypeVar("T")
 WHOLE_SAMPLE = ("data", "body")
 """Fields of a form, as TorchServe has them, that are the sample of a model that takes one thing."""
 _CHARSETS = {
@@ -52,7 +61,7 @@ class MediaBody:
 
     def __init__(self, members: Sequence[str], max_samples: int | None = None) -> None:
         self._members = tuple(members)
-        self._taken = (*members, PAIR) if TEXT in members else self._members
+        self._taken = taken_members(members)
         self._only = members[0] if len(members) == 1 else ""
         self._max_samples = max_samples
         self._schema = (
@@ -138,6 +147,14 @@ class MediaBodies:
         return cls(tuple(members), MediaBody(members), MediaBody(members, max_samples))
 
 
+def only_part(parts: Sequence[T]) -> T:
+    """Return the one of ``parts``, which have the sample of a form. Raises `MalformedBody`."""
+    if len(parts) != 1:
+        named = " or ".join(WHOLE_SAMPLE)
+        raise MalformedBody(f"The form must have one field {named}, and has {len(parts)}.")
+    return parts[0]
+
+
 def _fail(path: tuple[str | int, ...], detail: str) -> NoReturn:
     raise ValidationError([Fault(path, detail)])
 
@@ -156,8 +173,7 @@ def _from_form(columns: Mapping[str, Sequence[Part]], row: int) -> Sample:
             read[name] = part.body
         else:
             place = name if len(parts) == 1 else f"{name} {row}"
-            charset = parse_header(part.content_type)[1].get("charset", "")
-            read[name] = decoded_text(part.body, charset, f"The field {place}")
+            read[name] = decoded_text(part.body, part.charset, f"The field {place}")
     return Sample(**read)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ fields alone, each within bounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, islice
 from typing import Any, Self
 
@@ -12,10 +12,10 @@ from marshmallow import RAISE, Schema, ValidationError, pre_load
 from marshmallow.fields import Field
 from msgspec import Raw
 
-from ...model.errors import MAX_FAULTS
+from ...model.errors import MAX_FAULTS, InvalidFeatures
 from .. import raw_json
 
-MISSING: Mapping[str, str] = {"required": "is missing", "null": "must not be null"}
+MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 """What a field says of no value."""
 
 
@@ -56,8 +56,12 @@ class RequestSchema(Schema):
         }
 
     def load_json(self, body: bytes) -> Any:
-        """Return what `load` makes of ``body``. Raises `NotJson`, and as `load` does."""
-        document: Any = raw_json.check(body)
+        """Return what `load` makes of ``body``. Raises `NotJson`, and what `load` raises."""
+        return self.load_raw(raw_json.check(body))
+
+    def load_raw(self, value: Raw) -> Any:
+        """Return what `load` makes of a value that was checked. Raises as `load_json` does."""
+        document: Any = value
         try:
             return self.load(document)
         except RecursionError:  # the check had more of the stack
@@ -68,3 +72,21 @@ class RequestSchema(Schema):
             # until the next garbage collection.
             error.__traceback__ = None
         raise ValidationError(messages)
+
+
+class SamplesField(Field[Any]):
+    """Many samples: an array in JSON, and what ``read`` makes of it when loaded."""
+
+    default_error_messages = {**MISSING, "type": "must be an array of samples"}  # noqa: RUF012
+
+    def __init__(self, read: Callable[[Raw], Any]) -> None:
+        super().__init__(required=True)
+        self._read = read
+
+    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not raw_json.is_array(value):
+            raise self.make_error("type")
+        try:
+            return self._read(value)
+        except InvalidFeatures as error:
+            raise ValidationError(list(error.faults)) from None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from marshmallow import ValidationError, fields, post_load
 from msgspec import Raw
 
-from ...model.errors import MAX_FAULTS, InvalidFeatures
+from ...model.errors import MAX_FAULTS
 from ...model.steps.declaration import Sample
 from .. import raw_json
 from .predictions import doc
-from .request_schema import MISSING, RequestSchema
+from .request_schema import MISSING, RequestSchema, SamplesField
 from .samples import split
 
 IMAGE, TEXT, PAIR = "image", "text", "pair"
@@ -60,6 +60,11 @@ class _SampleSchema(RequestSchema):
         return Sample(**members)
 
 
+def taken_members(members: Sequence[str]) -> tuple[str, ...]:
+    """Return what a sample may have that must have ``members``: a text may have a pair."""
+    return (*members, PAIR) if TEXT in members else tuple(members)
+
+
 def sample_schema(members: Sequence[str]) -> RequestSchema:
     """Return the schema of a sample that has ``members``: it loads a `Sample`."""
     described: dict[str, fields.Field[Any]] = {}
@@ -73,63 +78,45 @@ def sample_schema(members: Sequence[str]) -> RequestSchema:
     return schema
 
 
-class ElementsField(fields.Field[list[Any]]):
-    """An array of at most ``max_samples``, which are loaded as they are: encoded.
-
-    Loading raises `BatchTooLarge`.
-    """
-
-    default_error_messages = {**MISSING, "type": "must be an array of samples"}  # noqa: RUF012
-
-    def __init__(self, max_samples: int) -> None:
-        super().__init__(required=True)
-        self.max_samples = max_samples
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        if not raw_json.is_array(value):
-            raise self.make_error("type")
-        try:
-            return split(value, self.max_samples)
-        except InvalidFeatures as error:
-            raise ValidationError(list(error.faults)) from None
-
-
-class SamplesField(ElementsField):
-    """An array of samples of ``schema``."""
-
-    def __init__(self, schema: RequestSchema, max_samples: int) -> None:
-        super().__init__(max_samples)
-        self.schema = schema
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
-        found: list[Any] = []
-        faults: dict[int, Any] = {}
-        for index, sample in enumerate(super()._deserialize(value, attr, data)):
-            try:
-                found.append(self.schema.load(sample))
-            except ValidationError as error:
-                faults[index] = error.messages
-                error.__traceback__ = None
-                if len(faults) >= MAX_FAULTS:
-                    break
-        if faults:
-            raise ValidationError(faults)
-        return found
-
-
 def samples_schema(members: Sequence[str], max_samples: int) -> RequestSchema:
-    """Return the schema of a body with many samples that have ``members``."""
-    return _of_many(SamplesField(sample_schema(members), max_samples))
+    """Return the schema of a body with at most ``max_samples`` that have ``members``: it loads a
+    `Sample` of each.
+
+    Loading raises `BatchTooLarge`, too.
+    """
+    schema = sample_schema(members)
+
+    def read(value: Raw) -> list[Sample]:
+        return _load_each(schema, split(value, max_samples))
+
+    return RequestSchema.of("SamplesSchema", {SAMPLES: SamplesField(read)})
 
 
 @cache
 def elements_schema(max_samples: int) -> RequestSchema:
-    """Return the schema of a body with many samples, which are left to a handler to decode."""
-    return _of_many(ElementsField(max_samples))
+    """Return the schema of a body with at most ``max_samples``, which stay encoded: what is in
+    them, a handler knows.
+
+    Loading raises `BatchTooLarge`, too.
+    """
+    read = partial(split, max_rows=max_samples)
+    return RequestSchema.of("ElementsSchema", {SAMPLES: SamplesField(read)})
 
 
-def _of_many(samples: ElementsField) -> RequestSchema:
-    return RequestSchema.of("SamplesSchema", {SAMPLES: samples})
+def _load_each(schema: RequestSchema, elements: Sequence[Raw]) -> list[Sample]:
+    """Return the samples in ``elements``. Raises `ValidationError` with the first faults."""
+    samples: list[Sample] = []
+    faults: dict[int, Any] = {}
+    for index, element in enumerate(elements):
+        try:
+            samples.append(schema.load_raw(element))
+        except ValidationError as error:
+            faults[index] = error.messages
+            if len(faults) >= MAX_FAULTS:
+                break
+    if faults:
+        raise ValidationError(faults)
+    return samples
 
 
 def from_base64(text: str) -> bytes:

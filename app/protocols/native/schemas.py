@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
@@ -20,12 +21,11 @@ from ...model.errors import InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
 from ...model.signature import Role, Tensors
-from .. import raw_json
 from .fast_decoder import FastDecoder
 from .media import MediaBodies
 from .media_types import ONLY_JSON, MediaTypes
 from .predictions import ResponseBodies, doc, response_bodies
-from .request_schema import MISSING, RequestSchema
+from .request_schema import MISSING, RequestSchema, SamplesField
 from .samples import SampleReader
 
 
@@ -33,30 +33,12 @@ class FeaturesField(fields.Field[Tensors]):
     """One sample: an object of values in JSON, a row when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
-        super().__init__(required=True, error_messages=dict(MISSING), **kwargs)
+        super().__init__(required=True, error_messages=MISSING, **kwargs)
         self.samples = samples
 
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
         try:
             return self.samples.row(value)
-        except InvalidFeatures as error:
-            raise ValidationError(list(error.faults)) from None
-
-
-class SamplesField(fields.Field[Tensors]):
-    """Many samples: an array of objects in JSON, rows when loaded."""
-
-    def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
-        messages = {**MISSING, "type": "must be an array of samples"}
-        super().__init__(required=True, error_messages=messages, **kwargs)
-        self.samples = samples
-        self.max_rows = max_rows
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
-        if not raw_json.is_array(value):
-            raise self.make_error("type")
-        try:
-            return self.samples.rows(value, self.max_rows)
         except InvalidFeatures as error:
             raise ValidationError(list(error.faults)) from None
 
@@ -125,7 +107,8 @@ def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies
     """Build the request bodies for ``encoder``, with at most ``max_rows``."""
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
     predict = RequestSchema.of("PredictRequest", {"features": FeaturesField(samples)})
-    batch = RequestSchema.of("BatchRequest", {"samples": SamplesField(samples, max_rows)})
+    rows = SamplesField(partial(samples.rows, max_rows=max_rows))
+    batch = RequestSchema.of("BatchRequest", {"samples": rows})
     return RequestBodies(RequestBody(decoder.row, predict), RequestBody(decoder.rows, batch))
 
 
