@@ -10,12 +10,14 @@ from msgspec.structs import replace
 
 from app.model import bundle as bundles
 from app.model.bundle import Bundle, describe
+from app.model.code.answers import HandlerAnswer
 from app.model.code.declaration import GOLDEN_REQUESTS, HandlerSpec, Interface
 from app.model.code.golden import answered, write_golden_requests
 from app.model.code.handler import load_handler
 from app.model.code.request import HandlerRequest
 from app.model.manifest import FileRecord, Manifest
 from app.model.manifest_file import FILE_NAME, read_manifest, write_manifest
+from app.model.model import Model
 from app.registry.loading import make_runtime
 
 PLAIN = """
@@ -78,3 +80,8 @@ def records(directory: Path, names: Any) -> dict[str, FileRecord]:
         name: FileRecord(bundles.file_sha256(directory / name), (directory / name).stat().st_size)
         for name in names
     }
+
+
+def answer(model: Model, request: HandlerRequest) -> HandlerAnswer:
+    (found,) = model.answer([request])
+    return found

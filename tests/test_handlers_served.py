@@ -11,10 +11,9 @@ import pytest
 from flask import Flask, request
 from flask.testing import FlaskClient
 
-from app.inference.handled import answer
 from app.model.code.request import HandlerRequest
 from tests import task_models
-from tests.handler_bundles import with_handler
+from tests.handler_bundles import answer, with_handler
 from tests.model.code.test_handler import AROUND, FILES, json_request
 
 

@@ -12,7 +12,6 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from app.inference.handled import answer
 from app.model.code.errors import HandlerRefusal
 from app.model.code.request import HandlerRequest
 from app.model.errors import BundleError
@@ -22,7 +21,7 @@ from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from tests import task_models
 from tests.conftest import ROOT
-from tests.handler_bundles import PLAIN
+from tests.handler_bundles import PLAIN, answer
 
 PAGE = (ROOT / "docs" / "handlers.md").read_text()
 ALLOWED = Statement(allow_code=True)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from app.inference.handled import answer, answer_batch
 from app.model import bundle as bundles
 from app.model.code.errors import HandlerFailed, HandlerRefusal
 from app.model.code.request import HandlerRequest
@@ -23,7 +22,7 @@ from app.model.model import Model
 from app.model.signature import Tensors
 from app.registry.loading import ModelSource, load_model
 from tests import task_models
-from tests.handler_bundles import PLAIN, records, with_handler
+from tests.handler_bundles import PLAIN, answer, records, with_handler
 
 AROUND = """
 import numpy as np
@@ -94,11 +93,11 @@ def test_the_requests_of_a_batch_run_together_and_one_that_is_refused_is_named(
         return run(inputs)
 
     model.runtime.run = counted  # type: ignore[method-assign]
-    found = answer_batch(model, [json_request([i, 10]) for i in range(5)])
+    found = model.answer([json_request([i, 10]) for i in range(5)])
     assert [json.loads(each.body)["Price"] for each in found] == [10, 11, 12, 13, 14]
     assert runs == [5]
     with pytest.raises(HandlerRefusal, match="-1 rooms are too few") as refused:
-        answer_batch(model, [json_request([1, 1]), json_request([-1, 1])])
+        model.answer([json_request([1, 1]), json_request([-1, 1])])
     assert (refused.value.status, refused.value.index) == (422, 1)
 
 
@@ -107,11 +106,11 @@ def test_the_answers_of_a_batch_are_bounded_together_and_what_is_wrong_is_named(
 ) -> None:
     body = "return float('nan') if request.body == b'nan' else 'x' * 1000"
     model = predicting(tmp_path, body, max_answer_values=100)
-    assert len(answer_batch(model, [HandlerRequest(b"")] * 2)) == 2
+    assert len(model.answer([HandlerRequest(b"")] * 2)) == 2
     with pytest.raises(OutputsTooLarge):
-        answer_batch(model, [HandlerRequest(b"")] * 3)
+        model.answer([HandlerRequest(b"")] * 3)
     with pytest.raises(NonFiniteOutput) as refused:
-        answer_batch(model, [HandlerRequest(b""), HandlerRequest(b"nan")])
+        model.answer([HandlerRequest(b""), HandlerRequest(b"nan")])
     assert refused.value.rows == (1,)
     with pytest.raises(NonFiniteOutput) as refused:
         answer(model, HandlerRequest(b"nan"))
@@ -224,7 +223,7 @@ def test_a_sample_may_be_several_rows(tmp_path: Path) -> None:
         "        return {'features': [[1, 2], [3, 4]]}\n"
     )
     model = load(with_handler(bundle, source, requests=[HandlerRequest(b"")]))
-    found = answer_batch(model, [HandlerRequest(b""), HandlerRequest(b"")])
+    found = model.answer([HandlerRequest(b""), HandlerRequest(b"")])
     assert [json.loads(each.body) for each in found] == [{"values": [[3.0], [7.0]]}] * 2
 
 

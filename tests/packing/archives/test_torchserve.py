@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from app.inference.handled import answer
 from app.model.code.errors import HandlerFailed, HandlerRefusal
 from app.model.code.golden import read_golden_requests
 from app.model.code.request import HandlerRequest
@@ -25,6 +24,7 @@ from app.packing.archives.container import METADATA
 from app.packing.file import Packed, pack_file
 from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
+from tests.handler_bundles import answer
 
 DIGITS = Path(__file__).parent.parent / "cases" / "mar_digits"
 ALLOWED = Statement(allow_code=True)
