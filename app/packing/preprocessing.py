@@ -23,7 +23,7 @@ def check_preprocessing(
 
     A pair is tried beside texts, which callers may send though no sample is one.
     """
-    steps, samples, places = material.steps, list(material.raw), []
+    steps, samples = material.steps, list(material.raw)
     assert steps is not None  # only a model with steps has such an original
     places = list(material.sampled.places) if material.sampled is not None else []
     made = dict(material.golden)

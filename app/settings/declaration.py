@@ -93,9 +93,7 @@ class LimitSettings(Struct, frozen=True):
     max_held_bytes: AtLeastOne = 256 << 20
     max_batch_size: AtLeastOne = 10_000
     max_answer_values: AtLeastOne = 1_000_000
-    max_image_pixels: Annotated[int, Meta(ge=1, le=178_956_970)] = (
-        DEFAULT_SAMPLE_LIMITS.image_pixels
-    )
+    max_image_pixels: ImagePixels = DEFAULT_SAMPLE_LIMITS.image_pixels
     max_text_characters: AtLeastOne = DEFAULT_SAMPLE_LIMITS.text_characters
     max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
     max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
