@@ -57,6 +57,19 @@ def test_tensors_for_a_model_without_any_are_refused(
         assert answer.status_code == 400, answer.text
 
 
+def test_an_answer_that_is_not_finite_is_told_of_the_whole_body(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    """No member of it is known to be at fault: only the handler knows what it means."""
+    source = "class Handler:\n    def predict(self, request): return float(request.body)\n"
+    with_handler(tmp_path / "m" / "1", source, requests=[HandlerRequest(b"1")])
+    client = make_app(MODEL__PATH=str(tmp_path / "m"), MODEL__ALLOW_CODE="true").test_client()
+    assert client.post("/predict", data=b"2").get_json() == 2
+    refused = client.post("/predict", data=b"nan")
+    assert refused.status_code == 422, refused.text
+    assert [each["pointer"] for each in refused.get_json()["errors"]] == [""]
+
+
 def test_without_leave_nothing_is_served_and_health_says_why(
     tmp_path: Path, make_app: Callable[..., Flask]
 ) -> None:

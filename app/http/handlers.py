@@ -51,9 +51,7 @@ def predict(
     rollout = service.rollout
     model = choose(lantern, rollout, context)
     if model.handler is not None:
-        found = handler_requests.answer(model, context, read_body)
-        record_handled(lantern, context, model, 1)
-        return found.body, [("Content-Type", found.content_type)]
+        return answer_by_handler(lantern, model, context, read_body)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
     request = bodies.requests.predict
@@ -66,7 +64,7 @@ def predict(
     try:
         prediction = model.predict(row)
     except NonFiniteOutput as error:
-        error.path = () if isinstance(request, MediaBody) else error.path
+        error.path = request.place
         raise
     seconds = perf_counter() - started
     if top:
@@ -121,7 +119,7 @@ def predict_batch(
     if model.handler is not None:
         answers = handler_requests.answer_batch(model, context, read_body, limits.max_batch_size)
         document = handler_requests.in_one_document(answers, model.version)
-        record_handled(lantern, context, model, len(answers))
+        _record_handled(lantern, context, model, len(answers))
         return document, [("Content-Type", JSON)]
     bodies = bodies_of(model, limits.max_batch_size)
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
@@ -166,7 +164,16 @@ def _predict_parts(
     return (type(first).joined(batches) if others else first), rows
 
 
-def record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
+def answer_by_handler(
+    lantern: Lantern, model: Model, context: RequestContext, read_body: ReadBody
+) -> Answer:
+    """Return what the handler of ``model`` answers. Raises as `handler_requests.answer` does."""
+    found = handler_requests.answer(model, context, read_body)
+    _record_handled(lantern, context, model, 1)
+    return found.body, [("Content-Type", found.content_type)]
+
+
+def _record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
     """Record that the handler of ``model`` answered so many samples."""
     context.rows = rows
     predictions.record_run(lantern.metrics, model, rows, {})

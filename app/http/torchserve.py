@@ -10,11 +10,10 @@ from ..protocols.native.schemas import bodies_of
 from ..protocols.native.top import requested_top
 from ..protocols.torchserve import answer_of, sample_in
 from ..registry.service import ModelService
-from . import handler_requests
 from .content import content_of, encoded
 from .context import RequestContext
 from .extension import Lantern
-from .handlers import Answer, ReadBody, choose, record, record_handled
+from .handlers import Answer, ReadBody, answer_by_handler, choose, record
 
 
 def predict(
@@ -32,9 +31,7 @@ def predict(
     rollout = service.rollout
     model = choose(lantern, rollout, context, version)
     if model.handler is not None:
-        found = handler_requests.answer(model, context, read_body)
-        record_handled(lantern, context, model, 1)
-        return found.body, [("Content-Type", found.content_type)]
+        return answer_by_handler(lantern, model, context, read_body)
     requests = bodies_of(model, lantern.settings.limits.max_batch_size).requests
     top = requested_top(context.environ.get("QUERY_STRING", ""), model)
     body = read_body(ANYTHING)

@@ -208,13 +208,14 @@ class TakesNoFeatures(ModelError):
 class NonFiniteOutput(ModelError):
     """The answer to the sample, or to some of a batch, has numbers that aren't finite.
 
-    ``rows`` are the indices of those; None for a single sample, whose values are at ``path``.
+    ``rows`` are the indices of those; None for a single sample, whose values are at
+    ``path`` of what was sent.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
         super().__init__("The model's answer to these values is not finite; check their magnitude.")
         self.rows = None if rows is None else tuple(rows)
-        self.path: tuple[str, ...] = ("features",)
+        self.path: tuple[str, ...] = ()
 
     def moved(self, first: int) -> NonFiniteOutput:
         """Return the error of a batch of which these rows are those from ``first`` on."""

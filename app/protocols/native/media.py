@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn, Self, TypeVar
+from typing import ClassVar, NoReturn, Self, TypeVar
 
 from marshmallow import ValidationError
 
@@ -56,8 +56,10 @@ class Content:
 class MediaBody:
     """A kind of request body for models that take ``members``: ``image``, ``text`` or both.
 
-    With ``max_samples`` it has any number of samples up to that, else exactly one.
+    With ``max_samples`` it has any number of samples up to that, else exactly one, at ``place``.
     """
+
+    place: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, members: Sequence[str], max_samples: int | None = None) -> None:
         self._members = tuple(members)

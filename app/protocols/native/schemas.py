@@ -47,12 +47,14 @@ class FeaturesField(fields.Field[Tensors]):
 class RequestBody:
     """A kind of request body of models with features: JSON.
 
-    ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
+    ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other. The values of
+    one sample are at ``place``.
     """
 
     accept: Callable[[bytes], Tensors | None]
     schema: RequestSchema
     media_types: ClassVar[MediaTypes] = ONLY_JSON
+    place: ClassVar[tuple[str, ...]] = ("features",)
 
     def load(self, body: bytes) -> Tensors:
         """Return the rows in ``body``, with NaN for null where that can be.
