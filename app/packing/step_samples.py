@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..documents.text import NotUtf8, decode
 from ..model.errors import BundleError, listed
 from ..model.steps.declaration import Sample
 from .samples import spread
@@ -172,9 +173,9 @@ def _row(cells: Mapping[str, str], place: str, path: Path, truth: str) -> _Row:
 
 def _text(path: Path) -> str:
     try:
-        return _bytes(path, str(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is not UTF-8: byte {error.start}.") from error
+        return decode(_bytes(path, str(path)))
+    except NotUtf8 as error:
+        raise BundleError(f"{path} {error}") from None
 
 
 def _bytes(path: Path, place: str) -> bytes:

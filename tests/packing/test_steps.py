@@ -293,7 +293,7 @@ def samples_of(directory: Path, name: str, content: str | bytes | None) -> Path:
         (IMAGES, "x.csv", "image,a\n ,b\n", "line 2 of x.csv: the column image is blank"),
         (IMAGES, "x.csv", "image,a\nb\n", "x.csv: line 2 has 1 cells, but the header has 2"),
         (TEXTS, "x.txt", "\n \n", "x.txt has no text"),
-        (TEXTS, "x.txt", b"\xff\xfe", "x.txt is not UTF-8: byte 0"),
+        (TEXTS, "x.txt", b"\xff\xfe", "x.txt is UTF-16, not UTF-8; save it in UTF-8"),
         (TEXTS, "x.png", b"", "x.png must be a .txt with a text on each line, or a .csv"),
     ],
 )
