@@ -11,14 +11,13 @@ from ..http.body import read_body, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.routes import Description, route
-from ..protocols.native.media_types import JSON
+from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.torchserve import PING, pretty
 from .health import check_ready
 
 blueprint = Blueprint("torchserve", __name__)
 
 TAG = "TorchServe"
-ANYTHING = "*/*"
 
 
 @route(
@@ -44,10 +43,10 @@ def ping() -> Response:
         TAG,
         explains="What the handler of the model answers; of other models the probabilities by the "
         "names of the classes.",
-        body_types=(ANYTHING,),
+        body_types=(ANY_TYPE,),
         parameters=("top", "routing", "timeout"),
         errors=(400, 404, 408, 413, 422, 500, 503),
-        media_types=(ANYTHING,),
+        media_types=(ANY_TYPE,),
     ),
 )
 def predictions(name: str, version: str | None = None) -> Response:

@@ -68,9 +68,13 @@ def serve(
     Gunicorn, such as --pid, are read from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
     gracefully.
     """
-    given: dict[str, Any] = {"server.host": host, "server.port": port, "server.workers": workers}
-    given = {name: value for name, value in given.items() if value is not None}
-    given |= {"model.allow_code": True} if allow_code else {}
+    options: dict[str, Any] = {
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
+        "model.allow_code": allow_code or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     use_arguments(given)
     if model is not None and is_model_file(model):
         with ExitStack() as stack:

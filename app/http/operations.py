@@ -19,7 +19,7 @@ from ..access.header_names import (
     REQUEST_TIMEOUT,
 )
 from ..model.model import Model
-from ..protocols.native.media_types import JSON
+from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.native.predictions import (
     CLASSES,
     ResponseBodies,
@@ -180,7 +180,7 @@ class OperationBuilder:
         elif description.schema is not None:
             content[JSON] = {"schema": _reference(description.schema)}
         for media_type in description.media_types:
-            content[media_type] = {"schema": {} if media_type == "*/*" else {"type": "string"}}
+            content[media_type] = {"schema": {} if media_type == ANY_TYPE else {"type": "string"}}
         answer: dict[str, Any] = {
             "description": description.explains or f"{description.summary}.",
             "content": content,

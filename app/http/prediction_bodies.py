@@ -10,12 +10,11 @@ from typing import Any, Literal
 from ..model.model import Model
 from ..protocols.native.forms import FORM
 from ..protocols.native.media import MediaBodies
-from ..protocols.native.media_types import JSON
+from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.native.sample_schemas import IMAGE, sample_schema
 
 Member = Literal["features", "samples"]
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
-_ANY = "*/*"
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
 
@@ -38,7 +37,7 @@ def prediction_body(
     for name, model in models.items():
         if model is not None and model.handler is not None:
             if member == "features":
-                content[_ANY] = {"schema": dict(_BINARY)}
+                content[ANY_TYPE] = {"schema": dict(_BINARY)}
                 schemas.append({})
                 continue
             content[FORM] = {"schema": _form_of_many({"data": dict(_TEXT)})}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 JSON = "application/json"
+ANY_TYPE = "*/*"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
 # Each character belongs to one part of it, so that it takes time in proportion to the header.
 _PARAMETER = re.compile(r'\s*;\s*([^\s=;"]+)=("(?:[^"\\]|\\.)*"|[^;"]*)')
@@ -26,7 +27,7 @@ class MediaTypes:
         main, slash, _ = media_type.partition("/")
         return bool(
             media_type in self.names
-            or "*/*" in self.names
+            or ANY_TYPE in self.names
             or (slash and f"{main}/*" in self.names)
             or (JSON in self.names and _SUFFIXED_JSON.fullmatch(media_type) is not None)
         )
@@ -43,7 +44,7 @@ class MediaTypes:
 
 
 ONLY_JSON = MediaTypes((JSON,))
-ANYTHING = MediaTypes(("*/*",))
+ANYTHING = MediaTypes((ANY_TYPE,))
 
 
 def parse_header(value: str) -> tuple[str, Mapping[str, str]]:
