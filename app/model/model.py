@@ -45,9 +45,8 @@ class Model:
     features, or from the ``steps``, which take images and texts and are None where there are none.
     One with neither takes tensors, and `run` answers them. With a ``handler`` it takes whole
     requests, which `answer` answers. ``cache`` stores the answers of `predict`, unless
-    ``cache_size`` is 0. ``check_seconds`` limits the self-test, and
-    ``sample_limits`` what callers may send for the steps. Raises `BundleError` if the steps can't
-    be loaded.
+    ``cache_size`` is 0. ``check_seconds`` limits the self-test, and ``sample_limits`` what callers
+    may send for the steps. Raises `BundleError` if the steps can't be loaded.
     """
 
     def __init__(

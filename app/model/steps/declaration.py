@@ -67,11 +67,10 @@ class ImageStep(
     """Turn an encoded image into values of the tensor ``input``.
 
     The image is upright, has ``mode``, is resized by ``filter`` and cropped to ``crop`` around its
-    centre (where it is smaller, what is missing is black), as torchvision's transforms do. Where a
-    margin is half a pixel, torchvision rounds it to the even one of its neighbours, and the library
-    transformers ``down``: ``crop_rounding``. Each
-    value of 0 to 255 then becomes ``(value * scale - mean) / std`` of its channel. The order of the
-    dimensions is ``layout``.
+    centre (where it is smaller, what is missing is black), as torchvision's transforms do. A margin
+    of half a pixel is rounded by ``crop_rounding``: "even" is torchvision's, "down" that of
+    transformers. Each value of 0 to 255 then becomes ``(value * scale - mean) / std`` of its
+    channel. The order of the dimensions is ``layout``.
     """
 
     input: TensorName

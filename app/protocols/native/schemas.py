@@ -1,8 +1,9 @@
 """The marshmallow schemas of every request and response: they validate, dump and describe the API.
 
 Features have no fixed schema: `make_request_bodies` builds one from the loaded model. A whole row
-is one field, which loads the model's tensors, so nothing after it handles names. The responses to
-predictions are in `predictions`.
+is one field, which loads the model's tensors, so nothing after it handles names. The schemas of
+images and texts are in `sample_schemas`, and those of the responses to predictions in
+`predictions`.
 """
 
 from __future__ import annotations
