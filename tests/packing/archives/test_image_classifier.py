@@ -16,7 +16,6 @@ from PIL import Image
 from torch import nn
 
 from app import create_app
-from app.inference.handled import answer
 from app.model.code.request import HandlerRequest
 from app.model.errors import BundleError
 from app.packing.archives.container import METADATA
@@ -24,6 +23,7 @@ from app.packing.file import Packed, pack_file
 from app.packing.statement import Statement
 from app.registry.loading import ModelSource, load_model
 from app.settings import load_settings
+from tests.handler_bundles import answer
 
 CLASSES = 7
 MODEL_FILE = """
