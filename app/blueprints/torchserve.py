@@ -44,6 +44,7 @@ def ping() -> Response:
         explains="What the handler of the model answers; of other models the probabilities by the "
         "names of the classes.",
         body_types=(ANY_TYPE,),
+        requires_body=False,  # a handler may need none
         parameters=("top", "routing", "timeout"),
         errors=(400, 404, 408, 413, 422, 500, 503),
         media_types=(ANY_TYPE,),

@@ -84,7 +84,7 @@ _TOP = {
     "in": "query",
     "description": "How many of the most probable classes or labels each prediction lists; by "
     "default as many as the bundle says, or none.",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 999999999},
+    "schema": {"type": "integer", "minimum": 0},
 }
 _ROUTING = {
     "in": "header",
@@ -111,6 +111,8 @@ class OperationBuilder:
             "json_bytes": _JSON_BYTES,
             "top": _TOP,
         }
+        # A handler has parameters of its own.
+        self._may_have_top = any(each is None or each.handler is None for each in self._models)
         self._sample = example_sample(model)
         self._inference = example_request(model, self._sample)
         self._prediction = example_prediction(model, self._sample)
@@ -122,7 +124,11 @@ class OperationBuilder:
         assert description is not None
         takes_name, takes_version = "<name>" in rule, "<version>" in rule
         is_by_name = takes_name and "<name>" not in route.rules[0]
-        parameters = [self._parameters[each] for each in description.parameters]
+        parameters = [
+            self._parameters[each]
+            for each in description.parameters
+            if each != "top" or self._may_have_top
+        ]
         if takes_version:
             parameters.insert(0, _PATH_VERSION | self._version_example)
         if takes_name:

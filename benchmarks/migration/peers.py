@@ -74,7 +74,7 @@ def _torchserve(name: str, case: Case, settings: dict[str, str], directory: Path
         "grpc_inference_port": str(free_port()),
         "grpc_management_port": str(free_port()),
     }
-    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+    config.write_text("".join(f"{key}={value}\n" for key, value in lines.items()), encoding="utf-8")
     environment = VENVS / "torchserve"
     [packages] = environment.glob("lib/python*/site-packages")
     arguments = (

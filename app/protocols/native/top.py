@@ -15,7 +15,7 @@ from .plain_answers import PART_VALUES, PlainRows
 from .predictions import BATCH_BEGIN, AnswerSchema, Parts, batch_end
 
 _PARAMETER = "top"
-_LONGEST_NUMBER = 9
+_LONGEST_NUMBER = 1000
 _LINE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
