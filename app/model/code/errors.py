@@ -43,7 +43,7 @@ class HandlerFailed(ModelError):
         self.index: int | None = None
 
 
-def failure(verb: str, error: Exception, directory: str) -> str:
+def failure(verb: str, error: BaseException, directory: str) -> str:
     """Return what went wrong in a handler, and in which line of its own files, as one sentence."""
     place = _place(error.__traceback__, directory)
     return f"{verb} raised {type(error).__name__}{place}: {first_line(error)}"

@@ -148,7 +148,7 @@ class Handler:
             return self._verbs[verb](*arguments)
         except _FOR_CALLERS:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # it may not end a worker that others use
             raise HandlerFailed(failure(verb, error, self._directory)) from error
 
 
@@ -168,7 +168,7 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1)
         steps, modules = _load(manifest.handler, access, directory, limit)
     except BundleError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.error("handler not loaded", exc_info=True, extra={"model": name})
         said = failure("loading it", error, str(directory))
         raise BundleError(f"{place} can't be loaded: {said}.{_advice(error, manifest)}") from error
@@ -219,7 +219,7 @@ def _make(modules: OwnModules, spec: HandlerSpec, directory: Path) -> Any:
     return steps
 
 
-def _advice(error: Exception, manifest: Manifest) -> str:
+def _advice(error: BaseException, manifest: Manifest) -> str:
     handler = manifest.handler
     if isinstance(error, ImportError) and handler is not None and handler.requirements:
         return f" It needs: {', '.join(handler.requirements)}; install them."

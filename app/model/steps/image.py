@@ -6,6 +6,7 @@ and whatever Pillow raises is a fault of the image. This module imports Pillow.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,11 @@ _UPRIGHT = {
 }
 """What makes an image upright, by the orientation in its EXIF."""
 _LONGEST_REASON = 120
+_MOST_SCANS = 50
+"""Of a JPEG: encoders make about ten. Each goes over all pixels, and may have only 51 bytes."""
+_JPEG, _SCAN, _END = b"\xff\xd8", 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd8\x01])")
+"""Of those that a length follows, and of the end."""
 _EXACT = np.dtype(np.float32)
 """What values are computed in; half of it would lose digits on the way."""
 
@@ -121,6 +127,7 @@ class ImageReader:
         with _decoding():
             image: Image.Image = Image.open(BytesIO(data), formats=_FORMATS)
             self._check_size(*image.size)
+            _check_scans(data)
             image.load()
             self._check_size(*image.size)  # a frame of a GIF may be larger than it says
             image = _upright(image)
@@ -189,6 +196,19 @@ def margin(size: int, wanted: int, rounding: str) -> int:
     if wanted > size:
         return -((wanted - size) // 2)
     return (size - wanted) // 2 if rounding == "down" else round((size - wanted) / 2)
+
+
+def _check_scans(data: bytes) -> None:
+    """Raise `PartRejected` for a JPEG of which a few kilobytes take minutes to decode."""
+    if not data.startswith(_JPEG) or data.count(bytes((0xFF, _SCAN))) <= _MOST_SCANS:
+        return  # what is counted may be within a thumbnail, or behind the image
+    scans, place = 0, len(_JPEG)
+    while (found := _MARKER.search(data, place)) and (marker := found[1][0]) != _END:
+        scans += marker == _SCAN
+        if scans > _MOST_SCANS:
+            raise PartRejected(f"is a JPEG of more than {_MOST_SCANS} scans; save it with fewer")
+        length = int.from_bytes(data[found.end() : found.end() + 2])
+        place = found.end() + max(length, 2)
 
 
 def _upright(image: Image.Image) -> Image.Image:

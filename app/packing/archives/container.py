@@ -201,7 +201,9 @@ def _of_tar(path: Path) -> Iterator[_Entry]:
         gzip.open(path, "rb") as content,
         tarfile.open(path, "r|", _Counted(content, budget)) as archive,  # type: ignore[call-overload]
     ):
-        for entry in archive:
+        for number, entry in enumerate(archive):
+            if number >= MOST_FILES:  # with those that are not taken, such as directories
+                raise BundleError(f"{path} has more than {MOST_FILES:,} entries.")
             name = check_path(entry.name)
             if entry.isdir():
                 continue

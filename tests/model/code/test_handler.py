@@ -189,6 +189,13 @@ def test_a_fault_of_a_handler_is_told_to_its_owner_and_not_to_callers(tmp_path: 
     assert isinstance(failed.value.__cause__, ValueError)
 
 
+def test_a_handler_that_exits_fails_on_its_request_alone(tmp_path: Path) -> None:
+    model = predicting(tmp_path, "raise SystemExit(3)")
+    with pytest.raises(HandlerFailed) as failed:
+        answer(model, HandlerRequest(b""))
+    assert failed.value.reason == "predict raised SystemExit in handler.py, line 4: 3"
+
+
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
@@ -295,6 +302,7 @@ def test_what_is_executed_is_what_was_verified(
             "its class has no predict, and the",
         ),
         ("x = (", "can't be loaded: loading it raised SyntaxError"),
+        ("import sys; sys.exit(0)", "can't be loaded: loading it raised SystemExit in handler.py"),
         ("import no_such_package", "raised ModuleNotFoundError in handler.py, line 1: No module"),
         (
             "class Handler:\n  def load(self, b): raise OSError('x')\n  def predict(self, r): pass",

@@ -330,3 +330,16 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(encoders, "find_spec", lambda name: None)
     with pytest.raises(BundleError, match=r"takes images, and Pillow isn't installed: pip install"):
         encoder_of(PHOTO, PIXELS)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    file = BytesIO()
+    Image.new("L", (1000, 1000), 128).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert "more than 50 scans" in refusal(data[:-2] + scan * 10_000 + data[-2:]).faults[0].detail
+    reader = encoder_of(PHOTO, PIXELS)
+    wanted = reader.encode([Sample(image=data)])["pixels"]
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 400) + b"\xff\xda" * 200
+    for harmless in (data + scan * 100, data[:2] + comment + data[2:]):  # as of a motion photo
+        assert (reader.encode([Sample(image=harmless)])["pixels"] == wanted).all()

@@ -113,6 +113,14 @@ def test_thousands_of_files_are_refused_before_they_are_written(tmp_path: Path, 
     assert len(names(out)) <= MOST_FILES
 
 
+def test_directories_of_a_tar_count_as_its_entries(tmp_path: Path, out: Path) -> None:
+    directories = [tarfile.TarInfo(f"m/{number}") for number in range(2_000)]
+    for each in directories:
+        each.type = tarfile.DIRTYPE
+    path = tarred(tmp_path / "m.mar", {}, *directories)
+    assert "has more than 1,000 entries" in refused(path, out)
+
+
 def test_a_directory_of_a_zip_that_is_huge_is_not_read(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
