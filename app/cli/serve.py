@@ -79,8 +79,10 @@ def serve(
     if model is not None and is_model_file(model):
         with ExitStack() as stack:
             with failing_in_a_sentence():
-                limits = load_settings(arguments=given).model.process_limits
-                packed = stack.enter_context(packed_for_now(model, limits, allow_code=allow_code))
+                settings = load_settings(arguments=given).model
+                packed = stack.enter_context(
+                    packed_for_now(model, settings.process_limits, allow_code=settings.allow_code)
+                )
             _serve(script, packed)
     else:
         _serve(script, model)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..model.code.permission import AllowCode
 from ..model.errors import BundleError
 from ..model.isolation import ProcessLimits
 from ..model.naming import as_name
@@ -32,7 +33,7 @@ def is_model_file(path: Path) -> bool:
 
 @contextmanager
 def packed_for_now(
-    file: Path, limits: ProcessLimits, *, allow_code: bool = False
+    file: Path, limits: ProcessLimits, *, allow_code: AllowCode = False
 ) -> Iterator[Path]:
     """Pack ``file``, and yield the directory of the model: with the tensors that it takes and
     returns, as the classifier that a directory of transformers has, or an archive with its handler,
@@ -47,7 +48,8 @@ def packed_for_now(
     try:
         says_all = is_archive(file) or is_directory(file)
         model = scratch / as_name(_name_of(file))
-        statement = Statement(task=None if says_all else "tensors", allow_code=allow_code)
+        is_allowed = allow_code is True or (allow_code is not False and model.name in allow_code)
+        statement = Statement(task=None if says_all else "tensors", allow_code=is_allowed)
         try:
             pack_file(file, model / "1", statement=statement, limits=limits)
         except BundleError as error:

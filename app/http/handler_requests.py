@@ -8,11 +8,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
+from msgspec import Raw
 
-from ..model.code.answers import HandlerAnswer
+from ..model.code.answers import TEXT, HandlerAnswer
 from ..model.code.request import HandlerRequest
 from ..model.errors import BatchTooLarge
 from ..model.model import Model
+from ..protocols import raw_json
 from ..protocols.native.forms import FORM, MalformedBody
 from ..protocols.native.media import WHOLE_SAMPLE, only_part
 from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
@@ -55,10 +57,12 @@ def answer_batch(
     """
     environ, body = context.environ, read_body(_OF_MANY)
     found = [*_requests(environ, body)]
-    if len(found) == 1 and found[0].body is body:
+    if not found:
+        raise MalformedBody(f"The form has no field {' or '.join(WHOLE_SAMPLE)}.")
+    if found[0].body is body:
         headers, parameters = found[0].headers, found[0].parameters
         samples = elements_schema(max_samples).load_json(body)[SAMPLES]
-        found = [HandlerRequest(bytes(each), JSON, headers, parameters) for each in samples]
+        found = [HandlerRequest(*_content(each), headers, parameters) for each in samples]
     if len(found) > max_samples:
         raise BatchTooLarge(len(found), max_samples)
     return model.answer(found) if found else []
@@ -88,6 +92,13 @@ def _as_json(answer: HandlerAnswer) -> bytes:
             f"The handler answers {answer.content_type}, of which JSON can't hold several: send "
             "each sample in a request of its own."
         ) from None
+
+
+def _content(element: Raw) -> tuple[bytes, str]:
+    """Return an element of JSON as a body, and its media type: a string is text."""
+    if raw_json.is_text(element):
+        return str(raw_json.text_or_outline(element)).encode(), TEXT
+    return bytes(element), JSON
 
 
 def _requests(environ: Mapping[str, Any], body: bytes) -> Iterator[HandlerRequest]:

@@ -84,6 +84,8 @@ def requests_in(samples: Path | None, *, with_types: bool = True) -> list[Handle
     """
     if samples is None:
         return []
+    if not samples.exists():
+        raise BundleError(f"There is no file {samples} to send as a sample.")
     try:
         files = sorted(samples.iterdir()) if samples.is_dir() else [samples]
         requests = []
