@@ -23,7 +23,7 @@ comma := ,
 .DEFAULT_GOAL := help
 .PHONY: help serve wheel test test-clients test-examples test-busy coverage bench \
     rolling-restart soak fuzz audit image-test lock lint format types check-chromium check-wrk \
-    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc
+    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc check-java
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -33,7 +33,7 @@ help:
 	@echo "make test-examples  run the examples, in an environment of their own"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which takes twice as long"
-	@echo "make bench   measure it beside five other servers, and draw the charts (half an hour)"
+	@echo "make bench   measure it beside eight other servers, and draw the charts (an hour)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
 	@echo "make fuzz    send it 200,000 random and malformed requests; SEED repeats a run"
@@ -74,7 +74,7 @@ coverage: $(DEVELOPMENT)
 	rm -f .coverage .coverage.*
 	$(PYTEST) --numprocesses=auto --cov --cov-report=term
 
-bench: $(DEVELOPMENT) check-wrk
+bench: $(DEVELOPMENT) check-wrk check-java
 	$(BIN)/python -m benchmarks
 
 rolling-restart: $(DEVELOPMENT) check-haproxy
@@ -158,6 +158,10 @@ check-nginx:
 # It compiles the clock that a test sets back.
 check-cc:
 	$(call program,cc,gcc libc6-dev,the test of a clock that is set back will be skipped)
+
+# TorchServe's own part is a program in Java.
+check-java:
+	$(call program,java,default-jre-headless,make bench will not measure TorchServe)
 
 $(SERVING): requirements.txt requirements-onnx.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

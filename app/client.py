@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import os
+import pathlib
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     ResponseError,
 )
+from urllib3.filepost import encode_multipart_formdata
 from urllib3.util import Retry
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -41,9 +43,12 @@ _HEALTH = "/health"
 _BACK_OFF_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 30.0
 _JSON = "application/json"
+_OCTETS = "application/octet-stream"
+_DATA = "data"
 _PROBLEM_JSON = "application/problem+json"
 _LONGEST_BODY_SHOWN = 200
 _CATEGORIES_SHOWN = 3
+_EXAMPLE_TEXT = "An example of a text."
 
 
 class Health(TypedDict):
@@ -58,6 +63,10 @@ class Health(TypedDict):
 
 FeatureValue = float | str | bool | None
 """A number, a category by its name, a boolean, or None where the value is unknown."""
+
+
+Image = bytes | str | os.PathLike[str]
+"""An image as it is in a file, or the path of the file."""
 
 
 class FeatureInfo(TypedDict):
@@ -102,7 +111,8 @@ class ModelInfo(TypedDict):
     """The model that is served: its features in order, its classes, and how it was made.
 
     ``task`` is classification, multilabel, regression, embedding or tensors; a model has classes,
-    labels or targets by its task.
+    labels or targets by its task. ``steps`` say how images and texts become its tensors: one of the
+    ``kind`` "image", "text", or both.
     """
 
     name: str
@@ -120,12 +130,21 @@ class ModelInfo(TypedDict):
     targets: list[TargetInfo]
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+    steps: NotRequired[list[dict[str, Any]]]
+    top: NotRequired[int]
     preprocessing: list[dict[str, Any]]
     training: dict[str, Any]
     runtime: str
     device: str
     checksum: str
     loaded_at: str
+
+
+TopClass = TypedDict(
+    "TopClass",
+    {"label": str, "class": int, "probability": NotRequired[float], "score": NotRequired[float]},
+)
+"""One of the most probable classes or labels."""
 
 
 class Prediction(TypedDict):
@@ -138,6 +157,9 @@ class Prediction(TypedDict):
     - regression: ``prediction`` is a number, or a list if there are several targets, and ``values``
       has them by name
     - embedding: ``embedding`` is a list of numbers
+
+    ``top`` has the most probable classes or labels, the first of them first, where the call or the
+    model asks for them.
     """
 
     prediction: NotRequired[int | float | list[int] | list[float]]
@@ -147,6 +169,7 @@ class Prediction(TypedDict):
     scores: NotRequired[dict[str, float]]
     values: NotRequired[dict[str, float]]
     embedding: NotRequired[list[Any]]
+    top: NotRequired[list[TopClass]]
     model_version: str
     timestamp: str
 
@@ -324,28 +347,71 @@ class ModelClient:
         """Return the description of the model that is served."""
         return cast(ModelInfo, _read_response(self._send("GET", "/model/info")))
 
-    def predict(self, features: Mapping[str, FeatureValue]) -> Prediction:
+    def predict(
+        self, features: Mapping[str, FeatureValue], *, top: int | None = None
+    ) -> Prediction:
         """Predict one sample: a value for each feature, or None if it is unknown.
 
-        Raises `ValueError` for NaN or infinity, which JSON doesn't have, and `TypeError` for what
-        is no number, string, boolean or None.
+        With ``top``, the answer lists so many of the most probable classes. Raises `ValueError` for
+        NaN or infinity, which JSON doesn't have, and `TypeError` for what is no number, string,
+        boolean or None.
         """
         body = _encode({"features": dict(features)})
-        return cast(Prediction, _read_response(self._send("POST", "/predict", body)))
+        return cast(Prediction, self._predict("/predict", body, _JSON, top))
 
-    def predict_batch(self, samples: Sequence[Mapping[str, FeatureValue]]) -> BatchPrediction:
+    def predict_batch(
+        self, samples: Sequence[Mapping[str, FeatureValue]], *, top: int | None = None
+    ) -> BatchPrediction:
         """Predict many samples, all or none of them; raises what `predict` raises."""
         body = _encode({"samples": [dict(sample) for sample in samples]})
-        return cast(BatchPrediction, _read_response(self._send("POST", "/predict/batch", body)))
+        return cast(BatchPrediction, self._predict("/predict/batch", body, _JSON, top))
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+    def predict_image(self, image: Image, *, top: int | None = None) -> Prediction:
+        """Predict an image: its bytes as they are in a file, or the path of one.
+
+        Raises `OSError` for a file that can't be read.
+        """
+        return cast(Prediction, self._predict("/predict", _image(image), _OCTETS, top))
+
+    def predict_images(self, images: Sequence[Image], *, top: int | None = None) -> BatchPrediction:
+        """Predict many images, all or none of them; raises what `predict_image` raises."""
+        if not images:
+            return self.predict_batch([], top=top)
+        files = [(_DATA, (_DATA, _image(image))) for image in images]
+        body, content_type = encode_multipart_formdata(files)
+        return cast(BatchPrediction, self._predict("/predict/batch", body, content_type, top))
+
+    def predict_text(
+        self, text: str, pair: str | None = None, *, top: int | None = None
+    ) -> Prediction:
+        """Predict a text, or a ``pair`` of it: a second text that it is read with."""
+        body = _encode(_text(text, pair))
+        return cast(Prediction, self._predict("/predict", body, _JSON, top))
+
+    def predict_texts(
+        self, texts: Sequence[str | tuple[str, str]], *, top: int | None = None
+    ) -> BatchPrediction:
+        """Predict many texts, or pairs of them, all or none."""
+        samples = [_text(each) if isinstance(each, str) else _text(*each) for each in texts]
+        body = _encode({"samples": samples})
+        return cast(BatchPrediction, self._predict("/predict/batch", body, _JSON, top))
+
+    def _predict(
+        self, path: str, body: bytes, content_type: str, top: int | None
+    ) -> dict[str, Any]:
+        query = "" if top is None else f"?top={int(top)}"
+        return _read_response(self._send("POST", path + query, body, content_type))
+
+    def _send(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = _JSON
+    ) -> requests.Response:
         url = self.base_url + path
         try:
             return self._session.request(
                 method,
                 url,
                 data=body,
-                headers={"Content-Type": _JSON} if body else None,
+                headers=None if body is None else {"Content-Type": content_type},
                 timeout=self._timeout,
                 allow_redirects=False,  # a redirected POST would arrive as a GET
             )
@@ -461,6 +527,22 @@ def _encode(payload: dict[str, Any]) -> bytes:
         raise
 
 
+def _image(image: Image) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(f"An image must be its bytes or a path, not {type(image).__name__}.")
+    with pathlib.Path(image).open("rb") as file:
+        return file.read()
+
+
+def _text(text: str, pair: str | None = None) -> dict[str, Any]:
+    for each in (text, pair):
+        if each is not None and not isinstance(each, str):
+            raise TypeError(f"A text must be a string, not {type(each).__name__}.")
+    return {"text": text} if pair is None else {"text": text, "pair": pair}
+
+
 def _plain_value(value: object) -> float | bool:
     """Convert a value of another type, such as NumPy's, to one that `json` knows."""
     if isinstance(value, Real):
@@ -573,6 +655,9 @@ def _demonstrate(client: ModelClient) -> None:
         f"Model       {info['name']}, version {info['model_version']}: {info['num_features']} "
         f"features, {_answers(info)}{info['runtime']} on {info['device']}"
     )
+    if steps := info.get("steps"):
+        _demonstrate_steps(client, info, [str(step["kind"]) for step in steps])
+        return
     if not info["features"]:
         raise ClientError(
             f"{info['name']} takes tensors: use a client of the Open Inference Protocol."
@@ -587,6 +672,16 @@ def _demonstrate(client: ModelClient) -> None:
     print(f"Batch       {batch['total_samples']} samples that differ in {varied['name']}")
     for value, prediction in zip(values, batch["predictions"], strict=True):
         print(f"{_short(value):>10}  {_summary(prediction, info)}")
+
+
+def _demonstrate_steps(client: ModelClient, info: ModelInfo, kinds: list[str]) -> None:
+    if kinds != ["text"]:
+        raise ClientError(
+            f"{info['name']} takes an {' and a '.join(kinds)}, of which this program has none: "
+            "call predict_image, or POST one to /predict."
+        )
+    print(f"Sample      {_EXAMPLE_TEXT!r}")
+    print(f"Prediction  {_summary(client.predict_text(_EXAMPLE_TEXT), info)}")
 
 
 def _answers(info: ModelInfo) -> str:

@@ -11,3 +11,7 @@ FOR_TORCH = "'lantern-serving[torch]'" if _IS_INSTALLED else "-r requirements.tx
 """The arguments of ``pip install`` for models that torch runs."""
 FOR_PACKING = "'lantern-serving[pack]'" if _IS_INSTALLED else "-r requirements-dev.txt"
 """The arguments of ``pip install`` for packing models."""
+FOR_IMAGES = "'lantern-serving[image]'" if _IS_INSTALLED else "-r requirements-onnx.txt"
+"""The arguments of ``pip install`` for models that take images."""
+FOR_TEXTS = "'lantern-serving[text]'" if _IS_INSTALLED else "-r requirements-onnx.txt"
+"""The arguments of ``pip install`` for models that take texts."""

@@ -12,11 +12,13 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from app.documents.text import print_anything
 from benchmarks import agreement, machine, picture, report
 from benchmarks.bench import Bench
 from benchmarks.measures import PARTS, WITH_PEERS, everyone
+from benchmarks.migration.part import migration_parts
 from benchmarks.peers import make_environments
 from benchmarks.servers import BenchmarkError, all_running
 from benchmarks.targets import results
@@ -34,7 +36,7 @@ def main() -> int:
     parts = [name for name in PARTS if name in options.only and name not in options.skip]
     full = (parts, options.rounds, options.seconds) == (list(PARTS), ROUNDS, SECONDS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and so stops the servers
-    about = {
+    about: dict[str, Any] = {
         "commit": machine.commit(),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "rounds": options.rounds,
@@ -54,20 +56,33 @@ def main() -> int:
         for name in parts:
             _run(name, bench)
     about["faults"] = bench.faults
-    found = results(bench.figures)
-    print(f"\n{report.table(found)}")
-    out = options.out or (RESULTS if full else None)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        report.write(out, found, bench.figures, about)
-        if picture.can_draw(bench.figures):
-            picture.draw(out / "results.png", bench.figures, report.caption(about))
-        if picture.can_draw_overload(bench.figures):
-            picture.draw_overload(out / "overload.png", bench.figures, report.caption(about))
-        print(f"\nWritten to {out}")
+    _tell(bench, about, parts, options.out or (RESULTS if full else None))
     for fault in bench.faults:
         print(f"FAULT: {fault}", file=sys.stderr)
     return 1 if bench.faults else 0
+
+
+def _tell(bench: Bench, about: dict[str, Any], parts: list[str], out: Path | None) -> None:
+    """Print what came of it, and write it to the directory ``out``."""
+    found = results(bench.figures)
+    print(f"\n{report.table(found)}")
+    migrated = ""
+    if "migration" in parts:
+        migrated = report.series_table(bench.figures, migration_parts())
+        print(f"\n{migrated}")
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    report.write(out, found, bench.figures, about)
+    if migrated:
+        load = f"the load of the machine was {about['load_average_before']:.1f} before"
+        text = f"{migrated}\n\n{report.caption(about)}; {load}.\n"
+        (out / "migration.md").write_text(text, encoding="utf-8")
+    if picture.can_draw(bench.figures):
+        picture.draw(out / "results.png", bench.figures, report.caption(about))
+    if picture.can_draw_overload(bench.figures):
+        picture.draw_overload(out / "overload.png", bench.figures, report.caption(about))
+    print(f"\nWritten to {out}")
 
 
 def _run(name: str, bench: Bench) -> None:

@@ -118,7 +118,7 @@ def _images_in_binary(
             server,
             request.path,
             seconds,
-            body=path,
+            whole=[path],
             headers=request.headers,
             connections=_FEW,
         )

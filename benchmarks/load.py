@@ -84,12 +84,12 @@ def wrk(
     seconds: float,
     *,
     bodies: Path | None = None,
-    body: Path | None = None,
+    whole: Sequence[Path] = (),
     headers: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
 ) -> Load:
     """Load ``path`` from one thread of wrk: POSTs of the lines of ``bodies`` in JSON, or of the
-    file ``body`` with ``headers``, or GETs.
+    files ``whole`` with ``headers``, or GETs.
 
     wrk counts an answer of 400 and above as a fault; that the path answers 200 and does not
     redirect is looked at before.
@@ -98,9 +98,9 @@ def wrk(
     command += ["-s", str(_LUA), f"{server.url}{path}"]
     if bodies:
         command += ["--", "lines", str(bodies)]
-    elif body:
+    elif whole:
         told = (f"{name}: {value}" for name, value in (headers or {}).items())
-        command += ["--", "whole", str(body), *told]
+        command += ["--", "whole", str(len(whole)), *map(str, whole), *told]
     ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if ran.returncode:
         raise BenchmarkError(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
@@ -115,8 +115,16 @@ def exchange(server: Server, path: str, body: bytes | None = None) -> tuple[int,
         return response.status, response.read()
 
 
-def batches(server: Server, path: str, seconds: float, bodies: Sequence[bytes]) -> Load:
-    """Send large bodies on a few connections, and wait for every answer.
+def batches(
+    server: Server,
+    path: str,
+    seconds: float,
+    bodies: Sequence[bytes],
+    *,
+    headers: Mapping[str, str] = _JSON,
+    connections: int = BATCH_CONNECTIONS,
+) -> Load:
+    """Send bodies that take long on a few connections, and wait for every answer.
 
     wrk drops what is under way when its time is up; with batches that take a second each, that
     would be processor time without a request to show for it.
@@ -132,7 +140,7 @@ def batches(server: Server, path: str, seconds: float, bodies: Sequence[bytes]) 
                     began = time.monotonic()
                     if began - started >= seconds:
                         return
-                    kept.request("POST", path, body, _JSON)
+                    kept.request("POST", path, body, dict(headers))
                     response = kept.getresponse()
                     response.read()
                     times.append(time.monotonic() - began)
@@ -141,7 +149,7 @@ def batches(server: Server, path: str, seconds: float, bodies: Sequence[bytes]) 
         except (OSError, http.client.HTTPException) as error:
             faults.append(f"a connection failed: {error!r}")
 
-    threads = [threading.Thread(target=send, args=(n,)) for n in range(BATCH_CONNECTIONS)]
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:

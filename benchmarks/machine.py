@@ -13,6 +13,8 @@ from app.worker.cores import usable_cores
 from benchmarks.peers import pins, read_pins
 from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
 
+_FURTHER = ("mlserver", "kserve", "torchserve", "litserve", "bentoml")
+
 
 def describe() -> dict[str, Any]:
     """Return the processor, its cores, memory, kernel, Python, wrk and every library's version."""
@@ -26,7 +28,7 @@ def describe() -> dict[str, Any]:
         "wrk": _first_line("wrk", "-v"),
         "libraries": {
             LANTERN: {name: version(name) for name in ours},
-            **{name: pins(name) for name in PEER_NAMES},
+            **{name: pins(name) for name in (*PEER_NAMES, *_FURTHER)},
         },
     }
 

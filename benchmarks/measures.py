@@ -13,6 +13,7 @@ from benchmarks.candidates import candidates
 from benchmarks.figures import interleaved
 from benchmarks.inference import inference
 from benchmarks.load import Load, batches, exchange, wrk
+from benchmarks.migration.part import migration
 from benchmarks.overload import concurrency, overload
 from benchmarks.processes import proportional_mib
 from benchmarks.servers import (
@@ -47,13 +48,11 @@ CACHE_VARIANTS: dict[str, dict[str, str]] = {
     "no cache": {},
     "cache": {"LANTERN_CACHE__SIZE": "4096"},
 }
+_THREADS = {"LANTERN_SERVER__WORKER_CLASS": GTHREAD, "LANTERN_SERVER__THREADS": "16"}
 BATCHING_VARIANTS: dict[str, dict[str, str]] = {
-    "one by one": {},
-    "batched": {"LANTERN_MODEL__BATCH_ROWS": "64"},
-}
-BATCHING_SETTINGS = {
-    "LANTERN_SERVER__WORKER_CLASS": "gthread",
-    "LANTERN_SERVER__THREADS": "16",
+    "one by one": _THREADS | {"LANTERN_MODEL__BATCH_ROWS": "0"},
+    "batched": _THREADS | {"LANTERN_MODEL__BATCH_ROWS": "64"},
+    "in the pool": {},
 }
 
 
@@ -165,11 +164,11 @@ def cache(bench: Bench) -> None:
 
 
 def batching(bench: Bench) -> None:
-    """Measure a network that takes long, on threads, predicting one by one and together."""
+    """Measure a network that takes long: on gthread, one by one and together, and by default."""
     path = bench.directory / "slow.pt"
     checkpoints.write(path, SLOW_WIDTH)
     bench.record("batching", "the network", forward_ms=checkpoints.forward_ms(SLOW_WIDTH))
-    common = BATCHING_SETTINGS | checkpoints.settings(path)
+    common = checkpoints.settings(path)
     programs = [lantern(name, common | more) for name, more in BATCHING_VARIANTS.items()]
     with all_running(programs, bench.directory) as servers:
         for server in interleaved(servers, bench.rounds):
@@ -190,6 +189,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "overload": overload,
     "candidates": candidates,
     "inference": inference,
+    "migration": migration,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figures
+from benchmarks.figures import Figures, Spread
 from benchmarks.targets import Bound, Result, Unit
 
+_MEASURED = {
+    "rps": "requests per second",
+    "p50_ms": "p50",
+    "p99_ms": "p99",
+    "cpu_us": "CPU per request",
+    "memory_mib": "memory",
+    "start_s": "start to the first answer",
+}
 _HEADER = ("what", "measured", "lowest to highest", "of what", "target", "stretch", "met")
 
 
@@ -22,6 +30,20 @@ def table(results: Sequence[Result]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def series_table(figures: Figures, parts: Sequence[str]) -> str:
+    """Write what was measured of each server in ``parts``: medians, and the range beside them."""
+    lines = ["| | server | " + " | ".join(_MEASURED.values()) + " |"]
+    lines.append("|" + " --- |" * (2 + len(_MEASURED)))
+    for part in parts:
+        for server, series in figures.get(part, {}).items():
+            cells = [
+                _spread(Spread.of(series[name]), name) if name in series else ""
+                for name in _MEASURED
+            ]
+            lines.append(f"| {part} | {server} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def write(
@@ -75,6 +97,13 @@ def quantity(value: float, figure: str) -> str:
         value, unit = value / 1000, "ms"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}".replace(" /s", "/s")
+
+
+def _spread(spread: Spread, figure: str) -> str:
+    if spread.lowest == spread.highest:
+        return quantity(spread.median, figure)
+    sides = (quantity(side, figure) for side in (spread.lowest, spread.highest))
+    return f"{quantity(spread.median, figure)} ({' to '.join(sides)})"
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -38,10 +38,20 @@ class BenchmarkError(Exception):
 
 
 @dataclass(frozen=True)
+class Question:
+    """A request: a GET, or a POST where there is a body."""
+
+    path: str
+    body: bytes = b""
+    content_type: str = ""
+
+
+@dataclass(frozen=True)
 class Program:
     """How a server is started: its name in the tables, its command, its settings.
 
-    ``{port}`` stands for its port in both. It is ready when ``ready`` answers 200.
+    ``{port}`` stands for its port in both. It is ready when ``ready``, a path or more of a request,
+    is answered with 200.
     """
 
     name: str
@@ -49,7 +59,7 @@ class Program:
     arguments: tuple[str, ...]
     directory: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    ready: str = READY
+    ready: str | Question = READY
 
 
 def lantern(
@@ -95,16 +105,18 @@ class Server:
         """Empty the log, which grows by megabytes a second under load."""
         os.truncate(self.log, 0)
 
-    def wait_until_idle(self) -> None:
+    def wait_until_idle(self, resting: float = 0.0) -> None:
         """Wait until the server uses no processor time: all its workers have loaded.
 
-        Raises `BenchmarkError` for one that never rests: it would disturb the others' slots.
+        ``resting`` is the share of a processor that it may use nevertheless. Raises
+        `BenchmarkError` for one that never rests: it would disturb the others' slots.
         """
+        most = _IDLE_CPU_SECONDS + resting * _IDLE_SECONDS
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             before = self.cpu_seconds()
             time.sleep(_IDLE_SECONDS)
-            if self.cpu_seconds() - before <= _IDLE_CPU_SECONDS:
+            if self.cpu_seconds() - before <= most:
                 return
         raise BenchmarkError(f"{self.name} uses processor time although nobody asks it anything.")
 
@@ -142,12 +154,17 @@ def running(program: Program, directory: Path, port: int = 0) -> Iterator[Server
 
 
 @contextmanager
-def all_running(programs: list[Program], directory: Path) -> Iterator[list[Server]]:
-    """Start several servers, and give them when none of them uses processor time any more."""
+def all_running(
+    programs: list[Program], directory: Path, resting: float = 0.0
+) -> Iterator[list[Server]]:
+    """Start several servers, and give them when none of them uses processor time any more.
+
+    But for ``resting``, a share of a processor for each.
+    """
     with ExitStack() as stack:
         servers = [stack.enter_context(running(program, directory)) for program in programs]
         for server in servers:
-            server.wait_until_idle()
+            server.wait_until_idle(resting)
         yield servers
 
 
@@ -166,13 +183,16 @@ def _placed(text: str, port: int) -> str:
     return text.replace("{port}", str(port))
 
 
-def _wait_until_ready(server: Server, path: str) -> None:
+def _wait_until_ready(server: Server, ready: str | Question) -> None:
+    question = Question(ready) if isinstance(ready, str) else ready
+    headers = {"Content-Type": question.content_type} if question.body else {}
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
             with contextlib.closing(connection):
-                connection.request("GET", path)
+                method = "POST" if question.body else "GET"
+                connection.request(method, question.path, question.body or None, headers)
                 if connection.getresponse().status == 200:
                     return
         time.sleep(_POLL_SECONDS)

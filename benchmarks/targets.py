@@ -31,6 +31,7 @@ from benchmarks.measures import (
     VARIED,
     batch_part,
 )
+from benchmarks.migration.targets import migration_rows
 from benchmarks.overload import BOUNDED, BUDGET_MS, CONNECTIONS, LOADS, PART, PEAK, at, connected
 from benchmarks.servers import LANTERN
 
@@ -279,6 +280,8 @@ def _targets() -> Iterator[Target]:
         "us",
         Bound("<=", 150),
     )
+    for row in migration_rows():
+        yield Target(row.what, row.part, row.figure, row.of, row.to, "x", _at_least(row.least))
 
 
 TARGETS = tuple(_targets())

@@ -1,7 +1,7 @@
 -- Sends what the file has that is named after "--": with "lines" before its name each line as a
--- JSON body, one after the other; with "whole" all of it as one body, and the headers that follow
--- ("Name: value"). Without arguments, GETs. At the end prints what happened as one line of JSON
--- (times in microseconds).
+-- JSON body, one after the other. With "whole", a number of files, and these, each file as a body,
+-- one after the other, and the headers that follow ("Name: value"). Without arguments, GETs. At the
+-- end prints what happened as one line of JSON (times in microseconds).
 
 local requests, sent = {}, 0
 
@@ -18,13 +18,16 @@ function init(args)
     end
     return
   end
-  for index = 3, #args do
+  local last = 2 + tonumber(args[2])
+  for index = last + 1, #args do
     local name, value = args[index]:match("^([^:]+): (.*)$")
     wrk.headers[name] = value
   end
-  local file = assert(io.open(args[2], "rb"))
-  requests[1] = wrk.format(nil, nil, nil, file:read("*a"))
-  file:close()
+  for index = 3, last do
+    local file = assert(io.open(args[index], "rb"))
+    requests[#requests + 1] = wrk.format(nil, nil, nil, file:read("*a"))
+    file:close()
+  end
 end
 
 function request()

@@ -49,6 +49,9 @@ MAY_IMPORT = {
 MAY_IMPORT_OF_PACKING = {
     "app.packing.graphs": {"source"},
     "app.packing.programs": {"source", "rows", "network"},
+    "app.packing.huggingface": {
+        *("source", "description", "statement", "step_tables", "network", "programs"),
+    },
 }
 """By room within `packing`: the modules beside it that it may know."""
 WEB = ("flask", "flasgger", "werkzeug", "gunicorn")

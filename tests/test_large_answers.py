@@ -245,7 +245,7 @@ def test_documents_about_a_model_of_many_classes_name_some(app: Flask) -> None:
     client = app.test_client()
     document = client.get("/openapi.json")
     assert f"and {MANY - 100} more" in document.get_json()["info"]["description"]
-    assert len(document.data) < 60_000
+    assert len(document.data) < 80_000  # the names alone would be more
     page = client.get("/", headers={"Accept": "text/html"})
     assert page.status_code == 200
 

@@ -37,12 +37,13 @@ from tests.integration.conftest import Server, free_port, wait_for
 README = (ROOT / "README.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
 TRIED = re.sub(
-    r"^## (Worked examples|Weights alone.*?)\n.*?(?=^## )",
+    r"^## (Images and texts|Worked examples|Weights alone.*?)\n.*?(?=^## )",
     "",
     MODELS,
     flags=re.DOTALL | re.MULTILINE,
 )
-"""What of the page is followed; tests/test_examples.py compares the rest with the examples."""
+"""What of the page is followed; tests/test_examples.py compares the rest with the examples, and
+tests/cli/test_pack.py packs images and texts."""
 
 INSTALLED = "lantern_serving"
 """The name of the package where it is installed; tests/deploy/test_wheel.py tries it by that."""

@@ -274,7 +274,7 @@ def test_a_shadow_is_left_out_and_a_canary_answers(
             assert (answer["model_version"], release["fault"]) == ("2", None)
         else:
             assert answer["model_version"] == "1"
-            assert "A shadow compares the answers to rows of features" in release["fault"]
+            assert "A shadow compares the answers to samples" in release["fault"]
 
 
 def _values(datatype: str) -> st.SearchStrategy[Any]:
@@ -299,7 +299,7 @@ def _tensors(draw: st.DrawFn) -> list[tuple[TensorSpec, Any]]:
     for index in range(draw(st.integers(1, 3))):
         shape = draw(st.lists(st.integers(0, 3), max_size=3))
         varies = draw(st.tuples(*[st.booleans()] * len(shape)))
-        datatype = draw(st.sampled_from(list(DTYPES)))
+        datatype = draw(st.sampled_from([each for each in DTYPES if each != "BF16"]))
         spec = TensorSpec(
             f"t{index}",
             datatype,

@@ -23,6 +23,8 @@ _PROBLEM = {
 }
 _FORMS = {PROBLEM_JSON: _PROBLEM, "application/json": _PROBLEM | {"error": str}}
 """By the type of a refusal what it has; the latter is for the Open Inference Protocol's clients."""
+_TORCHSERVE = {"code": int, "type": str, "message": str}
+"""What a refusal has for TorchServe's clients."""
 _ERROR = {"pointer": str, "detail": str}
 _PASSING = {
     408: {"request-timeout"},
@@ -79,6 +81,8 @@ def _fault_of_problem(answer: Answer) -> str | None:
         document = json.loads(answer.body)
     except ValueError:
         return f"a refusal of {answer.status} is no JSON"
+    if set(document) == set(_TORCHSERVE):
+        return _fault_of_torchserve(answer, document)
     fault = _misshapen(document, _FORMS[kinds[0]])
     if fault is None and document["status"] != answer.status:
         fault = f"it says {document['status']}"
@@ -86,6 +90,18 @@ def _fault_of_problem(answer: Answer) -> str | None:
         fault = _first(_misshapen(one, _ERROR) for one in document["errors"])
     if fault is None:
         fault = _fault_of_passing(answer, document["type"])
+    return f"a refusal of {answer.status}: {fault}" if fault else None
+
+
+def _fault_of_torchserve(answer: Answer, document: Any) -> str | None:
+    """Say what is wrong with a refusal in TorchServe's form, which has no type of its own for what
+    passes: Retry-After alone says that it does.
+    """
+    fault = _misshapen(document, _TORCHSERVE)
+    if fault is None and document["code"] != answer.status:
+        fault = f"it says {document['code']}"
+    if fault is None and answer.status in _RETRIED and len(answer.all("retry-after")) != 1:
+        fault = "it doesn't say when to come again"
     return f"a refusal of {answer.status}: {fault}" if fault else None
 
 

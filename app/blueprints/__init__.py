@@ -7,7 +7,7 @@ from flask import Flask
 
 def init_app(app: Flask) -> None:
     """Register every blueprint."""
-    from . import batch, health, info, metrics, open_inference, predict
+    from . import batch, health, info, metrics, open_inference, predict, torchserve
 
-    for module in (info, health, predict, batch, open_inference, metrics):
+    for module in (info, health, predict, batch, open_inference, torchserve, metrics):
         app.register_blueprint(module.blueprint)

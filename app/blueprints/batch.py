@@ -7,7 +7,7 @@ from flask import Blueprint, Response
 from ..access.guard import Access
 from ..access.keys import PREDICT
 from ..http import handlers
-from ..http.body import read_json_body, reply_answer
+from ..http.body import read_body, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.routes import PREDICTION_ERRORS, Description, route
@@ -26,7 +26,7 @@ blueprint = Blueprint("batch", __name__)
         "Prediction",
         explains="The predictions, in the order of the samples.",
         body="samples",
-        parameters=("version", "routing", "timeout"),
+        parameters=("top", "version", "routing", "timeout"),
         errors=PREDICTION_ERRORS,
     ),
 )
@@ -34,5 +34,5 @@ def predict_batch(name: str | None = None) -> Response:
     """Predict every sample, or none, with the default model or the one called ``name``."""
     lantern, context = current_lantern(), current_context()
     context.raise_failure()
-    answer = handlers.predict_batch(lantern, lantern.get_service(name), context, read_json_body)
+    answer = handlers.predict_batch(lantern, lantern.get_service(name), context, read_body)
     return reply_answer(*answer)

@@ -10,11 +10,13 @@ from flask import Blueprint, Response, make_response, render_template, request, 
 from ..access.guard import OPEN, Access
 from ..access.header_names import MODEL_VERSION
 from ..access.keys import PREDICT
-from ..http.body import JSON, encode, reply, reply_encoded
+from ..http.body import encode, reply, reply_encoded
 from ..http.extension import current_lantern
 from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
+from ..protocols.native.media_types import JSON
+from ..protocols.native.sample_schemas import IMAGE, PAIR, taken_members
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State
@@ -66,6 +68,8 @@ def index() -> Response:
                 "page.html",
                 model=model and model.info(),
                 takes_form=model is not None and _fits_a_form(model),
+                takes_samples=model is not None and model.takes_samples,
+                takes_whole_requests=model is not None and model.handler is not None,
                 max_options=_MAX_OPTIONS,
                 **(_about_form(model) if model is not None else {}),
                 reason=service.fault,
@@ -100,9 +104,7 @@ def _about_form(model: Model) -> dict[str, Any]:
     names = [name for name in ("classes", "labels", "targets") if getattr(manifest, name)]
     return {
         "form": {
-            "features": list(model.encoder.names),
-            "kinds": [feature.kind for feature in model.encoder.features],
-            "nullable": [feature.nullable for feature in model.encoder.features],
+            **_fields(model),
             "classes": list(manifest.classes or manifest.labels),
             "units": {target.name: target.unit for target in manifest.targets},
             "version": model.version,
@@ -115,10 +117,35 @@ def _about_form(model: Model) -> dict[str, Any]:
     }
 
 
+def _fields(model: Model) -> dict[str, Any]:
+    """Return the fields of the form: the features, or an image and a text with its pair.
+
+    ``pointer`` leads to the object that they are members of in the JSON of a request.
+    """
+    if model.steps is not None:
+        names = taken_members(model.steps.members)
+        return {
+            "pointer": "",
+            "features": [*names],
+            "kinds": ["image" if name == IMAGE else "text" for name in names],
+            "nullable": [name == PAIR for name in names],
+        }
+    features = model.encoder.features
+    return {
+        "pointer": "/features",
+        "features": [feature.name for feature in features],
+        "kinds": [feature.kind for feature in features],
+        "nullable": [feature.nullable for feature in features],
+    }
+
+
 def _fits_a_form(model: Model) -> bool:
-    """Return True if the model has features, few enough for a form, and so are its names."""
+    """Return True if the model takes samples, of few enough features for a form, and has few enough
+    names of what it answers.
+    """
     return (
-        model.takes_features
+        model.takes_samples
+        and model.handler is None
         and model.encoder.width <= _MAX_FIELDS
         and len(model.task.columns or ()) <= _MAX_NAMES
     )

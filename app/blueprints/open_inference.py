@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
 from ..access.keys import METRICS, PREDICT
-from ..http.body import JSON, OCTETS, read_tensor_body, reply, reply_answer
+from ..http.body import OCTETS, read_tensor_body, reply, reply_answer
 from ..http.context import current_context
 from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
@@ -118,7 +118,7 @@ def model_ready(name: str, version: str | None = None) -> Response:
     methods=("POST",),
     access=Access(PREDICT),
     handler=answer_inference,
-    media_types=("", JSON, OCTETS),
+    may_lack_type=True,
     description=Description(
         "Run a model on tensors",
         TAG,

@@ -57,6 +57,7 @@ def repository(name: str | None) -> Repository:
         runtime=settings.runtime,
         device=settings.device,
         limits=settings.process_limits,
+        allow_code=settings.allow_code,
         read_only=directory.is_relative_to(PACKAGE),
     )
 
@@ -180,6 +181,8 @@ def verify_version(repository: Repository, as_json: bool, version: str) -> None:
         runtime=repository.runtime,
         device=repository.device,
         limits=repository.limits,
+        allow_code=repository.allow_code,
+        name=repository.name,
     )
     if as_json:
         print_json(reports.report_document(report))
@@ -204,8 +207,12 @@ def promote(
     """Make VERSION the stable one.
 
     It is verified first, and its schema is compared with the stable version's: a change that would
-    break callers is refused. A canary or shadow ends. Running workers switch by themselves.
+    break callers is refused. A canary or shadow ends. Running workers switch by themselves. Of a
+    version with code of its own, what changed of it is shown, and its SHA-256 is recorded: workers
+    run no other.
     """
+    code = repository.code_changes(version)
+    reports.print_code(code, err=as_json)
     change = repository.promote(
         version, allow_schema_change=allow_schema_change, message=_text(message)
     )
@@ -242,6 +249,7 @@ def canary(
     break callers of the stable version. Run it again to change the fraction; `promote` and `clear`
     end it.
     """
+    reports.print_code(repository.code_changes(version), err=as_json)
     _print_change(repository.canary(version, traffic, _text(message)), as_json)
 
 

@@ -12,8 +12,11 @@ from ..http.extension import current_lantern
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
+from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.huggingface.directory import is_directory
+from ..packing.own_handler import HandlerParts
 from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.repository import Repository
 from . import reports
@@ -32,16 +35,18 @@ from .printing import plain, print_json
     "--features",
     metavar="TOML",
     type=click.Path(path_type=Path),
-    help="A TOML file with the features, the columns of the model's inputs, and the names of what "
-    "it answers.",
+    help="A TOML file with the features, the columns of the model's inputs, or the steps that make "
+    "them of images and texts, and the names of what it answers.",
 )
 @click.option(
     "--samples",
-    required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="A CSV file with a column for each feature; up to 20 of its rows become golden data. "
-    "Without features a .npz or .json with an array for each input.",
+    "With steps a directory of pictures, a picture, a .txt with a text on each line, or a CSV with "
+    "the columns image, text and pair. Else a .npz or .json with an array for each input. For an "
+    "archive a file to send as a request, or a directory of them. Without it, an example is made "
+    "for a directory of transformers.",
 )
 @click.option(
     "--out",
@@ -79,7 +84,27 @@ from .printing import plain, print_json
 @click.option(
     "--allow-code",
     is_flag=True,
-    help="Let the file run its own program, as TorchScript does. Only for files you trust.",
+    help="Let the file run its own program, as TorchScript and the handler of an archive do. Only "
+    "for files you trust.",
+)
+@click.option(
+    "--network",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Of a handler: the bundle whose network it is around.",
+)
+@click.option(
+    *("--file", "files"),
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Of a handler: a file that it imports or reads; repeatable.",
+)
+@click.option(
+    *("--require", "requires"),
+    multiple=True,
+    metavar="PACKAGE",
+    help="Of a handler: a package that it needs, as pip writes it; repeatable.",
 )
 @click.option("--replace", is_flag=True, help="Replace an existing bundle at --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -89,25 +114,34 @@ def pack(
     source: Path,
     task: TaskName | None,
     features: Path | None,
-    samples: Path,
+    samples: Path | None,
     out: Path,
     outputs: tuple[str, ...],
     names: str | None,
     truth: str,
     background: str,
     allow_code: bool,
+    network: Path | None,
+    files: tuple[Path, ...],
+    requires: tuple[str, ...],
     replace: bool,
     as_json: bool,
 ) -> None:
     """Make a bundle from SOURCE, your own model.
 
     SOURCE is an exported program (.pt2, by torch.export.save), an ONNX graph (.onnx), TorchScript,
-    or a checkpoint of Lantern's own network (.pt). It is read in a separate process, bounded in
-    memory and time, and without running any code in it, unless --allow-code lets TorchScript run
+    a checkpoint of Lantern's own network (.pt), a directory of transformers with a classifier of
+    texts or images, or an archive of TorchServe (.mar, .tar.gz). It is read in a separate process,
+    bounded in memory and time, and without running any code in it, unless --allow-code lets it run
     its own. The bundle is compared with it on the samples and on noise around them; what was
     assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
-    the extra `pack`.
+    the extra `pack`; for a directory also transformers. An archive is packed with its handler,
+    which answers the samples, and needs what that needs; where TorchServe's image_classifier is its
+    handler, that becomes steps, and the samples are pictures. A handler of your own (.py) is packed
+    like that of an archive.
     """
+    if samples is None and not (is_directory(source) or is_archive(source)):
+        raise click.MissingParameter(param_hint="'--samples'", param_type="option")
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
         packed = pack_file(
@@ -118,6 +152,7 @@ def pack(
             statement=Statement(
                 task, role, roles, _names(names), allow_code, truth, background == "rows"
             ),
+            handler=HandlerParts(network, files, requires),
             replace=replace,
             limits=current_lantern().settings.model.process_limits,
         )

@@ -7,12 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
+from ..model.code.permission import code_sha256
 from ..model.errors import listed
 from ..model.features import Feature
 from ..model.manifest import EXACT, Manifest
 from ..model.self_test import tolerance_text
 from ..model.signature import OutputSpec
+from ..model.steps.declaration import Step, kind_of, members_of
 from ..model.training_metrics import flatten, headline
 from ..registry.diff import VersionDiff
 from ..registry.history import Change
@@ -53,8 +56,13 @@ def print_manifest(manifest: Manifest) -> None:
             ("description", manifest.description or "-"),
             ("packed", manifest.created_at or "-"),
             ("task", manifest.task),
-            ("golden data", manifest.golden_file or "in the manifest"),
+            *([("top", str(manifest.top))] if manifest.top else []),
+            (
+                "golden data",
+                manifest.golden_file or ("in the manifest" if manifest.golden else "-"),
+            ),
             ("reference data", manifest.reference or "-"),
+            *_handler_rows(manifest),
         ]
     )
     click.echo()
@@ -63,6 +71,9 @@ def print_manifest(manifest: Manifest) -> None:
             [_feature_row(feature) for feature in manifest.features],
             ("FEATURE", "KIND", "VALUES", "UNIT", "NULL", "COLUMN", "DESCRIPTION"),
         )
+        click.echo()
+    if manifest.steps:
+        print_table([_step_row(step) for step in manifest.steps], ("STEP", "INPUTS", "HOW"))
         click.echo()
     _print_tensors(manifest)
     click.echo()
@@ -74,6 +85,17 @@ def print_manifest(manifest: Manifest) -> None:
         [(name, size(record.size), record.sha256) for name, record in manifest.files.items()],
         ("FILE", "SIZE", "SHA-256"),
     )
+
+
+def _handler_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    handler = manifest.handler
+    if handler is None:
+        return []
+    return [
+        ("handler", f"{handler.file} ({handler.interface})"),
+        ("code", code_sha256(manifest)),
+        ("requirements", ", ".join(handler.requirements) or "-"),
+    ]
 
 
 def _print_tensors(manifest: Manifest) -> None:
@@ -109,11 +131,13 @@ def _print_names(manifest: Manifest) -> None:
 
 def takes_and_answers(manifest: Manifest) -> str:
     """Return how many features and classes, or inputs and outputs, a model has."""
-    takes = (
-        (len(manifest.features), "feature")
-        if manifest.features
-        else (len(manifest.inputs), "input")
-    )
+    if not manifest.has_network:
+        return "a handler"
+    takes = [(len(manifest.inputs), "input")]
+    if manifest.features:
+        takes = [(len(manifest.features), "feature")]
+    elif manifest.steps:
+        takes = [(1, member) for member in members_of(manifest.steps)]
     answers = next(
         (
             (len(names), called)
@@ -126,11 +150,12 @@ def takes_and_answers(manifest: Manifest) -> str:
         ),
         (len(manifest.outputs), "output"),
     )
-    return ", ".join(counted(*count) for count in (takes, answers))
+    return ", ".join(counted(*count) for count in (*takes, answers))
 
 
 def print_diff(diff: VersionDiff) -> None:
     """Print the differences in parts: the schema, the training metrics, the answers."""
+    print_code(diff.code)
     if not diff.breaking:
         click.echo("Schema: no breaking changes.")
     for heading, sentences in (
@@ -151,7 +176,7 @@ def print_diff(diff: VersionDiff) -> None:
         click.echo(f"Answers: not compared. {diff.incomparable}")
         return
     same = _SAME_ANSWER.get(diff.old.task, "same answer, within the tolerance")
-    called = "samples" if diff.old.features else "data"
+    called = "samples" if diff.old.takes_samples else "data"
     print_table(
         [
             (f"golden {called} of both", str(agreement.samples)),
@@ -178,7 +203,18 @@ def diff_document(diff: VersionDiff) -> dict[str, Any]:
         },
         "agreement": diff.agreement and asdict(diff.agreement),
         "incomparable": diff.incomparable,
+        "code": list(diff.code),
     }
+
+
+def print_code(lines: Sequence[str], *, err: bool = False) -> None:
+    """Print how the code of a version differs from that of the stable one, if it does."""
+    if not lines:
+        return
+    click.echo("Code that changes:", err=err)
+    for line in lines:
+        click.echo(plain(line.replace("\t", "    ")), err=err)
+    click.echo(err=err)
 
 
 def print_report(report: Report) -> None:
@@ -288,6 +324,30 @@ def _feature_row(feature: Feature) -> tuple[str, ...]:
         f"{feature.tensor}{column}",
         feature.description or "-",
     )
+
+
+def _step_row(step: Step) -> tuple[str, ...]:
+    """Return the kind of a step, the inputs that it fills, and its other members as they are in the
+    manifest.
+    """
+    said: dict[str, Any] = to_builtins(step)
+    how = (
+        f"{name} {_in_short(value)}"
+        for name, value in said.items()
+        if name != "kind" and value not in step.inputs
+    )
+    return kind_of(step), ", ".join(step.inputs), ", ".join(how) or "-"
+
+
+def _in_short(value: Any) -> str:
+    """Return the value of a step's member as a few words."""
+    if isinstance(value, dict):
+        if value.keys() == {"width", "height"}:
+            return f"{value['width']} x {value['height']}"
+        return " ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(f"{item:.4g}" for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _values(feature: Feature) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 from flask.cli import ScriptInfo
@@ -13,11 +14,13 @@ from ..documents.text import readable
 from ..model import isolation
 from ..model.bundle import checkpoint_path, find_bundle, holds_versions, is_bare, open_bundle
 from ..model.checkpoint_scan import scan_checkpoint
+from ..model.code.permission import check_allowed
+from ..model.naming import as_name
 from ..registry.loading import ModelSource, runtime_for
 from ..registry.release import release_in_force
 from ..settings import Settings, load_settings, settings_at_start, use_arguments
 from .errors import failing_in_a_sentence
-from .serve_file import SUFFIXES, packed_for_now
+from .serve_file import is_model_file, packed_for_now
 
 
 @click.command()
@@ -37,6 +40,11 @@ from .serve_file import SUFFIXES, packed_for_now
     type=click.IntRange(0),
     help="Worker processes; by default the setting server.workers (one per core).",
 )
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Run the code that the model's bundle or archive has; the setting model.allow_code.",
+)
 @click.pass_obj
 def serve(
     script: ScriptInfo,
@@ -44,11 +52,15 @@ def serve(
     host: str | None,
     port: int | None,
     workers: int | None,
+    *,
+    allow_code: bool,
 ) -> None:
     """Serve models over HTTP.
 
-    MODEL is a directory of versions, one bundle, or a model's file (.onnx, .pt2), which is packed
-    with the tensors that it has for as long as it is served. Without MODEL, the models that the
+    MODEL is a directory of versions, one bundle, or a model's file, which is packed for as long as
+    it is served: a network (.onnx, .pt2) with the tensors that it has, a directory of transformers
+    with the texts or images that it classifies, or an archive of TorchServe (.mar) with its
+    handler, which runs only with --allow-code. Without MODEL, the models that the
     settings name are served; if they name none, those in ./models, or else the example that comes
     with Lantern.
 
@@ -56,14 +68,21 @@ def serve(
     Gunicorn, such as --pid, are read from the variable GUNICORN_CMD_ARGS. SIGTERM stops it
     gracefully.
     """
-    given = {"server.host": host, "server.port": port, "server.workers": workers}
-    given = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
+        "model.allow_code": allow_code or None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     use_arguments(given)
-    if model is not None and model.suffix in SUFFIXES and model.is_file():
+    if model is not None and is_model_file(model):
         with ExitStack() as stack:
             with failing_in_a_sentence():
-                limits = load_settings(arguments=given).model.process_limits
-                packed = stack.enter_context(packed_for_now(model, limits))
+                settings = load_settings(arguments=given).model
+                packed = stack.enter_context(
+                    packed_for_now(model, settings.process_limits, allow_code=settings.allow_code)
+                )
             _serve(script, packed)
     else:
         _serve(script, model)
@@ -98,6 +117,8 @@ def _check(settings: Settings) -> None:
             file = checkpoint_path(found)
             isolation.run(scan_checkpoint, file, path=file, limits=settings.model.process_limits)
         else:
-            open_bundle(found, version or None)
+            manifest = open_bundle(found, version or None).manifest
+            name = settings.model.name or as_name(manifest.name)
+            check_allowed(manifest, settings.model.allow_code, name)
         model = settings.model
         runtime_for(ModelSource(path, version=version, runtime=model.runtime, device=model.device))

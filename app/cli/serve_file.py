@@ -1,5 +1,5 @@
-"""``lantern serve FILE``: a model's file as its library exported it, packed for as long as it is
-served.
+"""``lantern serve FILE``: a model's file as its library exported it, or a directory of
+transformers, packed for as long as it is served.
 """
 
 from __future__ import annotations
@@ -13,36 +13,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..model.code.permission import AllowCode
 from ..model.errors import BundleError
 from ..model.isolation import ProcessLimits
 from ..model.naming import as_name
+from ..packing.archives.packing import is_archive
 from ..packing.file import pack_file
+from ..packing.huggingface.directory import is_directory
 from ..packing.source import GRAPH_SUFFIX, PROGRAM_SUFFIX
 from ..packing.statement import Statement
 from ..version import COMMAND
 
-SUFFIXES = (GRAPH_SUFFIX, PROGRAM_SUFFIX)
+
+def is_model_file(path: Path) -> bool:
+    """Return True if ``path`` is a file, or a directory, that is packed to be served."""
+    by_name = path.suffix in (GRAPH_SUFFIX, PROGRAM_SUFFIX) or is_archive(path)
+    return (by_name and path.is_file()) or is_directory(path)
 
 
 @contextmanager
-def packed_for_now(file: Path, limits: ProcessLimits) -> Iterator[Path]:
-    """Pack ``file`` as the tensors that it takes and returns, and yield the directory of the model.
+def packed_for_now(
+    file: Path, limits: ProcessLimits, *, allow_code: AllowCode = False
+) -> Iterator[Path]:
+    """Pack ``file``, and yield the directory of the model: with the tensors that it takes and
+    returns, as the classifier that a directory of transformers has, or an archive with its handler,
+    where its code is allowed.
 
-    Nothing is asked: the example is one row of ones. The directory is removed in the end, by this
-    process alone: workers are forked from it. Raises `BundleError` where an example is needed.
+    Nothing is asked: the example is one row of ones, or a made text or picture. The directory is
+    removed in the end, by this process alone: workers are forked from it. Raises `BundleError`
+    where an example is needed.
     """
-    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
+    owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     try:
-        model = scratch / as_name(file.stem)
+        says_all = is_archive(file) or is_directory(file)
+        model = scratch / as_name(_name_of(file))
+        is_allowed = allow_code is True or (allow_code is not False and model.name in allow_code)
+        statement = Statement(task=None if says_all else "tensors", allow_code=is_allowed)
         try:
-            pack_file(file, model / "1", statement=Statement(task="tensors"), limits=limits)
+            pack_file(file, model / "1", statement=statement, limits=limits)
         except BundleError as error:
+            if says_all:
+                raise
             raise BundleError(f"{error} {_advice(file)}") from error
         yield model
     finally:
         if os.getpid() == owner:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _name_of(file: Path) -> str:
+    if is_archive(file):
+        return file.name.partition(".")[0]
+    return file.resolve().name if file.is_dir() else file.stem
 
 
 def _exit(number: int, frame: object) -> None:

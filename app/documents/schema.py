@@ -117,6 +117,14 @@ def _kind_at(kind: Any, path: Path) -> Any:
 
 
 def _fault(kind: Any, value: object, path: Path) -> SchemaError:
+    tagged = _by_tag(kind)
+    if tagged and isinstance(value, dict):
+        (field,) = {each.__struct_config__.tag_field for each in tagged.values()}
+        chosen = tagged.get(value.get(field))
+        if chosen is None:
+            wanted = f"one of {', '.join(map(repr, tagged))}"
+            return SchemaError((*path, str(field)), wanted, missing=field not in value)
+        kind, value = chosen, {name: item for name, item in value.items() if name != field}
     bare, _, _ = _bare(kind)
     if (
         isinstance(value, dict)
@@ -148,6 +156,14 @@ def _wanted(kind: Any, value: object) -> str:
         others = [each for each in get_args(kind)[1:] if each not in (NoneType, UnsetType)]
         words += [_wanted(each, value) for each in others]
     return described or " or ".join([*words, "null"] if nullable else words)
+
+
+def _by_tag(kind: Any) -> dict[object, type[Struct]]:
+    """Return the structs of a union that a tag tells apart, by their tags; none of other types."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    if not kinds or not all(_is_struct(each) and each.__struct_config__.tag for each in kinds):
+        return {}
+    return {each.__struct_config__.tag: each for each in kinds}
 
 
 def _bare(kind: Any) -> tuple[Any, list[Meta], bool]:

@@ -28,7 +28,7 @@ from .routes import RouteTable, may_take_body
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _ADMISSION = "lantern.admission"
-"""The environ's key of the caller or the rejection that `may_send_body` found."""
+"""The environ's key of the caller or the rejection that a hook of the worker found."""
 
 
 class AdmissionMiddleware:
@@ -43,6 +43,8 @@ class AdmissionMiddleware:
     ) -> None:
         self._application = application
         self._lantern = lantern
+        self._services = lantern.services
+        self._table = table
         self._guard = lantern.guard
         self._wait_budget = lantern.wait_budget
         self._rules = RuleMatcher(url_map, table)
@@ -87,6 +89,30 @@ class AdmissionMiddleware:
         admission = self._admission(environ, self._prefix.split(environ))
         environ[_ADMISSION] = admission
         return not isinstance(admission, RequestRejected) and self._rules.takes_body(environ)
+
+    def takes_long(self, environ: dict[str, Any]) -> bool:
+        """Return True if a request, which has arrived, runs a model that takes long.
+
+        One that is not admitted does not: it would wait among those that are, and count as one of
+        them. The result is kept as that of `may_send_body`.
+        """
+        for service in self._services:  # usually none does, and then nothing else is looked at
+            if service.takes_long:
+                break
+        else:
+            return False
+        outside = self._prefix.split(environ)
+        found = self._table.find(environ.get("PATH_INFO", ""))
+        if (
+            found is None
+            or not found.service.takes_long
+            or not found.route.predicts
+            or environ["REQUEST_METHOD"] not in found.route.methods
+        ):
+            return False
+        if _ADMISSION not in environ:
+            environ[_ADMISSION] = self._admission(environ, outside)
+        return not isinstance(environ[_ADMISSION], RequestRejected)
 
     def _admission(
         self, environ: dict[str, Any], outside: RequestRejected | None
@@ -183,6 +209,7 @@ def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
+    lantern.takes_long = admission.takes_long
     app.after_request(_secure)
     app.after_request(_close_file)
 

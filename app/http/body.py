@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,13 +16,16 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from ..protocols.native.media_types import JSON, MediaTypes
 from .body_timeout import ReadDeadline, close_after_answer
 from .compression import ENCODINGS, NotInflatable, TooLarge, inflate
 from .extension import current_lantern
 
-JSON = "application/json"
 OCTETS = "application/octet-stream"
-_SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
+TENSORS = MediaTypes((JSON, OCTETS))
+"""The media types of tensors."""
+_URLENCODED = "application/x-www-form-urlencoded"
+_OF_CURL = " curl sends that one unless it is given another, as by -H 'Content-Type: {}'."
 LONGEST_ECHO = 200
 """The most characters of a caller's input that an error message repeats."""
 
@@ -41,31 +43,25 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype=JSON)
 
 
-def read_json_body() -> bytes:
-    """Return the body of the current request, which must be declared as JSON.
+def read_body(accepted: MediaTypes) -> bytes:
+    """Return the body of the current request, which must be of an ``accepted`` media type.
 
     Raises werkzeug's exceptions for 415, 413, 408 and 400.
     """
-    mimetype = request.mimetype
-    if mimetype != JSON and not _SUFFIXED_JSON.fullmatch(mimetype):
-        sent = f"not {mimetype[:LONGEST_ECHO]!r}" if mimetype else "and it is missing"
-        raise UnsupportedMediaType(f"The Content-Type must be {JSON}, {sent}.")
+    _check_type(accepted)
     _check_encoding()
     return _read_body()
 
 
-def read_tensor_body() -> bytes:
+def read_tensor_body(accepted: MediaTypes = TENSORS) -> bytes:
     """Return the body of the current request: JSON, tensors in binary, or both. It is inflated if
     it is compressed.
 
-    Its Content-Type may be JSON, octet-stream or missing, whatever it holds: clients differ. Raises
-    as `read_json_body` does.
+    Its Content-Type may be one of those ``accepted`` or missing, whatever it holds: clients differ.
+    Raises as `read_body` does.
     """
-    mimetype = request.mimetype
-    if mimetype not in ("", JSON, OCTETS) and not _SUFFIXED_JSON.fullmatch(mimetype):
-        raise UnsupportedMediaType(
-            f"The Content-Type must be {JSON} or {OCTETS}, not {mimetype[:LONGEST_ECHO]!r}."
-        )
+    if request.mimetype:
+        _check_type(accepted)
     encoding = _check_encoding(ENCODINGS)
     body = _read_body()
     if encoding is None:
@@ -103,6 +99,15 @@ def reply_answer(body: bytes | Iterable[bytes], headers: Sequence[tuple[str, str
     response = Response(body, content_type=content_type)
     response.headers.extend(more)
     return response
+
+
+def _check_type(accepted: MediaTypes) -> None:
+    """Raise `UnsupportedMediaType` unless the body is declared as one of ``accepted``."""
+    media_type = request.mimetype
+    if media_type not in accepted:
+        sent = f"not {media_type[:LONGEST_ECHO]!r}" if media_type else "and it is missing"
+        hint = _OF_CURL.format(accepted.example) if media_type == _URLENCODED else ""
+        raise UnsupportedMediaType(f"The Content-Type must be {accepted}, {sent}.{hint}")
 
 
 def _check_encoding(accepted: Sequence[str] = ()) -> str | None:

@@ -16,27 +16,35 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.routing import RequestRedirect, WebsocketMismatch
 
 from ..access.header_names import RETRY_AFTER
+from ..model.code.errors import HandlerFailed, HandlerRefusal
 from ..model.errors import (
     MAX_FAULTS,
     AnswerTooLarge,
     BatchTooLarge,
     Fault,
+    ImagesTooLarge,
     InputsRejected,
+    InvalidSamples,
     ModelUnavailable,
     NonFiniteOutput,
     OutputsTooLarge,
+    RowsTooLarge,
     RunTooLarge,
     RunTooLong,
+    SamplesTooLarge,
     TakesNoFeatures,
     UnknownModel,
     VersionNotLoaded,
 )
 from ..model.feature_faults import describe_mismatch
+from ..protocols.native.forms import MalformedBody
+from ..protocols.native.top import InvalidTop
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.raw_json import NotJson
 from ..worker.malloc import release_freed_memory
 from .body import LONGEST_ECHO
 from .context import current_context
+from .handler_requests import OtherStatus
 from .problems import is_open_inference, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
@@ -55,6 +63,11 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(InvalidRequest, _invalid_request)
+    app.register_error_handler(MalformedBody, _malformed)
+    app.register_error_handler(InvalidTop, _malformed)
+    app.register_error_handler(InvalidSamples, _invalid_samples)
+    app.register_error_handler(RowsTooLarge, _rows_too_large)
+    app.register_error_handler(ImagesTooLarge, _rows_too_large)
     app.register_error_handler(BatchTooLarge, _batch_too_large)
     app.register_error_handler(AnswerTooLarge, _answer_too_large)
     app.register_error_handler(OutputsTooLarge, _outputs_too_large)
@@ -63,6 +76,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(RunTooLarge, _run_too_large)
     app.register_error_handler(MemoryError, _out_of_memory)
     app.register_error_handler(TakesNoFeatures, _takes_no_features)
+    app.register_error_handler(HandlerRefusal, _handler_refusal)
+    app.register_error_handler(HandlerFailed, _handler_failed)
+    app.register_error_handler(OtherStatus, _other_status)
     app.register_error_handler(NonFiniteOutput, _non_finite_output)
     app.register_error_handler(ModelUnavailable, _model_unavailable)
     app.register_error_handler(UnknownModel, _not_there)
@@ -121,6 +137,33 @@ def _faults(messages: Any, path: tuple[str | int, ...]) -> Iterator[Fault]:
                 yield Fault(path, str(message).rstrip("."))
 
 
+def _malformed(error: MalformedBody | InvalidTop) -> Response:
+    return problem(400, str(error), kind="invalid-request")
+
+
+def _invalid_samples(error: InvalidSamples) -> Response:
+    faults = [Fault(_place_of_sample(*fault.path), fault.detail) for fault in error.faults]
+    detail = _sentence(faults) if _is_batch() else str(error)
+    if isinstance(error, SamplesTooLarge):
+        return problem(413, detail, kind="sample-too-large", faults=faults)
+    return problem(422, detail, kind="invalid-value", faults=faults)
+
+
+def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:
+    """Return where the member of a sample is in the body of the current request."""
+    if not request.is_json:
+        return (member, index) if _is_batch() else (member,)
+    return (_rows_member(), index, member) if _is_batch() else (member,)
+
+
+def _is_batch() -> bool:
+    return request.path.rstrip("/").endswith("/batch")
+
+
+def _rows_too_large(error: RowsTooLarge | ImagesTooLarge) -> Response:
+    return problem(413, str(error), kind="batch-too-large")
+
+
 def _invalid_request(error: InvalidRequest) -> Response:
     sentence = error.sentence or _sentence(error.faults)
     return problem(400, sentence, kind="invalid-request", faults=error.faults)
@@ -173,7 +216,7 @@ def _takes_no_features(error: TakesNoFeatures) -> Response:
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
-        [("features",)] if error.rows is None else (("samples", row) for row in error.rows)
+        [error.path] if error.rows is None else (("samples", row) for row in error.rows)
     )
     status = 422
     if is_open_inference(request.path):  # which has no 422
@@ -189,6 +232,28 @@ def _model_unavailable(error: ModelUnavailable) -> Response:
 def _not_there(error: UnknownModel | VersionNotLoaded) -> Response:
     kind = "unknown-model" if isinstance(error, UnknownModel) else "version-not-loaded"
     return problem(404, str(error), kind=kind)
+
+
+def _handler_refusal(error: HandlerRefusal) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log_error("the handler of a model answered an error", error)
+    faults = _faults_of_request(error, str(error))
+    return problem(error.status, str(error), kind="handler", faults=faults)
+
+
+def _handler_failed(error: HandlerFailed) -> Response:
+    _log_error("the handler of a model failed", error, reason=error.reason)
+    detail = f"{error} Quote the request_id to report it."
+    return problem(500, detail, kind="handler-failed", faults=_faults_of_request(error, detail))
+
+
+def _other_status(error: OtherStatus) -> Response:
+    answer = error.answer
+    return Response(answer.body, answer.status, content_type=answer.content_type)
+
+
+def _faults_of_request(error: HandlerRefusal | HandlerFailed, detail: str) -> list[Fault]:
+    return [] if error.index is None else [Fault((_rows_member(), error.index), detail)]
 
 
 def _draining(error: Draining) -> Response:
@@ -218,10 +283,11 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
 
 def _unexpected(error: Exception) -> Response:
     original = error.original_exception if isinstance(error, InternalServerError) else error
-    context = current_context()
-    log.error(
-        "unexpected error",
-        exc_info=original or error,
-        extra={"request_id": context.request_id, "path": context.path},
-    )
+    _log_error("unexpected error", original or error)
     return problem(500, "Internal server error. Quote the request_id to report it.")
+
+
+def _log_error(event: str, error: BaseException, **more: str) -> None:
+    context = current_context()
+    extra = {"request_id": context.request_id, "path": context.path, **more}
+    log.error(event, exc_info=error, extra=extra)

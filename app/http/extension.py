@@ -7,7 +7,7 @@ There is one for each application, in ``app.extensions["lantern"]``; views get i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,8 +35,8 @@ class Lantern:
     ``services`` has one `ModelService` for each model. The first is the ``default_service``, which
     answers requests that name no model. ``routing_variable`` is the WSGI environ's key of the
     header that assigns a caller to one side of a canary. ``may_send_body`` decides from the head of
-    a request whether its body is to be received, and ``draining`` returns True once this worker is
-    about to stop.
+    a request whether its body is to be received, ``takes_long`` whether a thread of its own should
+    answer it, and ``draining`` returns True once this worker is about to stop.
     """
 
     settings: Settings
@@ -46,6 +46,7 @@ class Lantern:
     wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
     may_send_body: Callable[[dict[str, Any]], bool] = field(default=lambda environ: True)
+    takes_long: Callable[[dict[str, Any]], bool] = field(default=lambda environ: False)
     default_service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)
@@ -70,10 +71,12 @@ class Lantern:
                     batch_rows=model.batch_rows,
                     feature_names=model.feature_names,
                     class_names=model.class_names,
+                    allow_code=model.allow_code,
                     cache_size=settings.cache.size,
                     max_answer_values=settings.limits.max_answer_values,
                     limits=model.process_limits,
                     run_limits=settings.limits.run_limits,
+                    sample_limits=settings.limits.sample_limits,
                 ),
                 metrics,
                 versions,
@@ -130,6 +133,15 @@ class Lantern:
             limit = MemoryLimit(megabytes, model.process_limits)
             for service in self.services:
                 service.loading = limit.loading
+
+    def use_cores(self, cores: int) -> None:
+        """Have passes of a network run beside each other where this process has the ``cores``, and
+        else be shared, unless ``model.batch_rows`` says so; call it before `start`.
+        """
+        model = self.settings.model
+        if model.batch_rows == "auto" and model.device == "cpu" and cores > model.threads:
+            for service in self.services:
+                service.source = replace(service.source, batch_rows=0)
 
     def start(self) -> None:
         """Load the models and follow their releases; call it in each worker, after the fork."""

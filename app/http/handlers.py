@@ -6,24 +6,30 @@ count alike. The handlers use neither Flask's request nor its response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 
 from ..access.header_names import MODEL_VERSION, environ_key
-from ..model.errors import AnswerTooLarge
+from ..model.errors import AnswerTooLarge, NonFiniteOutput
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
+from ..protocols.native.media import MediaBody
+from ..protocols.native.media_types import JSON, MediaTypes
 from ..protocols.native.predictions import Parts
 from ..protocols.native.schemas import bodies_of
+from ..protocols.native.top import TopAnswers, requested_top
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..settings import LimitSettings
 from ..telemetry import predictions
-from .body import JSON
+from . import handler_requests
+from .content import encoded, encoded_in_parts, read_samples
 from .context import RequestContext, StreamedResponse
 from .extension import Lantern
 
+ReadBody = Callable[[MediaTypes], bytes]
+"""Returns the body of a request, which must be of one of the media types."""
 Body = bytes | StreamedResponse
 Answer = tuple[Body, list[tuple[str, str]]]
 """The body of a response, and its headers, Content-Type first. A large one is streamed, and ends
@@ -34,22 +40,55 @@ _PINNED_VERSION = environ_key(MODEL_VERSION)
 
 
 def predict(
-    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
 ) -> Answer:
     """Predict the sample in the body.
 
-    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, what ``read_body`` raises,
-    `NotJson`, marshmallow's `ValidationError`, and what `Model.predict` raises. Only successful
-    predictions are logged and counted.
+    Raises `ModelUnavailable`, `VersionNotLoaded`, `TakesNoFeatures`, `InvalidTop`, what
+    ``read_body`` raises, `NotJson`, `MalformedBody`, marshmallow's `ValidationError`, and what
+    `Model.predict` raises. Only successful predictions are logged and counted.
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
+    if model.handler is not None:
+        return answer_by_handler(lantern, model, context, read_body)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    row = bodies.requests.predict.load(read_body())
+    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    request = bodies.requests.predict
+    if isinstance(request, MediaBody):
+        (sample,) = read_samples(request, context, read_body)
+        row = encoded(model, sample)
+    else:
+        row = request.load(read_body(request.media_types))
     started = perf_counter()
-    prediction = model.predict(row)
+    try:
+        prediction = model.predict(row)
+    except NonFiniteOutput as error:
+        error.path = request.place
+        raise
     seconds = perf_counter() - started
-    body = _body(lantern, context, bodies.responses.one.in_parts(prediction))
+    if top:
+        written: Parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
+    else:
+        written = bodies.responses.one.in_parts(prediction)
+    answer = _body(lantern, context, written)
+    headers = record(
+        lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
+    )
+    return answer, [("Content-Type", JSON), *headers]
+
+
+def record(
+    lantern: Lantern,
+    rollout: Rollout,
+    context: RequestContext,
+    *,
+    model: Model,
+    row: Tensors,
+    prediction: Prediction,
+    seconds: float,
+) -> list[tuple[str, str]]:
+    """Record the prediction for one row, which took ``seconds``; return its warnings as headers."""
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -64,11 +103,11 @@ def predict(
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         offer_to_shadow(lantern, rollout, model, row, prediction)
-    return body, [("Content-Type", JSON), *headers]
+    return headers
 
 
 def predict_batch(
-    lantern: Lantern, service: ModelService, context: RequestContext, read_body: Callable[[], bytes]
+    lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
 ) -> Answer:
     """Predict every sample in the body.
 
@@ -76,32 +115,85 @@ def predict_batch(
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context)
-    bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    rows = bodies.requests.batch.load(read_body())
-    count, limit = row_count(rows), lantern.settings.limits.max_answer_values
-    if count * model.task.width > limit:
-        raise AnswerTooLarge(count, model.task.width, limit)
-    batch = model.predict_batch(rows)
-    body = _body(lantern, context, bodies.responses.many.in_parts(batch))
+    limits = lantern.settings.limits
+    if model.handler is not None:
+        answers = handler_requests.answer_batch(model, context, read_body, limits.max_batch_size)
+        document = handler_requests.in_one_document(answers, model.version)
+        _record_handled(lantern, context, model, len(answers))
+        return document, [("Content-Type", JSON)]
+    bodies = bodies_of(model, limits.max_batch_size)
+    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    request = bodies.requests.batch
+    if isinstance(request, MediaBody):
+        samples = read_samples(request, context, read_body)
+        count, parts = len(samples), encoded_in_parts(model, samples, limits.run_seconds)
+    else:
+        rows = request.load(read_body(request.media_types))
+        count, parts = row_count(rows), iter((rows,))
+    if count * model.task.width > limits.max_answer_values:
+        raise AnswerTooLarge(count, model.task.width, limits.max_answer_values)
+    batch, rows = _predict_parts(lantern, rollout, model, parts)
+    if top:
+        written: Parts = TopAnswers(bodies.responses.one, model, top).of_batch(batch)
+    else:
+        written = bodies.responses.many.in_parts(batch)
+    answer = _body(lantern, context, written)
     context.rows = count
     headers = predictions.record_batch(lantern.metrics, model, rows, batch)
-    offer_to_shadow(lantern, rollout, model, rows, batch)
-    return body, [("Content-Type", JSON), *headers]
+    return answer, [("Content-Type", JSON), *headers]
+
+
+def _predict_parts(
+    lantern: Lantern, rollout: Rollout, model: Model, parts: Iterable[Tensors]
+) -> tuple[Batch, Tensors]:
+    """Return the predictions for the rows of all ``parts``, one part after the other, and the rows
+    of the last: features, of which warnings are made, come in one.
+    """
+    batches: list[Batch] = []
+    rows: Tensors = {}
+    done = 0
+    for rows in parts:
+        try:
+            batch = model.predict_batch(rows)
+        except NonFiniteOutput as error:
+            raise error.moved(done) from None
+        offer_to_shadow(lantern, rollout, model, rows, batch)
+        batches.append(batch)
+        done += len(batch)
+    first, *others = batches
+    return (type(first).joined(batches) if others else first), rows
+
+
+def answer_by_handler(
+    lantern: Lantern, model: Model, context: RequestContext, read_body: ReadBody
+) -> Answer:
+    """Return what the handler of ``model`` answers. Raises as `handler_requests.answer` does."""
+    found = handler_requests.answer(model, context, read_body)
+    _record_handled(lantern, context, model, 1)
+    return found.body, [("Content-Type", found.content_type)]
+
+
+def _record_handled(lantern: Lantern, context: RequestContext, model: Model, rows: int) -> None:
+    """Record that the handler of ``model`` answered so many samples."""
+    context.rows = rows
+    predictions.record_run(lantern.metrics, model, rows, {})
 
 
 def largest_batch(model: Model, limits: LimitSettings) -> int:
     """Return the largest number of rows that a batch for ``model`` may have; 0 if it has none."""
-    if not model.takes_features:
+    if not model.takes_samples:
         return 0
+    if model.handler is not None:
+        return limits.max_batch_size
     return min(limits.max_batch_size, limits.max_answer_values // model.task.width)
 
 
-def _body(lantern: Lantern, context: RequestContext, encoded: Parts) -> Body:
+def _body(lantern: Lantern, context: RequestContext, parts: Parts) -> Body:
     """Return the body of a response: its bytes, or a stream if it has several parts."""
-    if isinstance(encoded, tuple) or len(encoded) == 1:
-        (body,) = encoded
+    if isinstance(parts, tuple) or len(parts) == 1:
+        (body,) = parts
         return body
-    return StreamedResponse(context, iter(encoded), encoded.nbytes, lantern.metrics)
+    return StreamedResponse(context, iter(parts), parts.nbytes, lantern.metrics)
 
 
 def offer_to_shadow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from math import isinf, prod
 from typing import Any
@@ -10,12 +11,21 @@ import numpy as np
 import orjson
 
 from ..model.columns import LARGEST_EXACT, overflow
-from ..model.errors import InputsRejected, InvalidFeatures, NonFiniteOutput, TakesNoFeatures
+from ..model.errors import (
+    InputsRejected,
+    InvalidFeatures,
+    InvalidSamples,
+    NonFiniteOutput,
+    TakesNoFeatures,
+)
 from ..model.features import Feature
 from ..model.model import Model
-from ..model.signature import DTYPES, TensorSpec
+from ..model.signature import DTYPES, Tensors, TensorSpec
+from ..model.steps.declaration import Sample
 from ..protocols.native.predictions import response_bodies
+from ..protocols.native.sample_schemas import IMAGE, TEXT
 from ..protocols.open_inference.datatypes import ONLY_BINARY
+from .prediction_bodies import media_schema
 
 _MAX_SHOWN = 100
 """The most classes, or values of a category, that are listed, or shown in an example."""
@@ -23,6 +33,12 @@ _MAX_NAMED = 10
 """The most values of a category that a description names."""
 _EMPTY: Mapping[str, Any] = {"BOOL": False, "BYTES": ""}
 """By datatype, the value in an example of a tensor; 0 for numbers."""
+_EXAMPLES: Mapping[str, str] = {
+    IMAGE: "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEklEQVR42mNkUIAAJhYoII8BAFi4AdDldSkm"
+    "AAAAAElFTkSuQmCC",
+    TEXT: "An example of a text.",
+}
+"""By member of a sample, a small image in base64, and a text."""
 _MAX_DESCRIBED = 1000
 """The most features that are described one by one: the document is built for each request."""
 
@@ -31,6 +47,10 @@ def features_schema(model: Model | None) -> dict[str, Any]:
     """Return the schema of one sample for ``model``; None if none is loaded."""
     if model is None:
         return {"type": "object", "description": "No model is loaded, so the features are unknown."}
+    if model.handler is not None:
+        return {"description": "What the handler of the model takes."}
+    if model.steps is not None:
+        return media_schema(model)
     if not model.takes_features:
         return {"type": "object", "description": str(TakesNoFeatures(model.name))}
     features = model.manifest.features
@@ -131,6 +151,10 @@ def _example(feature: Feature) -> Any:
 
 def example_sample(model: Model | None) -> dict[str, Any]:
     """Return an example of a sample, empty if there is no model, or one with too many features."""
+    if model is not None and model.handler is not None:
+        return {}
+    if model is not None and model.steps is not None:
+        return {member: _EXAMPLES[member] for member in model.steps.members}
     features = model.manifest.features if model else ()
     if len(features) > _MAX_DESCRIBED:
         return {}
@@ -139,14 +163,22 @@ def example_sample(model: Model | None) -> dict[str, Any]:
 
 def example_prediction(model: Model | None, sample: dict[str, Any]) -> dict[str, Any] | None:
     """Return the model's prediction for the example; None if it has none, or one too long."""
-    if model is None or model.task.width > _MAX_SHOWN or not sample:
+    if model is None or not sample or model.task.width > _MAX_SHOWN:
         return None
     try:
-        prediction = model.predict(model.encoder.encode(sample))
-    except (InvalidFeatures, InputsRejected, NonFiniteOutput):
+        prediction = model.predict(_row(model, sample))
+    except (InvalidFeatures, InvalidSamples, InputsRejected, NonFiniteOutput):
         return None
     answer: dict[str, Any] = orjson.loads(response_bodies(model).one.encode(prediction))
     return answer
+
+
+def _row(model: Model, sample: dict[str, Any]) -> Tensors:
+    """Return the row of an example."""
+    if model.steps is None:
+        return model.encoder.encode(sample)
+    image, text = sample.get(IMAGE), sample.get(TEXT)
+    return model.steps.encode([Sample(image and b64decode(image), text)])
 
 
 def example_request(model: Model | None, sample: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -214,7 +246,7 @@ def describe_model(model: Model | None) -> str:
         return "No model is loaded."
     manifest = model.manifest
     serves = f"Serves the model **{model.name}**, version {manifest.version}. "
-    if not model.takes_features:
+    if not model.takes_samples:
         return f"{serves}{manifest.description}\n\n{TakesNoFeatures(model.name)}"
     return f"{serves}{manifest.description}\n\n{_described_answers(model)}"
 
@@ -230,7 +262,8 @@ def _described_answers(model: Model) -> str:
     if manifest.classes:
         return f"Classes: {_some(_by_key(manifest.classes))}."
     answer = model.task.answer
-    assert answer is not None  # it has features
+    if answer is None:  # its handler makes one
+        return ""
     shape = answer.shape[1:]
     return f"Returns a vector of {' x '.join(map(str, shape))} numbers." if shape else ""
 

@@ -5,22 +5,22 @@ Like `app.http.handlers`, it knows neither Flask's request nor its response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import perf_counter
 
 from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
 from ..model.errors import BatchTooLarge, Fault
 from ..model.model import Model
+from ..protocols.native.media_types import JSON
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.open_inference.model_tensors import tensors_of
 from ..protocols.open_inference.response import InferenceResponse, encode_response
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService
 from ..telemetry.predictions import record_batch, record_run
-from .body import JSON, OCTETS
+from .body import OCTETS, TENSORS
 from .context import RequestContext
 from .extension import Lantern
-from .handlers import Answer, choose, offer_to_shadow
+from .handlers import Answer, ReadBody, choose, offer_to_shadow
 
 _JSON_BYTES = environ_key(INFERENCE_HEADER_LENGTH)
 
@@ -29,7 +29,7 @@ def infer(
     lantern: Lantern,
     service: ModelService,
     context: RequestContext,
-    read_body: Callable[[], bytes],
+    read_body: ReadBody,
     version: str | None = None,
 ) -> Answer:
     """Answer the request for inference in the body, with ``version`` if its path pins one.
@@ -40,7 +40,7 @@ def infer(
     """
     rollout = service.rollout
     model = choose(lantern, rollout, context, version)
-    body = read_body()
+    body = read_body(TENSORS)
     started = perf_counter()
     try:
         return _infer(lantern, rollout, model, context, body)

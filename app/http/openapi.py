@@ -17,10 +17,12 @@ from ..access.header_names import API_KEY, AUTHORIZATION, RETRY_AFTER
 from ..model.model import Model
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import OPEN_INFERENCE_ERROR
+from ..protocols.torchserve import TORCHSERVE_ERROR
 from ..settings import LimitSettings
 from ..version import __version__
 from .model_examples import describe_model, features_schema
-from .operations import OperationBuilder, answers_of, features_name, name_of, problem_response
+from .operations import OperationBuilder, answers_of, name_of, problem_response
+from .prediction_bodies import sample_name
 from .routes import Route
 
 _SECURITY_SCHEMES = {
@@ -58,15 +60,24 @@ def build_document(
     for name, schema in _schemas((route for _, route in described), models.values()):
         spec.components.schema(name, schema=schema)
     for name, each in zip(("", *list(models)[1:]), (model, *others), strict=True):
-        spec.components.schema(features_name(name), component=features_schema(each))
+        spec.components.schema(sample_name(name), component=features_schema(each))
     build = OperationBuilder(models, limits, routing_header)
     for endpoint, route in described:
         for rule in route.rules:
             operation = build.operation(endpoint.rpartition(".")[2], route, rule)
             path = rule.replace("<", "{").replace(">", "}")
-            spec.path(path, operations={method.lower(): operation for method in route.methods})
+            spec.path(path, operations=dict(_by_method(operation, route.methods)))
     document: dict[str, Any] = spec.to_dict()
     return document
+
+
+def _by_method(
+    operation: dict[str, Any], methods: Iterable[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the operation of each method; those after the first have names of their own."""
+    name = operation["operationId"]
+    for number, method in enumerate(map(str.lower, methods)):
+        yield method, operation | {"operationId": f"{name}_{method}" if number else name}
 
 
 def _schemas(
@@ -86,7 +97,7 @@ def _schemas(
         for schema in (route.description.schema, route.description.body, *others):
             if isinstance(schema, Schema):
                 found[name_of(schema)] = schema
-    for schema in (PROBLEM, OPEN_INFERENCE_ERROR):
+    for schema in (PROBLEM, OPEN_INFERENCE_ERROR, TORCHSERVE_ERROR):
         found[name_of(schema)] = schema
     yield from found.items()
 

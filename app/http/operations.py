@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from marshmallow import Schema
 
@@ -19,6 +19,7 @@ from ..access.header_names import (
     REQUEST_TIMEOUT,
 )
 from ..model.model import Model
+from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.native.predictions import (
     CLASSES,
     ResponseBodies,
@@ -27,15 +28,16 @@ from ..protocols.native.predictions import (
 )
 from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
+from ..protocols.torchserve import TORCHSERVE_ERROR, is_torchserve
 from ..settings import LimitSettings
-from .body import JSON
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
+from .prediction_bodies import prediction_body
 from .problems import is_open_inference, problem_type
 from .routes import Description, Route
 
 _ERRORS = {
-    400: "The body is not JSON, or its features don't match the model's.",
+    400: "The body is malformed, or its features don't match the model's.",
     404: "The model does not exist, or the requested version is not loaded.",
     408: "The body did not arrive in time.",
     413: "The body, the batch or its response is too large.",
@@ -77,6 +79,13 @@ _JSON_BYTES = {
     "body is the data of the only input.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_TOP = {
+    "name": "top",
+    "in": "query",
+    "description": "How many of the most probable classes or labels each prediction lists; by "
+    "default as many as the bundle says, or none.",
+    "schema": {"type": "integer", "minimum": 0},
+}
 _ROUTING = {
     "in": "header",
     "description": "Identifies the caller: during a canary, a caller keeps to one version.",
@@ -100,7 +109,10 @@ class OperationBuilder:
             "routing": _ROUTING | {"name": routing_header},
             "timeout": _TIMEOUT,
             "json_bytes": _JSON_BYTES,
+            "top": _TOP,
         }
+        # A handler has parameters of its own.
+        self._may_have_top = any(each is None or each.handler is None for each in self._models)
         self._sample = example_sample(model)
         self._inference = example_request(model, self._sample)
         self._prediction = example_prediction(model, self._sample)
@@ -112,7 +124,11 @@ class OperationBuilder:
         assert description is not None
         takes_name, takes_version = "<name>" in rule, "<version>" in rule
         is_by_name = takes_name and "<name>" not in route.rules[0]
-        parameters = [self._parameters[each] for each in description.parameters]
+        parameters = [
+            self._parameters[each]
+            for each in description.parameters
+            if each != "top" or self._may_have_top
+        ]
         if takes_version:
             parameters.insert(0, _PATH_VERSION | self._version_example)
         if takes_name:
@@ -123,7 +139,7 @@ class OperationBuilder:
             "operationId": name + "_by_name" * is_by_name + "_of_version" * takes_version,
             **({"parameters": parameters} if parameters else {}),
         }
-        if description.body is not None:
+        if description.body is not None or description.body_types:
             operation["requestBody"] = self._request_body(description, is_by_name=takes_name)
         operation["responses"] = self._responses(description, rule, is_by_name=takes_name)
         return operation
@@ -140,32 +156,23 @@ class OperationBuilder:
 
     def _request_body(self, description: Description, *, is_by_name: bool) -> dict[str, Any]:
         body = description.body
-        assert body is not None
         if isinstance(body, str):
             return self._body(body, is_by_name=is_by_name)
-        content: dict[str, Any] = {JSON: {"schema": _reference(body)}}
+        content: dict[str, Any] = {} if body is None else {JSON: {"schema": _reference(body)}}
         if body is INFERENCE_REQUEST and self._inference:
             content[JSON]["example"] = self._inference
         for media_type in description.body_types:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
         return {"required": description.requires_body, "content": content}
 
-    def _body(self, member: str, *, is_by_name: bool) -> dict[str, Any]:
-        is_any = is_by_name and len(self._names) > 1
-        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{features_name('')}"}
+    def _body(self, member: Literal["features", "samples"], *, is_by_name: bool) -> dict[str, Any]:
+        by_schema = dict(zip(("", *self._names[1:]), self._models, strict=True))
+        if not is_by_name or len(self._names) == 1:
+            by_schema = {"": self._models[0]}
         largest = f"At most {self._largest_batch:,} samples; the response to more is 413."
-        if is_any:
-            names = ("", *self._names[1:])
-            schema = {
-                "oneOf": [{"$ref": f"#/components/schemas/{features_name(n)}"} for n in names]
-            }
+        if len(by_schema) > 1:
             largest = "At most the model's max_batch_size samples; the response to more is 413."
-        example: Any = None if is_any else self._sample or None
-        if member == "samples":
-            # Not as maxItems: a larger batch is valid by the schema, and its response is 413.
-            schema = {"type": "array", "description": largest, "items": schema}
-            example = example and [example] * 2
-        return _body(member, schema, example)
+        return prediction_body(member, by_schema, largest, self._sample)
 
     def _responses(
         self, description: Description, rule: str, *, is_by_name: bool
@@ -179,7 +186,7 @@ class OperationBuilder:
         elif description.schema is not None:
             content[JSON] = {"schema": _reference(description.schema)}
         for media_type in description.media_types:
-            content[media_type] = {"schema": {"type": "string"}}
+            content[media_type] = {"schema": {} if media_type == ANY_TYPE else {"type": "string"}}
         answer: dict[str, Any] = {
             "description": description.explains or f"{description.summary}.",
             "content": content,
@@ -201,6 +208,8 @@ class OperationBuilder:
             for bodies in answers_of(model)
         ]
         references = {name_of(schema): _reference(schema) for schema in schemas}
+        if any(model is not None and model.handler is not None for model in models):
+            return {"description": "What the handler of the model answers."}
         first, *others = references.values()
         return {"oneOf": [first, *others]} if others else first
 
@@ -229,27 +238,12 @@ def _problems(rule: str, statuses: Iterable[int]) -> dict[str, Any]:
 
 def problem_response(rule: str, description: str) -> dict[str, Any]:
     """Return the response of a problem document to a request for ``rule``."""
-    schema = OPEN_INFERENCE_ERROR if is_open_inference(rule) else PROBLEM
+    schema: Schema = OPEN_INFERENCE_ERROR if is_open_inference(rule) else PROBLEM
+    if is_torchserve(rule):
+        schema = TORCHSERVE_ERROR
     return {
         "description": description,
         "content": {problem_type(rule): {"schema": _reference(schema)}},
-    }
-
-
-def _body(member: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:
-    return {
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": {
-                    "type": "object",
-                    "properties": {member: schema},
-                    "required": [member],
-                    "additionalProperties": False,
-                },
-                **({} if example is None else {"example": {member: example}}),
-            }
-        },
     }
 
 
@@ -259,14 +253,11 @@ def answers_of(model: Model | None) -> list[ResponseBodies]:
     """
     if model is None:
         return [*all_response_bodies()]
-    return [response_bodies(model) if model.takes_features else CLASSES]
+    if model.handler is not None:
+        return []
+    return [response_bodies(model) if model.takes_samples else CLASSES]
 
 
 def name_of(schema: Schema) -> str:
     """Return the name of a schema in the document."""
     return type(schema).__name__.removesuffix("Schema")
-
-
-def features_name(model: str) -> str:
-    """Return the name of the schema of a model's features; empty for the default model."""
-    return f"Features-{model}" if model else "Features"

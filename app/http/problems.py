@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 
 from ..model.errors import MAX_FAULTS, Fault
-from .body import JSON, LONGEST_ECHO
+from ..protocols.native.media_types import JSON
+from ..protocols.torchserve import error_document, is_torchserve
+from .body import LONGEST_ECHO
 from .context import RequestContext
 
 PROBLEM_JSON = "application/problem+json"
@@ -25,7 +27,7 @@ def is_open_inference(path: str) -> bool:
 
 def problem_type(path: str) -> str:
     """Return the media type of a problem at ``path``, without the prefix."""
-    return JSON if is_open_inference(path) else PROBLEM_JSON
+    return JSON if is_open_inference(path) or is_torchserve(path) else PROBLEM_JSON
 
 
 def problem_document(
@@ -39,9 +41,13 @@ def problem_document(
     """Return a problem document as JSON, and its media type. Its own type ends with ``kind``, by
     default the status's name.
 
-    For clients of the Open Inference Protocol it is also the error that they know.
+    For clients of the Open Inference Protocol it is also the error that they know, and for those
+    of TorchServe it is that alone.
     """
-    title = HTTPStatus(status).phrase
+    path = context.environ.get("PATH_INFO", "")
+    if is_torchserve(path):
+        return error_document(status, kind, detail), JSON
+    title = _phrase(status)
     document: dict[str, Any] = {
         "type": _TYPE + (kind or title.lower().replace(" ", "-")),
         "title": title,
@@ -54,11 +60,18 @@ def problem_document(
             for fault in islice(faults, MAX_FAULTS)
         ],
     }
-    media_type = problem_type(context.environ.get("PATH_INFO", ""))
+    media_type = problem_type(path)
     if media_type == JSON:
         document["error"] = detail
     # By the schema `PROBLEM`, but not dumped by it: most errors occur under the highest load.
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE), media_type
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a handler may answer any from 400 to 599
+        return "Error"
 
 
 def json_pointer(path: Sequence[str | int]) -> str:

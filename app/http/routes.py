@@ -17,14 +17,13 @@ from marshmallow import Schema
 
 from ..access.guard import Access
 from ..registry.service import ModelService
-from .body import JSON
 
 View = TypeVar("View", bound=Callable[..., Any])
 Handler = Callable[..., Any]
 
 PREDICTION_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503)
 _DECLARED = "lantern.routes"
-_VERSION = re.compile(r"(/models/[^/]+)/versions/[^/]+")
+_VERSION = re.compile(r"(/models/[^/]+/versions|/predictions/[^/]+)/[^/]+")
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -34,10 +33,10 @@ class Description:
 
     ``schema`` is that of the response, and ``explains`` describes it; the default is the summary.
     ``body`` is the member of the request's JSON, or its schema; ``body_types`` are further media
-    types of it, and ``requires_body`` is False if it may be missing. ``parameters`` are names of
-    parameters in `app.http.operations`. ``errors`` are the statuses whose body is a problem
-    document, and ``also`` maps other statuses to a description and a schema. ``media_types`` are
-    those of the response beside JSON, or all of them if there is no schema.
+    types of it, or all of them, and ``requires_body`` is False if it may be missing. ``parameters``
+    are names of parameters in `app.http.operations`. ``errors`` are the statuses whose body is a
+    problem document, and ``also`` maps other statuses to a description and a schema.
+    ``media_types`` are those of the response beside JSON, or all of them if there is no schema.
     """
 
     summary: str
@@ -58,17 +57,22 @@ class Route:
     """The declaration of an endpoint.
 
     A rule with ``<name>`` is for the model of that name, one without for the default model.
-    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view, if
-    the body has one of ``media_types``; see `app.http.handlers`. A route without a ``description``
-    is not in the OpenAPI document.
+    ``access`` is who may call it. ``handler`` is what the fast path calls instead of the view; see
+    `app.http.handlers`. With ``may_lack_type`` its body needs no Content-Type. A route without a
+    ``description`` is not in the OpenAPI document.
     """
 
     access: Access
     rules: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("GET",)
     handler: Handler | None = None
-    media_types: tuple[str, ...] = (JSON,)
+    may_lack_type: bool = False
     description: Description | None = None
+
+    @property
+    def predicts(self) -> bool:
+        """True if its requests run a model."""
+        return self.handler is not None
 
 
 def route(
@@ -77,7 +81,7 @@ def route(
     access: Access,
     methods: tuple[str, ...] = ("GET",),
     handler: Handler | None = None,
-    media_types: tuple[str, ...] = (JSON,),
+    may_lack_type: bool = False,
     description: Description | None = None,
 ) -> Callable[[View], View]:
     """Register a view for ``rules`` on ``blueprint``, and declare its `Route`."""
@@ -89,7 +93,7 @@ def route(
             blueprint.add_url_rule(
                 rule, view.__name__, view, methods=methods, strict_slashes=strict
             )
-        declared = Route(access, rules, methods, handler, media_types, description)
+        declared = Route(access, rules, methods, handler, may_lack_type, description)
         endpoint = f"{blueprint.name}.{view.__name__}"
         blueprint.record(lambda state: declare(state.app, {endpoint: declared}))
         return view
@@ -156,8 +160,8 @@ class RouteTable:
         found = self._found.get(path)
         if found is None and path.startswith("//"):  # werkzeug takes them for one slash
             return self.find("/" + path.lstrip("/"))
-        if found is None and "/versions/" in path:
-            found = self._found.get(_VERSION.sub(r"\1/versions/<version>", path, count=1))
+        if found is None and ("/versions/" in path or path.startswith("/predictions/")):
+            found = self._found.get(_VERSION.sub(r"\1/<version>", path, count=1))
         return found
 
     def declares(self, rule: str) -> bool:

@@ -7,10 +7,17 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..model.agreement import agreement, answers_for, check_comparable, differences
+from ..model.agreement import (
+    Incomparable,
+    agreement,
+    answers_for,
+    check_comparable,
+    differences,
+)
 from ..model.encoder import FeatureEncoder
 from ..model.model import Model
 from ..model.signature import Tensors, row_count, select_rows
+from ..model.steps.declaration import files_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,11 @@ def _seconds(model: Model, row: Tensors) -> float:
 
 def rows_for(stable: Model, candidate: Model, rows: Tensors) -> Tensors:
     """Return ``rows`` of the stable version as the candidate takes them, by the names of the
-    features. Raises `InvalidFeatures` for a value that the candidate doesn't accept.
+    features. Raises `InvalidFeatures` for a value that the candidate doesn't accept, and
+    `Incomparable` where it makes rows of images or texts by other steps: the samples are gone.
     """
+    if _steps_of(stable) != _steps_of(candidate):
+        raise Incomparable("The versions make rows of images or texts by different steps.")
     ours, theirs = stable.encoder, candidate.encoder
     if _have_same_rows(ours, theirs):
         return rows
@@ -95,6 +105,15 @@ def rows_for(stable: Model, candidate: Model, rows: Tensors) -> Tensors:
             columns = [ours.names.index(name) for name in theirs.names]
             return {target.spec.name: np.ascontiguousarray(rows[source.spec.name][:, columns])}
     return theirs.encode_batch([ours.sample(rows, index) for index in range(row_count(rows))])
+
+
+def _steps_of(model: Model) -> object:
+    """Return all that the rows of images and texts depend on; None for a model without steps."""
+    manifest = model.manifest
+    if not manifest.steps:
+        return None
+    files = [manifest.files[name].sha256 for name in files_of(manifest.steps)]
+    return manifest.steps, manifest.inputs, files
 
 
 def _have_same_rows(ours: FeatureEncoder, theirs: FeatureEncoder) -> bool:

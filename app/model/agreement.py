@@ -13,16 +13,23 @@ from .manifest import EXACT, Manifest
 from .model import Model
 from .predictions import DECIDED, VALUES
 from .signature import Array, Tensors, row_count
+from .steps.declaration import members_of
 
 
 class Incomparable(ModelError):
-    """The candidate has another task, other features, or other classes, labels or targets."""
+    """The candidate has another task, or other features, kinds of steps, classes, labels or
+    targets.
+    """
 
 
 def check_comparable(stable: Manifest, candidate: Manifest) -> None:
     """Raise `Incomparable` for a candidate of another task, or with other names."""
+    if stable.handler or candidate.handler:
+        raise Incomparable("The answers of a handler are its own.")
     if stable.task != candidate.task:
         raise Incomparable("The versions have different tasks.")
+    if members_of(stable.steps) != members_of(candidate.steps):
+        raise Incomparable("The versions don't both take the same images and texts.")
     for called in ("features", "classes", "labels", "targets"):
         ours, theirs = (
             {getattr(each, "name", each) for each in getattr(manifest, called)}

@@ -17,6 +17,9 @@ import numpy as np
 from .runtime import Runtime
 from .signature import Tensors, row_count, select_rows
 
+_PATIENCE_SECONDS = 1.0
+"""How long a call waits for the pass before its own."""
+
 
 class _OtherRows(Exception):
     """The network answered with another number of rows: whose they are can't be known."""
@@ -44,6 +47,9 @@ class BatchingRuntime:
     and those of the calls behind it, whole calls in order, at most ``max_rows`` in total. Then it
     hands over, so that no caller works for others twice. A call of more than ``max_rows`` rows runs
     alone.
+
+    A call that has waited for a second runs alone, beside a pass that takes so long: some networks
+    do as much as their inputs say, and nobody pays for another's rows.
 
     If a pass of several calls fails, or returns another number of rows, each of them runs alone and
     gets its own result.
@@ -77,7 +83,9 @@ class BatchingRuntime:
             finally:
                 self._hand_over()
         try:
-            call.woken.wait()
+            while not call.woken.wait(_PATIENCE_SECONDS):
+                if self._withdraw(call):
+                    return self._pass(call.inputs)
             return self._lead(call) if call.answer is None else call.answer
         finally:  # also if this thread is interrupted while it waits
             self._leave(call)
@@ -95,6 +103,14 @@ class BatchingRuntime:
             call = _Call(inputs)
             self._line.append(call)
             return call
+
+    def _withdraw(self, call: _Call) -> bool:
+        """Remove ``call`` from the line; return False if it isn't there, or owns the runtime."""
+        with self._lock:
+            if call.woken.is_set() or call not in self._line:
+                return False
+            self._line.remove(call)
+            return True
 
     def _hand_over(self) -> None:
         """Wake the first in line, which then owns the runtime; if none waits, the runtime is

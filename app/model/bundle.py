@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import manifest_file
-from .errors import BundleError
+from .errors import BundleError, shown
 from .features import Feature
 from .file_kind import foreign_kind
 from .golden import Golden, read_golden
@@ -28,20 +28,35 @@ _NUMBERED = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 class Bundle:
     """A verified bundle: its manifest and the paths of its networks.
 
-    ``checkpoint``, ``onnx`` and ``golden`` are None if the bundle has no such file.
+    ``checkpoint``, ``onnx`` and ``golden`` are None if the bundle has no such file. ``directory``
+    is None for a bare checkpoint.
     """
 
     manifest: Manifest
     checkpoint: Path | None
     onnx: Path | None
     golden: Path | None = None
+    directory: Path | None = None
+
+    def read_file(self, name: str) -> bytes:
+        """Return the bytes of a file that the manifest lists. Raises `BundleError`."""
+        if self.directory is None or name not in self.manifest.files:
+            raise BundleError(f"The bundle has no file {shown(name)}.")
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{self.directory / name} can't be read: {error.strerror}."
+            ) from error
 
     def read_golden(self) -> Golden | None:
         """Return the golden data, which a bare checkpoint doesn't have. Raises `BundleError`."""
         if self.golden is None:
             return self.manifest.golden
         manifest = self.manifest
-        return read_golden(self.golden, manifest.signature, in_rows=manifest.batch)
+        return read_golden(
+            self.golden, manifest.signature, in_rows=manifest.batch, steps=manifest.steps
+        )
 
 
 def find_bundle(path: Path, version: str = "") -> Path:
@@ -223,12 +238,18 @@ def describe(path: Path, manifest: Manifest) -> Bundle:
 
     Raises `BundleError` if it lists no network.
     """
-    checkpoint = path / CHECKPOINT if CHECKPOINT in manifest.files else None
-    onnx = path / ONNX if ONNX in manifest.files else None
-    if checkpoint is None and onnx is None:
+    networks = {name: path / name for name in network_files(manifest)}
+    if manifest.has_network and not networks:
         raise BundleError(f"The manifest of {path} lists neither {CHECKPOINT} nor {ONNX}.")
     golden = path / manifest.golden_file if manifest.golden_file else None
-    return Bundle(manifest, checkpoint, onnx, golden)
+    return Bundle(manifest, networks.get(CHECKPOINT), networks.get(ONNX), golden, path)
+
+
+def network_files(manifest: Manifest) -> list[str]:
+    """Return the files of a manifest that a runtime executes; those of a handler are its own."""
+    of_handler = manifest.handler.all_files if manifest.handler else ()
+    files = [name for name in (CHECKPOINT, ONNX) if name in manifest.files]
+    return [name for name in files if manifest.has_network and name not in of_handler]
 
 
 def open_bare_checkpoint(

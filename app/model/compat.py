@@ -1,9 +1,9 @@
 """Compatibility: what a new version of a model changes for callers of the old one.
 
-Callers send features by name, or whole tensors; they read classes by position (``class_N``), or
-outputs by name. Nothing else in a manifest is a promise to them. What ends in an error for callers
-who send a tensor with several features as a whole is told and not held against a version: most send
-features, by name. What would be answered, and wrongly, is.
+Callers send features by name, images and texts, or whole tensors; they read classes by position
+(``class_N``), or outputs by name. Nothing else in a manifest is a promise to them. What ends in an
+error for callers who send tensors to a model of features, images or texts is told and not held
+against a version: most send features, images or texts. What would be answered, and wrongly, is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from .compat_features import breaking_features, harmless_features
 from .compat_names import breaking_names, harmless_names
+from .compat_steps import (
+    breaking_steps,
+    breaking_top,
+    harmless_steps,
+    harmless_top,
+    lost_samples,
+    taken,
+)
 from .manifest import Manifest
 from .signature import TensorSpec
 from .tasks import task_of
@@ -21,11 +29,21 @@ def breaking_changes(old: Manifest, new: Manifest) -> list[str]:
     """Return the changes in ``new`` that would break a caller of ``old``, a sentence each."""
     if old.task != new.task:
         return [f"The task is {new.task!r}, and was {old.task!r}."]
-    if old.features and not new.features:
-        return ["It takes tensors only, and callers send features."]
-    taken = breaking_features(old, new) if old.features else _inputs(old, new)
+    if (old.handler is None) != (new.handler is None):
+        return [
+            "It has no handler, and callers send whole requests to one."
+            if new.handler is None
+            else "It has a handler, which takes whole requests, and callers send none."
+        ]
+    if lost := lost_samples(old, new):
+        return [lost]
     named = list(breaking_names(old, new))
-    return [*taken, *named, *_outputs(old, new, names_differ=bool(named))]
+    return [
+        *_breaking_inputs(old, new),
+        *named,
+        *_outputs(old, new, names_differ=bool(named)),
+        *breaking_top(old, new),
+    ]
 
 
 def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
@@ -35,12 +53,22 @@ def harmless_changes(old: Manifest, new: Manifest) -> list[str]:
 
 def shadow_obstacle(manifest: Manifest) -> str:
     """Return why answers of a model can't be compared with a shadow's; empty if they can."""
-    if manifest.features:
+    if manifest.handler is not None:
+        return (
+            "A shadow compares predictions, and the answers of a handler are its own; use a canary."
+        )
+    if manifest.takes_samples:
         return ""
     return (
-        "A shadow compares the answers to rows of features, and this model takes tensors only; use "
-        "a canary."
+        "A shadow compares the answers to samples, and this model takes "
+        f"{taken(manifest)}; use a canary."
     )
+
+
+def _breaking_inputs(old: Manifest, new: Manifest) -> Iterator[str]:
+    if old.features:
+        return breaking_features(old, new)
+    return breaking_steps(old, new) if old.steps else _inputs(old, new)
 
 
 def _inputs(old: Manifest, new: Manifest) -> Iterator[str]:
@@ -86,9 +114,12 @@ def _changed(role: str, old: TensorSpec, new: TensorSpec) -> str:
 def _harmless(old: Manifest, new: Manifest) -> Iterator[str]:
     if old.features and new.features:
         yield from harmless_features(old, new)
+    elif old.steps and new.steps:
+        yield from harmless_steps(old, new)
     else:
         yield from _wider("input", old.inputs, new.inputs)
     yield from harmless_names(old, new)
+    yield from harmless_top(old, new)
     if old.task == new.task:
         outputs = [task_of(each).signature.outputs for each in (old, new)]
         yield from _wider("output", *outputs)

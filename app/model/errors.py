@@ -91,6 +91,44 @@ class FeatureMismatch(InvalidFeatures):
     """The features are not exactly the model's: some are missing, or some are unknown."""
 
 
+class InvalidSamples(ModelError):
+    """Images or texts that can't become a row; ``faults`` has at most ``MAX_FAULTS`` of their
+    faults, the path of each the index of its sample and "image", "text" or "pair".
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        place, fault = faults[0].path[-1], faults[0]
+        more = f" ({len(faults) - 1} more in errors)" if len(faults) > 1 else ""
+        super().__init__(f"The {place} {fault.detail}{more}.")
+        self.faults = tuple(faults)
+
+
+class SamplesTooLarge(InvalidSamples):
+    """Images or texts that are larger than the service or the model takes."""
+
+
+class RowsTooLarge(ModelError):
+    """Samples that would become more bytes of tensors than the service makes of one request."""
+
+    def __init__(self, rows: int, bytes_of_row: int, limit: int) -> None:
+        super().__init__(
+            f"The {rows:,} samples would become {rows * bytes_of_row:,} bytes of tensors, which "
+            f"exceeds the limit of {limit:,}. Send at most {limit // bytes_of_row:,} in one "
+            "request."
+        )
+
+
+class ImagesTooLarge(ModelError):
+    """Images of one request that are not too large each, and are together."""
+
+    def __init__(self, pixels: int, limit: int, times: int) -> None:
+        super().__init__(
+            f"The images of this request have {pixels:,} pixels together, as sent and as resized, "
+            f"which exceeds the limit of {limit:,} ({times} times limits.max_image_pixels). Send "
+            "fewer in one request, or smaller ones."
+        )
+
+
 class BatchTooLarge(ModelError):
     """The batch has more rows than the service accepts."""
 
@@ -170,12 +208,18 @@ class TakesNoFeatures(ModelError):
 class NonFiniteOutput(ModelError):
     """The answer to the sample, or to some of a batch, has numbers that aren't finite.
 
-    ``rows`` are the indices of those; None for a single sample.
+    ``rows`` are the indices of those; None for a single sample, whose values are at
+    ``path`` of what was sent.
     """
 
     def __init__(self, rows: Sequence[int] | None = None) -> None:
         super().__init__("The model's answer to these values is not finite; check their magnitude.")
         self.rows = None if rows is None else tuple(rows)
+        self.path: tuple[str, ...] = ()
+
+    def moved(self, first: int) -> NonFiniteOutput:
+        """Return the error of a batch of which these rows are those from ``first`` on."""
+        return NonFiniteOutput([row + first for row in self.rows or ()])
 
 
 def shown(value: object) -> str:

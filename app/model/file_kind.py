@@ -82,12 +82,14 @@ _OLD_TAR = (
     "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "
     'save it again: torch.save(torch.load("old.pt", weights_only=False), "new.pt")'
 )
-SAFETENSORS = "is a safetensors file, which has weights but no network: " + _with_weights(
-    'safetensors.torch.load_file("model.safetensors")'
-)
+SAFETENSORS = (
+    "is a safetensors file, which has weights but no network (if transformers saved it, pack its "
+    "directory): "
+) + _with_weights('safetensors.torch.load_file("model.safetensors")')
 TORCHSERVE = (
-    "is a TorchServe archive; unpack it (unzip), load its model in Python, export it, and pack "
-    f"that: {EXPORT}"
+    "is a TorchServe archive: give it a name that ends in .mar, and if you trust whoever made it, "
+    f"pack it with its handler: {COMMAND} model pack model.mar --allow-code --samples SAMPLE --out "
+    "models/NAME/1"
 )
 _WEB_PAGE = "is a web page, not a model: check the download link, and download the file itself"
 _HEADS: tuple[tuple[re.Pattern[bytes], str], ...] = (

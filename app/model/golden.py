@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from .errors import BundleError, first_line, listed, shown
+from .golden_samples import arrays_of, take_samples
 from .signature import (
     DTYPES,
     FEATURES,
@@ -33,6 +34,7 @@ from .signature import (
     row_at,
     row_count,
 )
+from .steps.declaration import Sample, Step
 
 FILE_NAME = "golden.npz"
 LARGEST_ARRAYS = 256 << 20
@@ -54,10 +56,14 @@ _KINDS = "biufU"
 
 
 class Golden(Struct, frozen=True):
-    """The arrays of one run, by the names of the inputs and outputs."""
+    """The arrays of one run, by the names of the inputs and outputs.
+
+    ``samples`` are what the steps of a model made the inputs of, together; none where it has none.
+    """
 
     inputs: Tensors
     outputs: Tensors
+    samples: tuple[Sample, ...] = ()
 
     @classmethod
     def of_classifier(
@@ -75,15 +81,19 @@ class Golden(Struct, frozen=True):
 
     def row(self, index: int) -> Golden:
         """Return one row of it alone."""
-        return Golden(row_at(self.inputs, index), row_at(self.outputs, index))
+        samples = self.samples[index : index + 1]
+        return Golden(row_at(self.inputs, index), row_at(self.outputs, index), samples)
 
 
-def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> Golden:
-    """Read the golden data of a model with ``signature``.
+def read_golden(
+    path: Path, signature: Signature, *, in_rows: bool = False, steps: tuple[Step, ...] = ()
+) -> Golden:
+    """Read the golden data of a model with ``signature``, whose ``steps`` made its inputs.
 
     With ``in_rows`` the first dimension of every tensor is rows. Raises `BundleError`.
     """
     arrays = read_arrays(path)
+    samples = tuple(take_samples(arrays, steps, path)) if steps else ()
     members = dict(_members(signature))
     if arrays.keys() != members.keys():
         raise BundleError(
@@ -92,6 +102,7 @@ def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> G
     for member, spec in members.items():
         _check(arrays[member], spec, f"{path}: {member}")
     counts = {len(array) for array in arrays.values()} if in_rows else {1}
+    counts |= {len(samples)} if steps else set()
     if len(counts) > 1 or 0 in counts:
         raise BundleError(
             f"{path} must hold one row or more, as many in each array; it holds "
@@ -100,6 +111,7 @@ def read_golden(path: Path, signature: Signature, *, in_rows: bool = False) -> G
     return Golden(
         {spec.name: _in_memory(arrays[f"input_{i}"]) for i, spec in enumerate(signature.inputs)},
         {spec.name: _in_memory(arrays[f"output_{i}"]) for i, spec in enumerate(signature.outputs)},
+        samples,
     )
 
 
@@ -111,6 +123,7 @@ def write_golden(golden: Golden, signature: Signature, path: Path) -> None:
     }
     # Not under the names of the tensors, which need not be names of files.
     written: dict[str, Any] = {member: _as_written(array) for member, array in arrays.items()}
+    written |= arrays_of(golden.samples)
     np.savez(path, **written)
 
 

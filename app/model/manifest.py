@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal, Self
 
 from msgspec import Meta, Struct
 
+from .code.declaration import HandlerSpec
 from .errors import BundleError, listed
 from .features import Feature, in_one_matrix
 from .golden import Golden
 from .signature import OutputSpec, Role, Signature, TensorSpec, matrix_spec, probabilities_spec
+from .steps.declaration import Step
 
 TaskName = Literal["classification", "multilabel", "regression", "embedding", "tensors"]
 """What a model is for, and so what its outputs mean; those of ``tensors`` are the caller's."""
@@ -72,9 +74,13 @@ class Manifest(Struct, frozen=True):
 
     ``inputs`` and ``outputs`` are the tensors of the network, and ``task`` says what its outputs
     mean: ``classes`` exclude each other, ``labels`` don't, ``targets`` are numbers. Where there are
-    ``features``, they are the columns of the inputs. With ``batch`` the first dimension of every
-    tensor is rows, each answered as if it were alone, so that those of several callers may run
-    together.
+    ``features``, they are the columns of the inputs; where there are ``steps``, they make the
+    inputs of an image or a text. With ``batch`` the first dimension of every tensor is rows, each
+    answered as if it were alone, so that those of several callers may run together. ``top`` is the
+    number of most probable classes that an answer has beside it, unless the caller says another.
+
+    A ``handler`` is code of the bundle, which takes whole requests and answers them. It may come
+    with a network or, where it predicts by itself, without: then there are no tensors.
 
     ``preprocessing`` describes the steps inside the network for people; ``training`` has the
     training metrics. ``golden_file`` and ``reference`` are files of the bundle; ``golden`` holds
@@ -100,6 +106,9 @@ class Manifest(Struct, frozen=True):
     batch: bool = False
     golden_file: str = ""
     reference: str = ""
+    steps: tuple[Step, ...] = ()
+    top: int = 0
+    handler: HandlerSpec | None = None
 
     @classmethod
     def of_classifier(
@@ -125,6 +134,16 @@ class Manifest(Struct, frozen=True):
             batch=True,
             **more,
         )
+
+    @property
+    def takes_samples(self) -> bool:
+        """True if callers send what becomes the inputs, and not only the tensors themselves."""
+        return bool(self.features or self.steps)
+
+    @property
+    def has_network(self) -> bool:
+        """True if there is a network; a handler may predict without one."""
+        return bool(self.outputs)
 
     @property
     def signature(self) -> Signature:

@@ -13,7 +13,9 @@ from itertools import chain
 from .errors import BundleError, shown
 from .feature_checks import faults_of_features
 from .manifest import Manifest, TaskName, check_names
-from .signature import LABEL, PREDICTION, OutputSpec, Role
+from .signature import LABEL, MAX_TENSORS, PREDICTION, OutputSpec, Role
+from .steps.checks import faults_of_steps
+from .steps.declaration import files_of
 
 _ANSWERS: Mapping[TaskName, tuple[Role, ...]] = {
     "classification": ("probabilities", "scores"),
@@ -59,10 +61,14 @@ def check_meaning(manifest: Manifest) -> None:
         check_names(place, names)
     faults = chain(
         _faults_of_files(manifest),
+        _faults_of_handler(manifest),
+        _faults_of_network(manifest),
         _faults_of_shapes(manifest),
         _faults_of_rows(manifest),
         _faults_of_task(manifest),
+        _faults_of_samples(manifest),
         faults_of_features(manifest.features, manifest.inputs),
+        faults_of_steps(manifest.steps, manifest.inputs),
     )
     for fault in faults:
         raise BundleError(fault)
@@ -76,6 +82,53 @@ def _faults_of_files(manifest: Manifest) -> Iterator[str]:
     for member, file in (("golden", manifest.golden_file), ("reference", manifest.reference)):
         if file and file not in manifest.files:
             yield f"{member} names {shown(file)}, which files doesn't list."
+    for file in files_of(manifest.steps):
+        if file not in manifest.files:
+            yield f"steps name {shown(file)}, which files doesn't list."
+
+
+def _faults_of_samples(manifest: Manifest) -> Iterator[str]:
+    if manifest.features and manifest.steps:
+        yield "steps must be left out where there are features: both would fill the inputs."
+    if manifest.steps and not _ANSWERS[manifest.task]:
+        yield f"steps must be left out where the task is {manifest.task!r}, which has no answer."
+    if manifest.top and manifest.output("probabilities") is None:
+        yield "top is for a task whose answer is probabilities."
+    if manifest.top > max(len(manifest.classes), len(manifest.labels)):
+        yield f"top must be at most the number of classes, and is {manifest.top}."
+
+
+def _faults_of_handler(manifest: Manifest) -> Iterator[str]:
+    handler = manifest.handler
+    if handler is None:
+        return
+    if not handler.file.endswith(".py"):
+        yield f"handler.file must be the name of a Python file, not {shown(handler.file)}."
+    named = [*handler.all_files, handler.golden]
+    for name in named:
+        if name not in manifest.files:
+            yield f"handler names {shown(name)}, which files doesn't list."
+    check_names("handler.files", named)
+
+
+def _faults_of_network(manifest: Manifest) -> Iterator[str]:
+    """Yield what a manifest lacks that describes a network; only a handler may have none."""
+    if manifest.has_network:
+        if not manifest.golden_file and manifest.golden is None:
+            yield "golden must be named like a plain file of the bundle's directory."
+        return
+    if manifest.handler is None:
+        yield (
+            f"outputs must be an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and "
+            "shape."
+        )
+    for member in ("inputs", "features", "golden_file", "tolerances"):
+        if getattr(manifest, member):
+            yield (
+                f"{member.removesuffix('_file')} is for a network, and there are no outputs of one."
+            )
+    if manifest.task != "tensors":
+        yield f"task must be 'tensors' where there are no outputs, not {manifest.task!r}."
 
 
 def _faults_of_shapes(manifest: Manifest) -> Iterator[str]:
@@ -90,8 +143,9 @@ def _faults_of_shapes(manifest: Manifest) -> Iterator[str]:
 
 
 def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
-    if manifest.features and not manifest.batch:
-        yield "batch must be true where there are features: each sample is a row."
+    if manifest.takes_samples and not manifest.batch:
+        called = "features" if manifest.features else "steps"
+        yield f"batch must be true where there are {called}: each sample is a row."
     if manifest.batch and not manifest.inputs:
         yield "batch must be false where there are no inputs, and so no rows."
     for place, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
@@ -105,6 +159,8 @@ def _faults_of_rows(manifest: Manifest) -> Iterator[str]:
 
 def _faults_of_task(manifest: Manifest) -> Iterator[str]:
     task = manifest.task
+    if not manifest.has_network:  # classes and labels are the handler's
+        return
     for member, wanted in _NAMED.items():
         if getattr(manifest, member) and task != wanted:
             yield f"{member} is for the task {wanted!r}, and the task is {task!r}."
@@ -144,7 +200,7 @@ def _faults_of_answer(spec: OutputSpec, manifest: Manifest) -> Iterator[str]:
             f"{place} must be of shape [-1, {len(named)}], a column for each name; it is "
             f"{list(spec.shape)}."
         )
-    if manifest.features and not (len(spec.shape) > 1 and min(spec.shape[1:]) > 0):
+    if manifest.takes_samples and not (len(spec.shape) > 1 and min(spec.shape[1:]) > 0):
         yield (
             f"{place} must be of shape [-1, ...] with no other dimension that varies or is 0, as "
             f"the answer to samples; it is {list(spec.shape)}."

@@ -16,8 +16,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ..documents.schema import read_as
+from .code.declaration import HandlerSpec
 from .errors import BundleError, shown
 from .features import DescribedColumn, Feature, Name, Number
+from .file_name import FileName
 from .golden import Golden
 from .manifest import (
     FileRecord,
@@ -29,19 +31,9 @@ from .manifest import (
 )
 from .manifest_checks import check_meaning
 from .signature import MAX_TENSORS, OutputSpec, TensorSpec
+from .steps.declaration import Step
 
 FORMATS = (1, 2)
-_RESERVED = ("steps", "handler")
-"""Members of format 2 that will name code of the owner."""
-
-_FileName = Annotated[
-    # One with a slash or dots could lead out of the bundle.
-    str,
-    Meta(
-        pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]*\Z",
-        description="named like a plain file of the bundle's directory",
-    ),
-]
 
 
 class _Format1(Struct):
@@ -55,7 +47,7 @@ class _Format1(Struct):
     created_at: str | None = None
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    files: Mapping[_FileName, FileRecord] = {}
+    files: Mapping[FileName, FileRecord] = {}
 
 
 class _Format1Feature(DescribedColumn, frozen=True):
@@ -65,11 +57,11 @@ class _Format1Feature(DescribedColumn, frozen=True):
 
 
 _Tensors = Meta(max_length=MAX_TENSORS, description=f"an array of at most {MAX_TENSORS} tensors")
-_SomeTensors = Meta(
-    min_length=1,
-    max_length=MAX_TENSORS,
-    description=f"an array of 1 to {MAX_TENSORS} tensors, each with name, datatype and shape",
-)
+
+
+_Steps = Meta(max_length=2, description="an array of an image step, a text step, or both")
+LARGEST_TOP = 1000
+"""The most classes that an answer has as the most probable ones."""
 
 
 class _Feature(Feature, frozen=True, forbid_unknown_fields=True):
@@ -86,18 +78,21 @@ class _Format2(Struct, kw_only=True, forbid_unknown_fields=True):
     created_at: str | None = None
     task: TaskName
     inputs: Annotated[tuple[TensorSpec, ...], _Tensors]
-    outputs: Annotated[tuple[OutputSpec, ...], _SomeTensors]
+    outputs: Annotated[tuple[OutputSpec, ...], _Tensors]
     features: tuple[_Feature, ...] = ()
+    steps: Annotated[tuple[Step, ...], _Steps] = ()
     classes: tuple[Name, ...] = ()
     labels: tuple[Name, ...] = ()
     targets: tuple[Target, ...] = ()
+    top: Annotated[int, Meta(ge=0, le=LARGEST_TOP)] = 0
     batch: bool = False
     tolerances: Mapping[str, Tolerance] = {}
     preprocessing: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = {}
-    golden: _FileName
-    reference: _FileName | Literal[""] = ""
-    files: Mapping[_FileName, FileRecord]
+    handler: HandlerSpec | None = None
+    golden: FileName | Literal[""] = ""
+    reference: FileName | Literal[""] = ""
+    files: Mapping[FileName, FileRecord]
 
 
 _Rows = Annotated[list[list[Number | None]], Meta(min_length=1)]
@@ -131,7 +126,10 @@ def manifest_document(manifest: Manifest) -> dict[str, Any]:
     members = {name: apart[name] if name in apart else getattr(manifest, name) for name in names}
     document: dict[str, Any] = msgspec.to_builtins(members)
     document["features"] = [_without_defaults(feature) for feature in document["features"]]
-    optional = ("features", "classes", "labels", "targets", "preprocessing", "reference")
+    optional = (
+        *("features", "steps", "classes", "labels", "targets"),
+        *("top", "preprocessing", "handler", "golden", "reference"),
+    )
     return {name: value for name, value in document.items() if value or name not in optional}
 
 
@@ -163,11 +161,6 @@ def _parse_format_1(root: dict[str, Any]) -> Manifest:
 
 
 def _parse_format_2(root: dict[str, Any]) -> Manifest:
-    for member in _RESERVED:
-        if member in root:
-            raise BundleError(
-                f"{member} is reserved for a later version, and not served by this one."
-            )
     members = msgspec.structs.asdict(read_as(_Format2, root))
     members["features"] = tuple(
         Feature(**msgspec.structs.asdict(feature)) for feature in members["features"]
@@ -178,7 +171,7 @@ def _parse_format_2(root: dict[str, Any]) -> Manifest:
 
 
 def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest without null members, in itself and in its features.
+    """Return a manifest without null members, in itself, its features and its steps.
 
     Null means the same as a missing member: people and other programs write either.
     """
@@ -189,8 +182,10 @@ def _without_nulls(root: dict[str, Any]) -> dict[str, Any]:
         return {key: item for key, item in value.items() if item is not None}
 
     root = given(root)
-    features = root.get("features")
-    return root | {"features": [*map(given, features)]} if isinstance(features, list) else root
+    listed = {name: root.get(name) for name in ("features", "steps")}
+    return root | {
+        name: [*map(given, items)] for name, items in listed.items() if isinstance(items, list)
+    }
 
 
 def _golden(rows: _GoldenRows, features: int, classes: int) -> Golden:

@@ -6,34 +6,47 @@ served by one version from start to end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
+from .batching import BatchingRuntime
 from .bundle import Bundle
 from .cache import AnswerCache
+from .code.answers import HandlerAnswer
+from .code.golden import check_requests, read_golden_requests
+from .code.handler import Handler
+from .code.request import HandlerRequest
 from .encoder import FeatureEncoder
 from .errors import BundleError, InputsRejected, ModelError, NonFiniteOutput, first_line, shown
 from .golden import Golden
 from .isolation import DEFAULT_LIMITS
 from .predictions import Batch, Prediction
 from .runtime import Runtime
-from .self_test import check_answer, runs_of
+from .self_test import check_answer, runs_of, seconds_of_a_row
 from .signature import Tensors, no_rows, row_count
+from .steps.encoder import StepEncoder
+from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from .tasks import task_of
 
 _FEW_VALUES = 64
 """Up to this many values of an answer, numpy takes longer to begin than Python for all of them."""
+LONG_SECONDS = 0.001
+"""A network that takes so long for one row takes long: a thread costs a request a tenth of it."""
 
 
 class Model:
     """One version of a model, loaded into a runtime.
 
-    ``task`` says what its outputs mean. One without features has no rows to `predict`: it takes
-    tensors, and `run` answers them. ``cache`` stores the answers of `predict`, unless
-    ``cache_size`` is 0. ``check_seconds`` limits the self-test.
+    ``task`` says what its outputs mean. Rows to `predict` come from the ``encoder``, which takes
+    features, or from the ``steps``, which take images and texts and are None where there are none.
+    One with neither takes tensors, and `run` answers them. With a ``handler`` it takes whole
+    requests, which `answer` answers. ``cache`` stores the answers of `predict`, unless
+    ``cache_size`` is 0. ``check_seconds`` limits the self-test, and ``sample_limits`` what callers
+    may send for the steps. Raises `BundleError` if the steps can't be loaded.
     """
 
     def __init__(
@@ -43,23 +56,35 @@ class Model:
         checksum: str,
         *,
         name: str = "",
+        handler: Handler | None = None,
         cache_size: int = 0,
         check_seconds: float = DEFAULT_LIMITS.seconds,
+        sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS,
     ) -> None:
         self._check_seconds = check_seconds
         self.manifest = bundle.manifest
-        self.runtime = runtime
+        self.runtime: Runtime = runtime
         self.checksum = checksum
+        self.handler = handler
         self.encoder = FeatureEncoder(
             bundle.manifest.features, bundle.manifest.inputs if bundle.manifest.features else ()
         )
+        self.steps = (
+            StepEncoder(
+                bundle.manifest.steps, bundle.manifest.inputs, bundle.read_file, sample_limits
+            )
+            if bundle.manifest.steps
+            else None
+        )
+        self._key = self.steps.key if self.steps is not None else self.encoder.key
         self.loaded_at = datetime.now(UTC)
         self.name = name or bundle.manifest.name
         self.version = bundle.manifest.version
         self.classes = bundle.manifest.classes
         self.task = task_of(bundle.manifest)
         self.signature = self.task.signature
-        self.cache = AnswerCache(cache_size) if cache_size and self.takes_features else None
+        self.cache = AnswerCache(cache_size) if cache_size and self.manifest.takes_samples else None
+        self._row_seconds = 0.0
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
 
@@ -67,6 +92,46 @@ class Model:
     def takes_features(self) -> bool:
         """True if the model takes named values, and not only the tensors of its network."""
         return bool(self.encoder.names)
+
+    @property
+    def takes_samples(self) -> bool:
+        """True if the model answers single samples: features, images and texts, or requests of its
+        handler.
+        """
+        return self.manifest.takes_samples or self.handler is not None
+
+    def answer(self, requests: Sequence[HandlerRequest]) -> list[HandlerAnswer]:
+        """Return the answer of the handler, which the model must have, to each of ``requests``.
+
+        They run through the network together, and all are answered, or none. Raises
+        `HandlerRefusal` and `HandlerFailed`, `NonFiniteOutput` and `OutputsTooLarge` for what it
+        answers, and what `run` raises.
+        """
+        assert self.handler is not None
+        return self.handler.answer(requests, self.run_rows)
+
+    @property
+    def takes_long(self) -> bool:
+        """True if its requests should not be answered on a thread that others wait for.
+
+        That is so if it has steps or a handler, for callers and owners decide how long these take,
+        if its network took long for a row when it was loaded, or runs on a device whose driver is
+        waited for.
+        """
+        return (
+            self.steps is not None
+            or self.handler is not None
+            or self._row_seconds >= LONG_SECONDS
+            or self.runtime.device != "cpu"
+        )
+
+    def share_passes(self, max_rows: int) -> None:
+        """Have the rows of several threads run together, ``max_rows`` at most, if it has rows.
+
+        Call it before the model is served.
+        """
+        if self.manifest.batch:
+            self.runtime = BatchingRuntime(self.runtime, max_rows)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -111,7 +176,7 @@ class Model:
         return self.run(inputs)
 
     def predict(self, row: Tensors) -> Prediction:
-        """Return the prediction for one row of the inputs, as the encoder makes it.
+        """Return the prediction for one row of the inputs, as the encoder or the steps make it.
 
         Raises `NonFiniteOutput` if the network overflows on these values, and what `run` raises.
         """
@@ -120,7 +185,7 @@ class Model:
         if cache is None:
             decided = self.task.decide(self.run(row))
         else:
-            key = self.encoder.key(row)
+            key = self._key(row)
             decided = cache.get(key)
             was_cached = decided is not None
             if not was_cached:
@@ -168,9 +233,14 @@ class Model:
         """Run the golden data: warm-up and self-test in one.
 
         A bare checkpoint has none; it must answer a row of zeros. Raises `BundleError` if an answer
-        differs from what was packed, or takes too long.
+        differs from what was packed, or takes too long. How long a row took is what `takes_long`
+        says.
         """
         with self.runtime.time_limit(self._check_seconds):
+            if self.handler is not None:
+                self._check_handler(self.handler)
+                if not self.manifest.has_network:
+                    return
             golden = self._bundle.read_golden()
             if golden is None:
                 zeros = {
@@ -178,13 +248,27 @@ class Model:
                     for columns in self.encoder.tensors
                 }
                 self.task.check(self.runtime.run(zeros))
+                self._time_a_row(zeros)
                 return
-            for each in runs_of(self.manifest, golden):
+            for each in runs_of(self.manifest, golden, self.steps):
                 answers = self.runtime.run(each.inputs)
                 check_answer(self.manifest, self.task, answers, each, self.runtime.device)
+            self._time_a_row(golden.inputs)
+
+    def _time_a_row(self, inputs: Tensors) -> None:
+        self._row_seconds = seconds_of_a_row(
+            self.runtime, inputs, has_rows=self.manifest.batch, enough=LONG_SECONDS
+        )
+
+    def _check_handler(self, handler: Handler) -> None:
+        spec, directory = self.manifest.handler, self._bundle.directory
+        assert spec is not None
+        assert directory is not None
+        requests = read_golden_requests(directory / spec.golden)
+        check_requests(requests, handler, self.run_rows, self.manifest)
 
     def info(self) -> dict[str, Any]:
-        """Describe the model: its features, its classes, and how it was loaded."""
+        """Describe the model: its features or steps, its classes, and how it was loaded."""
         manifest = self.manifest
         return {
             "name": self.name,
@@ -201,6 +285,8 @@ class Model:
             "classes": list(manifest.classes),
             "labels": list(manifest.labels),
             "targets": list(manifest.targets),
+            "steps": to_builtins(manifest.steps),
+            "top": manifest.top,
             "preprocessing": [dict(step) for step in manifest.preprocessing],
             "training": dict(manifest.training),
             "runtime": self.runtime.name,

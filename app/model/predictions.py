@@ -5,7 +5,7 @@ A prediction is of one sample, a batch of many. Iterating over a batch yields it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -152,6 +152,17 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
         """Return the batch of the rows from ``start`` up to ``end``, which shares its memory."""
         some = slice(start, end)
         return replace(self, answers=self.answers[some], outputs=select_rows(self.outputs, some))
+
+    @classmethod
+    def joined(cls, batches: Sequence[Self]) -> Self:
+        """Return the predictions of several batches of the same model as one, without outputs."""
+        first = batches[0]
+        arrays = {
+            name: np.concatenate([getattr(batch, name) for batch in batches])
+            for name in cls.__struct_fields__
+            if isinstance(getattr(first, name), np.ndarray)
+        }
+        return replace(first, **arrays, outputs={})
 
     def label_counts(self) -> Mapping[str, int]:
         """Count the predictions of each class or label that occurs; none where there are none."""

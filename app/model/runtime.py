@@ -8,15 +8,20 @@ Threads are bounded there: a worker is one of several on its machine.
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from ..version import FOR_TORCH
-from .errors import BundleError
+from .errors import BundleError, InputsRejected
 from .onnx_device import check_installed
 from .signature import Tensors
 
+BatchRows = int | Literal["auto"]
+"""The most rows that run together, 0 for those of one request; "auto" is 0 for models that don't
+take long, and else `SHARED_ROWS`.
+"""
+SHARED_ROWS = 64
 RuntimeChoice = Literal["auto", "torch", "onnx"]
 
 
@@ -36,6 +41,21 @@ class Runtime(Protocol):
         Raises `BundleError` if they don't.
         """
         ...
+
+
+class NoNetwork:
+    """Stands for the network of a bundle that has none: its handler predicts by itself."""
+
+    name = "handler"
+    device = "cpu"
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Refuse: there is nothing to run."""
+        raise InputsRejected("it has a handler, which takes whole requests, and no tensors")
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        """See `Runtime`; the code of a handler can't be stopped."""
+        return nullcontext()
 
 
 def choose_runtime(
@@ -91,4 +111,6 @@ def import_library(runtime: str) -> None:
     """Import what ``runtime`` needs; no thread is started, so it is safe before a fork, and then
     shared.
     """
-    importlib.import_module({"torch": ".network", "onnx": "onnxruntime"}[runtime], __package__)
+    module = {"torch": ".network", "onnx": "onnxruntime"}.get(runtime)
+    if module is not None:
+        importlib.import_module(module, __package__)

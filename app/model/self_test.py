@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 
-from .errors import BundleError, shown
+from .errors import BundleError, InvalidSamples, RowsTooLarge, shown
 from .golden import Golden
 from .manifest import EXACT, Manifest, Tolerance
-from .signature import Array, Tensors
+from .runtime import Runtime
+from .signature import Array, Tensors, row_at, row_count
+from .steps.encoder import StepEncoder
 from .tasks import Task
 
 _OTHER_DEVICE = 10.0
@@ -19,17 +22,79 @@ order."""
 
 MOST_ALONE = 1000
 """The golden rows that are run alone at most: packing writes far fewer."""
+_TIMED_RUNS = 5
+_TIMED_SECONDS = 0.1
+"""One row is run as many times at most to time it, unless this is exceeded before."""
 _SHOWN = 5
 """The outputs that differ at most that one message names."""
 
 
-def runs_of(manifest: Manifest, golden: Golden) -> Iterator[Golden]:
+_SAME_VALUE = Tolerance(relative=1e-5, absolute=1e-5)
+"""How far a value that the steps make may lie from the one that was packed, where it is a float."""
+
+
+def runs_of(
+    manifest: Manifest, golden: Golden, steps: StepEncoder | None = None
+) -> Iterator[Golden]:
     """Yield what to run of the golden data: all of it, then each row alone where there are rows,
     the first `MOST_ALONE` of them.
+
+    With ``steps`` the samples are made into rows again, and each alone as callers send it, without
+    the padding that a longer one brings. Raises `BundleError` if they become other rows than those
+    that were packed.
     """
+    if steps is not None:
+        check_steps(manifest, golden, steps)
     yield golden
-    if manifest.batch:
-        yield from (golden.row(index) for index in range(min(golden.rows, MOST_ALONE)))
+    for index in range(min(golden.rows, MOST_ALONE) if manifest.batch else 0):
+        row = golden.row(index)
+        if steps is not None and not _varies(manifest):
+            row = Golden(steps.encode(row.samples), row.outputs, row.samples)
+        yield row
+
+
+def _varies(manifest: Manifest) -> bool:
+    """Return True if outputs may have another shape for a row that is alone."""
+    return any(-1 in spec.shape[1:] for spec in manifest.outputs)
+
+
+def check_steps(manifest: Manifest, golden: Golden, steps: StepEncoder) -> None:
+    """Raise `BundleError` unless ``steps`` make of the golden samples the rows that were packed."""
+    try:
+        rows = steps.encode(golden.samples)
+    except (InvalidSamples, RowsTooLarge) as error:
+        raise BundleError(f"The golden samples are refused: {error}") from error
+    for spec in manifest.inputs:
+        found, wanted = rows[spec.name], golden.inputs[spec.name]
+        if found.shape != wanted.shape or not is_close(found, wanted, _tolerance_of(found)):
+            largest = largest_difference(found, wanted)
+            by = "" if largest is None else f" by up to {largest:.2g}"
+            raise BundleError(
+                f"The steps make another {shown(spec.name)} of the golden samples than when the "
+                f"model was packed{by}: is it another version of Pillow or tokenizers? So this "
+                "model can't be served."
+            )
+
+
+def _tolerance_of(rows: Array) -> Tolerance:
+    return _SAME_VALUE if rows.dtype.kind == "f" else EXACT
+
+
+def seconds_of_a_row(runtime: Runtime, inputs: Tensors, *, has_rows: bool, enough: float) -> float:
+    """Return how long the network takes for the first row of ``inputs``, or for all of them where
+    they have no rows: the least of a few runs, the first that took less than ``enough`` seconds.
+    """
+    if has_rows and row_count(inputs):
+        inputs = row_at(inputs, 0)
+    least, spent = float("inf"), 0.0
+    for _ in range(_TIMED_RUNS):
+        began = perf_counter()
+        runtime.run(inputs)
+        taken = perf_counter() - began
+        least, spent = min(least, taken), spent + taken
+        if least < enough or spent > _TIMED_SECONDS:
+            break
+    return least
 
 
 def check_answer(
@@ -39,7 +104,7 @@ def check_answer(
     task.check(outputs)
     faults = [*islice(_faults(manifest, outputs, wanted.outputs, device), _SHOWN)]
     if faults:
-        called = "samples" if manifest.features else "data"
+        called = "samples" if manifest.takes_samples else "data"
         raise BundleError(
             f"The answers to the golden {called} differ from those when the model was packed: "
             f"{'; '.join(faults)}. So this model can't be served."

@@ -39,9 +39,9 @@ class Task:
     """What the outputs of a network mean; this one leaves it to the caller, who has the tensors.
 
     ``signature`` is what clients see of the network. ``answer`` is the output there that the task
-    is about, None where there is none, and ``following`` are those that the network doesn't have,
-    because they follow from it. ``width`` is the number of values in the answer to one sample, and
-    ``columns`` are their names, None where they have none.
+    is about, None where there is none; with features it is called as its role. ``following`` are
+    those that the network doesn't have, because they follow from it. ``width`` is the number of
+    values in the answer to one sample, and ``columns`` are their names, None where they have none.
     """
 
     name: TaskName = "tensors"
@@ -97,13 +97,14 @@ class _AnsweringTask(Task):
         self.answer = self._own = answer
         self._answer = answer.name
         self._label = label.name if label is not None else None
+        if manifest.takes_samples:
+            self.width = math.prod(answer.shape[1:])
         if manifest.features:
             self.answer = OutputSpec(answer.role, answer.datatype, answer.shape, answer.role)
             self.following = self._following(answer)
             extras = [spec for spec in manifest.outputs if spec not in (answer, label)]
             outputs = (self.answer, *self.following, *extras)
             self.signature = Signature(manifest.inputs, outputs)
-            self.width = math.prod(answer.shape[1:])
 
     def _following(self, answer: OutputSpec) -> tuple[OutputSpec, ...]:
         """Return the outputs beside the answer that clients see in the place of the label."""

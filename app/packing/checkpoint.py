@@ -71,6 +71,10 @@ def _check_stated(path: Path, description: ModelDescription, statement: Statemen
         raise BundleError(
             f"{path} is a checkpoint: its network returns logits; leave --outputs out."
         )
+    if description.steps:
+        raise BundleError(
+            f"{path} is a checkpoint, which takes features: describe those in place of steps."
+        )
     if description.medians:
         raise BundleError(
             f"{path} is a checkpoint, whose own preprocessing imputes; remove median from the "

@@ -203,16 +203,23 @@ def _wrong(found: Array, expected: Array, allowed: Allowed) -> Array:
 
 
 def check_rows_alone(
-    run: Run, material: Material, source: GraphSource, names: dict[str, Tolerance]
+    run: Run,
+    material: Material,
+    source: GraphSource,
+    names: dict[str, Tolerance],
+    *,
+    are_padded: bool = False,
 ) -> float:
     """Return the largest difference of a row alone and with others. Refuse a model whose answer to
     a row depends on the rows beside it.
+
+    With ``are_padded`` a text keeps the length that others gave it: an output depends on it.
     """
     golden = material.golden
     together = run(golden)
     largest = 0.0
     for index in range(row_count(golden)):
-        alone = run(row_at(golden, index))
+        alone = run(row_at(golden, index) if are_padded else material.alone(index))
         for name, tolerance in names.items():
             theirs = together[name][index : index + 1]
             if alone[name].shape != theirs.shape:
@@ -226,7 +233,7 @@ def check_rows_alone(
                 by = "" if difference is None else f" (by up to {difference:.2g})"
                 raise BundleError(
                     f"{source.path} answers a row differently alone and together with others{by}. "
-                    + _about_other_rows(source)
+                    + _about_other_rows(source, material)
                 )
             largest = max(largest, difference or 0.0)
     return largest
@@ -278,7 +285,7 @@ def _overflows(values: Array) -> bool:
 
 def _row(material: Material, index: int) -> str:
     """Return which input a row is, in words."""
-    if not material.features:
+    if not material.has_rows:
         return "the example"
     tried = row_count(material.tried)
     if index >= tried:
@@ -293,8 +300,14 @@ def _values(values: Array) -> str:
     return f"[{some}, ...]" if flat.size > 4 else f"[{some}]"
 
 
-def _about_other_rows(source: GraphSource) -> str:
+def _about_other_rows(source: GraphSource, material: Material) -> str:
     """Return advice for a model whose answers depend on the other rows."""
+    if material.steps is not None and material.steps.takes_text:
+        return (
+            "A shorter text is padded beside a longer one, which must not change its answer: name "
+            "the model's attention_mask in the step and let the model use it, or give the step "
+            'padding = "max_length".'
+        )
     operators = {node.op_type for node in source.graph.graph.node}
     if operators & _DYNAMIC_INTEGERS:
         return (

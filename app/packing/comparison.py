@@ -81,7 +81,7 @@ def make_served(plan: Plan, file: Path) -> Compared:
     A graph for one row at a time may take any number if it is only declared so; if it doesn't, it
     is run row by row. Raises `BundleError` for one that answers otherwise than the original.
     """
-    any_rows = bool(plan.material.features)
+    any_rows = plan.material.has_rows
     if plan.fixed_rows != 1:
         try:
             return _made(plan, file, any_rows=any_rows)
@@ -104,7 +104,7 @@ def _runner(plan: Plan, file: Path, outputs: tuple[OutputSpec, ...]) -> Run:
     path = f"{plan.source.path}, as it would be served,"
     try:
         signature = Signature(plan.material.inputs, outputs)
-        runtime = OnnxRuntime(file, 1, signature, has_rows=bool(plan.material.features))
+        runtime = OnnxRuntime(file, 1, signature, has_rows=plan.material.has_rows)
     except BundleError as error:
         why = str(error).replace(str(file), path)
         advice = about_bfloat16(plan.source.graph, why) or about_precision(plan.source.inputs)
@@ -120,15 +120,39 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
         spec.name: tolerance_of(spec, _made_of(spec, answer)) or EXACT for spec in served.outputs
     }
     notes = []
-    if material.features:
-        apart = check_rows_alone(run, material, source, tolerances)
+    if material.has_rows:
+        varies = any(-1 in spec.shape[1:] for spec in served.outputs)
+        apart = check_rows_alone(run, material, source, tolerances, are_padded=varies)
         notes.append(f"A row alone and with others: the same within {apart:.1g}.")
         batch = True
     else:
         batch = are_rows(run, material.samples, tolerances)
     given = tries(material)
-    theirs = plan.original(material.filled(given))
-    correct, found = wanted(served, plan.task, answer, theirs), run(given)
+    found = run(given)
+    largest = _largest_difference(plan, served, tolerances, given, found)
+    for more in material.more:
+        largest = max(largest, _largest_difference(plan, served, tolerances, more, run(more)))
+    notes.append(f"The original and what is served: the same within {largest:.1g}.")
+    notes += _about_label(plan, served, found)
+    if material.features:
+        check_nulls(run, material, source.path, served.outputs[0].name)
+    return Compared(served, run, batch, tolerances, tuple(notes))
+
+
+def _largest_difference(
+    plan: Plan,
+    served: Served,
+    tolerances: Mapping[str, Tolerance],
+    given: Tensors,
+    found: Tensors,
+) -> float:
+    """Return how far what is served, which answers ``found`` to ``given``, is from the original.
+
+    Raises `BundleError` where that is too far.
+    """
+    answer, path = plan.roles.answer, plan.source.path
+    theirs = plan.original(plan.material.filled(given))
+    correct = wanted(served, plan.task, answer, theirs)
     largest = 0.0
     for spec, original in zip(served.outputs, served.originals, strict=True):
         is_made = answer is not None and original is None and spec.role == "probabilities"
@@ -137,15 +161,11 @@ def _compare(plan: Plan, served: Served, run: Run) -> Compared:
             found[spec.name],
             correct[spec.name],
             Allowed(tolerances[spec.name], times),
-            material,
-            f"{source.path}, as it would be served: {shown(spec.name)}",
+            plan.material,
+            f"{path}, as it would be served: {shown(spec.name)}",
         )
         largest = max(largest, off or 0.0)
-    notes.append(f"The original and what is served: the same within {largest:.1g}.")
-    notes += _about_label(plan, served, found)
-    if material.features:
-        check_nulls(run, material, source.path, served.outputs[0].name)
-    return Compared(served, run, batch, tolerances, tuple(notes))
+    return largest
 
 
 def _made_of(spec: OutputSpec, answer: Answer | None) -> str:

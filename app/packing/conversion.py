@@ -5,6 +5,7 @@ It runs in a child process (`app.model.isolation`): the file may be hostile.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,17 +19,20 @@ from ..model.errors import BundleError, listed
 from ..model.golden import Golden
 from ..model.manifest import EXACT, Manifest, Target, TaskName
 from ..model.reference import FILE_NAME, write_reference
-from ..model.signature import OutputSpec, Tensors, TensorSpec, row_count
+from ..model.signature import Tensors, TensorSpec, row_count
+from .answers_shown import shown_answers
 from .bundle_writer import write_bundle
 from .checks import run_of
 from .comparison import check_answers, check_golden, make_served
 from .description import ModelDescription
 from .examples import SUFFIXES
+from .faults import Faults
 from .material import Material, gather
 from .plan import Plan
+from .preprocessing import check_preprocessing
 from .reading import fixed_rows, in_parts, open_source
 from .reference import reference_of
-from .roles import Answer, Roles, roles_of
+from .roles import Answer, Roles, check_outputs_exist, missing_options, roles_of
 from .source import CHECKPOINT_SUFFIXES, GraphOutput, GraphSource
 from .statement import Statement, names_of_answer, task_of_model
 
@@ -52,7 +56,26 @@ def make_bundle(
         return pack_checkpoint(
             path, out, description=description, statement=statement, samples=samples
         )
-    source = open_source(path, statement, description, samples)
+    with tempfile.TemporaryDirectory() as scratch:
+        if path.is_dir():
+            from .huggingface.model import open_directory
+
+            opened = open_directory(path, description, statement, Path(scratch))
+            source, description, statement = opened.source, opened.description, opened.statement
+        else:
+            source = open_source(path, statement, description, samples)
+        return make_bundle_of_source(source, out, description, statement, samples)
+
+
+def make_bundle_of_source(
+    source: GraphSource,
+    out: Path,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> list[str]:
+    """Write the bundle ``out`` from a model that is opened; see `make_bundle`."""
+    path = source.path
     try:
         return _make(source, out, description, statement, samples)
     except BundleError as error:
@@ -69,30 +92,75 @@ def _make(
     samples: Path | None,
 ) -> list[str]:
     path = source.path
-    task, notes = task_of_model(statement, description, source.outputs)
-    names, more = names_of_answer(task, statement, description)
-    if task == "tensors" and samples is not None and samples.suffix not in SUFFIXES:
-        raise BundleError(
-            f"{samples} must be a .npz or .json with an array for each input where the task is "
-            f"tensors: {listed(spec.name for spec in source.inputs)}."
-        )
-    material = gather(description, samples, source.inputs, truth=statement.truth)
-    if material.features and task == "tensors":
-        raise BundleError(
-            "The task tensors has no features: leave --features out, and give samples as a .npz or "
-            ".json with an array for each input."
-        )
-    rows = fixed_rows(source.inputs) if material.features else None
+    task, names, material, notes = _as_said(source, description, statement, samples)
+    if source.preprocess is not None:
+        check_preprocessing(source.preprocess, material, path)
+    rows = fixed_rows(source.inputs) if material.has_rows else None
     original = in_parts(run_of(source.ask, path), source, rows)
     answered = original(material.filled(material.tried))
     outputs = _as_run(source.outputs, answered, material)
     roles = roles_of(task, statement, names, outputs)
-    if not material.features:
+    if not material.has_rows:
         roles = _own_labels(roles)
     plan = Plan(source, task, roles, material, original, answered, rows)
     check_answers(plan)
     told = _convert(plan, out, description, statement)
-    return [*source.notes, *notes, *more, *material.notes, *roles.notes, *told]
+    return [*source.notes, *notes, *material.notes, *roles.notes, *told]
+
+
+def _as_said(
+    source: GraphSource,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> tuple[TaskName, tuple[str, ...], Material, tuple[str, ...]]:
+    """Return the task, the names in its answer, the samples, and notes; all before the model runs.
+
+    Raises `BundleError` with everything that is missing or wrong, as far as it can be known.
+    """
+    faults = Faults()
+    assumed = faults.attempt(task_of_model, statement, description, source.outputs)
+    task = assumed[0] if assumed else None
+    named = faults.attempt(names_of_answer, task, statement, description) if task else None
+    faults.attempt(check_outputs_exist, statement, source.outputs)
+    material = faults.attempt(_material, task, source, description, statement, samples)
+    if faults and (task is None or named is not None):
+        names = named[0] if named else statement.names
+        for missing in missing_options(task, statement, names, source.outputs):
+            faults.add(missing)
+    faults.check()
+    assert assumed is not None
+    assert named is not None
+    assert material is not None
+    return assumed[0], named[0], material, (*assumed[1], *named[1])
+
+
+def _material(
+    task: TaskName | None,
+    source: GraphSource,
+    description: ModelDescription,
+    statement: Statement,
+    samples: Path | None,
+) -> Material:
+    if task == "tensors":
+        faults = Faults()
+        if description.features:
+            faults.add(
+                "The task tensors has no features: leave --features out, and give samples as a "
+                ".npz or .json with an array for each input."
+            )
+        if description.steps:
+            faults.add(
+                "Steps are for a task with an answer, and the task is tensors: give another "
+                "--task, or leave the steps out."
+            )
+        if samples is not None and samples.suffix not in SUFFIXES:
+            faults.add(
+                f"{samples} must be a .npz or .json with an array for each input where the task is "
+                f"tensors: {listed(spec.name for spec in source.inputs)}."
+            )
+        faults.check()
+    return gather(description, samples, source.inputs, truth=statement.truth)
 
 
 def _as_run(
@@ -111,7 +179,7 @@ def _as_run(
 
 def _spec_as_run(spec: TensorSpec, shape: tuple[int, ...], material: Material) -> TensorSpec:
     stated = spec.shape if len(spec.shape) == len(shape) else (-1,) * len(shape)
-    if material.features and shape[:1] == (row_count(material.tried),):  # only rows vary
+    if material.has_rows and shape[:1] == (row_count(material.tried),):  # only rows vary
         return structs.replace(spec, shape=(-1, *shape[1:]))
     sizes = (size if size == found else -1 for size, found in zip(stated, shape, strict=True))
     return structs.replace(spec, shape=tuple(sizes))
@@ -133,7 +201,7 @@ def _convert(
     material, answer = plan.material, plan.roles.answer
     with tempfile.TemporaryDirectory() as scratch:
         compared = make_served(plan, Path(scratch) / bundles.ONNX)
-        golden = Golden(material.golden, compared.run(material.golden))
+        golden = Golden(material.golden, compared.run(material.golden), material.raw)
         check_golden(plan, compared, golden)
         reference = reference_of(plan, compared, statement)
     served = compared.served
@@ -144,6 +212,8 @@ def _convert(
         inputs=material.inputs,
         outputs=served.outputs,
         features=material.features,
+        steps=description.steps,
+        top=description.top,
         tolerances={name: each for name, each in compared.tolerances.items() if each != EXACT},
         batch=compared.batch,
         description=description.description,
@@ -157,9 +227,11 @@ def _convert(
         (directory / bundles.ONNX).write_bytes(served.content)
         if reference is not None:
             write_reference(reference, directory / FILE_NAME)
+        for name, file in description.files.items():
+            shutil.copyfile(file, directory / name)
 
     write_bundle(out, _with_names(manifest, answer, description), golden, fill)
-    return [*compared.notes, *_shown_answer(plan.task, answer, golden, served.outputs)]
+    return [*compared.notes, *shown_answers(plan, golden, served.outputs)]
 
 
 def _with_names(
@@ -180,22 +252,3 @@ def _with_names(
 def _preprocessing(description: ModelDescription) -> tuple[dict[str, object], ...]:
     medians = dict(description.medians)
     return ({"step": "impute", "median": medians},) if medians else ()
-
-
-def _shown_answer(
-    task: TaskName, answer: Answer | None, golden: Golden, outputs: Sequence[OutputSpec]
-) -> list[str]:
-    """Return the answer to a sample in words, for its owner to recognise."""
-    if answer is None or not answer.names:
-        return []
-    row = min(1, golden.rows - 1)
-    values = golden.outputs[outputs[0].name][row].reshape(-1)
-    if task == "classification":
-        index = int(values.argmax())
-        if answer.label is not None:
-            index = int(golden.outputs[outputs[1].name][row])
-        said = f"{answer.names[index]} {values[index]:.4g}"
-    else:
-        pairs = zip(answer.names, values.tolist(), strict=True)
-        said = ", ".join(f"{name} {value:.4g}" for name, value in list(pairs)[:5])
-    return [f"Golden sample {row + 1} of {golden.rows} -> {said}."]

@@ -34,6 +34,28 @@
     column = 0             # by default, in the order of the tables
 
 It knows nothing of the model itself; `conversion` checks that both fit together.
+
+A model of images or texts has, in place of features, the steps that make its inputs; their keys are
+those of the manifest::
+
+    classes = ["cat", "dog", "horse"]
+    top = 2                # the most probable classes that an answer lists
+
+    [[steps]]
+    kind = "image"
+    input = "pixels"       # the input of the model that it fills
+    resize = {shorter = 256}
+    crop = {width = 224, height = 224}
+    scale = 0.00392156862745098
+    mean = [0.485, 0.456, 0.406]
+    std = [0.229, 0.224, 0.225]
+
+    [[steps]]
+    kind = "text"
+    tokenizer = "tokenizer.json"  # a path, relative to this file; it is copied into the bundle
+    max_length = 128
+    input_ids = "input_ids"
+    attention_mask = "attention_mask"
 """
 
 from __future__ import annotations
@@ -54,18 +76,22 @@ from ..documents.toml import NotToml, read_toml
 from ..model.errors import BundleError
 from ..model.features import Feature, Name, Number
 from ..model.manifest import Target
+from ..model.manifest_formats import LARGEST_TOP
+from ..model.steps.declaration import Step
+from .step_tables import read_steps
 
 _MAX_BYTES = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A user's description of a model: its features in the order of its columns, and what it
-    answers.
+    """A user's description of a model: its features in the order of its columns, or the steps
+    that make its inputs, and what it answers.
 
-    ``medians`` (feature name -> value) replace null, in front of the model. ``stated`` has, for
-    each feature, the keys that its table has. ``name`` is empty if only the bundle's directory
-    names the model. ``training`` holds plain values.
+    ``files`` are those that the steps read, by their names in the bundle. ``top`` is the number of
+    most probable classes in an answer. ``medians`` (feature name -> value) replace null, in front
+    of the model. ``stated`` has, for each feature, the keys that its table has. ``name`` is empty
+    if only the bundle's directory names the model. ``training`` holds plain values.
     """
 
     features: tuple[Feature, ...] = ()
@@ -77,6 +103,9 @@ class ModelDescription:
     description: str = ""
     medians: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    top: int = 0
 
     def stated_of_each(self) -> tuple[frozenset[str], ...]:
         """Return, for each feature, what its owner said of it: what isn't as by default, if it was
@@ -94,7 +123,7 @@ class ModelDescription:
 def read_description(path: Path) -> ModelDescription:
     """Read a features file. Raises `BundleError`, which names the file, the key and the fix."""
     try:
-        return parse_description(read_toml(path, _MAX_BYTES))
+        return parse_description(read_toml(path, _MAX_BYTES), path.parent)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
     except NotToml as error:
@@ -141,23 +170,31 @@ class _FeatureTable(Feature, frozen=True, forbid_unknown_fields=True):
 
 
 class _Document(Struct, forbid_unknown_fields=True):
-    features: Annotated[list[_FeatureTable], Meta(min_length=1)]
+    features: Annotated[list[_FeatureTable], Meta(min_length=1)] | None = None
+    steps: list[Any] | None = None
     classes: _Classes | None = None
     labels: _Labels = []
     targets: _Targets = []
     name: str = ""
     description: str = ""
     training: _Training = {}
+    top: Annotated[int, Meta(ge=0, le=LARGEST_TOP)] = 0
 
 
-def parse_description(document: Mapping[str, Any]) -> ModelDescription:
-    """Parse the values of a features file. Raises `BundleError`, which names the key."""
+def parse_description(document: Mapping[str, Any], directory: Path = Path()) -> ModelDescription:
+    """Parse the values of a features file, in which paths are relative to ``directory``.
+
+    Raises `BundleError`, which names the key.
+    """
     try:
         read = read_as(_Document, document)
     except SchemaError as error:
         raise BundleError(_fault(error, document)) from None
+    steps, files = read_steps(read.steps or [], directory)
+    _check_kind(read)
+    tables = read.features or []
     features = []
-    for index, table in enumerate(read.features):
+    for index, table in enumerate(tables):
         try:
             features.append(table.feature())
         except BundleError as error:
@@ -172,12 +209,32 @@ def parse_description(document: Mapping[str, Any]) -> ModelDescription:
         classes=tuple(classes),
         labels=tuple(read.labels),
         targets=tuple(read.targets),
-        stated=tuple(frozenset(table) for table in document["features"]),
+        stated=tuple(frozenset(table) for table in document.get("features", ())),
         name=read.name,
         description=read.description,
-        medians={table.name: table.median for table in read.features if table.median is not None},
+        medians={table.name: table.median for table in tables if table.median is not None},
         training=_plain(read.training, "training"),
+        steps=steps,
+        files=files,
+        top=read.top,
     )
+
+
+def _check_kind(read: _Document) -> None:
+    """Raise `BundleError` unless there are either features or steps."""
+    if read.features and read.steps:
+        raise BundleError(
+            "features and steps exclude each other: a model takes columns by name, or what the "
+            "steps make of an image or a text."
+        )
+    if not read.features and not read.steps:
+        raise BundleError(_NOTHING_TAKEN)
+
+
+_NOTHING_TAKEN = (
+    "features is missing: write a [[features]] table for each column of the model, in their order "
+    "(or [[steps]], for a model of images or texts)."
+)
 
 
 def _fault(error: SchemaError, document: Mapping[str, Any]) -> str:
@@ -185,12 +242,10 @@ def _fault(error: SchemaError, document: Mapping[str, Any]) -> str:
     where, path = "", error.path
     match path:
         case ["features"]:
-            return (
-                "features is missing: write a [[features]] table for each column of the model, in "
-                "their order."
-            )
-        case ["features", _]:
-            return "features must be tables: [[features]], then name = ... below it."
+            return _NOTHING_TAKEN
+        case ["steps"] | ["features", _]:
+            called, first = ("steps", "kind") if path[0] == "steps" else ("features", "name")
+            return f"{called} must be tables: [[{called}]], then {first} = ... below it."
         case ["features", int(index), "name"]:
             name = document["features"][index].get("name")
             if isinstance(name, str) and name:

@@ -8,29 +8,38 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from ..model.encoder import FeatureEncoder
-from ..model.errors import BundleError, listed
+from ..model.errors import BundleError, InvalidSamples, RowsTooLarge, listed
 from ..model.features import Feature
-from ..model.signature import Array, Tensors, TensorSpec, row_count, select_rows
+from ..model.signature import Array, Tensors, TensorSpec, row_at, row_count, select_rows
+from ..model.steps.checks import faults_of_steps
+from ..model.steps.declaration import Sample, TextStep
+from ..model.steps.encoder import StepEncoder
 from .description import ModelDescription
 from .examples import SUFFIXES, read_example, row_of_ones
 from .placement import placed
 from .samples import GOLDEN_ROWS, column_names, read_samples, spread, with_ranges
+from .step_samples import StepSamples, made_samples, read_step_samples
 
 _REFERRED_ROWS = 10_000
 """The most rows of the samples that the reference describes."""
+_MADE_WORDS = 30
+_LONGEST_TRIED = 512
+"""The words of the longest text that is tried: what attention takes grows with its square."""
 _TRIED_ROWS = 1000
 """The most rows of the samples that are tried on the original and on the bundle."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """The ``inputs`` as they are served, the ``features`` in their columns, if there are any, and
-    ``samples`` of them.
+    """The ``inputs`` as they are served, the ``features`` in their columns or the ``steps`` that
+    make them, if there are any, and ``samples`` of them.
 
     ``medians`` (input -> a value for each column, NaN where null is kept) replace null in front of
-    the model. ``lines`` are those of the samples in their file, where it is a CSV.
+    the model. ``lines`` are those of the samples in their file, where it is a CSV. ``sampled`` is
+    what the steps made the samples of.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -40,6 +49,32 @@ class Material:
     path: Path
     medians: Mapping[str, Array]
     notes: tuple[str, ...] = ()
+    steps: StepEncoder | None = None
+    sampled: StepSamples | None = None
+    longest: Tensors | None = None
+
+    @property
+    def has_rows(self) -> bool:
+        """True if each sample is a row: of features, or made by steps."""
+        return bool(self.features) or self.steps is not None
+
+    @property
+    def raw(self) -> tuple[Sample, ...]:
+        """The images and texts that the golden rows were made of; none of other models."""
+        return () if self.sampled is None else self.sampled.samples
+
+    @property
+    def more(self) -> tuple[Tensors, ...]:
+        """More rows on which the original and what is served are compared: as long a text as the
+        model takes.
+        """
+        return () if self.longest is None else (self.longest,)
+
+    def alone(self, index: int) -> Tensors:
+        """Return a golden row as it is when its sample is sent alone, without padding."""
+        if self.steps is None:
+            return row_at(self.golden, index)
+        return self.steps.encode(self.raw[index : index + 1])
 
     @cached_property
     def encoder(self) -> FeatureEncoder:
@@ -63,6 +98,8 @@ class Material:
 
     def place_of_tried(self, index: int) -> str:
         """Return which of the samples a row of `tried` is, in words."""
+        if self.sampled is not None:
+            return self.sampled.places[index]
         place = int(spread(row_count(self.samples), _TRIED_ROWS)[index])
         if self.lines:
             return f"line {self.lines[place]} of {self.path.name}"
@@ -94,6 +131,8 @@ def gather(
 
     Their column ``truth`` is none of the features. Raises `BundleError` and OSError.
     """
+    if description.steps:
+        return _made_by_steps(description, samples, inputs, truth)
     if samples is None:
         return Material(tuple(inputs), (), row_of_ones(inputs), (), Path("an example of ones"), {})
     features, stated = description.features, description.stated_of_each()
@@ -119,6 +158,61 @@ def gather(
         raise BundleError(f"{samples}: {error}") from None
     medians = _medians(encoder, description.medians)
     return Material(served, described, rows, lines, samples, medians, notes)
+
+
+def _made_by_steps(
+    description: ModelDescription, path: Path | None, inputs: Sequence[TensorSpec], truth: str
+) -> Material:
+    """Return the material of a model whose inputs are made by steps. Raises `BundleError`."""
+    served = tuple(replace(spec, shape=(-1, *spec.shape[1:])) for spec in inputs)
+    for fault in faults_of_steps(description.steps, served):
+        raise BundleError(fault)
+    encoder = StepEncoder(
+        description.steps, served, lambda name: description.files[name].read_bytes()
+    )
+    if path is None:
+        sampled = made_samples(encoder.members, lambda: _words(description))
+    else:
+        sampled = read_step_samples(path, encoder.members, truth)
+    try:
+        rows = encoder.encode(sampled.samples)
+    except InvalidSamples as error:
+        index, member = error.faults[0].path[:2]
+        place = sampled.places[int(index)]
+        raise BundleError(f"{place}: the {member} {error.faults[0].detail}.") from None
+    except RowsTooLarge as error:
+        raise BundleError(f"{path or 'The example'}: {error}") from None
+    called, longest = path or Path("an example"), _longest(description, encoder, sampled)
+    return Material(
+        *(served, (), rows, (), called, {}, sampled.notes),
+        steps=encoder,
+        sampled=sampled,
+        longest=longest,
+    )
+
+
+def _longest(
+    description: ModelDescription, encoder: StepEncoder, sampled: StepSamples
+) -> Tensors | None:
+    """Return a row with as many tokens as a text may have; None of other models."""
+    step = next((each for each in description.steps if isinstance(each, TextStep)), None)
+    if step is None or not step.truncation:
+        return None
+    words = _words(description)
+    most = min(step.max_length, _LONGEST_TRIED)
+    text = " ".join(words[index % len(words)] for index in range(most))
+    return encoder.encode([Sample(sampled.samples[0].image, text)])
+
+
+def _words(description: ModelDescription) -> list[str]:
+    """Return some words of the vocabulary of a tokenizer, few enough for the model."""
+    from tokenizers import Tokenizer
+
+    step = next(step for step in description.steps if isinstance(step, TextStep))
+    known = sorted(Tokenizer.from_file(str(description.files[step.tokenizer])).get_vocab())
+    words = [word for word in known if word.isalpha()] or ["example"]
+    most = max(1, min(_MADE_WORDS, step.max_length // 4))
+    return [words[index] for index in spread(len(words), most)]
 
 
 def _named_by_header(

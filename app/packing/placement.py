@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from ..model.errors import BundleError, listed, shown
 from ..model.features import Feature, Kind
 from ..model.signature import DTYPES, TensorSpec
+from .faults import Faults
 
 _KINDS: dict[str, Kind] = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 """By numpy's kind of a tensor, what its columns are where nothing else is said."""
@@ -23,12 +24,17 @@ def placed(
     ``stated`` says, for each feature, which of its members its owner gave. Raises `BundleError`,
     which names what is missing.
     """
-    found = _in_tensors(features, stated, inputs)
+    faults = Faults()
+    found = _in_tensors(features, stated, inputs, faults)
     by_name = {spec.name: spec for spec in inputs}
     with_kinds = [
         _with_kind(feature, by_name[feature.tensor], "kind" in said)
         for feature, said in zip(found, stated, strict=True)
     ]
+    for spec in inputs:
+        if DTYPES[spec.datatype].kind == "O":
+            faults.attempt(_check_strings, spec, with_kinds)
+    faults.check()
     counts: dict[str, int] = {}
     for feature in with_kinds:
         counts[feature.tensor] = counts.get(feature.tensor, 0) + 1
@@ -36,21 +42,18 @@ def placed(
 
 
 def _in_tensors(
-    features: Sequence[Feature], stated: Sequence[frozenset[str]], inputs: Sequence[TensorSpec]
+    features: Sequence[Feature],
+    stated: Sequence[frozenset[str]],
+    inputs: Sequence[TensorSpec],
+    faults: Faults,
 ) -> list[Feature]:
-    """Return the features with their tensors and columns."""
+    """Return the features with their tensors and columns; add the faults that these may have."""
     says_tensor = ["tensor" in said for said in stated]
     if any(says_tensor):
-        if not all(says_tensor):
-            name = features[says_tensor.index(False)].name
-            raise BundleError(
-                f"feature {name!r}: tensor is missing; where one feature has it, all must: one of "
-                f"{listed(spec.name for spec in inputs)}."
-            )
-        return _by_tensor(features, stated, inputs)
+        return _by_tensor(features, stated, inputs, faults)
     if len(inputs) == 1:
         (only,) = inputs
-        _check_width(only, len(features))
+        faults.attempt(_check_width, only, len(features))
         return [
             replace(
                 feature,
@@ -90,17 +93,29 @@ def _ask_for_tensors(features: Sequence[Feature], inputs: Sequence[TensorSpec]) 
 
 
 def _by_tensor(
-    features: Sequence[Feature], stated: Sequence[frozenset[str]], inputs: Sequence[TensorSpec]
+    features: Sequence[Feature],
+    stated: Sequence[frozenset[str]],
+    inputs: Sequence[TensorSpec],
+    faults: Faults,
 ) -> list[Feature]:
     specs = {spec.name: spec for spec in inputs}
-    counts = dict.fromkeys(specs, 0)
-    found = []
-    for feature, said in zip(features, stated, strict=True):
-        if feature.tensor not in specs:
-            raise BundleError(
+    pairs = [*zip(features, stated, strict=True)]
+    missing = [repr(feature.name) for feature, said in pairs if "tensor" not in said]
+    if missing:
+        faults.add(
+            f"{_called(missing)}: tensor is missing; where one feature has it, all must: one of "
+            f"{listed(specs)}."
+        )
+    for feature, said in pairs:
+        if "tensor" in said and feature.tensor not in specs:
+            faults.add(
                 f"feature {feature.name!r}: tensor {shown(feature.tensor)} is not an input of the "
                 f"model: {listed(specs)}."
             )
+    faults.check()  # the rest depends on it
+    counts = dict.fromkeys(specs, 0)
+    found = []
+    for feature, said in pairs:
         column = counts[feature.tensor]
         counts[feature.tensor] += 1
         is_column = _is_column(specs[feature.tensor])
@@ -109,8 +124,12 @@ def _by_tensor(
         else:
             found.append(replace(feature, column=None if is_column else column))
     for name, count in counts.items():
-        _check_width(specs[name], count)
+        faults.attempt(_check_width, specs[name], count)
     return found
+
+
+def _called(names: Sequence[str]) -> str:
+    return f"{'feature' if len(names) == 1 else 'features'} {listed(names)}"
 
 
 def _is_column(spec: TensorSpec) -> bool:
@@ -145,9 +164,18 @@ def _with_kind(feature: Feature, spec: TensorSpec, is_stated: bool) -> Feature:
         feature = replace(feature, kind="category")
     elif not is_stated and datatype in _KINDS:
         feature = replace(feature, kind=_KINDS[datatype])
-    if datatype == "O" and feature.kind != "category":
+    return feature
+
+
+def _check_strings(spec: TensorSpec, features: Sequence[Feature]) -> None:
+    """Raise `BundleError` for features that are columns of strings, and aren't said to be."""
+    names = [
+        repr(feature.name)
+        for feature in features
+        if feature.tensor == spec.name and feature.kind != "category"
+    ]
+    if names:
         raise BundleError(
-            f"feature {feature.name!r}: the model's input {shown(spec.name)} takes strings. Say "
+            f"{_called(names)}: the model's input {shown(spec.name)} takes strings. Say "
             'which: categories = ["...", ...], or unknown = "pass" for any.'
         )
-    return feature

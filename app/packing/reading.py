@@ -9,9 +9,11 @@ from ..model.errors import BundleError
 from ..model.features import in_one_matrix
 from ..model.golden import read_arrays
 from ..model.signature import FEATURES, Tensors, TensorSpec
+from ..model.steps.declaration import TextStep
 from .checks import Run
 from .description import ModelDescription
 from .examples import SUFFIXES
+from .material import gather
 from .rows import Rows, run_in_parts
 from .samples import read_samples
 from .source import (
@@ -48,6 +50,8 @@ def open_source(
 
 def _examples(path: Path, description: ModelDescription, samples: Path | None) -> Tensors:
     """Return an example of the inputs of a model that doesn't say what it takes."""
+    if description.steps:
+        return gather(description, samples, _usual_inputs(path, description)).golden
     if samples is None or samples.suffix == ".json":
         raise BundleError(
             f"{path} doesn't say what it takes: give samples as a .npz, or a CSV with features."
@@ -61,6 +65,24 @@ def _examples(path: Path, description: ModelDescription, samples: Path | None) -
         )
     rows = read_samples(samples, FeatureEncoder(in_one_matrix(description.features))).spread().rows
     return {THE_ONLY_INPUT: rows[FEATURES]}
+
+
+def _usual_inputs(path: Path, description: ModelDescription) -> list[TensorSpec]:
+    """Return the inputs that steps usually fill: FP32 for an image, INT64 for tokens."""
+    specs = []
+    for step in description.steps:
+        if isinstance(step, TextStep):
+            specs += [TensorSpec(name, "INT64", (-1, -1)) for name in step.inputs]
+            continue
+        if step.size is None:
+            raise BundleError(
+                f"{path} doesn't say what it takes, nor the step which size an image has: give "
+                "resize with width and height, or crop."
+            )
+        sides = (step.size.height, step.size.width)
+        of_one = (step.channels, *sides) if step.layout == "NCHW" else (*sides, step.channels)
+        specs.append(TensorSpec(step.input, "FP32", (-1, *of_one)))
+    return specs
 
 
 def fixed_rows(inputs: tuple[TensorSpec, ...]) -> int | None:

@@ -42,8 +42,10 @@ def reference_of(plan: Plan, compared: Compared, statement: Statement) -> Refere
     """Return how the samples of a model with features are distributed, and its answers."""
     material, answer = plan.material, plan.roles.answer
     if answer is None or not 0 < len(material.features) <= MAX_FEATURES:
-        if statement.truth:
-            raise BundleError("--truth is for models with features, whose samples are a CSV.")
+        if statement.truth and material.steps is None:
+            raise BundleError(
+                "--truth is for models with features or steps, whose samples are a CSV."
+            )
         return None
     rows, places = material.referred()
     parts = [

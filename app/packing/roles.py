@@ -13,6 +13,7 @@ from ..model.errors import BundleError, listed, shown
 from ..model.manifest import TaskName
 from ..model.manifest_checks import answer_roles
 from ..model.signature import Role
+from .faults import Faults
 from .source import GraphOutput, OutputKind
 from .statement import NAMED, StatedRole, Statement
 
@@ -76,18 +77,25 @@ def roles_of(
     ``names`` are those of the classes, labels or targets, as the owner said them. Raises
     `BundleError`, which names the option that is missing or wrong.
     """
-    by_name = {output.spec.name: output for output in outputs}
-    for name in statement.roles:
-        if name not in by_name:
-            raise BundleError(
-                f"--outputs names {shown(name)}, and the model's outputs are {listed(by_name)}."
-            )
+    check_outputs_exist(statement, outputs)
     if task == "tensors":
         return _tensor_roles(statement, outputs)
-    answer, stated = _answer_output(task, statement, names, outputs)
-    _check_stated(task, answer, stated)
+    faults = Faults()
+    found = faults.attempt(_answer_output, task, statement, names, outputs)
+    if found is None:
+        faults.attempt(_check_named, task, names, outputs)
+        faults.check()
+    assert found is not None
+    answer, said = found
+    role = faults.attempt(_stated_role, task, statement, answer, said)
+    if role is not None:
+        faults.attempt(_check_stated, task, answer, role)
     label = _label_output(task, statement, outputs)
-    names, label_values, notes = _names(task, names, answer, label)
+    named = faults.attempt(_names, task, names, answer, label)
+    faults.check()
+    assert role is not None
+    assert named is not None
+    stated, (names, label_values, notes) = role, named
     is_one_score = task == "classification" and _columns(answer) == 1
     made = Answer(
         answer,
@@ -113,17 +121,73 @@ def roles_of(
     return Roles(made, others, (*notes, *_notes_of(task, made)))
 
 
-def _tensor_roles(statement: Statement, outputs: Sequence[GraphOutput]) -> Roles:
-    if statement.role is not None:
+def check_outputs_exist(statement: Statement, outputs: Sequence[GraphOutput]) -> None:
+    """Raise `BundleError` if the owner says what outputs are that the graph doesn't have."""
+    names = [output.spec.name for output in outputs]
+    unknown = [shown(name) for name in statement.roles if name not in names]
+    if unknown:
         raise BundleError(
+            f"--outputs names {listed(unknown)}, and the model's outputs are {listed(names)}."
+        )
+
+
+def missing_options(
+    task: TaskName | None,
+    statement: Statement,
+    names: tuple[str, ...],
+    outputs: Sequence[GraphOutput],
+) -> Iterator[str]:
+    """Yield what can be known to be missing before the model runs, a sentence each.
+
+    ``task`` is None where that is missing itself.
+    """
+    says_nothing = statement.role is None and not statement.roles
+    if task is None:
+        needs = [
+            f"{each} takes {' and '.join(options)}"
+            for each in ("classification", "multilabel", "regression")
+            for options in [[*_options(each, statement, outputs, says_nothing)]]
+            if options
+        ]
+        if needs:
+            yield f"For the task that you give there is more to say: {'; '.join(needs)}."
+        return
+    fitting = _FITTING[task]
+    if says_nothing and len(fitting) > 1 and not any(output.kind for output in outputs):
+        yield (
+            "What the model's outputs are can't be known from the file: give --outputs "
+            f"{' or --outputs '.join(fitting)}."
+        )
+    faults = Faults()
+    faults.attempt(_check_named, task, names, outputs)
+    yield from faults
+
+
+def _options(
+    task: TaskName, statement: Statement, outputs: Sequence[GraphOutput], says_nothing: bool
+) -> Iterator[str]:
+    """Yield the options that a model takes for ``task`` in addition."""
+    fitting = _FITTING[task]
+    if says_nothing and len(fitting) > 1 and not any(output.kind for output in outputs):
+        yield f"--outputs {'|'.join(fitting)}"
+    if not statement.names:
+        yield f"--{NAMED[task]} a,b,..."
+
+
+def _tensor_roles(statement: Statement, outputs: Sequence[GraphOutput]) -> Roles:
+    faults = Faults()
+    if statement.role is not None:
+        faults.add(
             f"--outputs {statement.role} has no meaning for the task tensors, whose outputs mean "
             "what the caller knows; NAME=state is for one to send with the next request."
         )
-    wrong = next((r for r in statement.roles.values() if r not in ("tensor", "state")), None)
-    if wrong is not None:
-        raise BundleError(
-            f"--outputs NAME={wrong} has no meaning for the task tensors; only state and tensor do."
-        )
+    for wrong in statement.roles.values():
+        if wrong not in ("tensor", "state"):
+            faults.add(
+                f"--outputs NAME={wrong} has no meaning for the task tensors; only state and "
+                "tensor do."
+            )
+    faults.check()
     others = [(o, _as_role(statement.roles.get(o.spec.name, "tensor"))) for o in outputs]
     return Roles(None, tuple(others))
 
@@ -134,8 +198,8 @@ def _as_role(stated: StatedRole) -> Role:
 
 def _answer_output(
     task: TaskName, statement: Statement, names: tuple[str, ...], outputs: Sequence[GraphOutput]
-) -> tuple[GraphOutput, StatedRole]:
-    """Return the output that is the answer, and what it is said to be."""
+) -> tuple[GraphOutput, StatedRole | None]:
+    """Return the output that is the answer, and what it is said to be by its name."""
     fitting = _FITTING[task]
     named = [
         (output, role)
@@ -147,8 +211,15 @@ def _answer_output(
         raise BundleError(f"--outputs says that {both} are what the model answers; name one.")
     if named:
         return named[0]
-    found = _only_answer(task, names, statement, outputs)
-    said: StatedRole | None = statement.role
+    return _only_answer(task, names, statement, outputs), None
+
+
+def _stated_role(
+    task: TaskName, statement: Statement, found: GraphOutput, said: StatedRole | None
+) -> StatedRole:
+    """Return what the answer is, of which ``said`` was said by its name."""
+    fitting = _FITTING[task]
+    said = said or statement.role
     if said is None and found.kind in fitting and found.kind:
         said = found.kind
     if said is None and len(fitting) == 1:
@@ -167,7 +238,7 @@ def _answer_output(
         raise BundleError(
             f"--outputs {said} doesn't fit the task {task}, whose answer is {' or '.join(fitting)}."
         )
-    return found, said
+    return said
 
 
 def _only_answer(
@@ -277,7 +348,19 @@ def _names(
     if task == "regression" and _columns(answer) == 1:
         name = answer.spec.name
         return (name,), (), (f"The target is called {name!r}, as the graph calls it (--targets).",)
-    raise BundleError(
+    raise BundleError(_names_missing(task))
+
+
+def _check_named(task: TaskName, names: tuple[str, ...], outputs: Sequence[GraphOutput]) -> None:
+    """Raise `BundleError` if names are missing, whichever output is the answer."""
+    takes_names = task in ("classification", "multilabel")  # one target has the graph's name
+    if takes_names and not names and not any(output.labels for output in outputs):
+        raise BundleError(_names_missing(task))
+
+
+def _names_missing(task: TaskName) -> str:
+    called = NAMED[task]
+    return (
         f"{called} is missing: the names of what the model answers, in the order of its outputs: "
         f"--{called} a,b,... (or {called} in the features file)."
     )

@@ -23,6 +23,7 @@ from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError, InvalidFeatures
 from ..model.features import FLOAT32_OVERFLOW, Feature
 from ..model.signature import Array, Tensors, select_rows
+from .faults import Faults
 
 _PART_VALUES = 100_000
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -187,7 +188,10 @@ def _read(reader: Iterator[list[str]], encoder: FeatureEncoder) -> Samples:
     positions: dict[str, list[int]] = {}
     for index, name in enumerate(header):
         positions.setdefault(name, []).append(index)
-    columns = [_column(header, positions, name) for name in encoder.names]
+    faults = Faults()
+    found = [faults.attempt(_column, header, positions, name) for name in encoder.names]
+    faults.check()
+    columns = [index for index in found if index is not None]
     plan = tuple(zip(columns, encoder.features, strict=True))
     parts: list[Tensors] = []
     values: list[Any] = []

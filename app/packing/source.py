@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from ..model.signature import Tensors, TensorSpec
+from ..model.steps.declaration import Sample
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +53,8 @@ class GraphSource:
     ``outputs`` are its own, and -1 varies.
     ``ask`` runs the file as it came, on arrays by the names of the inputs, and answers by the names
     of the outputs; it raises only `BundleError`. ``notes`` are sentences for the user: what was
-    done, or assumed. ``path`` is for messages.
+    done, or assumed. ``path`` is for messages. ``preprocess`` is what the model's own library makes
+    of images or texts, as inputs, where it has steps of its own.
     """
 
     path: Path
@@ -61,3 +63,4 @@ class GraphSource:
     outputs: tuple[GraphOutput, ...]
     ask: Callable[[Tensors], Tensors]
     notes: tuple[str, ...] = ()
+    preprocess: Callable[[Sequence[Sample]], Tensors] | None = None

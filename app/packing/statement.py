@@ -12,6 +12,7 @@ from ..documents.suggestions import did_you_mean
 from ..model.errors import BundleError, shown
 from ..model.manifest import Target, TaskName
 from .description import ModelDescription
+from .faults import Faults
 from .source import GraphOutput
 
 StatedRole = Literal[
@@ -55,19 +56,23 @@ def read_outputs(stated: Iterable[str]) -> tuple[StatedRole | None, dict[str, St
     """
     only: StatedRole | None = None
     roles: dict[str, StatedRole] = {}
+    faults = Faults()
     for text in stated:
         name, separator, word = text.rpartition("=")
-        role = _role(word)
+        role = faults.attempt(_role, word)
+        if role is None:
+            continue
         if separator:
             if roles.setdefault(name, role) != role:
-                raise BundleError(f"--outputs says of {shown(name)} that it is {roles[name]}, too.")
+                faults.add(f"--outputs says of {shown(name)} that it is {roles[name]}, too.")
         elif only not in (None, role):
-            raise BundleError(
+            faults.add(
                 f"--outputs says both {only} and {role}; write NAME=ROLE where a model has several "
                 "outputs."
             )
         else:
             only = role
+    faults.check()
     return only, roles
 
 

@@ -73,6 +73,11 @@ def is_array(value: Raw) -> bool:
     return memoryview(value)[0] == _ARRAY
 
 
+def is_text(value: Raw) -> bool:
+    """Return True if a value is a string."""
+    return memoryview(value)[0] == _TEXT
+
+
 def is_null(value: Raw) -> bool:
     """Return True if a value is null."""
     return memoryview(value)[0] == _NULL
@@ -125,9 +130,14 @@ def outline(value: Raw) -> Any:
         return float("inf")
 
 
+def text(value: Raw) -> str:
+    """Return a string."""
+    return _decode_text(value)
+
+
 def text_or_outline(value: Raw) -> Any:
     """Return a string as it is, and anything else as `outline` does."""
-    return _decode_text(value) if memoryview(value)[0] == _TEXT else outline(value)
+    return text(value) if is_text(value) else outline(value)
 
 
 @cache

@@ -27,6 +27,7 @@ from ..model.model import Model
 from ..model.self_test import is_close, largest_difference
 from ..model.signature import Array, Tensors
 from ..model.training_metrics import flatten
+from .code_diff import code_changes
 from .loading import ModelSource, load_model
 
 
@@ -53,7 +54,8 @@ class VersionDiff:
 
     ``breaking`` and ``harmless`` are sentences; ``training_metrics`` has the pairs of values that
     differ, by dotted name, None where one lacks the metric. ``agreement`` is None if the answers
-    can't be compared; ``incomparable`` then says why.
+    can't be compared; ``incomparable`` then says why. ``code`` are the lines of a unified diff of
+    their code.
     """
 
     old: Manifest
@@ -63,6 +65,7 @@ class VersionDiff:
     training_metrics: dict[str, tuple[Any, Any]]
     agreement: Agreement | None
     incomparable: str
+    code: tuple[str, ...] = ()
 
 
 def diff_versions(
@@ -100,6 +103,7 @@ def diff_versions(
         },
         agreement,
         incomparable,
+        tuple(code_changes(directory, old_version, new_version)),
     )
 
 
@@ -135,6 +139,10 @@ def _common_inputs(old: Model, new: Model) -> Iterator[tuple[Tensors, Tensors]]:
     if old.takes_features:
         samples = _common_samples(old, new)
         yield old.encoder.encode_batch(samples), new.encoder.encode_batch(samples)
+        return
+    if old.steps is not None and new.steps is not None:
+        sent = list(dict.fromkeys((*old.golden().samples, *new.golden().samples)))
+        yield old.steps.encode(sent), new.steps.encode(sent)
         return
     if {s.name: s.form for s in old.manifest.inputs} != {
         s.name: s.form for s in new.manifest.inputs

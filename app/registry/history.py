@@ -115,6 +115,21 @@ def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str)
     return [version for version in stables[:-1] if version not in left | {now}] + [now]
 
 
+def recorded_code(directory: Path, version: str) -> str:
+    """Return the SHA-256 of the code with which ``version`` was released last; empty if it had
+    none, or never was.
+
+    Raises `BundleError` if the release or the history can't be read.
+    """
+    release = read_release(directory)
+    if release is not None and version in release.versions:
+        return release.code.get(version, "")
+    for change in reversed(read_history(directory)):
+        if change.made and version in change.after.versions:
+            return change.after.code.get(version, "")
+    return ""
+
+
 def change_document(change: Change) -> dict[str, Any]:
     """Return ``change`` as the JSON object in the file."""
     return {

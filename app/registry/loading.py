@@ -8,15 +8,29 @@ from pathlib import Path
 
 from ..model import bundle as bundles
 from ..model import isolation
-from ..model.batching import BatchingRuntime
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
+from ..model.code.handler import load_handler
+from ..model.code.permission import AllowCode, check_allowed, check_recorded, code_sha256
 from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
+from ..model.manifest import Manifest
+from ..model.manifest_file import FILE_NAME, read_manifest
 from ..model.model import Model
+from ..model.naming import as_name
 from ..model.onnx_runtime import OnnxRuntime
 from ..model.run_limits import UNLIMITED, RunLimits
-from ..model.runtime import Runtime, RuntimeChoice, choose_runtime
+from ..model.runtime import (
+    SHARED_ROWS,
+    BatchRows,
+    NoNetwork,
+    Runtime,
+    RuntimeChoice,
+    choose_runtime,
+    import_library,
+    is_installed,
+)
+from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from ..model.tasks import task_of
 from ..model.torch_runtime import TorchRuntime
 
@@ -26,11 +40,13 @@ class ModelSource:
     """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
 
     ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
-    ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. With
-    ``batch_rows``, the rows of several threads run together, at most that many (`BatchingRuntime`).
+    ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. ``batch_rows``
+    is how many rows of several threads run together at most (`BatchRows`, `BatchingRuntime`).
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
-    and ``run_limits`` for each run of the network.
+    ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read. A
+    handler runs where ``allow_code`` says so, and where ``code`` is not empty, only the one with
+    that SHA-256.
     """
 
     path: Path
@@ -39,13 +55,16 @@ class ModelSource:
     runtime: RuntimeChoice = "auto"
     device: str = "cpu"
     threads: int = 1
-    batch_rows: int = 0
+    batch_rows: BatchRows = 0
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     cache_size: int = 0
     max_answer_values: int = 0
     limits: ProcessLimits = DEFAULT_LIMITS
     run_limits: RunLimits = UNLIMITED
+    sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS
+    allow_code: AllowCode = False
+    code: str = ""
 
 
 def load_model(source: ModelSource) -> Model:
@@ -82,17 +101,23 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
             f"limits.max_answer_values is {source.max_answer_values:,}: it couldn't answer any "
             "request. Raise the limit."
         )
-    if source.batch_rows and manifest.batch:
-        runtime = BatchingRuntime(runtime, source.batch_rows)
+    name = source.name or as_name(manifest.name)
     model = Model(
         bundle,
         runtime,
         checksum,
         name=source.name,
+        handler=load_handler(bundle, name, source.max_answer_values, threads=source.threads),
         cache_size=source.cache_size,
         check_seconds=source.limits.seconds,
+        sample_limits=source.sample_limits,
     )
     model.self_test()
+    rows = source.batch_rows
+    if rows == "auto":
+        rows = SHARED_ROWS if model.takes_long else 0
+    if rows:
+        model.share_passes(rows)
     return model
 
 
@@ -111,11 +136,35 @@ def runtime_for(source: ModelSource) -> str:
     bare = bundles.is_bare(found)
     if bare:
         return _check_bare(source)
+    return runtime_of(read_manifest(found / FILE_NAME), source.runtime, source.device)
+
+
+def import_libraries(source: ModelSource) -> None:
+    """Import what the model of ``source`` takes, without loading it; raises what that raises.
+
+    Called before a fork, so that workers share it: torch alone has 200 MB.
+    """
+    import_library(runtime_for(source))
+    found = bundles.find_bundle(source.path, source.version)
+    if not bundles.is_bare(found):
+        handler = read_manifest(found / FILE_NAME).handler
+        if handler is not None and handler.interface == "torchserve" and is_installed("torch"):
+            import_library("torch")
+
+
+def runtime_of(manifest: Manifest, choice: RuntimeChoice, device: str) -> str:
+    """Return the runtime that executes the network of a bundle; that of `NoNetwork` if it has none.
+
+    Raises `BundleError`.
+    """
+    if not manifest.has_network and manifest.handler is not None:
+        return NoNetwork.name
+    networks = bundles.network_files(manifest)
     return choose_runtime(
-        source.runtime,
-        has_onnx=(found / bundles.ONNX).is_file(),
-        has_checkpoint=(found / bundles.CHECKPOINT).is_file(),
-        device=source.device,
+        choice,
+        has_onnx=bundles.ONNX in networks,
+        has_checkpoint=bundles.CHECKPOINT in networks,
+        device=device,
     )
 
 
@@ -127,12 +176,11 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
     promised = path.name if path != source.path else source.version or None
     bundle = bundles.open_bundle(path, promised)
     manifest = bundle.manifest
-    name = choose_runtime(
-        source.runtime,
-        has_onnx=bundle.onnx is not None,
-        has_checkpoint=bundle.checkpoint is not None,
-        device=source.device,
-    )
+    check_recorded(manifest, source.code)
+    check_allowed(manifest, source.allow_code, source.name or as_name(manifest.name))
+    name = runtime_of(manifest, source.runtime, source.device)
+    if name == NoNetwork.name:
+        return bundle, NoNetwork(), code_sha256(manifest).removeprefix("sha256:")
     file = bundles.ONNX if name == "onnx" else bundles.CHECKPOINT
     runtime = make_runtime(
         bundle, name, threads=source.threads, device=source.device, limits=source.run_limits

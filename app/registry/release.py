@@ -24,6 +24,9 @@ from .succession import read_succession
 FILE_NAME = "release.toml"
 Mode = Literal["canary", "shadow"]
 _MODE_FORM = '"canary" or "shadow" if there is a candidate'
+_CodeSha256 = Annotated[
+    str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z", description='"sha256:" and 64 hexadecimal digits')
+]
 _Traffic = Annotated[float, Meta(ge=0, le=1, description="a number from 0 to 1")]
 _MAX_BYTES = 65536
 
@@ -33,12 +36,15 @@ class Release(Struct, frozen=True, forbid_unknown_fields=True):
 
     In ``mode`` "canary" the candidate answers ``traffic`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.
+    ``code`` has the SHA-256 of the code of each version that has any (`code_sha256`): a worker runs
+    no other.
     """
 
     stable: Version
     candidate: Version | None = None
     mode: Annotated[Mode, Meta(description=_MODE_FORM)] | None = None
     traffic: _Traffic = 0.0
+    code: dict[Version, _CodeSha256] = {}
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -122,16 +128,23 @@ def release_document(release: Release) -> dict[str, Any]:
         document |= {"candidate": release.candidate, "mode": release.mode}
         if release.mode == "canary":
             document["traffic"] = release.traffic
+    if release.code:
+        document["code"] = dict(release.code)
     return document
 
 
 def _text(release: Release) -> str:
     """Return the file's text, with the required key last: a truncated file is not a release."""
-    lines = (
-        f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}"
-        for key, value in reversed(release_document(release).items())
-    )
+    document = release_document(release)
+    lines = (f"{key} = {_toml(value)}" for key, value in reversed(document.items()))
     return "\n".join([f"# Which versions are served. Written by `{COMMAND} model`.", *lines, ""])
+
+
+def _toml(value: Any) -> str:
+    """Return a value of a release as TOML; its strings have no character that needs an escape."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items())}}}"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def parse_release(document: dict[str, Any]) -> Release:
@@ -143,6 +156,9 @@ def parse_release(document: dict[str, Any]) -> Release:
         release = read_as(Release, document)
     except SchemaError as error:
         raise BundleError(_fault(error)) from None
+    others = [version for version in release.code if version not in release.versions]
+    if others:
+        raise BundleError(f"code names version {others[0]}, which is not one of the release.")
     if release.candidate is None:
         beside = [key for key in ("mode", "traffic") if key in document]
         if beside:

@@ -7,14 +7,17 @@ and compared, as a line of the history and one atomic replacement of the release
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from ..documents.files import locked, remove_scratch
 from ..model import bundle as bundles
 from ..model import manifest_file
+from ..model.code.permission import AllowCode, check_recorded, code_sha256
 from ..model.compat import shadow_obstacle
 from ..model.errors import BundleError, ChangeUnderWay, NothingToChange, ReleaseRejected
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
@@ -22,7 +25,15 @@ from ..model.manifest import Manifest
 from ..model.runtime import RuntimeChoice
 from ..version import COMMAND
 from . import release as releases
-from .history import Change, new_change, read_history, recorded, stable_versions
+from .code_diff import code_changes
+from .history import (
+    Change,
+    new_change,
+    read_history,
+    recorded,
+    recorded_code,
+    stable_versions,
+)
 from .release import InForce, Mode, Release, read_in_force, write_release
 from .succession import obstacles, read_succession
 from .verification import verify
@@ -67,10 +78,12 @@ class Repository:
         device: str = "cpu",
         limits: ProcessLimits = DEFAULT_LIMITS,
         read_only: bool = False,
+        allow_code: AllowCode = False,
     ) -> None:
         """``runtime`` and ``device`` are those of the service, which a version must support; it is
-        tried within ``limits``. ``name`` is the model's name in the settings, empty if the
-        manifests name it. With ``read_only``, as for the example in a package, a change is refused.
+        tried within ``limits``, and its code runs only where ``allow_code`` says so. ``name`` is
+        the model's name in the settings, empty if the manifests name it. With ``read_only``, as for
+        the example in a package, a change is refused.
         """
         self.read_only = read_only
         self.limits = limits
@@ -78,6 +91,7 @@ class Repository:
         self.name = name
         self.runtime = runtime
         self.device = device
+        self.allow_code = allow_code
 
     def versions(self) -> list[str]:
         """Return the versions, numbers first and in their order."""
@@ -138,7 +152,8 @@ class Repository:
         with self._changing():
             self.require(version)
             before, unknown = self._release_or_fault()
-            if before is not None and before.stable == version and self._is_written():
+            is_stable = before is not None and before.stable == version and self._is_written()
+            if before is not None and is_stable and self._has_recorded_code(version, before):
                 ends = f"; clear ends the {before.mode} of {before.candidate}"
                 raise NothingToChange(
                     f"Version {version} is already stable{ends if before.candidate else ''}."
@@ -153,7 +168,7 @@ class Repository:
                     "(--allow-schema-change promotes it anyway):",
                     reasons,
                 )
-            return self._replace("promote", before, Release(version), message)
+            return self._replace("promote", before, Release(version), message, manifest)
 
     def rollback(self, message: str = "") -> Change:
         """Return to what was served before: without a canary, or to the previous stable version.
@@ -165,12 +180,14 @@ class Repository:
         """
         with self._changing():
             before = self.release()
+            manifest = None
             if before.mode == "canary":
                 after = Release(before.stable)
             else:
                 after = Release(self._version_before(before.stable))
-                self._verified(after.stable, "rolled back to", each_runtime=False)
-            return self._replace("rollback", before, after, message)
+                manifest = self._verified(after.stable, "rolled back to", each_runtime=False)
+                self._check_code(manifest)
+            return self._replace("rollback", before, after, message, manifest)
 
     def canary(self, version: str, traffic: float, message: str = "") -> Change:
         """Let ``version`` answer ``traffic`` (0 to 1) of the requests, beside the stable one."""
@@ -202,7 +219,8 @@ class Repository:
                     "first promote the version that should be stable."
                 )
             after = Release(before.stable, version, mode, traffic)
-            if after == before:
+            unchanged = msgspec.structs.replace(before, code={}) == after
+            if unchanged and self._has_recorded_code(version, before):
                 raise NothingToChange(f"Version {version} is already the {mode}.")
             releases.parse_release(releases.release_document(after))  # the traffic is from 0 to 1
             manifest = self._verified(version, f"made a {mode}")
@@ -216,13 +234,60 @@ class Repository:
                     "can't tell which of them answers:",
                     reasons,
                 )
-            return self._replace(mode, before, after, message)
+            return self._replace(mode, before, after, message, manifest)
 
-    def _replace(self, action: str, before: Release | None, after: Release, message: str) -> Change:
+    def _replace(
+        self,
+        action: str,
+        before: Release | None,
+        after: Release,
+        message: str,
+        verified: Manifest | None = None,
+    ) -> Change:
+        """Put ``after`` in force, with the code that each of its versions has: that in the manifest
+        that was ``verified``, or else the one that was recorded before.
+        """
+        code = {} if before is None else dict(before.code)
+        if verified is not None:
+            code[verified.version] = code_sha256(verified)
+        for version in after.versions:
+            code.setdefault(version, self._code_of(version))
+        recorded_now = {version: code[version] for version in after.versions if code[version]}
+        after = msgspec.structs.replace(after, code=recorded_now)
         change = new_change(action, before, after, message)
         with recorded(self.directory, change):
             write_release(self.directory, after)
         return change
+
+    def _code_of(self, version: str) -> str:
+        """Return the SHA-256 of the code of ``version``; empty if there is none, or none known."""
+        try:
+            return code_sha256(self.manifest(version))
+        except BundleError:
+            return ""
+
+    def _has_recorded_code(self, version: str, release: Release) -> bool:
+        """Return True unless the code of ``version`` was replaced since it was released."""
+        return release.code.get(version, "") == self._code_of(version)
+
+    def _check_code(self, manifest: Manifest) -> None:
+        """Raise `ReleaseRejected` if a version has other code than when it was released."""
+        try:
+            check_recorded(manifest, recorded_code(self.directory, manifest.version))
+        except BundleError as error:
+            refused = f"Version {manifest.version} is not rolled back to."
+            raise ReleaseRejected(refused, [str(error)]) from error
+
+    def code_changes(self, version: str) -> list[str]:
+        """Return how the code of ``version`` differs from that of the stable version, as the lines
+        of a unified diff; empty if it has the same.
+        """
+        self.require(version)
+        before = None
+        with suppress(BundleError):  # the first version, or a release that can't be read
+            before = self.release().stable
+        old = None if before in (None, version) else before
+        return code_changes(self.directory, old, version)
 
     def _in_force(self) -> InForce:
         self.versions()
@@ -257,6 +322,8 @@ class Repository:
             runtime=self.runtime,
             device=self.device,
             limits=self.limits,
+            allow_code=self.allow_code,
+            name=self.name,
         )
         if report.problems or report.manifest is None:
             raise ReleaseRejected(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,9 @@ from ..model.compat import breaking_changes, shadow_obstacle
 from ..model.errors import ModelError, ModelUnavailable
 from ..model.model import Model
 from ..model.naming import ModelName, as_name, name_in
-from ..model.runtime import import_library
+from .history import recorded_code
 from .identity import bundle_identity, file_identity
-from .loading import ModelSource, load_model, runtime_for
+from .loading import ModelSource, import_libraries, load_model
 from .release import FILE_NAME, InForce, Mode, Release, read_in_force
 from .rollout import Rollout
 
@@ -127,7 +127,7 @@ class ModelService:
         Never raises: `load` reports what is wrong with the model.
         """
         try:
-            import_library(runtime_for(self._source_of(self._in_force().release.stable)))
+            import_libraries(self._source_of(self._in_force().release.stable))
         except Exception as error:
             log.debug("no library was imported before the fork: %s", error)
 
@@ -177,6 +177,12 @@ class ModelService:
         return self.rollout.stable
 
     @property
+    def takes_long(self) -> bool:
+        """True if a request to predict may take long: a version that is served does."""
+        rollout = self._state.rollout
+        return rollout is not None and rollout.takes_long
+
+    @property
     def loaded(self) -> Model | None:
         """The stable model, or None if it can't be loaded."""
         rollout = self.state.rollout
@@ -213,12 +219,12 @@ class ModelService:
         if in_force is None:
             return None
         release = in_force.release
-        stable = self._version(release.stable, faults)
+        stable = self._version(release.stable, faults, release.code)
         if stable is None:
             return None
         candidate = None
         if release.candidate is not None:
-            candidate = self._version(release.candidate, faults)
+            candidate = self._version(release.candidate, faults, release.code)
         if candidate is not None and (
             broken := _misfits(stable.model, candidate.model, release.mode)
         ):
@@ -240,16 +246,23 @@ class ModelService:
         version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
-        stable = self._version(version, [])
+        stable = self._version(version, [], {version: self._recorded_code(version)})
         if stable is None:
             return None
         faults.append(f"Falling back to version {version}.")
         self._held = {version: stable}
         return Rollout(stable.model)
 
-    def _version(self, version: str, faults: list[str]) -> _Held | None:
+    def _recorded_code(self, version: str) -> str:
+        try:
+            return recorded_code(self.source.path, version) if self._is_directory else ""
+        except ModelError:  # a release that can't be read says nothing of the code
+            return ""
+
+    def _version(self, version: str, faults: list[str], code: Mapping[str, str]) -> _Held | None:
         """Return a version: the loaded model, unless its bundle was replaced, or a new one.
 
+        Of its code only that with the SHA-256 in ``code`` runs, if there is one for the version.
         A loaded model stays valid whatever happens to its files; why it is not reloaded is
         recorded.
         """
@@ -263,7 +276,8 @@ class ModelService:
         if files is None or (held is not None and held.files == files):
             return held
         started = monotonic()
-        model = _attempt(faults, lambda: self._load(source))
+        recorded = code.get(version, "")
+        model = _attempt(faults, lambda: self._load(replace(source, code=recorded)))
         if model is None:
             return held
         seconds = monotonic() - started

@@ -7,7 +7,7 @@ supports and that is installed, and the latency of a prediction is measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ import numpy as np
 from ..model import bundle as bundles
 from ..model import isolation, manifest_file
 from ..model.bundle import Bundle
+from ..model.code.errors import LOWEST_STATUS
+from ..model.code.golden import read_golden_requests
+from ..model.code.handler import load_handler
+from ..model.code.permission import AllowCode, check_allowed
 from ..model.errors import BundleError, first_line
 from ..model.golden import Golden
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
 from ..model.manifest import Manifest
 from ..model.model import Model
+from ..model.naming import as_name
 from ..model.reference import read_reference
-from ..model.runtime import Runtime, RuntimeChoice, choose_runtime, is_installed
+from ..model.runtime import NoNetwork, Runtime, RuntimeChoice, is_installed
 from ..model.self_test import largest_difference, runs_of
 from ..model.signature import Tensors
-from .loading import make_runtime
+from .loading import make_runtime, runtime_of
 
 _ROWS = 1000
 _WARM_UP = 10
@@ -111,6 +116,8 @@ def verify(
     runtime: RuntimeChoice = "auto",
     device: str = "cpu",
     limits: ProcessLimits = DEFAULT_LIMITS,
+    allow_code: AllowCode = False,
+    name: str = "",
 ) -> Report:
     """Examine ``version`` of the model in ``directory``: checksums, schema, golden samples on each
     runtime, and, if ``measure``, the latency.
@@ -118,6 +125,8 @@ def verify(
     Unless ``each_runtime``, only the version's runtime that starts fastest is tried: importing
     torch alone takes a second. The version must have what ``runtime`` executes on ``device``, as
     the service's settings require. Each runtime is tried in a separate process, within ``limits``.
+    A handler is tried where ``allow_code`` says so, by ``name`` or that in the manifest; otherwise
+    that is the version's fault.
     Never raises for a faulty version: the report says what is wrong.
     """
     path = directory / version
@@ -126,27 +135,42 @@ def verify(
     except BundleError as error:
         return Report(version, None, (), (str(error),))
     damaged = _damaged_files(path, manifest)
-    has_onnx, has_checkpoint = (f in manifest.files for f in (bundles.ONNX, bundles.CHECKPOINT))
+    not_allowed = _problems(check_allowed, manifest, allow_code, name or as_name(manifest.name))
     problems = [
         *_problems(bundles.check_version, path, manifest, version),
         *damaged.values(),
         *_problems(bundles.describe, path, manifest),
         *_problems(_check_reference, path, manifest, damaged),
-        *_problems(
-            choose_runtime, runtime, has_onnx=has_onnx, has_checkpoint=has_checkpoint, device=device
-        ),
+        *_problems(runtime_of, manifest, runtime, device),
+        *not_allowed,
     ]
     reports: list[RuntimeReport] = []
-    for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
-        # A file that isn't the one that was packed is reported, and not opened: it may be hostile.
-        fit = file in manifest.files and file not in damaged and is_installed(name)
-        if fit and (each_runtime or not reports):
+    for runtime_name, file in _to_try(manifest, damaged, can_run=not not_allowed):
+        if each_runtime or not reports:
             bundle = bundles.describe(path, manifest)
-            if bundle.golden is not None and bundle.golden.name in damaged:
-                continue
-            reports.append(_tried(bundle, name, path / file, (threads, measure), limits))
+            reports.append(_tried(bundle, runtime_name, path / file, (threads, measure), limits))
     problems += [f"{report.name}: {report.problem}" for report in reports if report.problem]
     return Report(version, manifest, tuple(reports), tuple(problems))
+
+
+def _to_try(
+    manifest: Manifest, damaged: Mapping[str, str], *, can_run: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield the runtimes on which a version can be tried, each with the file that it executes.
+
+    A file that isn't the one that was packed is reported, and not opened: it may be hostile.
+    Neither is a network whose handler may not run, because it is tried with it.
+    """
+    handler = manifest.handler
+    used = {manifest.golden_file, *([*handler.all_files, handler.golden] if handler else ())}
+    if not can_run or not used.isdisjoint(damaged):
+        return
+    networks = bundles.network_files(manifest)
+    for name, file in (("onnx", bundles.ONNX), ("torch", bundles.CHECKPOINT)):
+        if file in networks and file not in damaged and is_installed(name):
+            yield name, file
+    if handler is not None and not manifest.has_network:
+        yield NoNetwork.name, handler.file
 
 
 def _check_reference(path: Path, manifest: Manifest, damaged: Mapping[str, str]) -> None:
@@ -198,14 +222,17 @@ def _examine(bundle: Bundle, name: str, threads: int, measure: bool) -> dict[str
 
 def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> RuntimeReport:
     try:
+        if name == NoNetwork.name:
+            return _report_of_handler(bundle, measure=measure)
         golden = bundle.read_golden()
         assert golden is not None  # a manifest that could be read has them
         runtime = make_runtime(bundle, name, threads=threads)
         problem = ""
-        together, *alone = runs_of(bundle.manifest, golden)
+        model = _model(bundle, runtime)
+        together, *alone = runs_of(bundle.manifest, golden, model.steps)
         outputs = _differences(runtime, together, alone)
         try:
-            Model(bundle, runtime, "").self_test()  # the same judgement as in a worker
+            model.self_test()  # the same judgement as in a worker
         except BundleError as error:
             problem = str(error)
         latency = None
@@ -219,6 +246,26 @@ def _report(bundle: Bundle, name: str, *, threads: int, measure: bool) -> Runtim
     except Exception as error:  # of the library: a graph that loads can fail to run
         return RuntimeReport(name, problem=f"The network can't be run: {first_line(error)}")
     return RuntimeReport(name, outputs, latency, problem)
+
+
+def _report_of_handler(bundle: Bundle, *, measure: bool) -> RuntimeReport:
+    """Return the report of a handler that predicts without a network."""
+    model = _model(bundle, NoNetwork())
+    model.self_test()
+    latency = None
+    if measure and bundle.directory is not None and bundle.manifest.handler is not None:
+        golden = read_golden_requests(bundle.directory / bundle.manifest.handler.golden)
+        answered = [each.request for each in golden if each.status < LOWEST_STATUS]
+        if answered:
+            single = _timed(lambda request: model.answer([request]), answered, _SINGLE_RUNS)
+            p50, p99 = np.percentile(single, [50, 99]).tolist()
+            latency = Latency(p50, p99, None)
+    return RuntimeReport(NoNetwork.name, latency=latency)
+
+
+def _model(bundle: Bundle, runtime: Runtime) -> Model:
+    """Return the model of a bundle whose code may run."""
+    return Model(bundle, runtime, "", handler=load_handler(bundle, as_name(bundle.manifest.name)))
 
 
 def _differences(
@@ -253,22 +300,22 @@ def measure_latency(
     runtime: Runtime, alone: Sequence[Tensors], together: Tensors | None
 ) -> Latency:
     """Measure ``runtime`` on inputs ``alone``, and on 1,000 rows ``together``; see `Latency`."""
-    single = _timed(runtime, alone, _SINGLE_RUNS)
+    single = _timed(runtime.run, alone, _SINGLE_RUNS)
     p50, p99 = np.percentile(single, [50, 99]).tolist()
     if together is None:
         return Latency(p50, p99, None)
-    return Latency(p50, p99, float(np.median(_timed(runtime, [together], _BATCH_RUNS))))
+    return Latency(p50, p99, float(np.median(_timed(runtime.run, [together], _BATCH_RUNS))))
 
 
-def _timed(runtime: Runtime, inputs: Sequence[Tensors], runs: int) -> list[float]:
+def _timed(run: Callable[[Any], object], inputs: Sequence[Any], runs: int) -> list[float]:
     """Return the milliseconds of up to ``runs`` runs, after a warm-up."""
     milliseconds: list[float] = []
     end = time.perf_counter() + _SECONDS
-    for run in range(-_WARM_UP, runs):
+    for number in range(-_WARM_UP, runs):
         started = time.perf_counter()
-        runtime.run(inputs[run % len(inputs)])
+        run(inputs[number % len(inputs)])
         finished = time.perf_counter()
-        if run >= 0 or finished > end:
+        if number >= 0 or finished > end:
             milliseconds.append((finished - started) * 1000)
         if finished > end:
             break

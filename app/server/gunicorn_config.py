@@ -83,6 +83,7 @@ KeepAliveWorker.max_held_bytes = _settings.limits.max_held_bytes
 KeepAliveWorker.headers_timeout_seconds = _server.headers_timeout_seconds
 KeepAliveWorker.body_timeout_seconds = _server.body_timeout_seconds
 KeepAliveWorker.drain_seconds = _server.drain_seconds
+KeepAliveWorker.pool_threads = _server.pool_threads
 KeepAliveWorker.setting_names = {
     "limit_request_line": "limits.max_request_line_bytes",
     "limit_request_fields": "limits.max_header_fields",
@@ -149,12 +150,13 @@ def when_ready(server: Any) -> None:
     for warning in _settings.warnings:
         server.log.warning(warning)
     # The values in force, not the settings: Gunicorn's own flags override them.
-    several_threads = server.cfg.worker_class_str == "gthread" and server.cfg.threads > 1
-    if _settings.model.batch_rows and not several_threads:
+    is_ours = server.cfg.worker_class is KeepAliveWorker
+    threads_that_predict = _server.pool_threads if is_ours else server.cfg.threads
+    if _settings.model.batch_rows not in (0, "auto") and threads_that_predict == 1:
         server.log.warning(
-            "model.batch_rows has no effect here: a worker with one thread serves one request at a "
-            "time. Set server.worker_class to 'auto' or 'gthread', and server.threads to 2 or "
-            "more."
+            "model.batch_rows has no effect here: this worker predicts for one request at a time. "
+            "Set %s to 2 or more.",
+            "server.pool_threads" if is_ours else "server.worker_class to 'auto'",
         )
     threads_set = _settings.origins["server.threads"] != "default" and _server.threads > 1
     if threads_set and server.cfg.threads == 1:
@@ -202,6 +204,7 @@ def post_fork(server: Any, worker: Any) -> None:
     lantern.guard.set_sockets(_names(worker.sockets))  # a reload may have changed them
     lantern.metrics.registry.attach()
     lantern.limit_memory()
+    lantern.use_cores(usable_cores() // max(1, worker.cfg.workers))
     lantern.start()
 
 
@@ -231,6 +234,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     """Set on a keep-alive worker the hooks that the application provides."""
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
+    worker.takes_long = lantern.takes_long
     worker.report_in_flight = lantern.metrics.in_flight
     worker.release_memory = release_freed_memory
     worker.before_waiting = defer_lines()
@@ -252,9 +256,10 @@ def _follow_requests(worker: Any, metrics: Metrics) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """Stop the threads of a worker before its process ends."""
-    if not _lantern(worker.app).stop(_THREAD_SECONDS):
+    makes_calls = isinstance(worker, KeepAliveWorker) and worker.makes_calls
+    if not _lantern(worker.app).stop(_THREAD_SECONDS) or makes_calls:
         logging.shutdown()
-        os._exit(0)  # a normal exit during a load could abort
+        os._exit(0)  # a normal exit during a load or a run could abort
 
 
 def pre_exec(server: Any) -> None:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from ..model.isolation import ProcessLimits
 from ..model.run_limits import RunLimits
 from ..model.runtime import RuntimeChoice
+from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from . import forms
 from .places import EXAMPLE
 
@@ -33,7 +34,11 @@ UpToADay = Annotated[float, Meta(gt=0, le=86400)]
 AtLeastZero = Annotated[int, Meta(ge=0, le=LARGEST_INTEGER)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=LARGEST_INTEGER)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
+ImagePixels = Annotated[int, Meta(ge=1, le=178_956_970)]  # Pillow refuses twice as many
 ModelName = Annotated[str, parsed_by(forms.parse_model_name)]
+Permission = Annotated[
+    bool | tuple[Text, ...], Meta(description="true, false, or a list of the names of models")
+]
 
 
 class ServerSettings(Struct, frozen=True):
@@ -42,6 +47,7 @@ class ServerSettings(Struct, frozen=True):
     workers: AtLeastZero = 0
     worker_class: Literal["auto", "keepalive", "gthread", "sync"] = "auto"
     threads: Threads = 4
+    pool_threads: Threads = 8
     timeout_seconds: AtLeastOne = 30
     graceful_timeout_seconds: AtLeastOne = 30
     keepalive_seconds: AtLeastOne = 75
@@ -60,9 +66,10 @@ class ModelSettings(Struct, frozen=True):
     runtime: RuntimeChoice = "auto"
     device: Annotated[str, parsed_by(forms.parse_device)] = "cpu"
     threads: Threads = 1
-    batch_rows: AtLeastZero = 0
+    batch_rows: AtLeastZero | Literal["auto"] = "auto"
     feature_names: tuple[Text, ...] = ()
     class_names: tuple[Text, ...] = ()
+    allow_code: Permission = False
     check_seconds: UpToADay = 60
     check_memory_mb: Annotated[int, Meta(ge=256, le=1 << 24)] = 4096
 
@@ -86,6 +93,8 @@ class LimitSettings(Struct, frozen=True):
     max_held_bytes: AtLeastOne = 256 << 20
     max_batch_size: AtLeastOne = 10_000
     max_answer_values: AtLeastOne = 1_000_000
+    max_image_pixels: ImagePixels = DEFAULT_SAMPLE_LIMITS.image_pixels
+    max_text_characters: AtLeastOne = DEFAULT_SAMPLE_LIMITS.text_characters
     max_request_line_bytes: Annotated[int, Meta(ge=64, le=8190)] = 4094
     max_header_fields: Annotated[int, Meta(ge=8, le=32768)] = 100
     max_header_field_bytes: Annotated[int, Meta(ge=64, le=65536)] = 8190
@@ -100,6 +109,11 @@ class LimitSettings(Struct, frozen=True):
     def run_limits(self) -> RunLimits:
         """The limits of one run of a network."""
         return RunLimits(self.run_seconds, self.run_memory_mb)
+
+    @property
+    def sample_limits(self) -> SampleLimits:
+        """The limits of an image and of a text that a model is to read."""
+        return SampleLimits(self.max_image_pixels, self.max_text_characters)
 
 
 class AccessSettings(Struct, frozen=True):
@@ -146,8 +160,6 @@ class Settings:
 
     @property
     def worker_class(self) -> str:
-        """The worker class in force: "auto" is "gthread" for a model that needs several threads."""
-        if self.server.worker_class != "auto":
-            return self.server.worker_class
-        needs_threads = self.model.device != "cpu" or self.model.batch_rows > 0
-        return "gthread" if needs_threads else "keepalive"
+        """The worker class in force."""
+        chosen = self.server.worker_class
+        return "keepalive" if chosen == "auto" else chosen

@@ -29,6 +29,7 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 -- where such a platform looks for the ser
 _SCRIPT_NAME = "SCRIPT_NAME"
 """The variable from which Gunicorn reads the prefix."""
 ARGUMENTS = {
+    "model.allow_code": "--allow-code",
     "model.path": "MODEL",
     "server.host": "--host",
     "server.port": "--port",

@@ -71,6 +71,11 @@ class SettingType:
             raise ValueError(" ".join(faults))
         return tuple(read)
 
+    @property
+    def _may_be_a_list(self) -> bool:
+        kinds = self.form.types if isinstance(self.form, inspect.UnionType) else ()
+        return any(isinstance(kind, inspect.VarTupleType) for kind in kinds)
+
     def from_variable(self, text: str) -> Any:
         """Return a variable's text as a TOML value; `read` reports what doesn't fit."""
         if isinstance(self.form, inspect.StrType | inspect.LiteralType | inspect.CustomType):
@@ -78,6 +83,10 @@ class SettingType:
         if isinstance(self.form, inspect.VarTupleType) and not text.lstrip().startswith("["):
             return [part.strip() for part in text.split(",") if part.strip()]
         is_boolean = isinstance(self.form, inspect.BoolType)
+        if self._may_be_a_list:  # or true or false
+            is_boolean = text.strip().lower() in ("true", "false")
+            if not is_boolean and not text.lstrip().startswith("["):
+                return [part.strip() for part in text.split(",") if part.strip()]
         try:
             document = tomllib.loads(f"value = {text.lower() if is_boolean else text}")
         except (ValueError, RecursionError):  # as in `read_toml`

@@ -12,6 +12,8 @@ const nothingYet = [...result.childNodes];
 const model = JSON.parse(form.dataset.model);
 const inputs = model.features.map((_, i) => document.getElementById(`feature-${i}`));
 const all = key ? [key, ...inputs] : inputs;
+const pictures = new Map(); // by input, as data URLs
+let reading = Promise.resolve();
 const CLASSES_SHOWN = 8;
 const NUMBERS_SHOWN = 12;
 let request = new AbortController();
@@ -19,6 +21,7 @@ let request = new AbortController();
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   clear();
+  await reading;
   request.abort(); // a slow answer must not overwrite a later one
   request = new AbortController();
   const { signal } = request;
@@ -30,7 +33,7 @@ form.addEventListener("submit", async (event) => {
       Accept: "application/json",
       ...(key && { Authorization: `Bearer ${key.value.trim()}` }),
     },
-    body: `{"features":${values()}}`,
+    body: model.pointer ? `{"features":${values()}}` : values(),
     signal,
   }).catch(() => null);
   const answer = await response?.json().catch(() => null);
@@ -58,6 +61,49 @@ form.addEventListener("reset", () => {
   result.replaceChildren(...nothingYet);
 });
 
+// A chosen or dropped picture is read at once, as a data URL, which the API takes.
+for (const input of inputs.filter((each) => each.type === "file")) {
+  const area = input.closest(".drop");
+  const preview = area.querySelector("img");
+  const show = async () => {
+    const [file] = input.files;
+    pictures.delete(input);
+    preview.hidden = true;
+    if (!file) return;
+    const url = await read(file);
+    if (input.files[0] !== file) return; // another was chosen meanwhile
+    pictures.set(input, url);
+    preview.src = url;
+    preview.hidden = false;
+  };
+  const renew = () => (reading = show());
+  input.addEventListener("change", renew);
+  form.addEventListener("reset", () => setTimeout(renew)); // once the browser has emptied it
+  for (const name of ["dragenter", "dragover"]) {
+    area.addEventListener(name, (event) => {
+      event.preventDefault();
+      area.classList.add("over");
+    });
+  }
+  for (const name of ["dragleave", "drop"]) area.addEventListener(name, () => area.classList.remove("over"));
+  area.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (!event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+}
+
+function read(file) {
+  return new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => resolve("");
+    reader.readAsDataURL(file);
+  });
+}
+
 // The browser's own checks (a required value, a number) are shown like the server's.
 form.addEventListener(
   "invalid",
@@ -69,19 +115,27 @@ form.addEventListener(
   true,
 );
 
-/** Return the values of the form as a JSON object, by the kinds of the features. */
 // A target may be called as something that every object has.
 function unitOf(name) {
   return Object.hasOwn(model.units, name) ? model.units[name] : "";
 }
 
+/** Return the values of the form as a JSON object, by the kinds of the features. */
 function values() {
-  const members = inputs.map((input, i) => `${JSON.stringify(model.features[i])}:${encoded(input.value, i)}`);
+  const sent = inputs.map((_, i) => i).filter((i) => !isLeftOut(i));
+  const members = sent.map((i) => `${JSON.stringify(model.features[i])}:${encoded(inputs[i].value, i)}`);
   return `{${members.join()}}`;
+}
+
+/** Return true for a text that is optional, and empty: unlike a feature, it can't be null. */
+function isLeftOut(i) {
+  return model.kinds[i] === "text" && model.nullable[i] && inputs[i].value === "";
 }
 
 function encoded(value, i) {
   const kind = model.kinds[i];
+  if (kind === "image") return JSON.stringify(pictures.get(inputs[i]) ?? "");
+  if (kind === "text") return JSON.stringify(value);
   if (value === "" && (kind !== "category" || model.nullable[i])) return "null";
   if (kind === "category") return JSON.stringify(value);
   if (kind === "boolean") return value;
@@ -228,7 +282,7 @@ function showProblem({ detail, errors = [], request_id: id }, status) {
   for (const { pointer, detail: fault } of errors) {
     const i = model.features.findIndex((name) => pointer === pointerTo(name));
     if (i >= 0) say(inputs[i], "error", sentence(fault));
-    else if (pointer !== "/features") lines.push(`${pointer} ${fault}`);
+    else if (pointer !== model.pointer) lines.push(`${pointer} ${fault}`);
   }
   if (key && [401, 403].includes(status)) say(key, "error", "This key is not accepted.");
   problem.replaceChildren(...lines.map((line) => element("p", "", line)));
@@ -241,7 +295,7 @@ function showProblem({ detail, errors = [], request_id: id }, status) {
 /** Return the JSON pointer (RFC 6901) of a feature as the server does: long names are cut. */
 function pointerTo(name) {
   const part = [...name].slice(0, 200).join("").replaceAll("~", "~0").replaceAll("/", "~1");
-  return `/features/${part}`;
+  return `${model.pointer}/${part}`;
 }
 
 function sentence(text) {

@@ -124,6 +124,11 @@ class Metrics(ModelObserver, ShadowObserver):
         )
         self._of_version = rows, classes, out_of_range
         self._versions: dict[tuple[str, str], VersionCounts] = {}
+        self._handler_events = self._counter(
+            "lantern_handler_events_total",
+            "What the handler of a model counts, by model version and the name of its counter.",
+            ["model", "version", "counter"],
+        )
         self._lookups = self._counter(
             "lantern_cache_lookups_total",
             "Rows looked up in the prediction cache, by model version and result.",
@@ -301,6 +306,12 @@ class Metrics(ModelObserver, ShadowObserver):
         self._load_seconds(model.name, model.version).set(seconds)
         if isinstance(model.runtime, BatchingRuntime):
             model.runtime.on_run = harmless(self._batch_rows(model.name, model.version).observe)
+
+        if model.handler is not None:
+            labels = model.name, model.version
+            model.handler.counters.connect(
+                lambda counter: harmless(self._handler_events(*labels, counter).inc)
+            )
 
     def served(self, rollout: Rollout) -> None:
         name = rollout.stable.name

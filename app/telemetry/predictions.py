@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
-from ..model.signature import Tensors, row_count
+from ..model.signature import Tensors
 from .logs import prediction_log, request_log
 from .metrics import Metrics
 from .version_counts import MAX_SERIES
@@ -43,7 +43,7 @@ def record_one(
         "model_version": prediction.model_version,
         **prediction.log_fields(MAX_SERIES),
     }
-    if with_features:
+    if with_features and model.takes_features:  # never an image or a text
         fields["features"] = model.encoder.sample(row, 0)
     prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
     return headers
@@ -55,7 +55,8 @@ def record_batch(
     """Record the predictions of a batch, which may be of one row, in the metrics, and return its
     warnings as headers.
     """
-    return _record(metrics, model, rows, row_count(rows), batch.label_counts())
+    count = 1 if isinstance(batch, Prediction) else len(batch)
+    return _record(metrics, model, rows, count, batch.label_counts())
 
 
 def record_run(metrics: Metrics, model: Model, rows: int, labels: Mapping[str, int]) -> None:

@@ -5,7 +5,9 @@ A connection is in one of these states:
 - idle: nothing of a request has arrived;
 - receiving: ``_reader`` has a part of a request;
 - queued: it is in the worker's queue with a complete request (``_whole``), a ``_task``, or the rest
-  of what it was doing;
+  of what it was doing; or in the queue of calls, with a request that takes long;
+- running: a thread makes the call of the application (``_is_running``). Nothing is read meanwhile,
+  and a client that leaves changes nothing: the call goes on, and its answer can't be sent;
 - responding: ``_response`` is set, or ``_writer`` has parts that the socket has not taken. Nothing
   is read meanwhile: a client that doesn't read its responses can't send more requests;
 - lingering: the last response was sent, and what the client still sends is discarded. Closing with
@@ -19,7 +21,8 @@ import io
 import socket
 from collections.abc import Callable
 from functools import partial
-from select import EPOLLIN, EPOLLOUT
+from math import inf
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT
 from time import monotonic
 
 from .contract import Environ, held_bytes, set_overdue, set_rejection
@@ -55,8 +58,10 @@ class Connection(QueueEntry):
         "_deadline",
         "_ended",
         "_interest",
+        "_is_running",
         "_lingering",
         "_owner",
+        "_queue",
         "_reader",
         "_response",
         "_sock",
@@ -81,8 +86,10 @@ class Connection(QueueEntry):
         self._unwatched = owner.unaccepted_seconds
         self._owner = owner
         self._reader = RequestReader(owner, parser, template)
+        self._queue = owner.queue  # in which its request waits
         self._whole: Request | None = None
         self._response: Response | None = None
+        self._is_running = False
         self._writer = ResponseWriter(sock)
         self._task: Callable[[], None] | None = None
         self._ended = False  # the client sends no more
@@ -91,6 +98,11 @@ class Connection(QueueEntry):
         self._interest = EPOLLIN
         self._deadline = self.idle_since + owner.headers_timeout_seconds
         owner.poller.register(self.fd, EPOLLIN)
+
+    @property
+    def is_running(self) -> bool:
+        """True if a thread makes the call for its request, and holds the memory of that."""
+        return self._is_running
 
     @property
     def is_idle(self) -> bool:
@@ -108,7 +120,11 @@ class Connection(QueueEntry):
     def on_event(self, events: int) -> None:
         """Read or write, as the socket is ready for."""
         if self.is_queued:
+            if self._interest == EPOLLONESHOT and events & (EPOLLHUP | EPOLLERR):
+                self.close()  # nobody waits for the call, which has not begun
             return  # the queue will advance it
+        if self._is_running:
+            return
         if self._interest == EPOLLIN:
             if self._lingering or self.held > READ_BYTES:
                 # Connections that send little take precedence.
@@ -221,14 +237,14 @@ class Connection(QueueEntry):
         self._drop()
         self._owner.forget(self.fd)
         self._sock.close()
-        if self._response:
+        if self._response and not self._is_running:  # the thread still makes it
             self._finish(self._response)
 
     def _drop(self) -> None:
         """Discard the request, complete or not."""
         self._whole = self._task = None
         self._reader.drop()
-        self._owner.queue.cancel(self)
+        self._queue.cancel(self)
         self._owner.hold(self.fd, -self.held)
         self.held = 0
 
@@ -366,7 +382,8 @@ class Connection(QueueEntry):
         """Queue a complete request, or have it rejected at once if it would be overdue."""
         body = request.environ["wsgi.input"].getbuffer().nbytes
         owner = self._owner
-        wait = owner.queue.enqueue(self, request.environ, body)
+        queue = self._queue = owner.calls if owner.takes_long(request.environ) else owner.queue
+        wait = queue.enqueue(self, request.environ, body)
         if wait is not None:
             set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
@@ -379,15 +396,18 @@ class Connection(QueueEntry):
             and not self._hold()
         ):
             raise self._owner.too_much_held()
+        if queue is owner.calls:
+            self._pause()
+            owner.calls.dispatch()
 
     def _serve_queued(self, request: Request) -> None:
         self._whole = None
-        wait = self._owner.queue.expire(self, request.environ)
+        wait = self._queue.expire(self, request.environ)
         if wait is not None:
             set_overdue(request.environ, wait)
-        self._serve(request)
+        self._serve(request, in_thread=wait is None and self._queue is self._owner.calls)
 
-    def _serve(self, request: Request) -> None:
+    def _serve(self, request: Request, *, in_thread: bool = False) -> None:
         self._writer.begin_response()
         may_keep = self._owner.count_request(is_last=not self._reader.buffer)
         response = self._response = Response(
@@ -396,6 +416,10 @@ class Connection(QueueEntry):
         try:
             if self._owner.hooks:
                 self._owner.hooks.before(response)
+            if in_thread:
+                self._is_running = True
+                self._owner.calls.start(self, partial(response.call, self._owner.wsgi))
+                return
             response.call(self._owner.wsgi)
             if response.is_complete:
                 self._reader.request_size = 0  # the application is done with it
@@ -403,6 +427,28 @@ class Connection(QueueEntry):
             self._fail(response, error)
         else:
             self._continue_response(response)
+
+    def resume(self, error: BaseException | None) -> None:
+        """Send the response, for which a thread has made the call; ``error`` is what that raised.
+
+        A connection that was closed meanwhile only finishes it.
+        """
+        self._is_running = False
+        response = self._response
+        assert response is not None
+        if self.is_closed:
+            if error is not None:
+                self._log_failure(response.request, error)
+            self._finish(response)
+            return
+        may_keep = self._owner.may_keep(is_last=not self._reader.buffer)
+        response.keep_alive = response.keep_alive and may_keep
+        if error is not None:
+            self._fail(response, error)
+            return
+        if response.is_complete:
+            self._reader.request_size = 0
+        self._continue_response(response)
 
     def _continue_response(self, response: Response) -> None:
         """Send parts of the response for as long as the socket accepts them."""
@@ -434,12 +480,16 @@ class Connection(QueueEntry):
         """
         if self._owner.is_ending:
             raise error
-        request = response.request
-        self._owner.log.exception("Error handling request %s %s", request.method, request.uri)
+        self._log_failure(response.request, error)
         response.keep_alive = False
         if not response.headers_sent:
             response.replace(Rejection(500, "The application failed; see the log of the server."))
         self._end(response)
+
+    def _log_failure(self, request: Request, error: BaseException) -> None:
+        self._owner.log.error(
+            "Error handling request %s %s", request.method, request.uri, exc_info=error
+        )
 
     def _end(self, response: Response) -> None:
         self._closing = not response.keep_alive
@@ -513,6 +563,14 @@ class Connection(QueueEntry):
         self._await(EPOLLIN, _LINGER_SECONDS)
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def _pause(self) -> None:
+        """Read nothing, and have no deadline, until the call is over: it has its own.
+
+        That the client has left is reported once, or the loop would turn in vain.
+        """
+        self._deadline = inf
+        self._want(EPOLLONESHOT)
 
     def _await(self, interest: int, seconds: float) -> None:
         """Wait until the socket is ready for ``interest``, for ``seconds`` at most."""

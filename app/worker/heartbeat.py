@@ -25,6 +25,11 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
         self._tmp = os.fdopen(fd, "w+b", 0)
 
 
+def report_alive_at(heartbeat: WorkerTmp, moment: float) -> None:
+    """Tell Gunicorn's master that a worker was alive at ``moment``, by the monotonic clock."""
+    os.utime(heartbeat.fileno(), (moment, moment))
+
+
 def use_memory_for_heartbeats() -> None:
     """Make Gunicorn's workers of every class use a `Heartbeat`."""
     base.WorkerTmp = Heartbeat

@@ -6,6 +6,7 @@ import select
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from .call_queue import CallQueue
 from .contract import Environ
 from .hooks import Hooks
 from .rejection import Rejection
@@ -20,12 +21,14 @@ class ConnectionOwner(BodyPolicy, Protocol):
     The timeouts and limits are documented at `KeepAliveWorker`. ``unwatched_seconds`` is the time
     between the last two polls, and ``unaccepted_seconds`` the longest that a connection accepted
     now may have waited. ``is_behind`` is True if another worker would serve a request much sooner,
-    and ``is_ending`` if exceptions are the worker's own, to end it.
+    and ``is_ending`` if exceptions are the worker's own, to end it. Requests that take long wait in
+    ``calls``, and all others in ``queue``.
     """
 
     log: Any
     poller: select.epoll
     queue: RequestQueue[Environ]
+    calls: CallQueue[Environ]
     hooks: Hooks | None
     wsgi: Application
     is_ending: bool
@@ -44,8 +47,14 @@ class ConnectionOwner(BodyPolicy, Protocol):
     @property
     def is_behind(self) -> bool: ...
 
+    def takes_long(self, environ: Environ, /) -> bool:
+        """Return True if a request is to be served in a thread."""
+
     def count_request(self, *, is_last: bool) -> bool:
         """Count a request; return True if its connection may be kept."""
+
+    def may_keep(self, *, is_last: bool) -> bool:
+        """Return True if a connection may be kept."""
 
     def hold(self, fd: int, more: int) -> bool:
         """Add ``more`` to the bytes that a connection holds; return False if it holds too much."""

@@ -32,21 +32,26 @@ class QueueEntry:
     """An entry of a `RequestQueue`: a connection, with the queue's own state of it.
 
     The connection sets ``arrived``, the monotonic time of the last bytes of its request, and
-    ``is_closed``. Only the queue sets ``is_queued``, ``size_class`` (None if no request waits) and
-    ``cost`` (in seconds, estimated).
+    ``is_closed``. Only the queue sets ``is_queued``, ``size_class`` (None if no request waits),
+    ``cost`` (in seconds, estimated) and ``expires_at``, the time when the request of a `CallQueue`
+    has exceeded its budget.
     """
 
-    __slots__ = ("arrived", "cost", "is_closed", "is_queued", "size_class")
+    __slots__ = ("arrived", "cost", "expires_at", "is_closed", "is_queued", "size_class")
 
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived
         self.is_closed = False
         self.is_queued = False
         self.size_class: int | None = None
-        self.cost = 0.0
+        self.cost = self.expires_at = 0.0
 
     def advance(self) -> None:
         """Take the next step: serve a request, or continue deferred work."""
+        raise NotImplementedError
+
+    def resume(self, error: BaseException | None) -> None:
+        """Go on after a call that a thread has made, and that raised ``error``."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
+from functools import lru_cache
 from types import TracebackType
 
 from gunicorn import SERVER
@@ -289,14 +290,11 @@ def _check_value(name: str, value: str) -> None:
         raise ValueError(f"the value of the header {name} has a character that is not allowed")
 
 
-_date_at = 0
-_date_text = ""
-
-
 def _date() -> str:
-    """Return the time in the format of the Date header, computed once per second."""
-    global _date_at, _date_text
-    now = int(time.time())
-    if now != _date_at:
-        _date_at, _date_text = now, formatdate(now, usegmt=True)
-    return _date_text
+    """Return the time in the format of the Date header."""
+    return _date_of(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _date_of(second: int) -> str:
+    return formatdate(second, usegmt=True)

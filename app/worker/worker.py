@@ -1,4 +1,7 @@
-"""The worker class and its event loop: one thread polls all connections and serves them."""
+"""The worker class and its event loop: one thread polls all connections and serves them.
+
+Only the calls for requests that take long are made in other threads.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,14 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from .acceptor import Acceptor
+from .call_queue import CallQueue
 from .connection import Connection
 from .contract import Environ
 from .files import connections_that_fit
+from .heartbeat import report_alive_at
 from .hooks import Hooks
 from .load_table import LoadTable
+from .pool import CallPool
 from .rejection import Rejection
 from .request_queue import QueueEntry, RequestQueue
 from .response import Application
@@ -58,7 +64,8 @@ _HTTP_1 = {"proxy_protocol": "off", "protocol": "http", "http2_cleartext": "off"
 
 
 class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
-    """A worker class that serves many kept HTTP/1 connections on one thread.
+    """A worker class that serves many kept HTTP/1 connections on one thread, and makes the calls
+    for requests that take long in others.
 
     Of the features of gthread, it lacks those that `check_config` rejects, such as TLS, and
     ``wsgi.early_hints``.
@@ -87,6 +94,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """How long a worker continues as before when the whole server is stopped, so that load
     balancers can notice, and send requests elsewhere."""
 
+    pool_threads = 8
+    """How many calls of requests that take long run at once at most; see `takes_long`."""
+
     delegates_rejections = False
     """If True, the application words the response to a rejected request: it is called with an empty
     body and a `Rejection` in the environ; see `app.worker.contract`."""
@@ -112,6 +122,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         after the response. A ``post_fork`` hook may replace it on its worker. It must not raise.
         """
         return True
+
+    @staticmethod
+    def takes_long(environ: Environ) -> bool:
+        """Return True to call the application for a request in a thread beside the loop.
+
+        The request waits until one of ``pool_threads`` is free, within its `wait_budget`, while the
+        loop serves others. The application must be thread-safe. A body that is a stream is iterated
+        by the loop. A ``post_fork`` hook may replace this on its worker. It must not raise.
+        """
+        return False
 
     @staticmethod
     def report_in_flight(mean: float) -> None:
@@ -146,8 +166,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """
         if cfg.threads > 1:
             log.warning(
-                "threads = %d has no effect: the keep-alive worker has one thread. Use the "
-                "worker class gthread, or remove threads.",
+                "threads = %d has no effect: the keep-alive worker has one thread for all "
+                "connections. Use the worker class gthread, or remove threads.",
                 cfg.threads,
             )
         faults = [name for setting, name in _UNSUPPORTED.items() if getattr(cfg, setting)]
@@ -160,6 +180,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     alive: bool
 
+    @property
+    def makes_calls(self) -> bool:
+        """True if calls run in threads; also known before the process is initialised."""
+        return "_pool" in vars(self) and self._pool.running > 0
+
     def init_process(self) -> None:
         self.poller = select.epoll()
         self.hooks: Hooks | None = None
@@ -170,6 +195,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._postponed: dict[int, int] = {}
         self._warnings = 0
         self.queue = RequestQueue(self.wait_budget)
+        self._pool = CallPool(self.pool_threads, self._wake_up)
+        self.calls = CallQueue(self.wait_budget, self._pool, self._advance_entry)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
         self._is_stopping = False
@@ -197,6 +224,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
+        return self.may_keep(is_last=is_last)
+
+    def may_keep(self, *, is_last: bool) -> bool:
+        """Return True if a connection may be kept; ``is_last`` as for `count_request`."""
         return self.keepalive_seconds > 0 and not (is_last and (self.is_full or not self.alive))
 
     @property
@@ -207,18 +238,24 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     @property
     def is_behind(self) -> bool:
         """True if another worker would serve a request much sooner."""
-        return self._load_table.is_behind(self.age, self.queue.backlog_seconds)
+        return self._load_table.is_behind(self.age, self._backlog_seconds)
+
+    @property
+    def _backlog_seconds(self) -> float:
+        return self.queue.backlog_seconds + self.calls.backlog_seconds
 
     def hold(self, fd: int, more: int) -> bool:
         """Add ``more`` bytes, which may be negative, to those that the connection ``fd`` holds.
 
         Beyond the limit, the connection that holds the most is rejected or aborted, because clients
-        that hold little are not the cause. Return False if that is this connection itself.
+        that hold little are not the cause. Return False if that is this connection itself. One
+        whose call runs is left alone: closing it would release nothing.
         """
         self._held += more
         self._peak_held = max(self._held, self._peak_held)
         if more > 0 and self._held > self.max_held_bytes:
-            largest = max(self._connections.values(), key=attrgetter("held"))
+            others = (each for each in self._connections.values() if not each.is_running)
+            largest = max(others, key=attrgetter("held"))
             if largest.fd == fd:
                 return False
             self._guarded(largest, largest.abandon, self.too_much_held())
@@ -285,7 +322,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         events = self.poller.poll(0)
         if not (events or queue or self._postponed):
             self.before_waiting()
-            events = self.poller.poll(self._acceptor.seconds_to_wait(self._beat_seconds))
+            events = self.poller.poll(self._seconds_to_wait())
         now = monotonic()
         # What has arrived came after the sockets were last polled: while others were served or, if
         # the loop was waiting, just now.
@@ -293,6 +330,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         queue.now = now
         if not self._handle(events, now + _READING_SECONDS):
             self._none_waited_at = now
+        if self.calls.is_busy:
+            self.calls.step(self._resume_entry)
         if queue:
             queue.now = monotonic()
             share = (queue.now - now) * _SERVING_RATIO
@@ -301,6 +340,10 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._publish_load()
         if queue.now >= self._next_beat:
             self._beat(queue.now)
+
+    def _seconds_to_wait(self) -> float:
+        seconds = self._acceptor.seconds_to_wait(self._beat_seconds)
+        return self.calls.seconds_to_wait(seconds) if self.calls else seconds
 
     def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
         """Read and accept; what there is no time for is postponed to the next step.
@@ -336,6 +379,14 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             self._close_faulty(entry)
 
+    def _resume_entry(self, entry: QueueEntry, error: BaseException | None) -> None:
+        self._guarded(entry, entry.resume, error)
+
+    def _wake_up(self) -> None:
+        """Have the loop go on, which may be waiting for events; called in any thread."""
+        with contextlib.suppress(OSError):  # the pipe is full, and the loop awake
+            os.write(self.PIPE[1], b".")
+
     def _guarded(self, connection: QueueEntry, act: Any, *arguments: Any) -> None:
         """Limit the damage of a bug in the worker to one connection."""
         try:
@@ -359,7 +410,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             more = self._warnings - _MAX_WARNINGS
             self.log.warning("%d more warnings about clients were suppressed", more)
         self._warnings = 0
-        self.report_in_flight(self.queue.mean_in_flight())
+        self.report_in_flight(self.queue.mean_in_flight() + self.calls.mean_in_flight())
         if self._peak_held > max(_RELEASE_BYTES, 2 * self._held):
             self._peak_held = self._held
             self.release_memory()
@@ -367,14 +418,22 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._guarded(connection, connection.check_deadline, now)
 
     def _report_alive(self, now: float) -> None:
-        """Notify the master, which replaces unresponsive workers, and publish the load."""
+        """Notify the master, which replaces unresponsive workers, and publish the load.
+
+        While a call runs, it is told that the worker was alive when that began: one that hangs has
+        the worker replaced after the same time as if it had been made in the loop.
+        """
         self._next_notice = now + self._beat_seconds
-        self.notify()
+        oldest = self._pool.oldest_at
+        if oldest is None:
+            self.notify()
+        else:
+            report_alive_at(self.tmp, oldest)
         self._publish_load()
 
     def _publish_load(self) -> None:
         if self.alive:
-            self._load_table.publish(self.age, self.queue.backlog_seconds, len(self._connections))
+            self._load_table.publish(self.age, self._backlog_seconds, len(self._connections))
 
     # The interface for the acceptor (`AcceptorOwner`)
 
@@ -387,7 +446,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def should_yield(self) -> bool:
         """True if another worker that accepts connections is less loaded."""
         return self._load_table.should_yield(
-            self.age, self.queue.backlog_seconds, len(self._connections)
+            self.age, self._backlog_seconds, len(self._connections)
         )
 
     def make_room(self) -> bool:

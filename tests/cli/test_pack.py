@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from click.testing import Result
 from flask import Flask
 from torch import nn
 
+from tests.conftest import ROOT
+from tests.packing.test_steps import SENTENCES, of_images, of_texts, pictures
 from tests.packing.test_tasks import ROWS, csv, product
+from tests.step_models import tokenizer
 
 Pack = Callable[..., Result]
 
@@ -102,3 +107,33 @@ def test_torchscript_is_converted_where_its_owner_allows_it(tmp_path: Path, pack
     assert "is TorchScript" in pack(tmp_path / "script.pt", *options, exit_code=1).stderr
     allowed = pack(tmp_path / "script.pt", *options, "--allow-code")
     assert "Packed version 1 of mine" in allowed.stdout
+
+
+def test_samples_are_missing_of_a_file(tmp_path: Path, make_app: Callable[..., Flask]) -> None:
+    runner = make_app(MODEL__PATH=str(tmp_path / "models" / "mine")).test_cli_runner()
+    said = runner.invoke(args=["model", "pack", "x.onnx", "--out", str(tmp_path / "models/m/1")])
+    assert said.exit_code == 2
+    assert "Missing option '--samples'" in said.stderr
+
+
+def test_the_worked_commands_for_images_and_texts_pack_them(
+    tmp_path: Path, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    section = page.partition("\n## Images and texts\n")[2].partition("\n### A directory")[0]
+    documents = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    commands = re.findall(r"```sh\nlantern (.*?)```", section, re.DOTALL)
+    assert len(documents) == len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    of_images(tmp_path, shape=("n", 3, 32, 32)).rename("pictures.onnx")
+    of_texts(tmp_path).rename("topics.onnx")
+    pictures(tmp_path).rename("photos")
+    Path("tokenizer.json").write_bytes(tokenizer())
+    Path("texts.txt").write_text("\n".join(SENTENCES))
+    runner = make_app(MODEL__PATH=str(tmp_path / "models" / "pictures")).test_cli_runner()
+    for document, command in zip(documents, commands, strict=True):
+        words = shlex.split(command.replace("\\\n", ""))
+        Path(words[words.index("--features") + 1]).write_text(document)
+        result = runner.invoke(args=words)
+        assert result.exit_code == 0, result.output
+        assert "Packed version 1 of " in result.stdout

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+import torch
 from onnx import TensorProto, helper
 
 from tests.conftest import ROOT, without_coverage
+from tests.step_models import picture
 from tests.tensor_graphs import write_graph
 
 LONG = 120.0
@@ -41,7 +46,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(file: Path, scratch: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(file: Path, scratch: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run ``lantern serve FILE`` on a socket in a directory of its own."""
     clean = {k: v for k, v in without_coverage().items() if not k.startswith("LANTERN_")}
     variables = {
@@ -51,7 +56,7 @@ def serving(file: Path, scratch: Path) -> Iterator[subprocess.Popen[str]]:
         "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve", str(file), "--workers", "1"],
+        [sys.executable, "-m", "app", "serve", str(file), "--workers", "1", *options],
         cwd=file.parent,
         env=clean | variables,
         stderr=(file.parent / "log").open("w"),
@@ -134,4 +139,92 @@ def test_a_file_that_needs_an_example_says_how_it_is_packed(tmp_path: Path, scra
     said = (tmp_path / "log").read_text()
     assert "model pack" in said
     assert "--task tensors --samples example.npz --out models/picking/1" in said
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An archive of TorchServe whose handler needs nothing."""
+    manifest = {"model": {"modelName": "echo", "handler": "handler.py"}}
+    path = tmp_path / "echo.mar"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        made.writestr("handler.py", "def handle(data, context): return data and ['x']")
+    return path
+
+
+@pytest.mark.isolated
+def test_an_archive_is_served_with_its_handler_where_its_code_is_allowed(
+    archive: Path, scratch: Path
+) -> None:
+    log = archive.parent / "log"
+    with serving(archive, scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
+        assert (info["name"], info["runtime"]) == ("echo", "handler")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_an_archive_with_a_handler_of_torchserve_is_served_without_code(
+    tmp_path: Path, scratch: Path
+) -> None:
+    layers = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 6))
+    torch.jit.save(torch.jit.script(torch.nn.Sequential(*layers)), str(tmp_path / "model.pt"))
+    model = {"modelName": "x", "handler": "image_classifier", "serializedFile": "model.pt"}
+    path, log = tmp_path / "colours.mar", tmp_path / "log"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        made.write(tmp_path / "model.pt", "model.pt")
+    with serving(path, scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
+        assert (info["name"], info["runtime"]) == ("colours", "onnx")
+        url = f"{address(log)}/predictions/colours"
+        found = requests.post(url, data=picture(), timeout=LONG).json()
+        assert len(found) == 5
+        assert [*found.values()] == sorted(found.values(), reverse=True)
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_an_archive_is_not_served_where_it_is_not(archive: Path, scratch: Path) -> None:
+    with serving(archive, scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "has code of its own, handler.py" in (archive.parent / "log").read_text()
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_is_served_with_its_steps(
+    tmp_path: Path, scratch: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.packing.huggingface.test_model import of_texts
+
+    directory = of_texts(tmp_path / "support")
+    log = tmp_path / "log"
+    with serving(directory, scratch) as process:
+        until(lambda: answers(log), process, log)
+        asked = {"text": "where is my parcel"}
+        answer = requests.post(f"{address(log)}/predict", json=asked, timeout=LONG).json()
+        assert answer["label"] in ("billing", "delivery", "account")
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_directory_of_transformers_says_what_it_takes_to_pack_it(
+    tmp_path: Path, scratch: Path
+) -> None:
+    if find_spec("transformers") is not None:
+        pytest.skip("transformers is installed")
+    directory = tmp_path / "support"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    with serving(directory, scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "pip install transformers" in (tmp_path / "log").read_text()
     assert list(scratch.iterdir()) == []

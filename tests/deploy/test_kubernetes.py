@@ -279,9 +279,10 @@ def test_there_is_one_worker_for_each_core_or_each_gpu(
         assert settings.worker_class == "keepalive"
     else:
         assert settings.server.workers == int(limits["nvidia.com/gpu"])
-        assert settings.worker_class == "gthread"
+        assert settings.worker_class == "keepalive"
         assert settings.model.device == "cuda"
-        assert settings.model.batch_rows > settings.server.threads > 1
+        assert settings.model.batch_rows != "auto"
+        assert settings.model.batch_rows > settings.server.pool_threads > 1
 
 
 def test_what_is_asked_for_is_what_is_allowed(container: Document) -> None:

@@ -243,7 +243,7 @@ def test_no_prefix_opens_what_takes_a_key(
     for settings in ({}, {"SERVER__PROXIES": "1"}, {"SERVER__PREFIX": "/lantern"}):
         client = make_client(**common, **settings)
         rules = [rule.rule for rule in client.application.url_map.iter_rules()]
-        opened = ("/health", "/v2/health", "/static/", "/docs/static/")
+        opened = ("/health", "/v2/health", "/ping", "/static/", "/docs/static/")
         paths = [rule for rule in rules if not rule.startswith(opened)]
         paths += ["/models/campaign-response/predict", "/predict/../health", "//predict", "/nope"]
         for path, (mounted, start), forwarded in product(

@@ -114,6 +114,7 @@ def test_the_fast_path_answers_what_has_a_handler_and_nothing_else(app: Flask) -
         *("/predict", "/models/<name>/predict"),
         *("/predict/batch", "/models/<name>/predict/batch"),
         *("/v2/models/<name>/infer", "/v2/models/<name>/versions/<version>/infer"),
+        *("/predictions/<name>", "/predictions/<name>/<version>"),
     }
 
 

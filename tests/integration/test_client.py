@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app.client import ModelClient, RequestRejected
-from tests import task_models
+from tests import step_models, task_models
 from tests.conftest import ROOT
 from tests.integration.conftest import Server, free_port, wait_for
 
@@ -176,3 +176,50 @@ def test_the_demonstration_without_a_service_is_one_sentence() -> None:
     shown = demonstrate(url)
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == f"No response from {url}/health: Connection refused.\n"
+
+
+def test_images_and_texts_are_sent_one_by_one_and_in_batches(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    photos = step_models.images(tmp_path / "photos" / "1").parent
+    topics = step_models.texts(tmp_path / "topics" / "1").parent
+    server = start("-w", "1", MODELS__PHOTOS=str(photos), MODELS__TOPICS=str(topics))
+    red, green = step_models.picture(), step_models.picture((10, 190, 60))
+    file = tmp_path / "green.png"
+    file.write_bytes(green)
+    with ModelClient(f"{server.url}/models/photos") as client:
+        assert client.predict_image(red)["label"] == "red"
+        assert client.predict_image(file, top=1)["top"][0]["label"] == "green"
+        batch = client.predict_images([red, str(file), red], top=3)
+        assert [each["label"] for each in batch["predictions"]] == ["red", "green", "red"]
+        assert {len(each["top"]) for each in batch["predictions"]} == {3}
+        assert client.predict_images([])["predictions"] == []
+        with pytest.raises(RequestRejected, match="no image of these formats"):
+            client.predict_image(b"x")
+        with pytest.raises(FileNotFoundError):
+            client.predict_image("/nowhere.png")
+        with pytest.raises(TypeError, match="its bytes or a path, not int"):
+            client.predict_image(1)  # type: ignore[arg-type]
+    with ModelClient(f"{server.url}/models/topics") as client:
+        sentence, other = "where is my parcel", "cannot log in"
+        alone, pair = client.predict_text(sentence), client.predict_text(sentence, other, top=1)
+        assert alone["probabilities"] != pair["probabilities"]
+        assert [len(each["top"]) for each in (alone, pair)] == [2, 1]
+        batch = client.predict_texts([sentence, (sentence, other)])
+        for together, single in zip(batch["predictions"], (alone, pair), strict=True):
+            assert together["probabilities"] == pytest.approx(single["probabilities"], abs=1e-6)
+        with pytest.raises(TypeError, match="must be a string, not bytes"):
+            client.predict_text(b"x")  # type: ignore[arg-type]
+
+
+def test_the_demonstration_sends_a_text_and_says_that_it_has_no_image(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    texts = start("-w", "1", MODEL__PATH=str(step_models.texts(tmp_path / "topics" / "1")))
+    shown = demonstrate(texts.url)
+    assert shown.returncode == 0, shown.stderr
+    assert "Sample      'An example of a text.'" in shown.stdout
+    images = start("-w", "1", MODEL__PATH=str(step_models.images(tmp_path / "photos" / "1")))
+    shown = demonstrate(images.url)
+    assert shown.returncode == 1
+    assert "photos takes an image" in shown.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from app.model import batching
+from app.model import model as models
 from app.model.batching import BatchingRuntime
 from app.model.model import Model
 from app.model.runtime import Runtime
+from app.model.self_test import seconds_of_a_row
 from app.model.signature import FEATURES, Tensors
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
@@ -24,6 +28,12 @@ from tests.conftest import BUNDLE
 
 Matrix = NDArray[np.float32]
 WAIT = 120.0  # seconds until a test that hangs fails; none is decided by it otherwise
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nobody give up waiting because this machine is slow."""
+    monkeypatch.setattr(batching, "_PATIENCE_SECONDS", WAIT)
 
 
 class Poison(Exception):
@@ -371,3 +381,42 @@ def test_a_model_that_may_batch_tells_runtime_and_device_and_passes_its_self_tes
 
 def test_without_the_setting_nothing_stands_before_the_runtime() -> None:
     assert not isinstance(load_model(ModelSource(BUNDLE)).runtime, BatchingRuntime)
+
+
+def test_models_that_take_long_share_passes_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds, shares in ((0.0, True), (math.inf, False)):
+        monkeypatch.setattr(models, "LONG_SECONDS", seconds)
+        model = load_model(ModelSource(BUNDLE, batch_rows="auto"))
+        assert model.takes_long is shares
+        assert isinstance(model.runtime, BatchingRuntime) is shares
+
+
+def test_a_row_is_timed_a_few_times_at_most_and_once_if_it_was_quick() -> None:
+    runtime, rows = Doubling(), {FEATURES: np.zeros((8, 2), dtype=np.float32)}
+    least = seconds_of_a_row(runtime, rows, has_rows=True, enough=math.inf)
+    assert 0 < least < math.inf
+    assert runtime.runs == [[0.0]]
+    seconds_of_a_row(runtime, rows, has_rows=False, enough=0.0)
+    assert 2 <= len(runtime.runs) <= 6
+    assert runtime.runs[1] == [0.0] * 8
+
+
+def test_nobody_waits_for_a_pass_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_PATIENCE_SECONDS", 0.01)
+    runtime = Doubling(gated=True)
+    shared = BatchingRuntime(runtime, 8)
+    rows = [np.full((1, 2), number, dtype=np.float32) for number in (1.0, 2.0)]
+    answers: list[Matrix] = []
+    threads = [
+        threading.Thread(target=lambda row=row: answers.append(answer_of(shared, row)), daemon=True)
+        for row in rows
+    ]
+    for thread in threads:
+        thread.start()
+        runtime.await_pass()  # of the second while the first goes on
+    runtime.let_pass(2)
+    for thread in threads:
+        thread.join(WAIT)
+    assert sorted(answer[0, 0] for answer in answers) == [2.0, 4.0]
+    runtime.let_pass()
+    assert answer_of(shared, rows[0])[0, 0] == 2.0

@@ -9,6 +9,8 @@ from app.model.compat import breaking_changes, harmless_changes, shadow_obstacle
 from app.model.features import Feature
 from app.model.manifest import Manifest, Target, TaskName
 from app.model.signature import OutputSpec, Role, TensorSpec
+from app.model.steps.declaration import Size
+from tests.step_models import PHOTO, PIXELS, SENTENCE, TOKENS
 
 AGE = Feature("age", "Age", "years", 18, 90, example=40)
 INCOME = Feature("income", "Income", "a year", 0, 9e4, nullable=True)
@@ -406,3 +408,25 @@ def test_features_that_are_gone_or_new_are_told_from_tensors() -> None:
     ) == ['The output "graph\'s own" is FP32 of shape [-1, 4], and was FP32 of shape [-1, 8].']
     assert shadow_obstacle(featured) == ""
     assert "use a canary" in shadow_obstacle(bare)
+
+
+def test_a_model_of_images_may_take_other_tensors_but_no_other_members() -> None:
+    answer = OutputSpec("p", "FP32", (-1, 2), "probabilities")
+    photos = Manifest(
+        *("m", "1"), inputs=(PIXELS,), outputs=(answer,), steps=(PHOTO,), classes=("a", "b")
+    )
+    larger = replace(PIXELS, shape=(-1, 3, 32, 32))
+    resized = replace(photos, inputs=(larger,), steps=(replace(PHOTO, crop=Size(32, 32)),))
+    assert breaking_changes(photos, resized) == []
+    assert harmless_changes(photos, resized) == [
+        "The image step has another crop.",
+        "The input 'pixels' is FP32 of shape [-1, 3, 32, 32], and was FP32 of shape "
+        "[-1, 3, 16, 16]: callers who send it whole must follow, those who send images or texts "
+        "need not.",
+    ]
+    both = replace(photos, inputs=(PIXELS, *TOKENS), steps=(PHOTO, SENTENCE))
+    assert breaking_changes(photos, both) == [
+        "Each image needs one text more, and no caller sends it yet."
+    ]
+    assert breaking_changes(both, photos) == ["It takes no text, and callers send one."]
+    assert shadow_obstacle(photos) == ""

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from app.model.code.declaration import HandlerSpec
 from app.model.errors import BundleError
 from app.model.features import MAX_CATEGORIES, Feature
 from app.model.manifest import FileRecord, Manifest, Target, Tolerance
 from app.model.manifest_file import LARGEST_FILE, read_manifest, write_manifest
 from app.model.signature import FEATURES, MAX_TENSORS, PROBABILITIES, OutputSpec, TensorSpec
+from app.model.steps.declaration import ImageStep, Resize, Size, TextStep
 from tests.conftest import BUNDLE
 from tests.task_models import MIXED, MIXED_INPUTS
 
@@ -81,6 +83,57 @@ TENSORS = manifest_of(
     targets=(),
     batch=False,
 )
+PIXELS = TensorSpec("pixels", "FP32", (-1, 3, 224, 224))
+TOKENS = tuple(
+    TensorSpec(name, "INT64", (-1, -1))
+    for name in ("input_ids", "attention_mask", "token_type_ids")
+)
+PHOTO = ImageStep(
+    "pixels",
+    "RGB",
+    Resize(256),
+    "bicubic",
+    Size(224, 224),
+    scale=1 / 255,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+SENTENCE = TextStep("tokenizer.json", 128, *(spec.name for spec in TOKENS))
+IMAGES = manifest_of(
+    task="classification",
+    features=(),
+    inputs=(PIXELS,),
+    steps=(PHOTO,),
+    outputs=(OutputSpec("p", "FP32", (-1, 3), "probabilities"),),
+    classes=("cat", "dog", "fox"),
+    targets=(),
+    top=3,
+)
+TEXTS = replace(
+    IMAGES,
+    inputs=TOKENS,
+    steps=(SENTENCE,),
+    top=0,
+    files=FILES | {"tokenizer.json": FileRecord("2" * 64, 3)},
+)
+BOTH = replace(TEXTS, inputs=(*TOKENS, PIXELS), steps=(PHOTO, SENTENCE))
+OF_STEPS = {"images": IMAGES, "texts": TEXTS, "both": BOTH}
+HANDLER = manifest_of(
+    task="tensors",
+    features=(),
+    inputs=(),
+    outputs=(),
+    targets=(),
+    classes=("no", "yes"),
+    batch=False,
+    golden_file="",
+    handler=HandlerSpec("handler.py", "torchserve", ("words.txt",), ("pillow>=10",)),
+    files=FILES
+    | {
+        name: FileRecord("2" * 64, 3)
+        for name in ("handler.py", "words.txt", "golden_requests.json")
+    },
+)
 EACH = {m.task: m for m in (REGRESSION, CLASSIFIER, MULTILABEL, EMBEDDING, TENSORS)}
 
 
@@ -100,9 +153,117 @@ def refused(manifest: Manifest, edit: Edit, directory: Path) -> str:
     return str(refusal.value).removeprefix(f"{path}: ")
 
 
-@pytest.mark.parametrize("task", EACH)
-def test_a_manifest_of_each_task_is_read_as_it_was_written(task: str, tmp_path: Path) -> None:
-    assert read_manifest(written(EACH[task], tmp_path)) == EACH[task]
+@pytest.mark.parametrize("manifest", [*EACH.values(), HANDLER], ids=[*EACH, "handler"])
+def test_a_manifest_of_each_task_is_read_as_it_was_written(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    assert read_manifest(written(manifest, tmp_path)) == manifest
+
+
+@pytest.mark.parametrize("kind", OF_STEPS)
+def test_a_manifest_with_steps_is_read_as_it_was_written(kind: str, tmp_path: Path) -> None:
+    assert read_manifest(written(OF_STEPS[kind], tmp_path)) == OF_STEPS[kind]
+
+
+def test_null_in_a_step_is_the_same_as_a_member_left_out(tmp_path: Path) -> None:
+    path = written(BOTH, tmp_path)
+    document = json.loads(path.read_text())
+    document["steps"][0].update(layout=None)
+    document["steps"][1].update(padding=None, truncation=None)
+    path.write_text(json.dumps(document))
+    assert read_manifest(path) == BOTH
+
+
+def _step(**members: Any) -> Edit:
+    return lambda document: document["steps"][0].update(members)
+
+
+REFUSED_STEPS: list[tuple[Manifest, Edit, str]] = [
+    (IMAGES, _step(kind="audio"), "steps[0].kind must be one of 'image', 'text'"),
+    (IMAGES, lambda m: m["steps"][0].pop("kind"), "steps[0].kind must be one of 'image', 'text'"),
+    (IMAGES, lambda m: m["steps"][0].pop("input"), "steps[0].input must be a string"),
+    (IMAGES, lambda m: m.update(steps={}), "steps must be an array"),
+    (IMAGES, lambda m: m.update(steps=["image"]), "steps[0] must be an object"),
+    (IMAGES, _step(sise=3), "steps[0].sise must be left out"),
+    (IMAGES, _step(mode="RGBA"), "steps[0].mode must be one of 'RGB', 'L'"),
+    (IMAGES, _step(filter="bilinaer"), "did you mean 'bilinear'?"),
+    (IMAGES, _step(scale=0), "steps[0].scale must be a finite number greater than 0"),
+    (IMAGES, _step(mean=[0.5]), "steps[0].mean must have 3 numbers, one for each channel"),
+    (IMAGES, _step(std=[1, 0, 1]), "steps[0].std must be of numbers greater than 0"),
+    (IMAGES, _step(crop={"width": 224}), "steps[0].crop.height must be a number of pixels"),
+    (IMAGES, _step(crop={"width": 1, "height": 99999}), "from 1 to 16,384"),
+    (IMAGES, _step(resize={}), "steps[0].resize must have either shorter, or width and height"),
+    (IMAGES, _step(resize={"width": 3}), "steps[0].resize must have either"),
+    (IMAGES, _step(resize={"shorter": 3, "width": 3}), "steps[0].resize must have either"),
+    (IMAGES, _step(resize={"shorter": 3, "width": 3, "height": 3}), "resize must have either"),
+    (IMAGES, _step(crop={"width": 200, "height": 224}), "steps[0] makes [-1, 3, 224, 200]"),
+    (IMAGES, _step(layout="NHWC"), "steps[0] makes [-1, 224, 224, 3]"),
+    (IMAGES, _step(mode="L", mean=[], std=[]), "steps[0] makes [-1, 1, 224, 224]"),
+    (IMAGES, _step(input="x"), "steps[0] fills 'x', which is not one of the inputs: pixels"),
+    (
+        IMAGES,
+        lambda m: m["inputs"][0].update(datatype="INT8"),
+        "steps[0].input: 'pixels' must be FP32 or FP16 or UINT8 for an image, not INT8",
+    ),
+    (
+        IMAGES,
+        lambda m: m["inputs"][0].update(datatype="UINT8"),
+        "steps[0]: scale, mean and std are for floats, and 'pixels' is UINT8",
+    ),
+    (
+        IMAGES,
+        lambda m: m["inputs"][0].update(shape=[-1, 3, 224]),
+        "steps[0].input: 'pixels' must be of shape [-1, channels, height, width]",
+    ),
+    (
+        IMAGES,
+        lambda m: (m["inputs"][0].update(shape=[-1, 3, -1, -1]), m["steps"][0].pop("crop")),
+        "steps[0]: nothing says which size an image has",
+    ),
+    (IMAGES, lambda m: m["steps"].append(m["steps"][0]), "at most one of the kind 'image'"),
+    (IMAGES, lambda m: m["steps"].extend(m["steps"] * 2), "an image step, a text step, or both"),
+    (BOTH, lambda m: m["steps"].pop(0), "steps must fill the input 'pixels' once; 0 of them do"),
+    (IMAGES, lambda m: m.update(batch=False), "batch must be true where there are steps"),
+    (
+        IMAGES,
+        lambda m: m.update(features=[{"name": "a"}]),
+        "steps must be left out where there are features",
+    ),
+    (
+        replace(TENSORS, inputs=(PIXELS,), steps=(PHOTO,), outputs=TENSORS.outputs[:1], batch=True),
+        lambda m: m,
+        "steps must be left out where the task is 'tensors', which has no answer",
+    ),
+    (IMAGES, lambda m: m.update(top=4), "top must be at most the number of classes, and is 4"),
+    (IMAGES, lambda m: m.update(top=-1), "top must be an integer from 0 to 1000"),
+    (REGRESSION, lambda m: m.update(top=1), "top is for a task whose answer is probabilities"),
+    (TEXTS, _step(tokenizer="../x"), "steps[0].tokenizer must be named like a plain file"),
+    (TEXTS, _step(tokenizer="vocab.txt"), "steps name 'vocab.txt', which files doesn't list"),
+    (TEXTS, _step(max_length=0), "steps[0].max_length must be an integer from 1 to 65536"),
+    (TEXTS, _step(attention_mask="input_ids"), "must fill the input 'input_ids' once; 2 of them"),
+    (
+        TEXTS,
+        lambda m: m["inputs"][1].update(datatype="FP32"),
+        "steps[0]: 'attention_mask' must be INT64 or INT32 for tokens, not FP32",
+    ),
+    (
+        TEXTS,
+        lambda m: m["inputs"][0].update(shape=[-1, 64]),
+        "steps[0]: 'input_ids' takes 64 tokens, and so padding must be 'max_length'",
+    ),
+    (
+        TEXTS,
+        lambda m: m["inputs"][0].update(shape=[-1, 64, 1]),
+        "steps[0]: 'input_ids' must be of shape [-1, tokens]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("manifest", "edit", "said"), REFUSED_STEPS)
+def test_steps_that_are_wrong_are_refused_by_their_place(
+    manifest: Manifest, edit: Edit, said: str, tmp_path: Path
+) -> None:
+    assert said in refused(manifest, edit, tmp_path)
 
 
 def test_formats_1_and_2_of_a_model_are_equal_in_memory(tmp_path: Path) -> None:
@@ -141,8 +302,7 @@ REFUSED: list[tuple[Manifest, Edit, str]] = [
     (REGRESSION, lambda m: m.update(format=3), "format must be 1 or 2 (it is 3)"),
     (REGRESSION, lambda m: m.update(format=True), "format must be 1 or 2 (it is True)"),
     (REGRESSION, lambda m: m.update(format=2.0), "format must be 1 or 2 (it is 2.0)"),
-    (REGRESSION, lambda m: m.update(steps=[]), "steps is reserved for a later version"),
-    (REGRESSION, lambda m: m.update(handler="x.py"), "handler is reserved for a later version"),
+    (REGRESSION, lambda m: m.update(handler="x.py"), "handler must be an object"),
     (REGRESSION, lambda m: m.update(targts=[]), "targts must be left out; did you mean 'targets'?"),
     (REGRESSION, lambda m: m["inputs"][0].update(x=1), "inputs[0].x must be left out"),
     (REGRESSION, lambda m: m["features"][0].update(x=1), "features[0].x must be left out"),
@@ -180,6 +340,24 @@ REFUSED: list[tuple[Manifest, Edit, str]] = [
         TENSORS,
         lambda m: m["inputs"][0].update(shape=[2**31 - 1] * 32),
         "inputs: 'text' would have",
+    ),
+    # its handler
+    (HANDLER, lambda m: m["handler"].update(file="x.py"), "handler names 'x.py', which files doe"),
+    (HANDLER, lambda m: m["handler"].update(file="golden.npz"), "handler.file must be the name of"),
+    (HANDLER, lambda m: m["handler"].update(file="../x.py"), "handler.file must be named like a p"),
+    (HANDLER, lambda m: m["handler"].update(files=["x"]), "handler names 'x', which files doesn't"),
+    (HANDLER, lambda m: m["handler"].update(files=["handler.py"]), "handler.files must be unique;"),
+    (HANDLER, lambda m: m["handler"].update(interface="x"), "handler.interface must be one of 'la"),
+    (HANDLER, lambda m: m["handler"].update(golden="x"), "handler names 'x', which files doesn't"),
+    (HANDLER, lambda m: m["handler"].update(x=1), "handler.x must be left out"),
+    (HANDLER, lambda m: m["handler"].pop("file"), "handler.file must be named like a plain file"),
+    (HANDLER, lambda m: m.pop("handler"), "outputs must be an array of 1 to 1000 tensors"),
+    (HANDLER, lambda m: m.update(task="embedding"), "task must be 'tensors' where there are no ou"),
+    (HANDLER, lambda m: m.update(golden="golden.npz"), "golden is for a network, and there are no"),
+    (
+        HANDLER,
+        lambda m: m.update(inputs=[{"name": "x", "datatype": "FP32", "shape": []}]),
+        "inputs is for a network, and there are no outputs of one.",
     ),
     # rows
     (REGRESSION, lambda m: m.update(batch=False), "batch must be true where there are features"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import pickle
 import re
 import shutil
@@ -302,22 +303,23 @@ def test_a_file_by_the_wrong_name_is_renamed(tmp_path: Path, pack: Callable[...,
     pack(tmp_path / "model.pt", description=describe_two())
 
 
-def test_an_archive_of_torchserve_is_unpacked_and_exported(
-    tmp_path: Path, pack: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_an_archive_of_torchserve_is_packed_by_its_name(
+    tmp_path: Path, pack: Callable[..., Any]
 ) -> None:
-    torch.save(Residual().state_dict(), tmp_path / "weights.pt")
-    with zipfile.ZipFile(tmp_path / "model.mar", "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", b"{}")
-        archive.write(tmp_path / "weights.pt", "weights.pt")
-    said = refusal(pack, tmp_path / "model.mar")
-    assert "is a TorchServe archive; unpack it (unzip)" in said
-    shutil.copy(tmp_path / "model.mar", tmp_path / "model.pt")
-    assert "is a TorchServe archive" in refusal(pack, tmp_path / "model.pt")
-    model = Residual()
-    with zipfile.ZipFile(tmp_path / "model.mar") as archive, archive.open("weights.pt") as weights:
-        model.load_state_dict(torch.load(weights))
-    obey(said, tmp_path, monkeypatch, model=model, example=EXAMPLE)
-    pack(tmp_path / "model.pt2")
+    manifest = {"model": {"modelName": "m", "handler": "handler.py"}}
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("handler.py", "def handle(data, context): return data and ['x']")
+    said = refusal(pack, tmp_path / "model.pt")
+    assert "is a TorchServe archive: give it a name that ends in .mar" in said
+    (tmp_path / "model.pt").rename(tmp_path / "model.mar")
+    (tmp_path / "sample").write_bytes(b"x")
+    options: dict[str, Any] = {"samples": tmp_path / "sample"}
+    out = tmp_path / "models" / "served" / "1"
+    said = refusal(pack_file, tmp_path / "model.mar", out, **options)
+    assert "pack it with --allow-code" in said
+    pack_file(tmp_path / "model.mar", out, statement=Statement(allow_code=True), **options)
+    load_model(ModelSource(out, allow_code=True))
 
 
 def test_a_bundle_without_a_checkpoint_is_served_on_the_cpu(bundle: Path) -> None:

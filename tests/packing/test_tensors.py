@@ -291,8 +291,6 @@ def test_pickles_and_bombs_in_an_example_are_refused(tmp_path: Path, out: Path) 
 @pytest.mark.parametrize(
     ("alter", "said"),
     [
-        (lambda m: m.update(steps=[]), "steps is reserved for a later version"),
-        (lambda m: m.update(handler="h.py"), "handler is reserved for a later version"),
         (lambda m: m.update(more=1), "more must be left out"),
         (lambda m: m.update(task="clustering"), "task must be one of 'classification'"),
         (lambda m: m["inputs"][0].update(datatype="FP8"), r"inputs\[0\].datatype must be one of"),

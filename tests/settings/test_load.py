@@ -115,7 +115,10 @@ def test_a_relative_model_path_starts_at_the_project_and_an_absolute_one_stays()
         ({"MODEL__DEVICE": "gpu"}, 'must be "cpu", "cuda" or "cuda:N".'),
         ({"MODEL__DEVICE": "cuda:"}, 'must be "cpu", "cuda" or "cuda:N".'),
         ({"MODEL__DEVICE": "cuda:0\n"}, 'must be "cpu", "cuda" or "cuda:N".'),
-        ({"MODEL__BATCH_ROWS": "-1"}, "must be an integer of at least 0."),
+        (
+            {"MODEL__BATCH_ROWS": "-1"},
+            "must be an integer of at least 0 or one of 'auto'.",
+        ),
         ({"SERVER__BODY_TIMEOUT_SECONDS": "0"}, "must be a finite number greater than 0."),
         ({"RELEASE__POLL_SECONDS": "0"}, "a finite number greater than 0 and at most 86400."),
         ({"SERVER__WORKERS": str(2**64)}, "must be an integer from 0 to 9223372036854775807."),
@@ -359,14 +362,14 @@ def test_the_command_prints_what_is_in_force_and_where_it_came_from() -> None:
     ("variables", "worker_class", "threads"),
     [
         ({}, "keepalive", 1),
-        ({"MODEL__DEVICE": "cuda:1"}, "gthread", 4),
-        ({"MODEL__BATCH_ROWS": "32", "SERVER__THREADS": "16"}, "gthread", 16),
-        ({"MODEL__BATCH_ROWS": "32", "SERVER__WORKER_CLASS": "keepalive"}, "keepalive", 1),
+        ({"MODEL__DEVICE": "cuda:1"}, "keepalive", 1),
+        ({"MODEL__BATCH_ROWS": "32", "SERVER__POOL_THREADS": "16"}, "keepalive", 1),
+        ({"SERVER__WORKER_CLASS": "gthread", "SERVER__THREADS": "16"}, "gthread", 16),
         ({"SERVER__WORKER_CLASS": "gthread"}, "gthread", 4),
         ({"SERVER__WORKER_CLASS": "sync", "MODEL__DEVICE": "cuda"}, "sync", 1),
     ],
 )
-def test_a_model_that_needs_threads_gets_a_worker_that_has_them(
+def test_the_worker_class_is_the_keep_alive_worker_unless_another_is_chosen(
     variables: dict[str, str], worker_class: str, threads: int
 ) -> None:
     environ = {f"LANTERN_{name}": value for name, value in variables.items()}

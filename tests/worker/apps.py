@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
@@ -332,6 +333,23 @@ def _work_after(environ: Environ, start_response: StartResponse) -> Iterable[byt
     return Late(name, parts())
 
 
+def _call(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer with the thread of this call, once there is the file that the query names, if any."""
+    name, path = _argument(environ, "name", "call"), _argument(environ, "path", "")
+    recorded.append(f"{name} began")
+    if "write" in environ["QUERY_STRING"]:
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"written, ")
+    if path:
+        _wait_for_file(path)
+    recorded.append(f"{name} ended")
+    if "fail" in environ["QUERY_STRING"]:
+        raise SystemExit("this call failed")
+    body = threading.current_thread().name.encode()
+    if "write" not in environ["QUERY_STRING"]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+    return Parts(name, [body]) if "stream" in environ["QUERY_STRING"] else [body]
+
+
 _released: set[str] = set()
 
 
@@ -438,6 +456,7 @@ _PATHS = {
     "/unread": _unread,
     "/lines": _lines,
     "/slow": _slow,
+    "/call": _call,
     "/overdue": _overdue,
     "/huge": _huge,
     "/raise": _raise,

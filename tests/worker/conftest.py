@@ -23,6 +23,8 @@ WORKERS = {
     "gthread": ("-k", "gthread", "--threads", "4"),
     "keepalive": ("-k", "app.worker.KeepAliveWorker"),
 }
+WAYS = WORKERS | {"in-threads": ("-k", "tests.worker.in_threads.ThreadsWorker")}
+"""The worker classes, and the keep-alive worker whose requests all take long."""
 
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ class Gunicorn:
         command = [str(Path(sys.executable).with_name("gunicorn")), f"tests.worker.apps:{app}"]
         # A configuration of its own, or else Gunicorn takes Lantern's, which loads a model.
         command += ["-c", str(config_file), "--no-control-socket", "-b", bind]
-        command += ["--keep-alive", "5", "-w", "1", *WORKERS[worker], *flags]
+        command += ["--keep-alive", "5", "-w", "1", *WAYS[worker], *flags]
         outer = os.environ if covered else without_coverage()
         inherited = {k: v for k, v in outer.items() if not k.startswith("LANTERN_")}
         with self.log.open("wb") as file:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.conftest import WORKERS, Gunicorn, Serve, limits, wait_for
+from tests.worker.conftest import WAYS, Gunicorn, Serve, limits, wait_for
 from tests.worker.wire import Answer, Connection, ask, request
 
 
-@pytest.fixture(scope="module", params=WORKERS)
+@pytest.fixture(scope="module", params=WAYS)
 def worker(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from tests.worker.apps import BLOCK
-from tests.worker.conftest import WORKERS, Gunicorn, Serve, wait_for
+from tests.worker.conftest import WAYS, Gunicorn, Serve, wait_for
 from tests.worker.wire import Answer, Connection, MalformedAnswer, ask, chunked, request
 
 
-@pytest.fixture(scope="module", params=WORKERS)
+@pytest.fixture(scope="module", params=WAYS)
 def worker(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -44,7 +44,11 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
     """
     if isinstance(failure, _OF_THE_REQUEST) and is_passing(_answer(response)):
         return False
-    return not _is_beyond_a_schema(failure, case)
+    return not (
+        _is_beyond_a_schema(failure, case)
+        or _is_of_any_type(failure, case)
+        or _is_malformed(failure, response)
+    )
 
 
 def _is_beyond_a_schema(failure: Any, case: Any) -> bool:
@@ -56,6 +60,19 @@ def _is_beyond_a_schema(failure: Any, case: Any) -> bool:
     is_data = str((case.headers or {}).get(INFERENCE_HEADER_LENGTH)) == "0"
     return isinstance(failure, RejectedPositiveData) or (
         isinstance(failure, AcceptedNegativeData) and is_data
+    )
+
+
+def _is_of_any_type(failure: Any, case: Any) -> bool:
+    """Return True for what is refused of a body of any type, which no schema describes."""
+    return isinstance(failure, RejectedPositiveData) and case.path.startswith("/predictions")
+
+
+def _is_malformed(failure: Any, response: Any) -> bool:
+    """Return True for bytes that are no picture or no form, which no schema describes."""
+    said = (b"no image of these formats", b"is not base64", b" form ")
+    return isinstance(failure, RejectedPositiveData) and any(
+        words in response.content for words in said
     )
 
 

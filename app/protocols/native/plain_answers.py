@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import orjson
 from msgspec.structs import replace
@@ -23,7 +23,8 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 class RowWriter(Protocol):
     """What the schema of one prediction says of its JSON; see `AnswerSchema`."""
 
-    numbers_member: ClassVar[str]
+    @property
+    def numbers_member(self) -> str: ...
 
     def document(self, prediction: Any) -> dict[str, Any]: ...
     def before(self, prediction: Any) -> dict[str, Any]: ...

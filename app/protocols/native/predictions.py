@@ -129,6 +129,22 @@ class AnswerSchema(Schema):
         }
 
 
+class TopSchema(Schema):
+    """One of the most probable classes or labels."""
+
+    label = fields.String(required=True, **doc("Name of the class or label."))
+    index = fields.Integer(required=True, data_key="class", **doc("Its index."))
+    probability = fields.Float()
+    score = fields.Float(**doc("In the place of a probability, where the model has scores only."))
+
+
+def _top() -> fields.List[Any]:
+    return fields.List(
+        fields.Nested(TopSchema),
+        **doc("Where the request asks for it: the most probable, the first of them first."),
+    )
+
+
 class _ClassSchema(AnswerSchema):
     """One of several classes."""
 
@@ -151,6 +167,7 @@ class PredictionSchema(_ClassSchema):
     )
     model_version = _version()
     timestamp = _timestamp()
+    top = _top()
 
     def many_values_in_parts(self, prediction: ClassPrediction) -> EncodedRows:
         return EncodedRows(
@@ -187,6 +204,7 @@ class ScoresPredictionSchema(_ClassSchema):
     )
     model_version = _version()
     timestamp = _timestamp()
+    top = _top()
 
 
 class LabelsPredictionSchema(AnswerSchema):
@@ -206,6 +224,7 @@ class LabelsPredictionSchema(AnswerSchema):
     )
     model_version = _version()
     timestamp = _timestamp()
+    top = _top()
 
     def before(self, prediction: LabelsPrediction) -> dict[str, Any]:
         return {"prediction": prediction.indices, "labels": prediction.labels}
@@ -304,7 +323,7 @@ class BatchSchema(Schema):
 
     def in_parts(self, batch: Any) -> EncodedRows | PlainRows:
         """Return what `encode` returns in parts, each a few milliseconds of work."""
-        return PlainRows.of_batch(self._row, batch, begin=_BEGIN, end=_end(batch))
+        return PlainRows.of_batch(self._row, batch, begin=BATCH_BEGIN, end=batch_end(batch))
 
 
 class BatchResponseSchema(BatchSchema):
@@ -319,8 +338,8 @@ class BatchResponseSchema(BatchSchema):
             batch.classes,
             version=batch.model_version,
             timestamp=batch.timestamp,
-            begin=_BEGIN,
-            end=_end(batch),
+            begin=BATCH_BEGIN,
+            end=batch_end(batch),
         )
 
 
@@ -348,10 +367,11 @@ class EmbeddingBatchResponseSchema(BatchSchema):
     predictions = _predictions(EmbeddingPredictionSchema)
 
 
-_BEGIN = b'{"predictions":['
+BATCH_BEGIN = b'{"predictions":['
 
 
-def _end(batch: Batch) -> bytes:
+def batch_end(batch: Batch) -> bytes:
+    """Return the end of the answer to many samples, behind the last of the predictions."""
     return b'],"total_samples":%d,"model_version":%b}\n' % (
         len(batch),
         orjson.dumps(batch.model_version),

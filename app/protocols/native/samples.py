@@ -91,7 +91,7 @@ class SampleReader:
 
         Raises `BatchTooLarge`, and `InvalidFeatures` with the first faults, ordered by row.
         """
-        given = _split(samples, max_rows)
+        given = split(samples, max_rows)
         rows: list[Any] = []
         faults: list[Fault] = []
         most = _MAX_READ_BY_NAME
@@ -174,7 +174,7 @@ def _at(indices: list[int], fault: Fault) -> Fault:
     return replace(fault, path=(indices[int(place)], *inner))
 
 
-def _split(samples: Raw, max_rows: int) -> list[Raw]:
+def split(samples: Raw, max_rows: int) -> list[Raw]:
     """Return the elements of an array, at most ``max_rows``.
 
     Raises `BatchTooLarge`, and `InvalidFeatures` for the first element that is not an object if

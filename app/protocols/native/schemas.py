@@ -1,39 +1,40 @@
 """The marshmallow schemas of every request and response: they validate, dump and describe the API.
 
 Features have no fixed schema: `make_request_bodies` builds one from the loaded model. A whole row
-is one field, which loads the model's tensors, so nothing after it handles names. The responses to
-predictions are in `predictions`.
+is one field, which loads the model's tensors, so nothing after it handles names. The schemas of
+images and texts are in `sample_schemas`, and those of the responses to predictions in
+`predictions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, get_args
+from functools import partial
+from typing import Any, ClassVar, get_args
 from weakref import WeakKeyDictionary
 
-from marshmallow import RAISE, Schema, ValidationError, fields, pre_load
-from msgspec import Raw
+from marshmallow import Schema, ValidationError, fields
+from msgspec import Raw, to_builtins
 
 from ...model.encoder import FeatureEncoder
-from ...model.errors import MAX_FAULTS, InvalidFeatures, TakesNoFeatures
+from ...model.errors import InvalidFeatures, TakesNoFeatures
 from ...model.manifest import TaskName
 from ...model.model import Model
 from ...model.signature import Role, Tensors
-from .. import raw_json
 from .fast_decoder import FastDecoder
+from .media import MediaBodies
+from .media_types import ONLY_JSON, MediaTypes
 from .predictions import ResponseBodies, doc, response_bodies
+from .request_schema import MISSING, RequestSchema, SamplesField
 from .samples import SampleReader
-
-_MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
 
 
 class FeaturesField(fields.Field[Tensors]):
     """One sample: an object of values in JSON, a row when loaded."""
 
     def __init__(self, samples: SampleReader, **kwargs: Any) -> None:
-        super().__init__(required=True, error_messages=_MISSING, **kwargs)
+        super().__init__(required=True, error_messages=MISSING, **kwargs)
         self.samples = samples
 
     def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
@@ -43,60 +44,18 @@ class FeaturesField(fields.Field[Tensors]):
             raise ValidationError(list(error.faults)) from None
 
 
-class SamplesField(fields.Field[Tensors]):
-    """Many samples: an array of objects in JSON, rows when loaded."""
-
-    def __init__(self, samples: SampleReader, max_rows: int, **kwargs: Any) -> None:
-        messages = {**_MISSING, "type": "must be an array of samples"}
-        super().__init__(required=True, error_messages=messages, **kwargs)
-        self.samples = samples
-        self.max_rows = max_rows
-
-    def _deserialize(self, value: Raw, attr: str | None, data: Any, **kwargs: Any) -> Tensors:
-        if not raw_json.is_array(value):
-            raise self.make_error("type")
-        try:
-            return self.samples.rows(value, self.max_rows)
-        except InvalidFeatures as error:
-            raise ValidationError(list(error.faults)) from None
-
-
-class _Request(Schema):
-    """An object with one member, whose value is left to its field to decode."""
-
-    error_messages = {"type": "must be an object", "unknown": "is unknown"}  # noqa: RUF012
-
-    class Meta:
-        unknown = RAISE
-
-    @pre_load
-    def _open(self, body: Raw, **kwargs: Any) -> object:
-        """Return the members of the body: the known one, and the first unknown ones."""
-        if not raw_json.is_object(body):
-            return raw_json.outline(body)
-        (known,) = self.fields
-        beside = raw_json.commas(body) - raw_json.commas_of_member(body, known)
-        if beside > raw_json.MAX_COMMAS:
-            raise ValidationError(
-                f"has {beside:,} commas outside {known!r}, the only member that is expected"
-            )
-        members = raw_json.members(body)
-        unknown = islice((name for name in members if name != known), MAX_FAULTS)
-        return {
-            name: None if raw_json.is_null(members[name]) else members[name]
-            for name in chain(unknown, members.keys() & {known})
-        }
-
-
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """A kind of request body.
+    """A kind of request body of models with features: JSON.
 
-    ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other.
+    ``accept`` decodes a valid one fast, or returns None; ``schema`` loads any other. The values of
+    one sample are at ``place``.
     """
 
     accept: Callable[[bytes], Tensors | None]
-    schema: Schema
+    schema: RequestSchema
+    media_types: ClassVar[MediaTypes] = ONLY_JSON
+    place: ClassVar[tuple[str, ...]] = ("features",)
 
     def load(self, body: bytes) -> Tensors:
         """Return the rows in ``body``, with NaN for null where that can be.
@@ -106,24 +65,13 @@ class RequestBody:
         rows = self.accept(body)
         if rows is not None:
             return rows
-        document: Any = raw_json.check(body)
-        try:
-            loaded: dict[str, Tensors] = self.schema.load(document)
-        except RecursionError:  # the check had more of the stack
-            raise raw_json.NotJson(raw_json.NESTED_TOO_DEEPLY) from None
-        except ValidationError as error:
-            messages = error.messages
-            # marshmallow's frames refer to their own error: the cycle would keep the document
-            # until the next garbage collection.
-            error.__traceback__ = None
-        else:
-            return next(iter(loaded.values()))
-        raise ValidationError(messages)
+        loaded: dict[str, Tensors] = self.schema.load_json(body)
+        return next(iter(loaded.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBodies:
-    """The request bodies for one model."""
+    """The request bodies for a model with features."""
 
     predict: RequestBody
     batch: RequestBody
@@ -133,7 +81,7 @@ class RequestBodies:
 class Bodies:
     """The bodies of the requests and responses of one model."""
 
-    requests: RequestBodies
+    requests: RequestBodies | MediaBodies
     responses: ResponseBodies
 
 
@@ -147,9 +95,13 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
     """
     bodies = _bodies.get(model)
     if bodies is None:
-        if not model.takes_features:
+        if not model.takes_samples:
             raise TakesNoFeatures(model.name)
-        requests = make_request_bodies(model.encoder, max_rows)
+        requests: RequestBodies | MediaBodies
+        if model.steps is not None:
+            requests = MediaBodies.of(model.steps.members, max_rows)
+        else:
+            requests = make_request_bodies(model.encoder, max_rows)
         bodies = _bodies[model] = Bodies(requests, response_bodies(model))
     return bodies
 
@@ -157,9 +109,10 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
 def make_request_bodies(encoder: FeatureEncoder, max_rows: int) -> RequestBodies:
     """Build the request bodies for ``encoder``, with at most ``max_rows``."""
     decoder, samples = FastDecoder(encoder, max_rows), SampleReader(encoder)
-    predict = _Request.from_dict({"features": FeaturesField(samples)}, name="PredictRequest")
-    batch = _Request.from_dict({"samples": SamplesField(samples, max_rows)}, name="BatchRequest")
-    return RequestBodies(RequestBody(decoder.row, predict()), RequestBody(decoder.rows, batch()))
+    predict = RequestSchema.of("PredictRequest", {"features": FeaturesField(samples)})
+    rows = SamplesField(partial(samples.rows, max_rows=max_rows))
+    batch = RequestSchema.of("BatchRequest", {"samples": rows})
+    return RequestBodies(RequestBody(decoder.row, predict), RequestBody(decoder.rows, batch))
 
 
 class LinksSchema(Schema):
@@ -261,6 +214,18 @@ class ModelInfoSchema(Schema):
     classes = fields.List(fields.String(), required=True)
     labels = fields.List(fields.String(), required=True)
     targets = fields.List(fields.Nested(TargetSchema), required=True)
+    steps = fields.Function(
+        lambda info: to_builtins(info["steps"]),
+        required=True,
+        **doc(
+            "How samples become tensors: a step for the image, or the text, of a sample.",
+            type="array",
+            items={"type": "object"},
+        ),
+    )
+    top = fields.Integer(
+        required=True, **doc("How many of the most probable classes predictions list by default.")
+    )
     preprocessing = fields.List(fields.Dict(keys=fields.String()), required=True)
     training = fields.Dict(keys=fields.String(), required=True)
     task = fields.String(required=True, metadata={"enum": [*get_args(TaskName)]})
@@ -272,7 +237,7 @@ class ModelInfoSchema(Schema):
         ),
     )
     outputs = fields.List(fields.Nested(ModelOutputSchema), required=True)
-    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch"]})
+    runtime = fields.String(required=True, metadata={"enum": ["onnx", "torch", "handler"]})
     device = fields.String(required=True)
     checksum = fields.String(
         required=True, **doc("Checksum of the network's file, as ALGORITHM:HEX.")

@@ -8,7 +8,7 @@ from typing import Any
 from ...model.model import Model
 from ...model.signature import TensorSpec
 
-_PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_libtorch"}
+_PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_libtorch", "handler": "python"}
 """By our runtimes, Triton's names, which clients know."""
 _TRITON_TYPES = {"BYTES": "TYPE_STRING"}
 

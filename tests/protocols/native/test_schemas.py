@@ -48,7 +48,7 @@ def test_a_batch_is_written_as_its_schema_describes_it(batch: ClassBatch) -> Non
     assert (answer["total_samples"], answer["model_version"]) == (len(batch), batch.model_version)
     assert len(answer["predictions"]) == len(batch)
     for prediction, got in zip(batch, answer["predictions"], strict=True):
-        assert list(got) == list(PREDICTION.fields)
+        assert [*got, "top"] == list(PREDICTION.fields)  # which is there where it is asked for
         same = PREDICTION.dump(prediction)
         assert list(got["probabilities"]) == list(same["probabilities"])
         # Fewer digits than a float64 has, and yet the same float32.

@@ -1,0 +1,1 @@
+"""What TorchServe's users have, in it, in its peers and in Lantern."""

@@ -1,0 +1,12 @@
+"""The keep-alive worker as it is if every request takes long: threads make all calls."""
+
+from __future__ import annotations
+
+from app.worker import KeepAliveWorker
+from app.worker.contract import Environ
+
+
+class ThreadsWorker(KeepAliveWorker):
+    @staticmethod
+    def takes_long(environ: Environ) -> bool:
+        return True
