@@ -30,6 +30,7 @@ from ..model.runtime import (
     import_library,
     is_installed,
 )
+from ..model.steps.encoder import import_readers
 from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from ..model.tasks import task_of
 from ..model.torch_runtime import TorchRuntime
@@ -147,7 +148,9 @@ def import_libraries(source: ModelSource) -> None:
     import_library(runtime_for(source))
     found = bundles.find_bundle(source.path, source.version)
     if not bundles.is_bare(found):
-        handler = read_manifest(found / FILE_NAME).handler
+        manifest = read_manifest(found / FILE_NAME)
+        import_readers(manifest.steps)
+        handler = manifest.handler
         if handler is not None and handler.interface == "torchserve" and is_installed("torch"):
             import_library("torch")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -215,6 +216,17 @@ def _check_rows(rows: int, bytes_of_row: int) -> None:
     """Raise `RowsTooLarge` if the tensors of so many rows would be too large."""
     if rows * bytes_of_row > LARGEST_ROWS and rows > 1:
         raise RowsTooLarge(rows, bytes_of_row, LARGEST_ROWS)
+
+
+def import_readers(steps: Iterable[Step]) -> None:
+    """Import what reads the samples of ``steps``; what is missing, `StepEncoder` says.
+
+    No thread is started, so it is safe before a fork, and then shared.
+    """
+    for step in steps:
+        is_image = isinstance(step, ImageStep)
+        if find_spec("PIL" if is_image else "tokenizers") is not None:
+            import_module(".image" if is_image else ".text", __package__)
 
 
 def _image_reader(step: ImageStep, spec: TensorSpec, limits: SampleLimits) -> ImageReader:

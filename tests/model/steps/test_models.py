@@ -207,6 +207,21 @@ sys.exit(", ".join(m for m in ("PIL", "tokenizers") if m in sys.modules) or 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(("make", "library"), [(images, "PIL"), (texts, "tokenizers")])
+def test_what_reads_the_samples_is_imported_before_the_fork(
+    make: Callable[[Path], Path], library: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "m" / "1")
+    program = f"""
+import sys
+from pathlib import Path
+from app.registry.loading import ModelSource, import_libraries
+import_libraries(ModelSource(Path({str(path)!r})))
+sys.exit({library!r} not in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def changed(manifest: Manifest, **step: Any) -> Manifest:
     return replace(manifest, steps=(replace(manifest.steps[0], **step),))
 
