@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -12,7 +12,7 @@ from ..model.signature import Tensors
 from ..model.steps.declaration import Sample
 from ..protocols.native.forms import FORM, read_form
 from ..protocols.native.media import Content, MediaBody
-from ..protocols.native.media_types import MediaTypes, parse_header
+from ..protocols.native.media_types import ReadBody, parse_header
 from .context import RequestContext
 
 PART_BYTES = 16 << 20
@@ -20,9 +20,7 @@ PART_BYTES = 16 << 20
 much smaller."""
 
 
-def read_samples(
-    request: MediaBody, context: RequestContext, read_body: Callable[[MediaTypes], bytes]
-) -> list[Sample]:
+def read_samples(request: MediaBody, context: RequestContext, read_body: ReadBody) -> list[Sample]:
     """Return the samples in the body of a request.
 
     Raises what ``read_body`` and `MediaBody.samples` raise.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,14 +17,13 @@ from ..model.model import Model
 from ..protocols import raw_json
 from ..protocols.native.forms import FORM, MalformedBody
 from ..protocols.native.media import WHOLE_SAMPLE, only_part
-from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes
+from ..protocols.native.media_types import ANYTHING, JSON, MediaTypes, ReadBody
 from ..protocols.native.sample_schemas import SAMPLES, elements_schema
 from .content import content_of
 from .context import RequestContext
 
 _HEADER = "HTTP_"
 _OF_MANY = MediaTypes((FORM, JSON))
-ReadBody = Callable[[MediaTypes], bytes]
 
 
 class OtherStatus(Exception):

@@ -6,7 +6,7 @@ count alike. The handlers use neither Flask's request nor its response.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import perf_counter
 
 from ..access.header_names import MODEL_VERSION, environ_key
@@ -15,7 +15,7 @@ from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors, row_count
 from ..protocols.native.media import MediaBody
-from ..protocols.native.media_types import JSON, MediaTypes
+from ..protocols.native.media_types import JSON, ReadBody
 from ..protocols.native.predictions import Parts
 from ..protocols.native.schemas import bodies_of
 from ..protocols.native.top import TopAnswers, requested_top
@@ -28,8 +28,6 @@ from .content import encoded, encoded_in_parts, read_samples
 from .context import RequestContext, StreamedResponse
 from .extension import Lantern
 
-ReadBody = Callable[[MediaTypes], bytes]
-"""Returns the body of a request, which must be of one of the media types."""
 Body = bytes | StreamedResponse
 Answer = tuple[Body, list[tuple[str, str]]]
 """The body of a response, and its headers, Content-Type first. A large one is streamed, and ends

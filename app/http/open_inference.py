@@ -10,7 +10,7 @@ from time import perf_counter
 from ..access.header_names import INFERENCE_HEADER_LENGTH, environ_key
 from ..model.errors import BatchTooLarge, Fault
 from ..model.model import Model
-from ..protocols.native.media_types import JSON
+from ..protocols.native.media_types import JSON, ReadBody
 from ..protocols.open_inference.errors import InvalidRequest
 from ..protocols.open_inference.model_tensors import tensors_of
 from ..protocols.open_inference.response import InferenceResponse, encode_response
@@ -20,7 +20,7 @@ from ..telemetry.predictions import record_batch, record_run
 from .body import OCTETS, TENSORS
 from .context import RequestContext
 from .extension import Lantern
-from .handlers import Answer, ReadBody, choose, offer_to_shadow
+from .handlers import Answer, choose, offer_to_shadow
 
 _JSON_BYTES = environ_key(INFERENCE_HEADER_LENGTH)
 

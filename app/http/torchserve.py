@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from ..protocols.native.media import MediaBodies
-from ..protocols.native.media_types import ANYTHING, JSON
+from ..protocols.native.media_types import ANYTHING, JSON, ReadBody
 from ..protocols.native.schemas import bodies_of
 from ..protocols.native.top import requested_top
 from ..protocols.torchserve import answer_of, sample_in
@@ -13,7 +13,7 @@ from ..registry.service import ModelService
 from .content import content_of, encoded
 from .context import RequestContext
 from .extension import Lantern
-from .handlers import Answer, ReadBody, answer_by_handler, choose, record
+from .handlers import Answer, answer_by_handler, choose, record
 
 
 def predict(

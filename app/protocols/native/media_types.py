@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 JSON = "application/json"
@@ -43,6 +43,8 @@ class MediaTypes:
         return first.replace("image/*", "image/jpeg")
 
 
+ReadBody = Callable[[MediaTypes], bytes]
+"""Returns the body of a request, which must be of one of the media types."""
 ONLY_JSON = MediaTypes((JSON,))
 ANYTHING = MediaTypes((ANY_TYPE,))
 
