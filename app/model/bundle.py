@@ -225,12 +225,17 @@ def check_file(file: Path, record: FileRecord) -> None:
                 f"it {kind}."
             )
         if file_sha256(file) != record.sha256:
-            raise BundleError(
-                f"{file} does not match the SHA-256 in the manifest: it was altered after it "
-                "was packed. Restore it or pack the bundle again."
-            )
+            raise altered(file)
     except OSError as error:
         raise BundleError(f"{file} can't be read: {error.strerror}.") from error
+
+
+def altered(file: Path) -> BundleError:
+    """Return the error of a file whose content is not that of its record."""
+    return BundleError(
+        f"{file} does not match the SHA-256 in the manifest: it was altered after it was packed. "
+        "Restore it or pack the bundle again."
+    )
 
 
 def describe(path: Path, manifest: Manifest) -> Bundle:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import BundleError, listed
+from ..bundle import altered
+from ..errors import listed
 from ..manifest import Manifest, Target
 from ..signature import OutputSpec, TensorSpec
 from .counters import Counters, HandlerCounter
@@ -53,10 +54,7 @@ class HandlerBundle:
         """Return the content of a file, as it was verified."""
         content = self.path(name).read_bytes()
         if hashlib.sha256(content).hexdigest() != self._manifest.files[name].sha256:
-            raise BundleError(
-                f"{self.path(name)} does not match the SHA-256 in the manifest: it was altered "
-                "after it was packed. Restore it or pack the bundle again."
-            )
+            raise altered(self.path(name))
         return content
 
     def open(self, name: str, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
