@@ -135,7 +135,7 @@ class Lantern:
                 service.loading = limit.loading
 
     def use_cores(self, cores: int) -> None:
-        """Have passes of a network run beside each other where this process has the ``cores``, and
+        """Run passes of a network beside each other where this process has the ``cores``, and
         else be shared, unless ``model.batch_rows`` says so; call it before `start`.
         """
         model = self.settings.model

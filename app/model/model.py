@@ -126,7 +126,7 @@ class Model:
         )
 
     def share_passes(self, max_rows: int) -> None:
-        """Have the rows of several threads run together, ``max_rows`` at most, if it has rows.
+        """Run the rows of several threads together, ``max_rows`` at most, if it has rows.
 
         Call it before the model is served.
         """

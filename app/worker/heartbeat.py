@@ -26,7 +26,7 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]  # gunicorn has no types
 
 
 def report_alive_at(heartbeat: WorkerTmp, moment: float) -> None:
-    """Tell Gunicorn's master that a worker was alive at ``moment``, by the monotonic clock."""
+    """Notify Gunicorn's master that a worker was alive at ``moment``, by the monotonic clock."""
     os.utime(heartbeat.fileno(), (moment, moment))
 
 

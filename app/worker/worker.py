@@ -383,7 +383,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._guarded(entry, entry.resume, error)
 
     def _wake_up(self) -> None:
-        """Have the loop go on, which may be waiting for events; called in any thread."""
+        """Wake the loop, which may be waiting for events; called in any thread."""
         with contextlib.suppress(OSError):  # the pipe is full, and the loop awake
             os.write(self.PIPE[1], b".")
 

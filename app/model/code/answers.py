@@ -1,4 +1,4 @@
-"""From what a handler returns to the body of a response."""
+"""The answers of a handler: from what it returns to the body of a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a manifest says of the code in its bundle."""
+"""The declaration of the code in a bundle: its handler, as the manifest has it."""
 
 from __future__ import annotations
 

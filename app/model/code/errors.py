@@ -1,4 +1,4 @@
-"""What goes wrong in a handler: what it refuses itself, and what is its owner's fault."""
+"""The errors of a handler: what it refuses itself, and what is its owner's fault."""
 
 from __future__ import annotations
 

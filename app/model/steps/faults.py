@@ -1,4 +1,4 @@
-"""What is wrong with a part of a sample, before it is known whose sample it is."""
+"""The fault of a part of a sample, before it is known whose sample it is."""
 
 from __future__ import annotations
 

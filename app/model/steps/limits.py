@@ -1,4 +1,4 @@
-"""What a sample may take while it becomes tensors: callers choose it."""
+"""The limits of what a sample takes while it becomes tensors: callers choose it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an archive of TorchServe says: its manifest, its handler, and the names of its classes."""
+"""The content of an archive of TorchServe: its manifest, its handler, the names of its classes."""
 
 from __future__ import annotations
 

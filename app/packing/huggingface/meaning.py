@@ -1,4 +1,4 @@
-"""What a classifier of transformers answers: its task and labels, as the pipeline takes them."""
+"""The meaning of a classifier of transformers: its task and labels, as the pipeline takes them."""
 
 from __future__ import annotations
 
