@@ -18,11 +18,12 @@ from ..access.cors import Cors
 from ..access.header_names import REQUEST_ID
 from ..access.rejection import RequestRejected
 from ..worker.contract import REJECTION
-from .context import CONTEXT, RequestContext
+from .context import RequestContext
 from .extension import Lantern
 from .headers import headers_for
 from .prefix import PathPrefix
 from .problems import PROBLEM_JSON, problem_document
+from .request_head import RequestHead, head_of
 from .routes import RouteTable, may_take_body
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -55,12 +56,8 @@ class AdmissionMiddleware:
         self._cors = Cors(origins, header) if origins else None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        outside = self._prefix.split(environ)
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if not path.isascii():  # WSGI has its bytes as latin-1 (PEP 3333)
-            path = path.encode("latin-1", "replace").decode(errors="replace")
-        context = RequestContext(environ["REQUEST_METHOD"], path, environ)
-        environ[CONTEXT] = context
+        head = head_of(environ, self._prefix)
+        context = RequestContext.begin(head, environ)
         cors = self._cors
         if cors is not None:
             start_response = cors.marking(environ, start_response)
@@ -71,9 +68,9 @@ class AdmissionMiddleware:
             guard.infer_exposure(environ["SERVER_NAME"])
         # A request that the worker has rejected stays rejected, for the worker's reason.
         if REJECTION not in environ:
-            admission = self._admission(environ, outside)
+            admission = self._admission(environ, head)
             if isinstance(admission, RequestRejected):
-                if not outside:
+                if not head.outside:
                     context.route = self._rules.match(environ) or context.route
                 context.caller = admission.caller
                 return self._reject(context, start_response, admission)
@@ -86,7 +83,7 @@ class AdmissionMiddleware:
         So a caller without a key can't make the worker receive a body. The result is kept in the
         environ, because a request must count towards its rate only once.
         """
-        admission = self._admission(environ, self._prefix.split(environ))
+        admission = self._admission(environ, head_of(environ, self._prefix))
         environ[_ADMISSION] = admission
         return not isinstance(admission, RequestRejected) and self._rules.takes_body(environ)
 
@@ -101,7 +98,7 @@ class AdmissionMiddleware:
                 break
         else:
             return False
-        outside = self._prefix.split(environ)
+        head = head_of(environ, self._prefix)
         found = self._table.find(environ.get("PATH_INFO", ""))
         if (
             found is None
@@ -111,17 +108,17 @@ class AdmissionMiddleware:
         ):
             return False
         if _ADMISSION not in environ:
-            environ[_ADMISSION] = self._admission(environ, outside)
+            environ[_ADMISSION] = self._admission(environ, head)
         return not isinstance(environ[_ADMISSION], RequestRejected)
 
     def _admission(
-        self, environ: dict[str, Any], outside: RequestRejected | None
+        self, environ: dict[str, Any], head: RequestHead
     ) -> str | RequestRejected | None:
         """Return the caller of a request, None if the route takes no key, or its rejection.
 
-        ``outside`` is the rejection of a path that is not below the prefix, which only authorized
-        callers may learn.
+        Only authorized callers may learn that a path is not below the prefix.
         """
+        outside = head.outside
         guard = self._guard
         caller = None
         try:

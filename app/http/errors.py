@@ -270,7 +270,7 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
     if isinstance(error, WebsocketMismatch):
         detail = "WebSockets are not supported; send the request without Upgrade."
     elif status == 404:
-        detail = f"Not found: {current_context().path[:LONGEST_ECHO]}"
+        detail = f"Not found: {current_context().head.path[:LONGEST_ECHO]}"
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
         detail = f"The method {request.method[:20]} is not allowed for this URL; use {allowed}."

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from time import perf_counter
 
-from ..access.header_names import MODEL_VERSION, environ_key
 from ..model.errors import AnswerTooLarge, NonFiniteOutput
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
@@ -34,8 +33,6 @@ Answer = tuple[Body, list[tuple[str, str]]]
 its context itself.
 """
 
-_PINNED_VERSION = environ_key(MODEL_VERSION)
-
 
 def predict(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
@@ -51,7 +48,7 @@ def predict(
     if model.handler is not None:
         return answer_by_handler(lantern, model, context, read_body)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    top = requested_top(context.head.query, model)
     request = bodies.requests.predict
     if isinstance(request, MediaBody):
         (sample,) = read_samples(request, context, read_body)
@@ -120,7 +117,7 @@ def predict_batch(
         _record_handled(lantern, context, model, len(answers))
         return document, [("Content-Type", JSON)]
     bodies = bodies_of(model, limits.max_batch_size)
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    top = requested_top(context.head.query, model)
     request = bodies.requests.batch
     if isinstance(request, MediaBody):
         samples = read_samples(request, context, read_body)
@@ -214,7 +211,7 @@ def choose(
 
     Raises `VersionNotLoaded`.
     """
-    pin = version or context.environ.get(_PINNED_VERSION)
+    pin = version or context.head.version
     if pin is not None:
         model = rollout.pinned(pin)
     elif rollout.candidate is None:

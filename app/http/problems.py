@@ -53,7 +53,7 @@ def problem_document(
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": context.path[:LONGEST_ECHO],
+        "instance": context.head.path[:LONGEST_ECHO],
         "request_id": context.request_id,
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}

@@ -33,7 +33,7 @@ def predict(
     if model.handler is not None:
         return answer_by_handler(lantern, model, context, read_body)
     requests = bodies_of(model, lantern.settings.limits.max_batch_size).requests
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    top = requested_top(context.head.query, model)
     body = read_body(ANYTHING)
     if isinstance(requests, MediaBodies):
         content = content_of(body, context.environ.get("CONTENT_TYPE", ""))

@@ -250,7 +250,10 @@ def test_no_two_requests_get_the_same_id_in_whatever_process() -> None:
     program = """
 import os
 from app.http.context import RequestContext
-ids = lambda: [RequestContext("GET", "/", {}).request_id for _ in range(3)]
+from app.http.prefix import PathPrefix
+from app.http.request_head import head_of
+head = head_of({"REQUEST_METHOD": "GET"}, PathPrefix("", 0))
+ids = lambda: [RequestContext.begin(head, {}).request_id for _ in range(3)]
 print(*ids(), flush=True)
 if not os.fork():
     print(*ids(), flush=True)
