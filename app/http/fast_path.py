@@ -92,12 +92,13 @@ class FastPath:
         # Not in the except clause: exceptions of Flask would get this one as their context.
         if headers is None:
             return self._application(environ, start_response)
-        headers = [*headers, *PLAIN, (REQUEST_ID, context.request_id)]
+        request_id = (REQUEST_ID, context.request_id)
         if isinstance(answer, StreamedResponse):
-            start_response("200 OK", headers)
+            start_response("200 OK", [*headers, *PLAIN, request_id])
             return answer
-        headers.insert(1, ("Content-Length", str(len(answer))))
-        start_response("200 OK", headers)
+        content_type, *more = headers
+        length = ("Content-Length", str(len(answer)))
+        start_response("200 OK", [content_type, length, *more, *PLAIN, request_id])
         context.end(200, self._lantern.metrics)
         return [answer]
 

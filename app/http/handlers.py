@@ -48,7 +48,8 @@ def predict(
     if model.handler is not None:
         return answer_by_handler(lantern, model, context, read_body)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    top = requested_top(context.head.query, model)
+    query = context.head.query
+    top = requested_top(query, model) if query or model.manifest.top else 0
     request = bodies.requests.predict
     if isinstance(request, MediaBody):
         (sample,) = read_samples(request, context, read_body)

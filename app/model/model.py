@@ -47,6 +47,8 @@ class Model:
     requests, which `answer` answers. ``cache`` stores the answers of `predict`, unless
     ``cache_size`` is 0. ``check_seconds`` limits the self-test, and ``sample_limits`` what callers
     may send for the steps. Raises `BundleError` if the steps can't be loaded.
+
+    What other rooms make of a model, once, they keep in ``derived``, each by a key of its own.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Model:
         self._row_seconds = 0.0
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
+        self.derived: dict[Any, Any] = {}
 
     @property
     def takes_features(self) -> bool:
@@ -155,7 +158,7 @@ class Model:
 
         ONNX Runtime doesn't hold a graph to the shapes that it declares.
         """
-        rows = row_count(inputs) if self.manifest.batch else -1
+        rows = len(next(iter(inputs.values()))) if self.manifest.batch else -1
         for spec, of_row in self._outputs:
             shape = outputs[spec.name].shape
             if shape == (rows, *of_row):  # as nearly always

@@ -131,8 +131,12 @@ class LineHandler(logging.Handler):
 
     def _hold_lines(self) -> None:
         lines = self.lines[:]  # other threads may append meanwhile
-        for line in lines:
-            self._hold(line)
+        joined = b"".join(lines)
+        if not self._dropped and len(self._held) + len(joined) <= MAX_HELD:
+            self._held += joined
+        else:
+            for line in lines:
+                self._hold(line)
         # Last: if a signal ends the process here, lines are written twice, and none is lost.
         del self.lines[: len(lines)]
 

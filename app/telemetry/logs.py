@@ -39,10 +39,13 @@ class EventLog:
     An event is encoded straight into a line where nobody but Lantern's own handler would see its
     record. Handlers, filters and formatters that somebody attached get an ordinary record, created
     without what nobody reads (the calling line, the thread) and without formatting a message.
+
+    An event that comes ``before`` one of another log is written together with that.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, before: EventLog | None = None) -> None:
         self._name = name
+        self._before = before
         self._logger = logging.getLogger(name)
 
     @property
@@ -50,8 +53,8 @@ class EventLog:
         """True if `info` writes anything."""
         return self._logger.isEnabledFor(logging.INFO)
 
-    def info(self, message: str, fields: dict[str, Any], *, more_follows: bool = False) -> None:
-        """Log an event with its fields; ``more_follows`` lets the next one be written with it."""
+    def info(self, message: str, fields: dict[str, Any]) -> None:
+        """Log an event with its fields."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
         created = time.time()
@@ -62,9 +65,9 @@ class EventLog:
             except TypeError:  # of a value without a form in JSON: the formatter says so
                 pass
             else:
-                handler.write(line, more_follows=more_follows)
+                handler.write(line, more_follows=not handler.defers and self._more_follows)
                 return
-        self._logger.handle(self._record(created, message, fields, more_follows))
+        self._logger.handle(self._record(created, message, fields))
 
     def _only_handler(self) -> LineHandler | None:
         """Return the handler that alone sees the events, and writes them as JSON, if there is one.
@@ -93,9 +96,11 @@ class EventLog:
             return handler
         return None
 
-    def _record(
-        self, created: float, message: str, fields: dict[str, Any], more_follows: bool
-    ) -> logging.LogRecord:
+    @property
+    def _more_follows(self) -> bool:
+        return self._before is not None and self._before.is_enabled
+
+    def _record(self, created: float, message: str, fields: dict[str, Any]) -> logging.LogRecord:
         record = logging.LogRecord.__new__(logging.LogRecord)
         content = record.__dict__
         content.update(_BLANK)
@@ -106,13 +111,13 @@ class EventLog:
         content["msecs"] = created % 1 * 1000
         content["process"] = _pid()
         content["event"] = fields
-        content["more_follows"] = more_follows
+        content["more_follows"] = self._more_follows
         return record
 
 
 request_log = EventLog("lantern.request")
 """One line for each request."""
-prediction_log = EventLog("lantern.prediction")
+prediction_log = EventLog("lantern.prediction", before=request_log)
 """One line for each single prediction, before that of its request."""
 
 

@@ -107,7 +107,7 @@ def test_an_event_is_written_as_any_record_is(
 ) -> None:
     configure_logging(load_settings({"LANTERN_LOGGING__FORMAT": form}).logging)
     fields = {"request_id": "r-1", "path": "/a b\nc", "rows": None, "milliseconds": 0.5}
-    EventLog("lantern.x").info("it works", fields, more_follows=True)
+    EventLog("lantern.x").info("it works", fields)
     logging.getLogger("lantern.x").info("it works", extra=fields)
     event, record = capsys.readouterr().out.splitlines()
     if form == "json":
@@ -124,11 +124,19 @@ def test_a_line_that_another_follows_waits_for_it(monkeypatch: pytest.MonkeyPatc
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
     configure_logging(load_settings({}).logging)
-    events = EventLog("lantern.x")
-    events.info("first", {}, more_follows=True)
+    second = EventLog("lantern.x")
+    first = EventLog("lantern.y", before=second)
+    first.info("first", {})
     assert written.getvalue() == b""
-    events.info("second", {})
+    second.info("second", {})
     assert written.getvalue().count(b"\n") == 2
+    # Nothing follows where the other log is off.
+    logging.getLogger("lantern.x").setLevel(logging.WARNING)
+    try:
+        first.info("third", {})
+    finally:
+        logging.getLogger("lantern.x").setLevel(logging.NOTSET)
+    assert written.getvalue().count(b"\n") == 3
 
 
 class Seen(logging.Handler):
