@@ -289,5 +289,5 @@ def _unexpected(error: Exception) -> Response:
 
 def _log_error(event: str, error: BaseException, **more: str) -> None:
     context = current_context()
-    extra = {"request_id": context.request_id, "path": context.path, **more}
+    extra = {"request_id": context.request_id, "path": context.head.path, **more}
     log.error(event, exc_info=error, extra=extra)

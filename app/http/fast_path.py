@@ -19,7 +19,7 @@ from ..protocols.native.media_types import MediaTypes
 from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
 from .headers import PLAIN
-from .routes import Found, RouteTable
+from .routes import Found, Handler, RouteTable
 
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z-]{1,63}(\.[0-9A-Za-z-]{1,63}){0,9}(:[0-9]{1,5})?")
 
@@ -33,14 +33,16 @@ class _OtherMediaType(Exception):
 
 
 class _Plain:
-    """A plain prediction, as the head of its request says: to ``found``, with a body of ``size``
-    bytes and of ``media_type``. The types in which that was last found are ``accepted``.
+    """A plain prediction, as the head of its request says: for the route that was ``found``, whose
+    ``handler`` makes it of a body of ``size`` bytes and of ``media_type``. The types in which that
+    was last looked for, and found, are ``accepted``.
     """
 
-    __slots__ = ("accepted", "found", "media_type", "size")
+    __slots__ = ("accepted", "found", "handler", "media_type", "size")
 
-    def __init__(self, found: Found, size: int, media_type: str) -> None:
+    def __init__(self, found: Found, handler: Handler, size: int, media_type: str) -> None:
         self.found = found
+        self.handler = handler
         self.size = size
         self.media_type = media_type
         self.accepted: MediaTypes | None = None
@@ -83,7 +85,7 @@ class FastPath:
             return body
 
         try:
-            answer, headers = found.route.handler(self._lantern, found.service, context, read_body)
+            answer, headers = plain.handler(self._lantern, found.service, context, read_body)
         except _OtherMediaType:  # Flask says which it takes
             answer = headers = None
         except Exception as error:
@@ -122,7 +124,7 @@ class FastPath:
         ):
             return None
         media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-        return _Plain(found, int(length), media_type)
+        return _Plain(found, found.route.handler, int(length), media_type)
 
 
 @lru_cache(maxsize=256)

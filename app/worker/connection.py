@@ -380,10 +380,9 @@ class Connection(QueueEntry):
 
     def _enqueue(self, request: Request) -> None:
         """Queue a complete request, or have it rejected at once if it would be overdue."""
-        body = request.environ["wsgi.input"].getbuffer().nbytes
         owner = self._owner
         queue = self._queue = owner.calls if owner.takes_long(request.environ) else owner.queue
-        wait = queue.enqueue(self, request.environ, body)
+        wait = queue.enqueue(self, request.environ, request.length or 0)
         if wait is not None:
             set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
@@ -452,25 +451,34 @@ class Connection(QueueEntry):
 
     def _continue_response(self, response: Response) -> None:
         """Send parts of the response for as long as the socket accepts them."""
-        begun, before = monotonic(), response.sent
         try:
-            while response.write_next():
-                # A part must not wait for the next, which may take long. If all parts exist, they
-                # are written to the end, so that the application is done with the request.
-                if self._writer.parts and not self._flush():
-                    if self.is_closed or not response.is_complete:
-                        return
-                elif response.sent - before > _SLICE_BYTES or monotonic() - begun > _SLICE_SECONDS:
-                    if self._hold():
-                        self._owner.queue.defer(self)
-                    else:
-                        self.abandon(self._owner.too_much_held())
-                    return
-            response.finish()
+            if response.is_whole:
+                response.write_whole()
+            elif self._write_parts(response):
+                response.finish()
+            else:
+                return
         except BaseException as error:
             self._fail(response, error)
         else:
             self._end(response)
+
+    def _write_parts(self, response: Response) -> bool:
+        """Write parts of the response; return False if others, or the client, must go first."""
+        begun, before = monotonic(), response.sent
+        while response.write_next():
+            # A part must not wait for the next, which may take long. If all parts exist, they are
+            # written to the end, so that the application is done with the request.
+            if self._writer.parts and not self._flush():
+                if self.is_closed or not response.is_complete:
+                    return False
+            elif response.sent - before > _SLICE_BYTES or monotonic() - begun > _SLICE_SECONDS:
+                if self._hold():
+                    self._owner.queue.defer(self)
+                else:
+                    self.abandon(self._owner.too_much_held())
+                return False
+        return True
 
     def _fail(self, response: Response, error: BaseException) -> None:
         """Respond with 500 to an exception of the application, or abort a response that has begun.

@@ -8,8 +8,8 @@ from .contract import Environ
 class Request:
     """A request whose head was parsed.
 
-    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` is True if the
-    client lets the connection stay open.
+    ``length`` is that of its body in bytes, None for a chunked body that has not arrived;
+    ``keep_alive`` is True if the client lets the connection stay open.
     """
 
     __slots__ = (

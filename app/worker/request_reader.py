@@ -150,15 +150,23 @@ class RequestReader:
         if request is None:
             return None
         body: io.BytesIO | None
-        if request.length == 0 or (self._body is None and not self._begin_body(request)):
-            body = io.BytesIO()
-        else:
+        length, buffer = request.length, self.buffer
+        if self._body is not None:
             body = self._receive_body(request)
+        elif length is not None and length <= min(len(buffer), self._policy.max_body_bytes):
+            # It came with the head, as nearly always.
+            body = io.BytesIO(buffer[:length])
+            self.buffer = buffer[length:]
+        elif self._begin_body(request):
+            body = self._receive_body(request)
+        else:
+            body = io.BytesIO()
         if body is None:
             return None
         request.environ["wsgi.input"] = body
         self.request = self._body = None
-        self.request_size += body.getbuffer().nbytes
+        size = request.length = body.getbuffer().nbytes
+        self.request_size += size
         return request
 
     def _receive_head(self) -> Request | None:
@@ -210,8 +218,6 @@ class RequestReader:
             raise body_too_large(policy.max_body_bytes, request.length)
         else:
             self._body = BodyBuffer(request.length)
-            if len(self.buffer) >= request.length:
-                return True
         if not policy.may_send_body(request.environ):
             request.keep_alive = False
             self.buffer = b""
