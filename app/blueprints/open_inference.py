@@ -8,11 +8,12 @@ from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
 from ..access.keys import METRICS, PREDICT
-from ..http.body import OCTETS, read_tensor_body, reply, reply_answer
-from ..http.context import current_context
+from ..http.body import OCTETS, read_tensor_body, reply
+from ..http.context import current_request
 from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
 from ..http.routes import Description, route
+from ..http.views import answer_with
 from ..model.model import Model
 from ..protocols.open_inference import EXTENSIONS
 from ..protocols.open_inference.metadata import model_config as config_of
@@ -133,10 +134,7 @@ def model_ready(name: str, version: str | None = None) -> Response:
 )
 def infer(name: str, version: str | None = None) -> Response:
     """Return a model's outputs for some inputs."""
-    lantern, context = current_lantern(), current_context()
-    context.raise_failure()
-    service = lantern.get_service(name)
-    return reply_answer(*answer_inference(lantern, service, context, read_tensor_body, version))
+    return answer_with(answer_inference, name, version, read=read_tensor_body)
 
 
 @route(
@@ -199,8 +197,9 @@ def statistics() -> Response:
 )
 def repository_index() -> Response:
     """Return the loaded versions, and the models without one."""
-    only_ready = wants_ready_only(read_tensor_body())
-    services = current_lantern().services
+    lantern = current_lantern()
+    only_ready = wants_ready_only(read_tensor_body(current_request(), lantern.settings))
+    services = lantern.services
     versions = [version for service in services for version in _index_of(service)]
     return reply(INDEX, [each for each in versions if not only_ready or each["state"] == _READY])
 

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
-from flask import Flask, Response, abort, request
-from werkzeug.exceptions import ServiceUnavailable
+from flask import Request, request
 
 from ..access.header_names import REQUEST_ID, environ_key
 from ..telemetry.logs import request_log
 from ..telemetry.metrics import Metrics
-from ..worker.contract import REJECTION, rejection, set_held_bytes
-from .extension import current_lantern
+from ..worker.contract import set_held_bytes
 
 CONTEXT = "lantern.context"
 """The key of the context in a WSGI environ."""
@@ -45,6 +43,7 @@ class RequestContext:
         "caller",
         "environ",
         "failure",
+        "is_streamed",
         "method",
         "model",
         "model_version",
@@ -69,6 +68,7 @@ class RequestContext:
         self.model_version: str | None = None
         self.rows: int | None = None
         self.failure: Exception | None = None
+        self.is_streamed = False
 
     def raise_failure(self) -> None:
         """Raise and forget the exception that the fast path failed with, if it did."""
@@ -126,6 +126,7 @@ class StreamedResponse:
     ) -> None:
         self._parts: Iterator[bytes] | None = itertools.chain((next(parts),), parts)
         self._context = context
+        context.is_streamed = True
         self._held = held
         self._metrics = metrics
         self._seconds: float | None = None
@@ -158,38 +159,18 @@ class StreamedResponse:
             self._context.end(200, self._metrics, self._seconds, complete=complete)
 
 
-def init_app(app: Flask) -> None:
-    """Register the functions that complete and end the context of requests in Flask."""
-    app.before_request(_begin)
-    app.after_request(_end)
+def current_request() -> Request:
+    """Return Flask's current request itself. Each use of its proxy costs more than all of these
+    attributes together.
+    """
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return current
 
 
 def current_context() -> RequestContext:
     """Return the context of the current request."""
     context: RequestContext = request.environ[CONTEXT]
     return context
-
-
-def _begin() -> None:
-    environ = request.environ
-    context = current_context()
-    context.method = request.method
-    if request.url_rule:
-        context.route = request.url_rule.rule
-    # Too large, too late or malformed: the worker has not read it, and the response is made here.
-    if REJECTION in environ:
-        rejected = rejection(environ)
-        if rejected.retry_after is not None:
-            raise ServiceUnavailable(rejected.detail, retry_after=rejected.retry_after)
-        abort(rejected.status, rejected.detail)
-
-
-def _end(response: Response) -> Response:
-    context = current_context()
-    response.headers[REQUEST_ID] = context.request_id
-    if not isinstance(response.response, StreamedResponse):
-        context.end(response.status_code, current_lantern().metrics)
-    return response
 
 
 _process = b""
