@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
 from ..access.keys import METRICS, PREDICT
-from ..http.body import OCTETS, read_tensor_body, reply
+from ..http.body import OCTETS, encode, read_tensor_body, reply, reply_encoded
 from ..http.context import current_request
 from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
@@ -46,6 +46,8 @@ _STATISTICS = Access(METRICS, opened_by="open_metrics")
 _OF_A_MODEL = (404, 500, 503)
 _OF_A_BODY = (400, 408, 413, 415)
 _READY = "READY"
+_SERVER_LIVE = encode(SERVER_LIVE, {"live": True})
+_SERVER_READY = encode(SERVER_READY, {"ready": True})
 
 
 def _rules(call: str = "") -> tuple[str, str]:
@@ -74,7 +76,7 @@ def server_metadata() -> Response:
 )
 def server_live() -> Response:
     """Return 200: a worker that responds is alive."""
-    return reply(SERVER_LIVE, {"live": True})
+    return reply_encoded(_SERVER_LIVE)
 
 
 @route(
@@ -86,7 +88,7 @@ def server_live() -> Response:
 def server_ready() -> Response:
     """Return 200 under the same conditions as `/health/ready`."""
     check_ready()
-    return reply(SERVER_READY, {"ready": True})
+    return reply_encoded(_SERVER_READY)
 
 
 @route(
