@@ -1,7 +1,7 @@
 """Completion: the middleware around Flask, which completes each of its responses.
 
-It adds the headers that every response has, and ends the request's context. It does so when the
-response starts, after all hooks: setting headers in a hook of Flask's would cost more.
+It adds the headers that every response has, and ends the request's context. That is after all hooks
+and still within Flask's context; and headers are added to a list, as Flask's cost more to set.
 """
 
 from __future__ import annotations

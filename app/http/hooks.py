@@ -1,7 +1,7 @@
-"""Lantern's own hooks of Flask: one before each request and one after it.
+"""Lantern's own hook of Flask, in front of those that an application registers in addition.
 
-They come first and last: what an application registers in addition sees a request that has begun,
-and a response that is not yet complete. There are two and not more, because each of them costs.
+There is one and not more, because each costs in every request; what follows the view is done by
+`app.http.completion`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _ORIGIN = re.compile(r"\A[a-z]+://[^/]*/*")
 
 
 def init_app(app: Flask) -> None:
-    """Register the hooks; call it before anything else registers one."""
+    """Register the hook; call it before anything else registers one."""
     app.before_request(_begin)
 
 
 def _begin() -> ResponseReturnValue | None:
-    """Complete the context by what Flask knows of the request; reject or redirect it if need be."""
+    """Set in the context what Flask knows of the request; reject or redirect it if need be."""
     request = current_request()
     context: RequestContext = request.environ[CONTEXT]
     context.method = request.method

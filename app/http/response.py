@@ -7,6 +7,10 @@ from typing import Any
 
 import flask
 
+_BODILESS = frozenset({*range(100, 200), 204, 304})
+_LOCATIONS = frozenset({"location", "content-location"})
+"""Headers that werkzeug makes URLs of, in lower case."""
+
 
 class Response(flask.Response):
     """A response of this application; see `flask.Flask.response_class`."""
@@ -21,17 +25,20 @@ class Response(flask.Response):
         """
         if self.direct_passthrough:
             self._close_file()
-        parts, status = self.response, self.status_code
-        if type(parts) is list and status >= 200 and status not in (204, 304):
-            headers = self.headers.to_wsgi_list()
+        parts = self.response
+        if (
+            type(parts) is list
+            and len(parts) == 1
+            and type(parts[0]) is bytes
+            and self.status_code not in _BODILESS
+            and environ["REQUEST_METHOD"] != "HEAD"
+        ):
+            headers = [*self.headers]
             names = {name.lower() for name, _ in headers}
-            if (
-                "content-length" in names
-                and "location" not in names
-                and "content-location" not in names
-                and environ["REQUEST_METHOD"] != "HEAD"
-            ):
-                return _Body(parts, self.close), self.status, headers
+            if "content-length" in names and names.isdisjoint(_LOCATIONS):
+                body = _Body(parts)
+                body.close = self.close
+                return body, self.status, headers
         return super().get_wsgi_response(environ)
 
     def _close_file(self) -> None:
@@ -43,8 +50,7 @@ class Response(flask.Response):
 
 
 class _Body(list[bytes]):
-    """The parts of a body; the server calls ``close`` once they are sent (PEP 3333)."""
+    """A body; the server calls ``close`` once it is sent (PEP 3333)."""
 
-    def __init__(self, parts: Iterable[Any], close: Callable[[], None]) -> None:
-        super().__init__(part.encode() if isinstance(part, str) else part for part in parts)
-        self.close = close
+    __slots__ = ("close",)
+    close: Callable[[], None]

@@ -34,19 +34,19 @@ class UrlMap(Map):
         """Return the adapter of a request, given as its environ or as an object that has it."""
         env: Mapping[str, Any] = getattr(environ, "environ", environ)
         script_name, path = env.get("SCRIPT_NAME", ""), env.get("PATH_INFO", "")
-        query = env.get("QUERY_STRING", "")
+        query, host = env.get("QUERY_STRING", ""), env.get("HTTP_HOST")
         if (
-            server_name is not None
+            host is None
+            or server_name is not None
             or subdomain != ""
             or self.host_matching
-            or "HTTP_HOST" not in env
             or "HTTP_UPGRADE" in env  # a WebSocket has a scheme of its own
-            or not (script_name.isascii() and path.isascii() and query.isascii())
+            or not f"{script_name}{path}{query}".isascii()
         ):
             return super().bind_to_environ(environ, server_name, subdomain)
-        scheme = env["wsgi.url_scheme"]
-        host = _bound_host(env["HTTP_HOST"], scheme)
-        return UrlAdapter(self, host, script_name, "", scheme, path, env["REQUEST_METHOD"], query)
+        scheme, method = env["wsgi.url_scheme"], env["REQUEST_METHOD"]
+        host = _bound_host(host, scheme)
+        return UrlAdapter(self, host, script_name, "", scheme, path, method, query)
 
 
 class UrlAdapter(MapAdapter):

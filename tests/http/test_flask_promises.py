@@ -87,6 +87,19 @@ def test_hooks_before_and_after_the_view_may_read_the_body(
     assert seen == [json.loads(body)] * count
 
 
+@pytest.mark.parametrize("way", range(3))
+def test_a_hook_reads_no_more_of_a_body_than_a_view(
+    make_app: Callable[..., Flask], body: bytes, way: int
+) -> None:
+    app = make_app(SERVER__FAST_PATH="false", LIMITS__MAX_BODY_BYTES="1000")
+    app.before_request(lambda: request.get_data() and None)
+    for size, status in ((1000, "200"), (1001, "413")):
+        padded = body.ljust(size)
+        sent = send(app, environ_of("/predict", padded) | list(streams(padded))[way])
+        assert sent[0].startswith(status)
+        assert sent[1]["X-Request-ID"]
+
+
 def test_hooks_see_the_request_as_flask_documents_it(app: Flask, body: bytes) -> None:
     seen: dict[str, Any] = {}
 
