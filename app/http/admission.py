@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
@@ -202,26 +202,8 @@ class RuleMatcher:
 
 
 def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
-    """Wrap ``app`` in the middleware, and set the security headers of its responses."""
+    """Wrap ``app`` in the middleware."""
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
     lantern.takes_long = admission.takes_long
-    app.after_request(_secure)
-    app.after_request(_close_file)
-
-
-def _secure(response: Response) -> Response:
-    for name, value in headers_for(request.method, response.mimetype or ""):
-        response.headers.setdefault(name, value)
-    return response
-
-
-def _close_file(response: Response) -> Response:
-    """Replace a file by its content: clients that don't read could exhaust the open files."""
-    if response.direct_passthrough:
-        response.direct_passthrough = False
-        body = b"".join(response.iter_encoded())
-        response.close()
-        response.set_data(body)
-    return response

@@ -14,14 +14,11 @@ from time import perf_counter
 from typing import Any, Self
 
 import msgspec
-from flask import Flask, Response, abort, request
-from werkzeug.exceptions import ServiceUnavailable
+from flask import Request, request
 
-from ..access.header_names import REQUEST_ID
 from ..telemetry.logs import request_log
 from ..telemetry.metrics import Metrics
-from ..worker.contract import REJECTION, rejection, set_held_bytes
-from .extension import current_lantern
+from ..worker.contract import set_held_bytes
 from .request_head import RequestHead
 
 CONTEXT = "lantern.context"
@@ -36,7 +33,8 @@ class RequestContext(msgspec.Struct):
     ``started`` is a reading of `perf_counter`. ``environ`` is that of WSGI, for the headers.
     Admission sets the ``caller``, if keys are required. The fast path or Flask sets the ``route``,
     the ``model`` and ``model_version`` that predict, and the number of ``rows`` that were
-    predicted. ``failure`` is the exception of the fast path, until Flask handles it.
+    predicted. ``failure`` is the exception of the fast path, until Flask handles it, and
+    ``is_streamed`` is True if a `StreamedResponse` ends the context.
     """
 
     head: RequestHead
@@ -50,6 +48,7 @@ class RequestContext(msgspec.Struct):
     model_version: str | None = None
     rows: int | None = None
     failure: Exception | None = None
+    is_streamed: bool = False
 
     @classmethod
     def begin(cls, head: RequestHead, environ: dict[str, Any]) -> Self:
@@ -113,6 +112,7 @@ class StreamedResponse:
     ) -> None:
         self._parts: Iterator[bytes] | None = itertools.chain((next(parts),), parts)
         self._context = context
+        context.is_streamed = True
         self._held = held
         self._metrics = metrics
         self._seconds: float | None = None
@@ -145,38 +145,18 @@ class StreamedResponse:
             self._context.end(200, self._metrics, self._seconds, complete=complete)
 
 
-def init_app(app: Flask) -> None:
-    """Register the functions that complete and end the context of requests in Flask."""
-    app.before_request(_begin)
-    app.after_request(_end)
+def current_request() -> Request:
+    """Return Flask's current request itself. Each use of its proxy costs more than all of these
+    attributes together.
+    """
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return current
 
 
 def current_context() -> RequestContext:
     """Return the context of the current request."""
     context: RequestContext = request.environ[CONTEXT]
     return context
-
-
-def _begin() -> None:
-    environ = request.environ
-    context = current_context()
-    context.method = request.method
-    if request.url_rule:
-        context.route = request.url_rule.rule
-    # Too large, too late or malformed: the worker has not read it, and the response is made here.
-    if REJECTION in environ:
-        rejected = rejection(environ)
-        if rejected.retry_after is not None:
-            raise ServiceUnavailable(rejected.detail, retry_after=rejected.retry_after)
-        abort(rejected.status, rejected.detail)
-
-
-def _end(response: Response) -> Response:
-    context = current_context()
-    response.headers[REQUEST_ID] = context.request_id
-    if not isinstance(response.response, StreamedResponse):
-        context.end(response.status_code, current_lantern().metrics)
-    return response
 
 
 _process = ""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from flask import Flask, Response, redirect, request
+from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
-from werkzeug.routing import RequestRedirect, WebsocketMismatch
+from werkzeug.routing import WebsocketMismatch
 
 from ..access.header_names import RETRY_AFTER
 from ..model.code.errors import HandlerFailed, HandlerRefusal
@@ -49,9 +48,6 @@ from .problems import is_open_inference, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
 
-_ORIGIN = re.compile(r"\A[a-z]+://[^/]*/*")
-"""The part of a URL before its path, with all slashes: two of them would begin a host."""
-
 
 class Draining(Exception):
     """The worker is about to stop, so load balancers should send requests elsewhere."""
@@ -59,7 +55,6 @@ class Draining(Exception):
 
 def init_app(app: Flask) -> None:
     """Register the handlers of the exceptions that views and Flask raise."""
-    app.before_request(_redirect)
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(InvalidRequest, _invalid_request)
@@ -94,14 +89,6 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
     context = current_context()
     body, media_type = problem_document(status, detail, context=context, kind=kind, faults=faults)
     return Response(body, status, mimetype=media_type)
-
-
-def _redirect() -> ResponseReturnValue | None:
-    """Redirect as werkzeug does, but without scheme and host, which a proxy may have changed."""
-    routing = request.routing_exception
-    if not isinstance(routing, RequestRedirect):
-        return None
-    return redirect(_ORIGIN.sub("/", routing.new_url), routing.code)
 
 
 def _not_json(error: NotJson) -> Response:

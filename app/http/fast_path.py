@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..access.header_names import REQUEST_ID
-from ..protocols.native.media_types import MediaTypes
+from ..protocols.native.media_types import MediaTypes, media_type_of
 from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
 from .headers import PLAIN
@@ -123,7 +123,7 @@ class FastPath:
             or int(length) > self._lantern.settings.limits.max_body_bytes
         ):
             return None
-        media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        media_type = media_type_of(environ.get("CONTENT_TYPE", ""))
         return _Plain(found, found.route.handler, int(length), media_type)
 
 

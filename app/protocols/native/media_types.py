@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 JSON = "application/json"
 ANY_TYPE = "*/*"
@@ -47,6 +48,12 @@ ReadBody = Callable[[MediaTypes], bytes]
 """Returns the body of a request, which must be of one of the media types."""
 ONLY_JSON = MediaTypes((JSON,))
 ANYTHING = MediaTypes((ANY_TYPE,))
+
+
+@lru_cache(maxsize=256)
+def media_type_of(content_type: str) -> str:
+    """Return a Content-Type without its parameters, in lower case. Cached: clients repeat it."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def parse_header(value: str) -> tuple[str, Mapping[str, str]]:
