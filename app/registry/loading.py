@@ -10,7 +10,9 @@ from ..model import bundle as bundles
 from ..model import isolation
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
+from ..model.code.bundle_access import HandlerBundle
 from ..model.code.handler import load_handler
+from ..model.code.imports import import_before_fork
 from ..model.code.permission import AllowCode, check_allowed, check_recorded, code_sha256
 from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
@@ -28,7 +30,6 @@ from ..model.runtime import (
     RuntimeChoice,
     choose_runtime,
     import_library,
-    is_installed,
 )
 from ..model.steps.encoder import import_readers
 from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
@@ -147,12 +148,21 @@ def import_libraries(source: ModelSource) -> None:
     """
     import_library(runtime_for(source))
     found = bundles.find_bundle(source.path, source.version)
-    if not bundles.is_bare(found):
-        manifest = read_manifest(found / FILE_NAME)
-        import_readers(manifest.steps)
-        handler = manifest.handler
-        if handler is not None and handler.interface == "torchserve" and is_installed("torch"):
-            import_library("torch")
+    if bundles.is_bare(found):
+        return
+    manifest = read_manifest(found / FILE_NAME)
+    import_readers(manifest.steps)
+    if manifest.handler is not None:
+        name = _check_code(manifest, source)
+        import_before_fork(manifest.handler, HandlerBundle(found, manifest, name))
+
+
+def _check_code(manifest: Manifest, source: ModelSource) -> str:
+    """Return the name of the model. Raises `BundleError` if its code may not run."""
+    name = source.name or as_name(manifest.name)
+    check_recorded(manifest, source.code)
+    check_allowed(manifest, source.allow_code, name)
+    return name
 
 
 def runtime_of(manifest: Manifest, choice: RuntimeChoice, device: str) -> str:
@@ -179,8 +189,7 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
     promised = path.name if path != source.path else source.version or None
     bundle = bundles.open_bundle(path, promised)
     manifest = bundle.manifest
-    check_recorded(manifest, source.code)
-    check_allowed(manifest, source.allow_code, source.name or as_name(manifest.name))
+    _check_code(manifest, source)
     name = runtime_of(manifest, source.runtime, source.device)
     if name == NoNetwork.name:
         return bundle, NoNetwork(), code_sha256(manifest).removeprefix("sha256:")

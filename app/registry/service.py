@@ -122,14 +122,16 @@ class ModelService:
             self._name.decide(lambda: name_in(found))
 
     def import_libraries(self) -> None:
-        """Import what the runtime needs; called before a fork, so that workers share it.
+        """Import what the versions in force need; called before a fork, so that workers share it.
 
         Never raises: `load` reports what is wrong with the model.
         """
-        try:
-            import_libraries(self._source_of(self._in_force().release.stable))
-        except Exception as error:
-            log.debug("no library was imported before the fork: %s", error)
+        with suppress(Exception):
+            release = self._in_force().release
+            for version in release.versions:
+                with suppress(Exception):
+                    source = replace(self._source_of(version), code=release.code.get(version, ""))
+                    import_libraries(source)
 
     def load(self) -> bool:
         """Load what the release names, once; return True if a model is loaded. Never raises.
