@@ -123,9 +123,10 @@ class ImagesTooLarge(ModelError):
 
     def __init__(self, pixels: int, limit: int, times: int) -> None:
         super().__init__(
-            f"The images of this request have {pixels:,} pixels together, as sent and as resized, "
-            f"which exceeds the limit of {limit:,} ({times} times limits.max_image_pixels). Send "
-            "fewer in one request, or smaller ones."
+            f"The images of this request have {pixels:,} pixels together, as sent and as resized "
+            "(each block of their files counts as some, too), which exceeds the limit of "
+            f"{limit:,} ({times} times limits.max_image_pixels). Send fewer in one request, or "
+            "smaller ones."
         )
 
 

@@ -15,6 +15,12 @@ IMAGES_OF_REQUEST = 4
 """How many of the largest images one request may have, or more of smaller ones: a file of some
 kilobytes can become as many pixels as the largest photo."""
 
+PIXELS_OF_BLOCK = 256
+"""How many pixels take as long to decode as one block of a file (of a PNG, JPEG or GIF) does to
+read: an image has as many blocks at most as `SampleLimits.image_pixels` allows for that, or
+`LEAST_BLOCKS`; a good one has some dozens, or one for each 8 KiB."""
+LEAST_BLOCKS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class SampleLimits:
