@@ -245,6 +245,12 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, without colours and the full stop."""
-    text = _TERMINAL_CODES.sub("", str(error)[:_LONGEST_LINE]).strip()
+    """Return the first line of a library's message, without colours and the full stop; the type of
+    the error, if it has no message, or fails to say it.
+    """
+    try:
+        text = str(error)[:_LONGEST_LINE]
+    except BaseException:  # of the code of a handler
+        text = ""
+    text = _TERMINAL_CODES.sub("", text).strip()
     return text.splitlines()[0].strip().rstrip(".")[:300] if text else type(error).__name__
