@@ -126,7 +126,13 @@ def test_a_handler_gets_the_request_and_its_answer_is_sent_as_it_is(
         ("colours POST /predictions/nope", {}, (404, "ModelNotFoundException")),
         ("colours POST /predictions/colours/9", {}, (404, "ModelVersionNotFoundException")),
         ("colours POST /predictions", {}, (404, "ResourceNotFoundException")),
+        ("colours POST /predictions/", {}, (404, "ResourceNotFoundException")),
         ("colours GET /predictions/colours", {}, (405, "MethodNotAllowedException")),
+        ("colours GET /ping/", {}, (404, "ResourceNotFoundException")),
+        ("colours POST ///predictions/nope", {}, (404, "ModelNotFoundException")),
+        ("colours POST //predictions/colours", {"data": b"x"}, (422, "BadRequestException")),
+        ("colours POST //predictions/colours/9", {}, (404, "ModelVersionNotFoundException")),
+        ("colours POST //ping", {}, (405, "MethodNotAllowedException")),
         ("colours POST /predictions/colours", {"data": b"x"}, (422, "BadRequestException")),
         ("colours POST /predictions/colours", {"json": {}}, (400, "BadRequestException")),
         ("colours POST /predictions/colours", {"json": "?"}, (400, "BadRequestException")),
@@ -144,7 +150,9 @@ def test_errors_have_their_form(
     clients: Mapping[str, FlaskClient],
 ) -> None:
     model, method, path = call.split()
-    response = clients[model].open(path, method=method, **arguments)
+    response = clients[model].open(
+        "/", environ_overrides={"PATH_INFO": path}, method=method, **arguments
+    )
     assert error(response) == (said or (response.status_code, "BadRequestException"))
     assert "secret" not in response.text
 
@@ -157,3 +165,13 @@ def test_ping_says_whether_the_worker_is_ready(
     missing = {"LANTERN_MODEL__PATH": str(tmp_path / "none")}
     code, _ = error(create_app(load_settings(missing)).test_client().get("/ping"))
     assert code == 503
+
+
+@pytest.mark.parametrize(
+    "path", ["/pingpong", "/predictionsx", "/x/predictions", "/v2/ping", "//v2/ping"]
+)
+def test_errors_of_other_paths_do_not(path: str, clients: Mapping[str, FlaskClient]) -> None:
+    found = clients["colours"].get("/", environ_overrides={"PATH_INFO": path})
+    assert found.status_code in (404, 405)
+    assert found.get_json()["request_id"]
+    assert ("error" in found.get_json()) == ("v2" in path)

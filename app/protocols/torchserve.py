@@ -58,8 +58,11 @@ PING = PingSchema()
 
 
 def is_torchserve(path: str) -> bool:
-    """Return True if ``path``, without the prefix, is one of TorchServe's inference API."""
-    return path in ("/ping", "/predictions") or path.startswith("/predictions/")
+    """Return True if ``path``, without the prefix, is one of TorchServe's inference API; slashes
+    before it count as one, and those behind as none.
+    """
+    inner = path.strip("/")
+    return inner == "ping" or inner.partition("/")[0] == "predictions"
 
 
 def error_document(status: int, kind: str, detail: str) -> bytes:
