@@ -28,7 +28,8 @@ from .checks import image_shape, image_size
 from .declaration import ImageStep, Size
 from .faults import PartRejected
 from .image_file import ImageFile, orientation, prepare
-from .limits import LARGEST_SIDE, LEAST_BLOCKS, PIXELS_OF_BLOCK
+from .limits import IMAGES_AT_ONCE, LARGEST_SIDE, LEAST_BLOCKS, PIXELS_OF_BLOCK
+from .pixel_budget import PixelBudget
 
 # It warns of what is wrong with a file, which the caller is told; nobody else can do anything.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -46,6 +47,8 @@ _UPRIGHT = {
 }
 """What makes an image upright, by the orientation in its EXIF."""
 _LONGEST_REASON = 120
+_decoded = PixelBudget()
+"""Of this process, whatever models it has."""
 _EXACT = np.dtype(np.float32)
 """What values are computed in; half of it would lose digits on the way."""
 
@@ -124,14 +127,16 @@ class ImageReader:
         with _decoding():
             file = prepare(data, self._max_blocks)
             image = _open(file)
-            self._check_size(*image.size)
-            image.load()
-            self._check_size(*image.size)  # a frame of a GIF may be larger than it says
-            image = _upright(image, file.exif)
-            if image.mode != self._step.mode:
-                image = image.convert(self._step.mode)
-            image = self._cropped(self._resized(image))
-            return np.asarray(image)
+            width, height = image.size
+            self._check_size(width, height)
+            with _decoded.take(width * height, self._max_pixels * IMAGES_AT_ONCE):
+                image.load()
+                self._check_size(*image.size)  # a frame of a GIF may be larger than it says
+                image = _upright(image, file.exif)
+                if image.mode != self._step.mode:
+                    image = image.convert(self._step.mode)
+                image = self._cropped(self._resized(image))
+                return np.asarray(image)
 
     def _check_size(self, width: int, height: int, called: str = "is") -> None:
         """Raise `PartRejected` for an image that is too large, or has no pixels."""
