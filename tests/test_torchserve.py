@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.model.code.request import HandlerRequest
+from app.protocols.torchserve import error_document
 from app.settings import load_settings
 from tests.handler_bundles import with_handler
 from tests.step_models import images, picture, texts
@@ -175,3 +177,10 @@ def test_errors_of_other_paths_do_not(path: str, clients: Mapping[str, FlaskClie
     assert found.status_code in (404, 405)
     assert found.get_json()["request_id"]
     assert ("error" in found.get_json()) == ("v2" in path)
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 414, 429, 431])
+def test_what_a_caller_did_is_no_fault_of_the_server(status: int) -> None:
+    named = json.loads(error_document(status, "", "too much"))
+    assert named["code"] == status
+    assert named["type"] != "InternalServerException"

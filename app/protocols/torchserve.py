@@ -30,9 +30,13 @@ _ERRORS: Mapping[int, str] = {
     403: "InvalidKeyException",
     404: "ResourceNotFoundException",
     405: "MethodNotAllowedException",
+    408: "BadRequestException",
     413: "RequestEntityTooLargeException",
+    414: "BadRequestException",
     415: "BadRequestException",
     422: "BadRequestException",
+    429: "ServiceUnavailableException",  # which its callers retry, too
+    431: "BadRequestException",
     503: "ServiceUnavailableException",
 }
 _ERRORS_OF_KIND: Mapping[str, str] = {
