@@ -123,8 +123,8 @@ class ImagesTooLarge(ModelError):
 
     def __init__(self, pixels: int, limit: int, times: int) -> None:
         super().__init__(
-            f"The images of this request have {pixels:,} pixels together, as sent and as resized "
-            "(each block of their files counts as some, too), which exceeds the limit of "
+            f"The images of this request have at least {pixels:,} pixels together, as sent and as "
+            "resized (each block of their files counts as some, too), which exceeds the limit of "
             f"{limit:,} ({times} times limits.max_image_pixels). Send fewer in one request, or "
             "smaller ones."
         )

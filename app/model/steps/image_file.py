@@ -60,7 +60,7 @@ def prepare(data: bytes, most: int) -> ImageFile:
 
 def orientation(exif: bytes) -> int | None:
     """Return how a picture is held, from 1 to 8, as its EXIF says; None if it doesn't."""
-    tiff = exif.removeprefix(_EXIF)
+    tiff = exif.removeprefix(_EXIF).removeprefix(_EXIF)  # some programs write it twice
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None or len(tiff) < 10:
         return None

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from app.model.errors import ImagesTooLarge
 from app.model.signature import Array, TensorSpec
+from app.model.steps import image as images
 from app.model.steps.declaration import ImageStep, Resize, Sample
-from app.model.steps.image_file import orientation, prepare
+from app.model.steps.image_file import ImageFile, orientation, prepare
 from app.model.steps.limits import LEAST_BLOCKS
 from tests.model.steps.test_image import BOMB, FILES, chunk, encoder_of, png, refusal
 from tests.step_models import PHOTO, PIXELS, picture
@@ -183,6 +184,7 @@ ORDINARY: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Palette images")  # pytest restores what the product ignores
 @pytest.mark.parametrize("name", ORDINARY)
 def test_the_pixels_are_those_of_the_whole_file(name: str) -> None:
     data = ORDINARY[name]()
@@ -223,10 +225,24 @@ def test_exif_that_says_nothing_is_no_orientation(exif: bytes) -> None:
     assert orientation(exif) is None
 
 
-def test_blocks_of_all_images_of_a_request_are_bounded_together() -> None:
+def test_blocks_of_all_images_of_a_request_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = png(40, 30, chunk(b"IDAT", b"") * 900, ROW)
     encoder = encoder_of(PHOTO, PIXELS, 256_000)
     encoder.check_together([Sample(image=data)] * 4)
     with pytest.raises(ImagesTooLarge):
         encoder.check_together([Sample(image=data)] * 5)
+    opened: list[int] = []
+    prepared = images.prepare
+
+    def counted(data: bytes, most: int) -> ImageFile:
+        opened.append(len(data))
+        return prepared(data, most)
+
+    monkeypatch.setattr(images, "prepare", counted)
+    with pytest.raises(ImagesTooLarge):
+        encoder.check_together([Sample(image=data)] * 1000)
+    assert len(opened) == 5, "no more are counted than it takes"
+    monkeypatch.undo()
     encoder.check_together([Sample(image=picture(size=(40, 30)))] * 100)
