@@ -87,17 +87,17 @@ class AdmissionMiddleware:
         environ[_ADMISSION] = admission
         return not isinstance(admission, RequestRejected) and self._rules.takes_body(environ)
 
-    def takes_long(self, environ: dict[str, Any]) -> bool:
-        """Return True if a request, which has arrived, runs a model that takes long.
+    def pool_queue(self, environ: dict[str, Any]) -> str | None:
+        """Return the name of the model that a request, which has arrived, runs, if it takes long.
 
-        One that is not admitted does not: it would wait among those that are, and count as one of
+        One that is not admitted runs none: it would wait among those that are, and count as one of
         them. The result is kept as that of `may_send_body`.
         """
         for service in self._services:  # usually none does, and then nothing else is looked at
             if service.takes_long:
                 break
         else:
-            return False
+            return None
         head = head_of(environ, self._prefix)
         found = self._table.find(environ.get("PATH_INFO", ""))
         if (
@@ -106,10 +106,10 @@ class AdmissionMiddleware:
             or not found.route.predicts
             or environ["REQUEST_METHOD"] not in found.route.methods
         ):
-            return False
+            return None
         if _ADMISSION not in environ:
             environ[_ADMISSION] = self._admission(environ, head)
-        return not isinstance(environ[_ADMISSION], RequestRejected)
+        return None if isinstance(environ[_ADMISSION], RequestRejected) else found.service.name
 
     def _admission(
         self, environ: dict[str, Any], head: RequestHead
@@ -206,4 +206,4 @@ def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
-    lantern.takes_long = admission.takes_long
+    lantern.pool_queue = admission.pool_queue

@@ -16,13 +16,15 @@ from .body import LONGEST_ECHO
 from .context import RequestContext
 
 PROBLEM_JSON = "application/problem+json"
-_OPEN_INFERENCE = "/v2"
+_OPEN_INFERENCE = "v2"
 _TYPE = "urn:lantern:problem:"
 
 
 def is_open_inference(path: str) -> bool:
-    """Return True if ``path``, without the prefix, is one of the Open Inference Protocol."""
-    return path == _OPEN_INFERENCE or path.startswith(_OPEN_INFERENCE + "/")
+    """Return True if ``path``, without the prefix, is one of the Open Inference Protocol; slashes
+    before it count as one.
+    """
+    return path.lstrip("/").partition("/")[0] == _OPEN_INFERENCE
 
 
 def problem_type(path: str) -> str:

@@ -240,7 +240,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     """Set on a keep-alive worker the hooks that the application provides."""
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
-    worker.takes_long = lantern.takes_long
+    worker.pool_queue = lantern.pool_queue
     worker.report_in_flight = lantern.metrics.in_flight
     worker.release_memory = release_freed_memory
     worker.before_waiting = defer_lines()

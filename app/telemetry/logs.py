@@ -26,6 +26,7 @@ from .lines import LineHandler
 
 _BLANK = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "more_follows"}
+_LONGEST_TRACE = 64 << 10
 _MILLISECONDS = [b"%03d" % number for number in range(1000)]
 _UTC = b"+00:00"
 _call_handlers = logging.Logger.callHandlers
@@ -121,7 +122,21 @@ prediction_log = EventLog("lantern.prediction", before=request_log)
 """One line for each single prediction, before that of its request."""
 
 
-class JsonFormatter(OrjsonFormatter):
+class _BoundedTraces(logging.Formatter):
+    """Shortens a traceback in its middle: the message of an exception may be of any length, and a
+    line that is too long is dropped.
+    """
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        text = super().formatException(ei)
+        left_out = len(text) - _LONGEST_TRACE
+        if left_out <= 0:
+            return text
+        half = _LONGEST_TRACE // 2
+        return f"{text[:half]}\n[{left_out:,} characters left out]\n{text[-half:]}"
+
+
+class JsonFormatter(_BoundedTraces, OrjsonFormatter):
     """Formats a record and its extra fields as one JSON object, with the time in UTC."""
 
     def __init__(self) -> None:
@@ -187,7 +202,7 @@ def _head(level: str, name: str, pid: int | None, message: str) -> bytes:
     return _UTC + b'",' + orjson.dumps(members)[1:-1]
 
 
-class ConsoleFormatter(logging.Formatter):
+class ConsoleFormatter(_BoundedTraces):
     """Formats a record as a line for people: time, level, message, then the extra fields."""
 
     def __init__(self) -> None:

@@ -381,7 +381,8 @@ class Connection(QueueEntry):
     def _enqueue(self, request: Request) -> None:
         """Queue a complete request, or have it rejected at once if it would be overdue."""
         owner = self._owner
-        queue = self._queue = owner.calls if owner.takes_long(request.environ) else owner.queue
+        name = owner.pool_queue(request.environ)
+        queue = self._queue = owner.queue if name is None else owner.calls[name]
         wait = queue.enqueue(self, request.environ, request.length or 0)
         if wait is not None:
             set_overdue(request.environ, wait)
@@ -395,7 +396,7 @@ class Connection(QueueEntry):
             and not self._hold()
         ):
             raise self._owner.too_much_held()
-        if queue is owner.calls:
+        if queue is not owner.queue:
             self._pause()
             owner.calls.dispatch()
 
@@ -404,7 +405,7 @@ class Connection(QueueEntry):
         wait = self._queue.expire(self, request.environ)
         if wait is not None:
             set_overdue(request.environ, wait)
-        self._serve(request, in_thread=wait is None and self._queue is self._owner.calls)
+        self._serve(request, in_thread=wait is None and self._queue is not self._owner.queue)
 
     def _serve(self, request: Request, *, in_thread: bool = False) -> None:
         self._writer.begin_response()

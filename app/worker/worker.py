@@ -19,7 +19,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from .acceptor import Acceptor
-from .call_queue import CallQueue
+from .call_queue import CallQueues
 from .connection import Connection
 from .contract import Environ
 from .files import connections_that_fit
@@ -95,7 +95,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     balancers can notice, and send requests elsewhere."""
 
     pool_threads = 8
-    """How many calls of requests that take long run at once at most; see `takes_long`."""
+    """How many calls of requests that take long run at once at most; see `pool_queue`."""
 
     delegates_rejections = False
     """If True, the application words the response to a rejected request: it is called with an empty
@@ -124,14 +124,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     @staticmethod
-    def takes_long(environ: Environ) -> bool:
-        """Return True to call the application for a request in a thread beside the loop.
+    def pool_queue(environ: Environ) -> str | None:
+        """Return the name of a queue to call the application for a request in a thread beside the
+        loop; None to call it in the loop.
 
         The request waits until one of ``pool_threads`` is free, within its `wait_budget`, while the
-        loop serves others. The application must be thread-safe. A body that is a stream is iterated
-        by the loop. A ``post_fork`` hook may replace this on its worker. It must not raise.
+        loop serves others. The queues get threads in turn, and none gets all of them; there must be
+        few. The application must be thread-safe. A body that is a stream is iterated by the loop. A
+        ``post_fork`` hook may replace this on its worker. It must not raise.
         """
-        return False
+        return None
 
     @staticmethod
     def report_in_flight(mean: float) -> None:
@@ -196,7 +198,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._warnings = 0
         self.queue = RequestQueue(self.wait_budget)
         self._pool = CallPool(self.pool_threads, self._wake_up)
-        self.calls = CallQueue(self.wait_budget, self._pool, self._advance_entry)
+        self.calls = CallQueues(self.wait_budget, self._pool, self._advance_entry)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
         self._is_stopping = False
@@ -343,7 +345,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _seconds_to_wait(self) -> float:
         seconds = self._acceptor.seconds_to_wait(self._beat_seconds)
-        return self.calls.seconds_to_wait(seconds) if self.calls else seconds
+        return self.calls.seconds_to_wait(seconds)
 
     def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
         """Read and accept; what there is no time for is postponed to the next step.

@@ -283,3 +283,19 @@ def test_the_level_hides_what_is_less_severe(capsys: pytest.CaptureFixture[str])
     logging.getLogger("lantern.x").warning("shown")
     assert "shown" in (out := capsys.readouterr().out)
     assert "hidden" not in out
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_of_a_long_message_is_shortened_in_its_middle(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(load_settings({"LANTERN_LOGGING__FORMAT": form}).logging)
+    try:
+        raise ValueError("begin" + "x" * 5_000_000 + "end")
+    except ValueError:
+        logging.getLogger("lantern").exception("it failed")
+    written = capsys.readouterr().out
+    assert "ValueError: beginx" in written
+    assert "xend" in written
+    assert "characters left out]" in written
+    assert len(written) < 80_000

@@ -96,8 +96,8 @@ class StepEncoder:
         pixels = 0
         for sample in samples:
             pixels += self._image.count_pixels(sample.image or b"")
-        if pixels > self._most_pixels:
-            raise ImagesTooLarge(pixels, self._most_pixels, IMAGES_OF_REQUEST)
+            if pixels > self._most_pixels:  # at once: counting takes time, too
+                raise ImagesTooLarge(pixels, self._most_pixels, IMAGES_OF_REQUEST)
 
     def encode(self, samples: Sequence[Sample]) -> Tensors:
         """Return the rows of ``samples``, in their order; texts are padded to the longest.
