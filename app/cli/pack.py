@@ -16,9 +16,11 @@ from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, pack_file
 from ..packing.huggingface.directory import is_directory
+from ..packing.own_handler import SUFFIX as HANDLER
 from ..packing.own_handler import HandlerParts
 from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.repository import Repository
+from ..version import COMMAND
 from . import reports
 from .errors import EXIT_CODES, failing_in_a_sentence
 from .printing import plain, print_json
@@ -141,7 +143,9 @@ def pack(
     like that of an archive.
     """
     if samples is None and not (is_directory(source) or is_archive(source)):
-        raise click.MissingParameter(param_hint="'--samples'", param_type="option")
+        raise click.MissingParameter(
+            _samples_of(source), param_hint="'--samples'", param_type="option"
+        )
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
         packed = pack_file(
@@ -169,6 +173,24 @@ def pack(
         f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
         f"{reports.takes_and_answers(manifest)}."
     )
+
+
+def _samples_of(source: Path) -> str:
+    """Return what the samples of ``source`` are, with a command that gives some."""
+    if source.suffix == HANDLER:
+        wanted = (
+            "A file to send the handler as a request, or a directory of them. What it answers is "
+            "stored, and verifies the version before it is served"
+        )
+        example = "--allow-code --samples request.json"
+    else:
+        wanted = (
+            "A CSV file with a column for each feature; a .npz or .json with an array for each "
+            "input; or, with steps, pictures or texts"
+        )
+        example = "--samples samples.csv"
+    called = plain(readable(str(source)))
+    return f"{wanted}:\n\n  {COMMAND} model pack {called} {example} --out models/NAME/1"
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -108,6 +108,39 @@ def test_what_can_not_be_packed_is_refused(
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("class Handler", "{handler} can't be loaded: loading it raised SyntaxError"),
+        ("class Other: pass", "{handler} has no class Handler."),
+        (
+            "import words\n" + PLAIN,
+            "{handler} can't be loaded: loading it raised ZeroDivisionError",
+        ),
+        (
+            PLAIN.replace("self.bundle = bundle", "open(bundle.path('words.py').parent / 'gone')"),
+            "No such file or directory: 'gone'",
+        ),
+    ],
+)
+def test_an_error_names_the_files_that_were_given(source: str, said: str, tmp_path: Path) -> None:
+    handler = tmp_path / "handler.py"
+    handler.write_text(source)
+    (tmp_path / "words.py").write_text("1 / 0" if "import words" in source else "")
+    (tmp_path / "a.json").write_text('{"value": 3}')
+    with pytest.raises(BundleError) as refused:
+        pack_file(
+            handler,
+            tmp_path / "m" / "1",
+            samples=tmp_path / "a.json",
+            statement=ALLOWED,
+            handler=HandlerParts(files=(tmp_path / "words.py",)),
+        )
+    assert said.format(handler=handler) in str(refused.value)
+    assert str(refused.value).startswith(str(handler))
+    assert f"{tmp_path}/m/" not in str(refused.value)
+
+
 def test_a_handler_that_refuses_every_sample_is_not_packed(tmp_path: Path) -> None:
     (tmp_path / "handler.py").write_text(PLAIN)
     (tmp_path / "a.json").write_text("{")

@@ -12,15 +12,18 @@ AllowCode = bool | tuple[str, ...]
 """``model.allow_code``: whether code of a bundle may run; or the names of the models whose may."""
 
 
+def may_run(allow_code: AllowCode, name: str) -> bool:
+    """Return True if the code of the model ``name`` may run."""
+    return allow_code is True or (allow_code is not False and name in allow_code)
+
+
 def check_allowed(manifest: Manifest, allow_code: AllowCode, name: str) -> None:
     """Raise `BundleError` if ``manifest`` has a handler that may not run.
 
     ``name`` is what the service calls the model.
     """
     handler = manifest.handler
-    if handler is None or allow_code is True:
-        return
-    if allow_code is not False and name in allow_code:
+    if handler is None or may_run(allow_code, name):
         return
     raise BundleError(
         f"Version {manifest.version} of {name} has code of its own, {handler.file}, and "
