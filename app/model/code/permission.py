@@ -44,18 +44,25 @@ def code_sha256(manifest: Manifest) -> str:
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def check_recorded(manifest: Manifest, recorded: str) -> None:
+def check_recorded(manifest: Manifest, recorded: str | None) -> None:
     """Raise `BundleError` if the code of a version isn't the one that a release records.
 
-    ``recorded`` is empty where the release has no record of the version.
+    ``recorded`` is empty where the release names the version without code, and None where no
+    release names it.
     """
     found = code_sha256(manifest)
-    if recorded and found != recorded:
+    if recorded is None or found == recorded:
+        return
+    if recorded:
         raise BundleError(
             f"The code of version {manifest.version} is {shown(found or 'none')}, and the release "
             f"records {shown(recorded)}: it was replaced after it was promoted, and doesn't run. "
             "Restore it, or pack it as another version and promote that."
         )
+    raise BundleError(
+        f"Version {manifest.version} has code, {found}, of which the release has no record, so it "
+        "doesn't run. Promote the version, which shows the code and records it."
+    )
 
 
 def _parts(manifest: Manifest) -> Iterator[str]:
