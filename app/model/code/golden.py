@@ -58,6 +58,11 @@ class GoldenRequest(Struct, frozen=True, forbid_unknown_fields=True):
         body = _decoded(self.body)
         return HandlerRequest(body, self.content_type, self.headers, self.parameters, self.field)
 
+    @property
+    def is_form(self) -> bool:
+        """True if it was a field of a form."""
+        return self.field != "body"
+
 
 class _File(Struct, forbid_unknown_fields=True):
     requests: Annotated[
