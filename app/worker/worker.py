@@ -179,11 +179,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             )
 
     alive: bool
+    _pool: CallPool | None = None
 
     @property
     def makes_calls(self) -> bool:
-        """True if calls run in threads; also known before the process is initialised."""
-        return "_pool" in vars(self) and self._pool.running > 0
+        """True if calls run in threads; none does before the process is initialised."""
+        return self._pool is not None and self._pool.running > 0
 
     def init_process(self) -> None:
         self.poller = select.epoll()
@@ -195,8 +196,8 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._postponed: dict[int, int] = {}
         self._warnings = 0
         self.queue = RequestQueue(self.wait_budget)
-        self._pool = CallPool(self.pool_threads, self._wake_up)
-        self.calls = CallQueue(self.wait_budget, self._pool, self._advance_entry)
+        self._pool = pool = CallPool(self.pool_threads, self._wake_up)
+        self.calls = CallQueue(self.wait_budget, pool, self._advance_entry)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
         self._is_stopping = False
@@ -424,7 +425,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         the worker replaced after the same time as if it had been made in the loop.
         """
         self._next_notice = now + self._beat_seconds
-        oldest = self._pool.oldest_at
+        oldest = self._pool.oldest_at if self._pool is not None else None
         if oldest is None:
             self.notify()
         else:
