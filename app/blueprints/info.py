@@ -17,8 +17,9 @@ from ..http.handler_examples import HandlerExample
 from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
+from ..model.steps.declaration import IMAGE, PAIR, TEXT
 from ..protocols.native.media_types import JSON
-from ..protocols.native.sample_schemas import IMAGE, PAIR, taken_members
+from ..protocols.native.sample_schemas import taken_members
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State
@@ -144,7 +145,7 @@ def _fields(model: Model) -> dict[str, Any]:
         return {
             "pointer": "",
             "features": [*names],
-            "kinds": ["image" if name == IMAGE else "text" for name in names],
+            "kinds": [IMAGE if name == IMAGE else TEXT for name in names],
             "nullable": [name == PAIR for name in names],
         }
     features = model.encoder.features

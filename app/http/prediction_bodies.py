@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..model.model import Model
+from ..model.steps.declaration import IMAGE
 from ..protocols.native.forms import FORM
 from ..protocols.native.media import MediaBodies
 from ..protocols.native.media_types import ANY_TYPE, JSON
-from ..protocols.native.sample_schemas import IMAGE, sample_schema
+from ..protocols.native.sample_schemas import sample_schema
 from .handler_examples import WHOLE_FORM, request_content
 
 Member = Literal["features", "samples"]
