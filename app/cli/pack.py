@@ -14,7 +14,7 @@ from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
 from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
-from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.file import NOTHING_DESCRIBED, Packed, pack_file
 from ..packing.huggingface.directory import is_directory
 from ..packing.own_handler import SUFFIX as HANDLER
 from ..packing.own_handler import HandlerParts
@@ -160,10 +160,15 @@ def pack(
             replace=replace,
             limits=current_lantern().settings.model.process_limits,
         )
-        manifest = packed.manifest
-        held_back = _held_back(out.absolute().parent, manifest.version)
+        held_back = _held_back(out.absolute().parent, packed.manifest.version)
     if held_back:
         click.echo(f"Warning: {plain(held_back)}", err=True)
+    _report(packed, out, as_json=as_json)
+
+
+def _report(packed: Packed, out: Path, *, as_json: bool) -> None:
+    """Print what was packed, and what was assumed and measured."""
+    manifest = packed.manifest
     if as_json:
         print_json(manifest_document(manifest) | {"notes": list(packed.notes)})
         return
