@@ -22,7 +22,7 @@ SUFFIX = ".py"
 
 @dataclass(frozen=True, slots=True)
 class HandlerParts:
-    """What a handler needs beside its file: the bundle whose ``network`` it is around, None for
+    """The parts of a handler beside its file: the bundle whose ``network`` it is around, None for
     none; the ``files`` that it imports or reads; and the packages that it ``requires``.
     """
 

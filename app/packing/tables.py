@@ -14,8 +14,8 @@ from ..documents.text import NotUtf8, check_encoding, find_fault
 from ..model.errors import BundleError
 
 _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What spreadsheets write into a CSV instead of commas, for example if numbers have decimal
-commas."""
+"""Separators that spreadsheets write into a CSV instead of commas, for example if numbers have
+decimal commas."""
 
 
 class Table:

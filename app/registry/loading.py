@@ -38,7 +38,7 @@ from ..model.torch_runtime import TorchRuntime
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
+    """The place of a model and the way to run it; see ``[model]`` in ``config/default.toml``.
 
     ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
     ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. ``batch_rows``

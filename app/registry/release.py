@@ -32,7 +32,8 @@ _MAX_BYTES = 65536
 
 
 class Release(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is served, as written in the file: ``stable``, and optionally a ``candidate``.
+    """The versions that are served, as written in the file: ``stable``, and optionally a
+    ``candidate``.
 
     In ``mode`` "canary" the candidate answers ``traffic`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.

@@ -32,7 +32,7 @@ log = logging.getLogger("lantern.model")
 
 T = TypeVar("T")
 RETRY_SECONDS = 30.0
-"""How soon a failed load is retried, even if no file has changed."""
+"""Seconds after which a failed load is retried, even if no file has changed."""
 
 
 class ModelObserver:
@@ -160,7 +160,8 @@ class ModelService:
 
     @property
     def rollout(self) -> Rollout:
-        """What is served now; take it once per request, so that no swap comes between.
+        """The versions that are served now; take them once per request, so that no swap comes
+        between.
 
         Raises `ModelUnavailable` with the reason if nothing is loaded.
         """

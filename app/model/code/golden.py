@@ -32,7 +32,7 @@ from .request import HandlerRequest
 LARGEST_FILE = 256 << 20
 MAX_REQUESTS = 1000
 NUMBERS = Tolerance(relative=1e-4, absolute=1e-5)
-"""How far a number of an answer may lie from the golden one, at least."""
+"""The least distance that a number of an answer may have from the golden one."""
 _DEEPEST = 100
 
 

@@ -31,15 +31,16 @@ log = logging.getLogger("lantern.handler")
 
 VERBS = ("load", "preprocess", "predict", "postprocess")
 _FOR_CALLERS = (HandlerRefusal, HandlerFailed, NonFiniteOutput, OutputsTooLarge, MemoryError)
-"""What is raised on purpose: by the handler, or by an interface of ours around it."""
+"""The errors that are raised on purpose: by the handler, or by an interface of ours around it."""
 Run = Callable[[Tensors], Tensors]
 """Runs the network of the bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What `preprocess` made of a request: for the network, arrays with the first dimension that
-    its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't see.
+    """The result of `preprocess` for a request: for the network, arrays with the first dimension
+    that its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't
+    see.
     """
 
     made: Any

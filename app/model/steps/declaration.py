@@ -27,7 +27,7 @@ kinds of the steps that read them, too."""
 
 
 class Sample(Struct, frozen=True):
-    """What a caller sends for one answer: the bytes of an encoded image, a text, or both; a
+    """The part of a request that gets one answer: the bytes of an encoded image, a text, or both; a
     ``pair`` is a second text that is read together with the first.
     """
 

@@ -45,7 +45,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by the orientation in its EXIF."""
+"""The turns that make an image upright, by the orientation in its EXIF."""
 _LONGEST_REASON = 120
 _MOST_SCANS = 50
 """Of a JPEG: encoders make about ten. Each goes over all pixels, and may have only 51 bytes."""
@@ -53,7 +53,7 @@ _JPEG, _SCAN, _END = b"\xff\xd8", 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd8\x01])")
 """Of those that a length follows, and of the end."""
 _EXACT = np.dtype(np.float32)
-"""What values are computed in; half of it would lose digits on the way."""
+"""The type that values are computed in; half of it would lose digits on the way."""
 
 
 class ImageReader:

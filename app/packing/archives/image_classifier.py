@@ -28,7 +28,7 @@ from .torchserve import CLASSES_FILE, TorchServeModel
 
 _CHANNELS, _TOP = 3, 5
 _ONE = 1e-4
-"""How far a sum of probabilities may lie from 1."""
+"""The distance that a sum of probabilities may have from 1."""
 
 
 def pack_image_classifier(
