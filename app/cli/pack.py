@@ -12,6 +12,7 @@ from ..http.extension import current_lantern
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
+from ..model.naming import as_name
 from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
 from ..packing.file import NOTHING_DESCRIBED, Packed, pack_file
@@ -52,7 +53,6 @@ from .printing import plain, print_json
 )
 @click.option(
     "--out",
-    required=True,
     metavar="models/NAME/VERSION",
     type=click.Path(path_type=Path),
     help="The bundle to create; its path ends in NAME/VERSION.",
@@ -117,7 +117,7 @@ def pack(
     task: TaskName | None,
     features: Path | None,
     samples: Path | None,
-    out: Path,
+    out: Path | None,
     outputs: tuple[str, ...],
     names: str | None,
     truth: str,
@@ -142,6 +142,8 @@ def pack(
     handler, that becomes steps, and the samples are pictures. A handler of your own (.py) is packed
     like that of an archive.
     """
+    if out is None:
+        raise click.MissingParameter(_out_of(source), param_hint="'--out'", param_type="option")
     if samples is None and not (is_directory(source) or is_archive(source)):
         raise click.MissingParameter(
             _samples_of(source), param_hint="'--samples'", param_type="option"
@@ -178,6 +180,12 @@ def _report(packed: Packed, out: Path, *, as_json: bool) -> None:
         f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
         f"{reports.takes_and_answers(manifest)}."
     )
+
+
+def _out_of(source: Path) -> str:
+    """Return where the bundle of ``source`` could be."""
+    name = as_name(source.name.partition(".")[0])
+    return f"The bundle to create; its path ends in NAME/VERSION: --out models/{name}/1"
 
 
 def _samples_of(source: Path) -> str:

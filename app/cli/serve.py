@@ -64,8 +64,8 @@ def serve(
 
     MODEL is a directory of versions, one bundle, or a model's file, which is packed for as long as
     it is served: a network (.onnx, .pt2) with the tensors that it has, a directory of transformers
-    with the texts or images that it classifies, or an archive of TorchServe (.mar) with its
-    handler, which runs only with --allow-code. Without MODEL, the models that the
+    with the texts or images that it classifies, or a handler, your own (.py) or in an archive of
+    TorchServe (.mar), which runs only with --allow-code. Without MODEL, the models that the
     settings name are served; if they name none, those in ./models, or else the example that comes
     with Lantern.
 

@@ -23,6 +23,7 @@ from ..model.naming import as_name
 from ..packing.archives.packing import is_archive
 from ..packing.file import pack_file
 from ..packing.huggingface.directory import is_directory
+from ..packing.own_handler import SUFFIX as HANDLER
 from ..packing.source import GRAPH_SUFFIX, PROGRAM_SUFFIX
 from ..packing.statement import Statement
 from ..settings import ModelSettings
@@ -32,15 +33,15 @@ from .printing import plain
 
 def is_model_file(path: Path) -> bool:
     """Return True if ``path`` is a file, or a directory, that is packed to be served."""
-    by_name = path.suffix in (GRAPH_SUFFIX, PROGRAM_SUFFIX) or is_archive(path)
+    by_name = path.suffix in (GRAPH_SUFFIX, PROGRAM_SUFFIX, HANDLER) or is_archive(path)
     return (by_name and path.is_file()) or is_directory(path)
 
 
 @contextmanager
 def packed_for_now(file: Path, settings: ModelSettings) -> Iterator[Path]:
     """Pack ``file``, and yield the directory of the model: with the tensors that it takes and
-    returns, as the classifier that a directory of transformers has, or an archive with its handler,
-    where its code is allowed.
+    returns, as the classifier that a directory of transformers has, or a handler alone or in an
+    archive, where its code is allowed.
 
     Nothing is asked: the example is one row of ones, or a made text or picture. What is done, and
     was assumed, is printed. The directory is removed in the end, by this process alone: workers are
@@ -49,7 +50,7 @@ def packed_for_now(file: Path, settings: ModelSettings) -> Iterator[Path]:
     signal.signal(signal.SIGTERM, _exit)  # until Gunicorn's own handler, which ends in order
     owner, scratch = os.getpid(), Path(tempfile.mkdtemp(prefix="lantern-"))
     try:
-        says_all = is_archive(file) or is_directory(file)
+        says_all = file.suffix == HANDLER or is_archive(file) or is_directory(file)
         model = scratch / (settings.name or as_name(_name_of(file)))
         is_allowed = may_run(settings.allow_code, model.name)
         statement = Statement(task=None if says_all else "tensors", allow_code=is_allowed)

@@ -118,6 +118,16 @@ def test_samples_are_missing_of_a_file(tmp_path: Path, make_app: Callable[..., F
     assert "model pack x.onnx --samples samples.csv --out models/NAME/1" in said.stderr
 
 
+def test_the_place_of_the_bundle_is_asked_for_with_an_example(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    runner = make_app(MODEL__PATH=str(tmp_path / "models" / "mine")).test_cli_runner()
+    said = runner.invoke(args=["model", "pack", "some dir/my digits.mar"])
+    assert said.exit_code == 2
+    assert "Missing option '--out'. The bundle to create" in said.stderr
+    assert "--out models/my-digits/1" in said.stderr
+
+
 def test_samples_that_are_missing_of_a_handler_are_named_with_the_command(
     tmp_path: Path, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:

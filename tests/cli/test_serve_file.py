@@ -21,6 +21,7 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.conftest import ROOT, without_coverage
+from tests.handler_bundles import PLAIN
 from tests.step_models import picture
 from tests.tensor_graphs import write_graph
 
@@ -217,6 +218,23 @@ def test_an_archive_with_a_handler_of_torchserve_is_served_without_code(
         found = requests.post(url, data=picture(), timeout=LONG).json()
         assert len(found) == 5
         assert [*found.values()] == sorted(found.values(), reverse=True)
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_handler_of_ones_own_is_served_where_its_code_is_allowed(
+    tmp_path: Path, scratch: Path
+) -> None:
+    (tmp_path / "double.py").write_text(PLAIN)
+    log = tmp_path / "log"
+    with serving(tmp_path / "double.py", scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "double.py is code, which runs to be packed" in log.read_text()
+    with serving(tmp_path / "double.py", scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        asked = requests.post(f"{address(log)}/predict", json={"value": 3}, timeout=LONG)
+        assert asked.json() == 6
         assert ended(process) == 0
     assert list(scratch.iterdir()) == []
 

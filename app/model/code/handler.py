@@ -224,6 +224,8 @@ def _advice(error: BaseException, manifest: Manifest) -> str:
     handler = manifest.handler
     if isinstance(error, ImportError) and handler is not None and handler.requirements:
         return f" It needs: {', '.join(handler.requirements)}; install them."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f" Install {error.name} where Lantern runs, or pack it with the handler."
     return ""
 
 

@@ -80,7 +80,7 @@ def _check_handler(
     if not allow_code:
         raise BundleError(
             f"{path} has code of its own, {model.handler_file}, which answers its requests. If you "
-            "trust whoever made it, pack it with --allow-code."
+            "trust whoever made it, let it run with --allow-code."
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ...model import manifest_file
 from ...model.errors import BundleError, listed
+from ...version import FOR_PACKING
 from ..json_files import read_object
 
 CONFIG = "config.json"
@@ -61,7 +62,7 @@ def check_directory(path: Path) -> None:
     if find_spec(NEEDED) is None:
         raise BundleError(
             f"{path} is a directory of transformers, which must be installed to pack it (not to "
-            f"serve it): pip install {NEEDED}"
+            f"serve it), with what packing takes: pip install {NEEDED} {FOR_PACKING}"
         )
 
 

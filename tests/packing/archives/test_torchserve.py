@@ -270,6 +270,7 @@ def test_a_handler_that_can_not_be_run_is_refused_with_its_fault(
     ("handler", "said"),
     [
         ("import nosuch", "{archive}: handler.py can't be loaded: "),
+        ("import nosuch.a", "Install nosuch where Lantern runs, or pack it with the handler."),
         (
             "class H:\n def initialize(self, context):\n"
             "  open(context.system_properties['model_dir'] + '/gone.json')\n"
