@@ -15,6 +15,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 EXAMPLES := examples/.venv
+BUILDING := dist/.venv
 # Bytecode is kept, whatever the environment says: tests start hundreds of processes, each of which
 # would compile everything again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
@@ -48,8 +49,9 @@ serve: $(SERVING)
 	exec $(BIN)/python -m app serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
 	    $(if $(WORKERS),--workers $(WORKERS))
 
-wheel: $(DEVELOPMENT)
-	$(BIN)/python -m hatchling build --target wheel --directory dist
+# In an environment of its own: whoever only builds it keeps theirs as it is.
+wheel: $(BUILDING)/.installed
+	$(BUILDING)/bin/python -m hatchling build --target wheel --directory dist
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
@@ -172,6 +174,11 @@ $(SERVING): requirements.txt requirements-onnx.txt
 
 $(DEVELOPMENT): $(SERVING) requirements-dev.txt requirements-wheel.txt
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+$(BUILDING)/.installed: requirements-wheel.txt
+	test -x $(BUILDING)/bin/python || $(PYTHON) -m venv $(BUILDING)
+	$(BUILDING)/bin/pip --disable-pip-version-check install --quiet -r requirements-wheel.txt
 	touch $@
 
 # Its libraries don't fit those of the tests: skl2onnx needs an older protobuf.

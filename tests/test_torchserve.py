@@ -159,6 +159,18 @@ def test_errors_have_their_form(
     assert "secret" not in response.text
 
 
+def test_a_fault_is_reported_by_the_id_in_the_message_and_in_the_header(
+    clients: Mapping[str, FlaskClient],
+) -> None:
+    for sent in ({}, {"X-Request-ID": "mine-7"}):
+        response = clients["own"].post("/predictions/own", data=b"fault", headers=sent)
+        request_id = response.headers["X-Request-ID"]
+        assert request_id == sent.get("X-Request-ID", request_id)
+        assert response.get_json()["message"].endswith(f"quote the request id {request_id}.")
+        native = clients["own"].post("/predict", data=b"fault", headers=sent)
+        assert f"quote the request id {native.get_json()['request_id']}." in native.text
+
+
 def test_ping_says_whether_the_worker_is_ready(
     clients: Mapping[str, FlaskClient], tmp_path: Any
 ) -> None:

@@ -136,11 +136,11 @@ def _invalid_samples(error: InvalidSamples) -> Response:
     return problem(422, detail, kind="invalid-value", faults=faults)
 
 
-def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:
-    """Return where the member of a sample is in the body of the current request."""
-    if not request.is_json:
-        return (member, index) if _is_batch() else (member,)
-    return (_rows_member(), index, member) if _is_batch() else (member,)
+def _place_of_sample(index: str | int, *member: str | int) -> tuple[str | int, ...]:
+    """Return where a sample, or a member of it, is in the body of the current request."""
+    if not _is_batch():
+        return member
+    return (_rows_member(), index, *member) if request.is_json else (*member, index)
 
 
 def _is_batch() -> bool:
@@ -203,7 +203,7 @@ def _takes_no_features(error: TakesNoFeatures) -> Response:
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
-        [error.path] if error.rows is None else (("samples", row) for row in error.rows)
+        [error.path] if error.rows is None else map(_place_of_sample, error.rows)
     )
     status = 422
     if is_open_inference(request.path):  # which has no 422
@@ -230,7 +230,7 @@ def _handler_refusal(error: HandlerRefusal) -> Response:
 
 def _handler_failed(error: HandlerFailed) -> Response:
     _log_error("the handler of a model failed", error, reason=error.reason)
-    detail = f"{error} Quote the request_id to report it."
+    detail = f"{error} {_to_report()}"
     return problem(500, detail, kind="handler-failed", faults=_faults_of_request(error, detail))
 
 
@@ -271,7 +271,14 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
 def _unexpected(error: Exception) -> Response:
     original = error.original_exception if isinstance(error, InternalServerError) else error
     _log_error("unexpected error", original or error)
-    return problem(500, "Internal server error. Quote the request_id to report it.")
+    return problem(500, f"Internal server error. {_to_report()}")
+
+
+def _to_report() -> str:
+    """Return how to report an error. It has the id itself: TorchServe's form has no member for it,
+    and some clients show nothing but the message.
+    """
+    return f"To report it, quote the request id {current_context().request_id}."
 
 
 def _log_error(event: str, error: BaseException, **more: str) -> None:

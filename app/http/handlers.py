@@ -56,35 +56,34 @@ def predict(
         row = encoded(model, sample)
     else:
         row = request.load(read_body(request.media_types))
-    started = perf_counter()
-    try:
-        prediction = model.predict(row)
-    except NonFiniteOutput as error:
-        error.path = request.place
-        raise
-    seconds = perf_counter() - started
+    prediction, headers = predict_row(lantern, rollout, context, model, row, place=request.place)
     if top:
         written: Parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
     else:
         written = bodies.responses.one.in_parts(prediction)
-    answer = _body(lantern, context, written)
-    headers = record(
-        lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
-    )
-    return answer, [("Content-Type", JSON), *headers]
+    return _body(lantern, context, written), [("Content-Type", JSON), *headers]
 
 
-def record(
+def predict_row(
     lantern: Lantern,
     rollout: Rollout,
     context: RequestContext,
-    *,
     model: Model,
     row: Tensors,
-    prediction: Prediction,
-    seconds: float,
-) -> list[tuple[str, str]]:
-    """Record the prediction for one row, which took ``seconds``; return its warnings as headers."""
+    *,
+    place: tuple[str, ...],
+) -> tuple[Prediction, list[tuple[str, str]]]:
+    """Return the prediction for one row, which is recorded, and its warnings as headers.
+
+    ``place`` is where the sample is in the body. Raises what `Model.predict` raises.
+    """
+    started = perf_counter()
+    try:
+        prediction = model.predict(row)
+    except NonFiniteOutput as error:
+        error.path = place
+        raise
+    seconds = perf_counter() - started
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -99,7 +98,7 @@ def record(
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         offer_to_shadow(lantern, rollout, model, row, prediction)
-    return headers
+    return prediction, headers
 
 
 def predict_batch(

@@ -18,7 +18,7 @@ from .runtime import Runtime
 from .signature import Tensors, row_count, select_rows
 
 _PATIENCE_SECONDS = 1.0
-"""How long a call waits for the pass before its own."""
+"""Seconds for which a call waits for the pass before its own."""
 
 
 class _OtherRows(Exception):

@@ -184,7 +184,13 @@ def _made_by_steps(
         raise BundleError(f"{path or 'The example'}: {error}") from None
     called, longest = path or Path("an example"), _longest(description, encoder, sampled)
     return Material(
-        *(served, (), rows, (), called, {}, sampled.notes),
+        inputs=served,
+        features=(),
+        samples=rows,
+        lines=(),
+        path=called,
+        medians={},
+        notes=sampled.notes,
         steps=encoder,
         sampled=sampled,
         longest=longest,

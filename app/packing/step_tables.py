@@ -17,7 +17,7 @@ from ..model.errors import BundleError
 from ..model.steps.declaration import Step
 
 TOKENIZER = "tokenizer.json"
-"""What a tokenizer is called in a bundle, whatever it was called before."""
+"""The name of a tokenizer in a bundle, whatever it was called before."""
 
 _Steps = Annotated[
     tuple[Step, ...],

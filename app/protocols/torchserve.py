@@ -14,12 +14,12 @@ from marshmallow import Schema, fields
 
 from ..model.model import Model
 from ..model.predictions import ClassPrediction, Prediction, ValuesPrediction
-from ..model.steps.declaration import Sample
+from ..model.steps.declaration import IMAGE, TEXT, Sample
 from .native.forms import MalformedBody
 from .native.media import WHOLE_SAMPLE, Content, decoded_text, only_part
 from .native.media_types import JSON
 from .native.predictions import response_bodies
-from .native.sample_schemas import IMAGE, TEXT, from_base64
+from .native.sample_schemas import from_base64
 
 IMAGE_CLASSES = 5
 """The most probable classes that its image classifier answers; its text classifier answers all."""

@@ -39,7 +39,7 @@ from ..model.torch_runtime import TorchRuntime
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
+    """The place of a model and the way to run it; see ``[model]`` in ``config/default.toml``.
 
     ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
     ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. ``batch_rows``
@@ -47,8 +47,8 @@ class ModelSource:
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
     ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read. A
-    handler runs where ``allow_code`` says so, and where ``code`` is not empty, only the one with
-    that SHA-256.
+    handler runs where ``allow_code`` says so, and unless ``code`` is None, only the one with that
+    SHA-256: none if it is empty.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class ModelSource:
     run_limits: RunLimits = UNLIMITED
     sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS
     allow_code: AllowCode = False
-    code: str = ""
+    code: str | None = None
 
 
 def load_model(source: ModelSource) -> Model:

@@ -32,7 +32,7 @@ log = logging.getLogger("lantern.model")
 
 T = TypeVar("T")
 RETRY_SECONDS = 30.0
-"""How soon a failed load is retried, even if no file has changed."""
+"""Seconds after which a failed load is retried, even if no file has changed."""
 
 
 class ModelObserver:
@@ -162,7 +162,8 @@ class ModelService:
 
     @property
     def rollout(self) -> Rollout:
-        """What is served now; take it once per request, so that no swap comes between.
+        """The versions that are served now; take them once per request, so that no swap comes
+        between.
 
         Raises `ModelUnavailable` with the reason if nothing is loaded.
         """
@@ -221,12 +222,13 @@ class ModelService:
         if in_force is None:
             return None
         release = in_force.release
-        stable = self._version(release.stable, faults, release.code)
+        code = release.code if in_force.is_written else None
+        stable = self._version(release.stable, faults, code)
         if stable is None:
             return None
         candidate = None
         if release.candidate is not None:
-            candidate = self._version(release.candidate, faults, release.code)
+            candidate = self._version(release.candidate, faults, code)
         if candidate is not None and (
             broken := _misfits(stable.model, candidate.model, release.mode)
         ):
@@ -248,23 +250,26 @@ class ModelService:
         version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
-        stable = self._version(version, [], {version: self._recorded_code(version)})
+        recorded = self._recorded_code(version)
+        stable = self._version(version, [], None if recorded is None else {version: recorded})
         if stable is None:
             return None
         faults.append(f"Falling back to version {version}.")
         self._held = {version: stable}
         return Rollout(stable.model)
 
-    def _recorded_code(self, version: str) -> str:
+    def _recorded_code(self, version: str) -> str | None:
         try:
-            return recorded_code(self.source.path, version) if self._is_directory else ""
+            return recorded_code(self.source.path, version) if self._is_directory else None
         except ModelError:  # a release that can't be read says nothing of the code
-            return ""
+            return None
 
-    def _version(self, version: str, faults: list[str], code: Mapping[str, str]) -> _Held | None:
+    def _version(
+        self, version: str, faults: list[str], code: Mapping[str, str] | None
+    ) -> _Held | None:
         """Return a version: the loaded model, unless its bundle was replaced, or a new one.
 
-        Of its code only that with the SHA-256 in ``code`` runs, if there is one for the version.
+        Of its code only that with the SHA-256 in ``code`` runs; any if no release is written.
         A loaded model stays valid whatever happens to its files; why it is not reloaded is
         recorded.
         """
@@ -278,7 +283,7 @@ class ModelService:
         if files is None or (held is not None and held.files == files):
             return held
         started = monotonic()
-        recorded = code.get(version, "")
+        recorded = None if code is None else code.get(version, "")
         model = _attempt(faults, lambda: self._load(replace(source, code=recorded)))
         if model is None:
             return held

@@ -21,13 +21,13 @@ from .sink import open_sink
 MAX_HELD = 1 << 20
 """The most bytes that are buffered while they can't be written; further lines are dropped."""
 _LATE_SECONDS = 0.05
-"""How long a line waits at most, unless it can't be written."""
+"""Seconds for which a line waits at most, unless it can't be written."""
 _IDLE_ROUNDS = 100
 """After as many times that long without a line, the thread that writes late lines ends."""
 _MANY = 14
 """So many lines of requests and predictions are written at once: they fit into one write."""
 _EXIT_SECONDS = 1.0
-"""How long the end of the process waits for the buffer to be written."""
+"""Seconds for which the end of the process waits for the buffer to be written."""
 
 _handlers: WeakSet[LineHandler] = WeakSet()
 _deferring: list[LineHandler] = []

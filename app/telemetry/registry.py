@@ -217,7 +217,7 @@ class Family(ABC, Generic[S_co]):
     """True if its values are dropped when their process ends."""
     is_exposed = True
     _details: object = None
-    """What else, beside the kind and the labels, determines the meaning of the values."""
+    """Anything that, beside the kind and the labels, determines the meaning of the values."""
     _series: type[S_co]
 
     def __init__(

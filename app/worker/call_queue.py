@@ -16,7 +16,7 @@ from .pool import Call, CallPool
 from .request_queue import QueueEntry, R, RequestQueue
 
 _LOOK_SECONDS = 0.02
-"""How often calls that wait are searched for those whose budget is exceeded, at most."""
+"""Seconds between two searches of waiting calls for those whose budget is exceeded."""
 
 
 class CallQueue(RequestQueue[R]):

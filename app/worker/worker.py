@@ -32,7 +32,7 @@ from .request_queue import QueueEntry, RequestQueue
 from .response import Application
 
 _DRAIN_SECONDS = 2.0
-"""How long a worker that stops waits for further requests on open connections."""
+"""Seconds for which a worker that stops waits for further requests on open connections."""
 _SURELY_IDLE_SECONDS = 1.0
 """The next request of a connection that has been idle for less may be under way."""
 _SERVING_RATIO = 10
@@ -40,9 +40,10 @@ _SERVING_RATIO = 10
 below: clients that are rejected and retry at once can't starve those that are served."""
 _MIN_SERVING_SECONDS, _MAX_SERVING_SECONDS = 0.01, 0.03
 _READING_SECONDS = 0.005
-"""How long sockets are read before the queue is served."""
+"""Seconds for which sockets are read before the queue is served."""
 _DEFERRED_SECONDS = 0.002
-"""How long deferred work goes on, while no request waits, before the sockets are polled."""
+"""Seconds for which deferred work goes on, while no request waits, before the sockets are
+polled."""
 _MAX_WARNINGS = 20
 """The most warnings about clients that are logged per heartbeat, which is at most a second."""
 _RELEASE_BYTES = 32 << 20
@@ -78,9 +79,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     max_body_bytes = 16 << 20
     """The largest body of a request, in bytes; the response to a larger one is 413."""
     headers_timeout_seconds = 10.0
-    """How long the head of a request may take to arrive; after that, the response is 408."""
+    """Seconds that the head of a request may take to arrive; after that, the response is 408."""
     body_timeout_seconds = 30.0
-    """How long the body of a request may take to arrive."""
+    """Seconds that the body of a request may take to arrive."""
     max_held_bytes = 256 << 20
     """The most bytes that a worker holds of requests and unsent responses. Beyond that, the largest
     request is rejected with 503, or the largest response aborted.
@@ -89,7 +90,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """The least bytes per second that a client must read of a response, once it has kept the worker
     waiting for ``send_timeout_seconds``."""
     yield_seconds = 0.002
-    """How long a worker leaves a new connection to workers that are less loaded."""
+    """Seconds for which a worker leaves a new connection to workers that are less loaded."""
     drain_seconds = 0.0
     """How long a worker continues as before when the whole server is stopped, so that load
     balancers can notice, and send requests elsewhere."""
@@ -181,11 +182,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             )
 
     alive: bool
+    _pool: CallPool | None = None
 
     @property
     def makes_calls(self) -> bool:
-        """True if calls run in threads; also known before the process is initialised."""
-        return "_pool" in vars(self) and self._pool.running > 0
+        """True if calls run in threads; none does before the process is initialised."""
+        return self._pool is not None and self._pool.running > 0
 
     def init_process(self) -> None:
         self.poller = select.epoll()
@@ -426,7 +428,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         the worker replaced after the same time as if it had been made in the loop.
         """
         self._next_notice = now + self._beat_seconds
-        oldest = self._pool.oldest_at
+        oldest = self._pool.oldest_at if self._pool is not None else None
         if oldest is None:
             self.notify()
         else:

@@ -32,15 +32,16 @@ log = logging.getLogger("lantern.handler")
 
 VERBS = ("load", "preprocess", "predict", "postprocess")
 _FOR_CALLERS = (HandlerRefusal, HandlerFailed, NonFiniteOutput, OutputsTooLarge, MemoryError)
-"""What is raised on purpose: by the handler, or by an interface of ours around it."""
+"""The errors that are raised on purpose: by the handler, or by an interface of ours around it."""
 Run = Callable[[Tensors], Tensors]
 """Runs the network of the bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What `preprocess` made of a request: for the network, arrays with the first dimension that
-    its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't see.
+    """The result of `preprocess` for a request: for the network, arrays with the first dimension
+    that its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't
+    see.
     """
 
     made: Any
@@ -232,6 +233,8 @@ def _advice(error: BaseException, manifest: Manifest) -> str:
     handler = manifest.handler
     if isinstance(error, ImportError) and handler is not None and handler.requirements:
         return f" It needs: {', '.join(handler.requirements)}; install them."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f" Install {error.name} where Lantern runs, or pack it with the handler."
     return ""
 
 

@@ -21,9 +21,13 @@ _Channels = Annotated[
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's names of its filters, which are those of torchvision for pictures."""
 
+IMAGE, TEXT, PAIR = "image", "text", "pair"
+"""The members of a sample, as callers and the samples of packing call them; the first two are the
+kinds of the steps that read them, too."""
+
 
 class Sample(Struct, frozen=True):
-    """What a caller sends for one answer: the bytes of an encoded image, a text, or both; a
+    """The part of a request that gets one answer: the bytes of an encoded image, a text, or both; a
     ``pair`` is a second text that is read together with the first.
     """
 
@@ -61,7 +65,7 @@ class ImageStep(
     frozen=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
-    tag="image",
+    tag=IMAGE,
     tag_field="kind",
 ):
     """Turn an encoded image into values of the tensor ``input``.
@@ -105,7 +109,7 @@ class TextStep(
     frozen=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
-    tag="text",
+    tag=TEXT,
     tag_field="kind",
 ):
     """Turn a text, or a pair of them, into the tensors that the other members name.
@@ -136,13 +140,13 @@ Step = ImageStep | TextStep
 
 
 def members_of(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """Return the members of a sample that ``steps`` need: "image", "text"."""
+    """Return the members of a sample that ``steps`` need: `IMAGE`, `TEXT`."""
     return tuple(kind_of(step) for step in steps)
 
 
 def kind_of(step: Step) -> str:
     """Return the kind of a step, as the manifest calls it."""
-    return "image" if isinstance(step, ImageStep) else "text"
+    return IMAGE if isinstance(step, ImageStep) else TEXT
 
 
 def files_of(steps: tuple[Step, ...]) -> Iterator[str]:

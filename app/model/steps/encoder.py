@@ -23,7 +23,7 @@ from ..errors import (
     SamplesTooLarge,
 )
 from ..signature import Array, Tensors, TensorSpec, no_rows
-from .declaration import ImageStep, Sample, Step, TextStep, members_of
+from .declaration import IMAGE, PAIR, TEXT, ImageStep, Sample, Step, TextStep, members_of
 from .faults import PartRejected
 from .limits import (
     BYTES_OF_TOKEN,
@@ -134,14 +134,14 @@ class StepEncoder:
 
     def _check_members(self, samples: Sequence[Sample], faults: _Faults) -> None:
         for index, sample in enumerate(samples):
-            for member in ("image", "text"):
+            for member in (IMAGE, TEXT):
                 is_sent = getattr(sample, member) is not None
                 if member in self.members and not is_sent:
                     faults.add(index, member, "is missing")
                 elif is_sent and member not in self.members:
                     faults.add(index, member, f"is not taken: this model takes {self._taken}")
             if sample.pair is not None and not self.takes_text:
-                faults.add(index, "pair", f"is not taken: this model takes {self._taken}")
+                faults.add(index, PAIR, f"is not taken: this model takes {self._taken}")
             if faults.are_many:
                 return
 
@@ -153,7 +153,7 @@ class StepEncoder:
         _check_rows(len(samples), prod(reader.shape) * reader.dtype.itemsize)
         rows = np.empty((len(samples), *reader.shape), reader.dtype)
         for index, sample in enumerate(samples):
-            with faults.of(index, "image"):
+            with faults.of(index, IMAGE):
                 reader.read(sample.image or b"", rows[index])
             if faults.are_many:
                 break
@@ -162,7 +162,7 @@ class StepEncoder:
     def _tokens(self, reader: TextReader, samples: Sequence[Sample], faults: _Faults) -> Tensors:
         texts = [(sample.text or "", sample.pair) for sample in samples]
         for index, text in enumerate(texts):
-            with faults.of(index, "text"):
+            with faults.of(index, TEXT):
                 reader.check(*text)
         faults.check()
         encodings: list[Any] = []
@@ -170,11 +170,11 @@ class StepEncoder:
             encodings = reader.encode(texts)
         except PartRejected:  # which doesn't say of which of them
             for index, text in enumerate(texts):
-                with faults.of(index, "text"):
+                with faults.of(index, TEXT):
                     encodings += reader.encode([text])
             faults.check()
         for index, encoding in enumerate(encodings):
-            with faults.of(index, "text"):
+            with faults.of(index, TEXT):
                 reader.check_length(encoding)
         faults.check()
         _check_rows(len(samples), reader.length(encodings) * reader.bytes_per_token)

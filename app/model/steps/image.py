@@ -45,12 +45,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by the orientation in its EXIF."""
+"""The turns that make an image upright, by the orientation in its EXIF."""
 _LONGEST_REASON = 120
 _decoded = PixelBudget()
 """Of this process, whatever models it has."""
 _EXACT = np.dtype(np.float32)
-"""What values are computed in; half of it would lose digits on the way."""
+"""The type that values are computed in; half of it would lose digits on the way."""
 
 
 class ImageReader:

@@ -9,11 +9,11 @@ LARGEST_SIDE = 65_535
 LARGEST_ROWS = 256 << 20
 """Bytes of the tensors of one request at most: a few bytes of an image or a text become many."""
 BYTES_OF_TOKEN = 3 << 10
-"""What a token counts as where rows are too many to run at once: not its own few bytes, but those
-of its embedding (768 float32, as of BERT), of which a network holds several."""
+"""The bytes that a token counts as where rows are too many to run at once: not its own few, but
+those of its embedding (768 float32, as of BERT), of which a network holds several."""
 IMAGES_OF_REQUEST = 4
-"""How many of the largest images one request may have, or more of smaller ones: a file of some
-kilobytes can become as many pixels as the largest photo."""
+"""The number of the largest images that one request may have, or more of smaller ones: a file of
+some kilobytes can become as many pixels as the largest photo."""
 
 IMAGES_AT_ONCE = 2
 """How many of the largest images the threads of a worker decode at once, or more of smaller ones:

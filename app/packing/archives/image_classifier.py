@@ -5,8 +5,6 @@ What it does was read in TorchServe 0.12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from ...model.signature import Tensors
 from ...model.steps.declaration import ImageStep, Resize, Size
 from ..conversion import make_bundle_of_source
 from ..description import ModelDescription
+from ..given_names import naming_as_given
 from ..graphs.forms import editing, softmax
 from ..source import GraphSource
 from ..statement import StatedRole, Statement
@@ -29,7 +28,7 @@ from .torchserve import CLASSES_FILE, TorchServeModel
 
 _CHANNELS, _TOP = 3, 5
 _ONE = 1e-4
-"""How far a sum of probabilities may lie from 1."""
+"""The distance that a sum of probabilities may have from 1."""
 
 
 def pack_image_classifier(
@@ -39,7 +38,7 @@ def pack_image_classifier(
 
     Returns what was assumed and measured, a sentence each. Raises `BundleError`.
     """
-    with _in_words_of(path, unpacked.directory):
+    with naming_as_given(path, unpacked.directory, inside=f"{path}: "):
         source = open_network(model, unpacked, (_CHANNELS, SIDE, SIDE))
         names, notes = _classes(model, unpacked, _width(source))
         description = ModelDescription(
@@ -156,13 +155,3 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
         seen.add(name)
         found.append(called)
     return tuple(found)
-
-
-@contextmanager
-def _in_words_of(path: Path, directory: Path) -> Iterator[None]:
-    """Let messages name files in the archive, and not where they were unpacked to."""
-    try:
-        yield
-    except BundleError as error:
-        said = str(error).replace(f"{directory}/", f"{path}: ")
-        raise BundleError(said if said.startswith(str(path)) else f"{path}: {said}") from error

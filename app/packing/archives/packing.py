@@ -12,6 +12,7 @@ from ...model.code.torchserve.adapter import ARCHIVE_MANIFEST
 from ...model.errors import BundleError
 from ...model.manifest import Manifest
 from ..bundle_writer import require_packages
+from ..given_names import naming_as_given
 from ..handlers import complete, requests_in
 from .container import Unpacked, unpack
 from .own_handlers import IMAGE_CLASSIFIER, why_not_taken
@@ -79,7 +80,7 @@ def _check_handler(
     if not allow_code:
         raise BundleError(
             f"{path} has code of its own, {model.handler_file}, which answers its requests. If you "
-            "trust whoever made it, pack it with --allow-code."
+            "trust whoever made it, let it run with --allow-code."
         )
 
 
@@ -103,7 +104,9 @@ def _with_handler(
             model.requirements,
         ),
     )
-    notes = complete(out, manifest, requests_in(samples, with_types=False))
+    requests = requests_in(samples, with_types=False)
+    with naming_as_given(path, out, inside=f"{path}: "):
+        notes = complete(out, manifest, requests)
     return [
         *model.notes,
         f"Its handler, {model.handler_file}, is carried over, and runs where model.allow_code "

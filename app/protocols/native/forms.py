@@ -38,7 +38,7 @@ class Part:
 
     @property
     def charset(self) -> str:
-        """What its Content-Type says; empty if nothing."""
+        """The charset in its Content-Type; empty if there is none."""
         return parse_header(self.content_type)[1].get("charset", "")
 
 
