@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 _LABELS = {
     LANTERN: "Lantern\nFlask, with\nlogs and\nmetrics",
-    "plain": "plain\nFastAPI,\nPydantic,\neager torch",
+    "plain": "plain\nFastAPI,\nPydantic,\ntorch",
     "tuned": "tuned\nFastAPI,\nONNX Rt.,\norjson",
     "handtuned": "hand-tuned\nStarlette,\nmsgspec,\nONNX Rt.",
+    "granian": "Granian\nRSGI,\nmsgspec,\nONNX Rt.",
+    "litserve": "LitServe\nONNX Rt.",
 }
 _NAMES = (LANTERN, *PEER_NAMES)
 _OURS, _OTHERS = "#c2570c", "#8b95a1"
@@ -42,7 +44,7 @@ def draw(path: Path, figures: Figures, caption: str) -> None:
     from matplotlib.patches import Patch
 
     single = figures["predict"]
-    drawing, (cpu, rate, batch) = pyplot.subplots(1, 3, figsize=(13, 4.8), layout="constrained")
+    drawing, (cpu, rate, batch) = pyplot.subplots(1, 3, figsize=(17, 4.8), layout="constrained")
     cpu.set_title("CPU per prediction, µs: less is better")
     _bars(cpu, [[single[name]["cpu_us"] for name in _NAMES]], "{:,.0f}")
     rate.set_title("Predictions per second: more is better")
@@ -60,7 +62,7 @@ def draw(path: Path, figures: Figures, caption: str) -> None:
         ],
         frameon=False,
     )
-    drawing.suptitle("The same network behind four servers, two workers each")
+    drawing.suptitle("The same network behind six servers, two workers each")
     drawing.supxlabel(
         f"Bars: medians; whiskers: lowest to highest. {caption}.", fontsize=8, color="#555555"
     )
