@@ -94,7 +94,7 @@ class Response:
         """Call the application, and raise what it raises; `write_next` frames what it returned."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one part has a known length, which costs the client less than a chunk.
-        if isinstance(iterable, list | tuple):
+        if isinstance(iterable, (list, tuple)):
             self.is_complete = True
             if len(iterable) == 1:
                 self._only = len(iterable[0])
@@ -169,14 +169,15 @@ class Response:
             self._out += (head, data) if head else (data,)
 
     def write_next(self) -> bool:
-        """Frame the next part that the application returned; return False if there is none.
+        """Frame the next part that the application returned; return False if that was the last, or
+        there is none.
 
         Raises what the application raises.
         """
         assert self._iterator is not None
         for data in self._iterator:
             self.write(data)
-            return True
+            return self._only is None
         return False
 
     def finish(self) -> None:
