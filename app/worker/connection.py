@@ -256,11 +256,12 @@ class Connection(QueueEntry):
         self._read()
 
     def _read(self) -> None:
-        room = self._reader.room
+        reader = self._reader
+        room = reader.room if reader.request else None
         data = b""
         try:
             if room is None:
-                data = self._receive_bytes(self._reader.max_to_read())
+                data = self._receive_bytes(reader.max_to_read())
                 received = len(data)
             else:
                 received = self._receive_into(room)
@@ -280,13 +281,13 @@ class Connection(QueueEntry):
                 self.close()
             return
         elif room is not None:
-            self._reader.fill(received)
-        elif not self._reader.buffer:
-            self._reader.buffer = data
+            reader.fill(received)
+        elif not reader.buffer:
+            reader.buffer = data
         else:
-            self._reader.append(data)
+            reader.append(data)
         self.advance()
-        if room is None and self._reader.room is not None:
+        if room is None and reader.request and reader.room is not None:
             # Memory was set aside, and much of the rest may have arrived. Others take precedence.
             self._defer(self._read)
 
@@ -383,7 +384,7 @@ class Connection(QueueEntry):
         owner = self._owner
         name = owner.pool_queue(request.environ)
         queue = self._queue = owner.queue if name is None else owner.calls[name]
-        wait = queue.enqueue(self, request.environ, request.length or 0)
+        wait = queue.enqueue(self, request.environ, request.body_size)
         if wait is not None:
             set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
@@ -516,7 +517,8 @@ class Connection(QueueEntry):
         elif self._ended:
             self.close()
         else:
-            self._await(EPOLLIN, self._owner.keepalive_seconds)
+            self._deadline = self.idle_since + self._owner.keepalive_seconds
+            self._want(EPOLLIN)
 
     def _finish(self, response: Response) -> None:
         self._response = None

@@ -96,7 +96,7 @@ class Response:
         """Call the application, and raise what it raises; `write_next` frames what it returned."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one part has a known length, which costs the client less than a chunk.
-        if isinstance(iterable, list | tuple):
+        if isinstance(iterable, (list, tuple)):
             self.is_complete = True
             if len(iterable) == 1:
                 self.is_whole = True

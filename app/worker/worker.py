@@ -362,7 +362,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for number, (fd, event) in enumerate(events, 1):
             connection = self._connections.get(fd)
             if connection is not None:
-                self._guarded(connection, connection.on_event, event)
+                # `_guarded` once more, because each call counts for each request.
+                try:
+                    connection.on_event(event)
+                except Exception:
+                    self._close_faulty(connection)
             elif fd in self._acceptor.listeners:
                 some_wait = self._acceptor.accept(fd) or some_wait
             else:
@@ -377,8 +381,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return some_wait
 
     def _advance_entry(self, entry: QueueEntry) -> None:
-        # `_guarded` once more, because each call counts for each request.
-        try:
+        try:  # as in `_handle`
             entry.advance()
         except Exception:
             self._close_faulty(entry)
