@@ -42,13 +42,14 @@ def decode_binary(
 
 
 def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
-    """Return the values of an array in binary, as a view of it where they are in that form."""
+    """Return the values of an array in binary, as a view of it where they are in that form: of any
+    shape, so that its length is no number of bytes.
+    """
     if datatype.name == "BYTES":
         return b"".join(map(frame, array.reshape(-1)))
     if datatype.name == "BF16":
         return bfloat16.to_bits(array).tobytes()
-    flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
-    return flat.view(np.uint8).data
+    return np.ascontiguousarray(array, dtype=datatype.dtype).data
 
 
 def frame(value: bytes | memoryview) -> bytes:
