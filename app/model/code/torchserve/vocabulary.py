@@ -87,7 +87,7 @@ _CLASSES = (
     (_Outer, "torchtext.legacy.vocab.Vocab"),
     (_Inner, "torchtext._torchtext.Vocab"),
 )
-"""By their names in torchtext 0.2 to 0.18."""
+"""By their names in torchtext 0.4 to 0.18."""
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
