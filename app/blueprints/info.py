@@ -141,7 +141,8 @@ def _fields(model: Model) -> dict[str, Any]:
     ``pointer`` leads to the object that they are members of in the JSON of a request.
     """
     if model.steps is not None:
-        names = taken_members(model.steps.members)
+        taken = taken_members(model.steps.members)
+        names = [name for name in taken if name != PAIR or model.steps.takes_pair]
         return {
             "pointer": "",
             "features": [*names],

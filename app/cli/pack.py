@@ -138,9 +138,9 @@ def pack(
     its own. The bundle is compared with it on the samples and on noise around them; what was
     assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
     the extra `pack`; for a directory also transformers. An archive is packed with its handler,
-    which answers the samples, and needs what that needs; where TorchServe's image_classifier is its
-    handler, that becomes steps, and the samples are pictures. A handler of your own (.py) is packed
-    like that of an archive.
+    which answers the samples, and needs what that needs; where TorchServe's image_classifier or
+    text_classifier is its handler, that becomes steps, and the samples are pictures, or lines of
+    text. A handler of your own (.py) is packed like that of an archive.
     """
     if out is None:
         raise click.MissingParameter(_out_of(source), param_hint="'--out'", param_type="option")

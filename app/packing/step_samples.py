@@ -179,14 +179,14 @@ def _bytes(path: Path, place: str) -> bytes:
         raise BundleError(f"{place}: {path} can't be read: {error.strerror}.") from error
 
 
-def made_samples(members: Sequence[str], words: Callable[[], Sequence[str]]) -> StepSamples:
-    """Return two examples of a model with ``members``; ``words`` are some that it knows."""
+def made_samples(members: Sequence[str], made_texts: Callable[[], tuple[str, str]]) -> StepSamples:
+    """Return two examples of a model with ``members``, and of ``made_texts`` if it takes those."""
     images: list[bytes | None] = [None, None]
-    texts: list[str | None] = [None, None]
+    texts: Sequence[str | None] = (None, None)
     if IMAGE in members:
         images = [_picture(320, 240), _picture(240, 300)]
     if TEXT in members:
-        texts = ["This is an example.", " ".join(words())]
+        texts = made_texts()
     samples = [Sample(image, text) for image, text in zip(images, texts, strict=True)]
     called = " and ".join({IMAGE: "pictures", TEXT: "texts"}[member] for member in members)
     return StepSamples(

@@ -23,7 +23,18 @@ from ..errors import (
     SamplesTooLarge,
 )
 from ..signature import Array, Tensors, TensorSpec, no_rows
-from .declaration import IMAGE, PAIR, TEXT, ImageStep, Sample, Step, TextStep, members_of
+from .declaration import (
+    IMAGE,
+    PAIR,
+    TEXT,
+    ImageStep,
+    Sample,
+    Step,
+    TextStep,
+    WordsStep,
+    kind_of,
+    members_of,
+)
 from .faults import PartRejected
 from .limits import (
     BYTES_OF_TOKEN,
@@ -36,6 +47,10 @@ from .limits import (
 if TYPE_CHECKING:
     from .image import ImageReader
     from .text import TextReader
+    from .words import WordsReader
+
+_LIBRARIES = {"image": "PIL", "text": "tokenizers"}
+"""By the kind of a step, the library that its module imports."""
 
 
 class StepEncoder:
@@ -55,12 +70,14 @@ class StepEncoder:
         self.members = members_of(steps)
         self._inputs = tuple(inputs)
         self._image: ImageReader | None = None
-        self._text: TextReader | None = None
+        self._text: TextReader | WordsReader | None = None
         self._most_pixels = limits.image_pixels * IMAGES_OF_REQUEST
         specs = {spec.name: spec for spec in inputs}
         for step in steps:
             if isinstance(step, ImageStep):
                 self._image = _image_reader(step, specs[step.input], limits)
+            elif isinstance(step, WordsStep):
+                self._text = _words_reader(step, specs[step.input], load, limits)
             else:
                 filled = [specs[name] for name in step.inputs]
                 self._text = _text_reader(step, filled, load, limits)
@@ -72,8 +89,13 @@ class StepEncoder:
 
     @property
     def takes_text(self) -> bool:
-        """True if a sample has a text, and may have a pair of it."""
+        """True if a sample has a text."""
         return self._text is not None
+
+    @property
+    def takes_pair(self) -> bool:
+        """True if a text may have a second one that is read together with it."""
+        return self._text is not None and self._text.takes_pair
 
     @property
     def bytes_of_row(self) -> int:
@@ -159,7 +181,9 @@ class StepEncoder:
                 break
         return rows
 
-    def _tokens(self, reader: TextReader, samples: Sequence[Sample], faults: _Faults) -> Tensors:
+    def _tokens(
+        self, reader: TextReader | WordsReader, samples: Sequence[Sample], faults: _Faults
+    ) -> Tensors:
         texts = [(sample.text or "", sample.pair) for sample in samples]
         for index, text in enumerate(texts):
             with faults.of(index, TEXT):
@@ -224,9 +248,10 @@ def import_readers(steps: Iterable[Step]) -> None:
     No thread is started, so it is safe before a fork, and then shared.
     """
     for step in steps:
-        is_image = isinstance(step, ImageStep)
-        if find_spec("PIL" if is_image else "tokenizers") is not None:
-            import_module(".image" if is_image else ".text", __package__)
+        kind = kind_of(step)
+        library = _LIBRARIES.get(kind)
+        if library is None or find_spec(library) is not None:
+            import_module(f".{kind}", __package__)
 
 
 def _image_reader(step: ImageStep, spec: TensorSpec, limits: SampleLimits) -> ImageReader:
@@ -246,6 +271,14 @@ def _text_reader(
     from .text import TextReader
 
     return TextReader(step, specs, load(step.tokenizer), limits.text_characters)
+
+
+def _words_reader(
+    step: WordsStep, spec: TensorSpec, load: Callable[[str], bytes], limits: SampleLimits
+) -> WordsReader:
+    from .words import WordsReader
+
+    return WordsReader(step, spec, load(step.vocabulary), limits.text_characters)
 
 
 def _require(package: str, taken: str, library: str, extra: str) -> None:

@@ -247,7 +247,10 @@ def test_a_file_that_a_bundle_calls_its_own_is_refused(
 @pytest.mark.parametrize(
     ("handler", "said"),
     [
-        ("import ts.torch_handler.text_handler", "No module named 'ts.torch_handler.text_handler'"),
+        (
+            "import ts.torch_handler.object_detector",
+            "No module named 'ts.torch_handler.object_detector'",
+        ),
         (
             "class A: pass\nclass B: pass",
             "it must have a function handle, or one class; it has A, B",
