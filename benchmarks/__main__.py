@@ -53,6 +53,7 @@ def main() -> int:
     }
     if about["load_average_before"] > _QUIET:
         print(f"This machine is busy (load {about['load_average_before']}): expect wide ranges.")
+    make_environments(peers_of(parts))
     with (
         tempfile.TemporaryDirectory(prefix="lantern-bench-") as directory,
         busy(processes, _LONGEST_SECONDS),
@@ -67,14 +68,14 @@ def main() -> int:
 
 
 def run(parts: Sequence[str], bench: Bench) -> dict[str, float]:
-    """Run parts, those with peers once these answer alike; return how long each took, in seconds.
+    """Run parts, once the peers that they need answer alike; return the seconds that each took.
 
-    One that fails leaves no figures, and the others run all the same.
+    The peers' environments are there. A part that fails leaves no figures, and the others run all
+    the same.
     """
     took: dict[str, float] = {}
     began = monotonic()
     if peers := peers_of(parts):
-        make_environments(peers)
         with all_running(beside(peers), bench.directory) as servers:
             agreement.check(servers)
         print("All servers answer alike.", flush=True)

@@ -6,8 +6,8 @@ starts them anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -38,10 +38,11 @@ _SINGLE = 500
 
 @dataclass(frozen=True)
 class Requests:
-    """A path, and the bodies that are sent to it in turn."""
+    """A path, and the bodies that are sent to it in turn, with ``headers``."""
 
     path: str
     bodies: Sequence[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(bench: Bench) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from app.model.manifest_file import FILE_NAME
 from benchmarks import payloads, stripped
 from benchmarks.bench import Bench
-from benchmarks.check import PATIENT
+from benchmarks.check import PATIENT, Requests
 from benchmarks.figures import rounds_of
+from benchmarks.instructions import count
 from benchmarks.load import Load, wrk
 from benchmarks.servers import (
     ROOT,
@@ -31,7 +32,7 @@ from benchmarks.servers import (
     lantern,
 )
 
-PART = "features"
+PART, COUNTED = "features", "features, instructions"
 AS_IT_IS, AGAIN = "as it is", "as it is, again"
 _RATE = "999999/second"
 """A rate that nobody exceeds: each request is counted, and none refused."""
@@ -84,6 +85,16 @@ def features(bench: Bench) -> None:
                 bench.slot(PART, server, load)
 
 
+def feature_instructions(bench: Bench) -> None:
+    """Count the instructions of `POST /predict` with each feature alone switched off or on."""
+    counted = []
+    for each in _variants(bench):
+        bodies = (each.bodies or bench.varied).read_bytes().splitlines()
+        requests = Requests("/predict", bodies, each.headers)
+        counted.append((each.program, {each.what: requests}))
+    count(bench, COUNTED, counted)
+
+
 def _variants(bench: Bench) -> list[Variant]:
     settings, key = _with_key(bench.directory)
     cached = {"LANTERN_CACHE__SIZE": "4096"}
@@ -125,7 +136,7 @@ def _with_key(directory: Path) -> tuple[dict[str, str], str]:
 
 def _without_ranges(directory: Path) -> Path:
     """Write the bundled model without the ranges of its features."""
-    shutil.copytree(payloads.BUNDLE, directory / "1")
+    shutil.copytree(payloads.BUNDLE, directory / "1", dirs_exist_ok=True)
     path = directory / "1" / FILE_NAME
     manifest = json.loads(path.read_text(encoding="utf-8"))
     for feature in manifest["features"]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import http.client
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
+from app.worker.cores import usable_cores
 from benchmarks.bench import Bench
 from benchmarks.check import Requests, programs, single_rows
-from benchmarks.servers import BenchmarkError, Program, Server, all_running
+from benchmarks.servers import BenchmarkError, Program, Server, running
 
 PART = "instructions"
 _COUNTED, _BEFORE = 300, 100
@@ -31,29 +35,49 @@ _OUTPUT = "callgrind.%p"
 
 def instructions(bench: Bench) -> None:
     """Count the instructions of a prediction, by valgrind."""
+    count(bench, PART, [(program, single_rows(program.name)) for program in programs()])
+
+
+def count(
+    bench: Bench, part: str, counted: Sequence[tuple[Program, Mapping[str, Requests]]]
+) -> None:
+    """Count the instructions of requests to each program, by what they are noted as.
+
+    As many programs run at once as there are cores: it disturbs none of them.
+    """
     if shutil.which("valgrind") is None:
-        bench.skip(PART, "it needs valgrind (Debian's package of that name)")
+        bench.skip(part, "it needs valgrind (Debian's package of that name)")
         return
-    counted = [_counted(program, bench.directory) for program in programs()]
-    with all_running(counted, bench.directory) as servers:
-        for server in servers:
-            for who, requests in single_rows(server.name).items():
-                _count(bench, server, who, requests)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        counts = partial(_counts, bench.directory, bench.rounds)
+        for found in pool.map(counts, counted):
+            for who, values in found.items():
+                for value in values:
+                    bench.record(part, who, instructions=value)
 
 
-def _count(bench: Bench, server: Server, who: str, requests: Requests) -> None:
-    _send(server, requests, _BEFORE)
-    _tell(server, "instrumentation", "on")
-    _send(server, requests, _BEFORE)
-    for _ in range(bench.rounds):
-        _tell(server, "zero")
-        _send(server, requests, _COUNTED)
-        bench.record(PART, who, instructions=_total(bench.directory, server) / _COUNTED)
-    _tell(server, "instrumentation", "off")
-    server.forget_log()
+def _counts(
+    directory: Path, rounds: int, counted: tuple[Program, Mapping[str, Requests]]
+) -> dict[str, list[float]]:
+    """Return the instructions per request of each round."""
+    program, sent = counted
+    found: dict[str, list[float]] = {}
+    with running(_under_valgrind(program, directory), directory) as server:
+        for who, requests in sent.items():
+            bodies = cycle(requests.bodies)
+            _send(server, requests, islice(bodies, _BEFORE))
+            _tell(server, "instrumentation", "on")
+            _send(server, requests, islice(bodies, _BEFORE))
+            found[who] = []
+            for _ in range(rounds):
+                _tell(server, "zero")
+                _send(server, requests, islice(bodies, _COUNTED))
+                found[who].append(_total(directory, server) / _COUNTED)
+            _tell(server, "instrumentation", "off")
+    return found
 
 
-def _counted(program: Program, directory: Path) -> Program:
+def _under_valgrind(program: Program, directory: Path) -> Program:
     """Describe a program of Gunicorn's with one worker, under valgrind, which doesn't count yet."""
     arguments = (
         *("--tool=callgrind", "--instr-atstart=no"),
@@ -66,11 +90,12 @@ def _counted(program: Program, directory: Path) -> Program:
     return replace(program, executable=executable, arguments=arguments, settings=settings)
 
 
-def _send(server: Server, requests: Requests, number: int) -> None:
-    """Send so many requests on one connection, each when the one before it is answered."""
+def _send(server: Server, requests: Requests, bodies: Iterable[bytes]) -> None:
+    """Send bodies on one connection, each when the one before it is answered."""
+    headers = {"Content-Type": "application/json", **requests.headers}
     with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)) as kept:
-        for body in islice(cycle(requests.bodies), number):
-            kept.request("POST", requests.path, body, {"Content-Type": "application/json"})
+        for body in bodies:
+            kept.request("POST", requests.path, body, headers)
             response = kept.getresponse()
             content = response.read()
             if response.status != 200:

@@ -13,7 +13,7 @@ from benchmarks.candidates import candidates
 from benchmarks.check import REFERENCE, check
 from benchmarks.connections import PEERS as CHEAP_PEERS
 from benchmarks.connections import connections, pipelining, proxied
-from benchmarks.features import features
+from benchmarks.features import feature_instructions, features
 from benchmarks.figures import interleaved
 from benchmarks.inference import inference
 from benchmarks.instructions import instructions
@@ -206,6 +206,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "migration": migration,
     "features": features,
     "instructions": instructions,
+    "feature-instructions": feature_instructions,
     "check": check,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""

@@ -23,6 +23,8 @@ from benchmarks.__main__ import RESULTS, run
 from benchmarks.bench import Bench
 from benchmarks.figures import Figures, Spread, ratios
 from benchmarks.load import require_programs
+from benchmarks.measures import peers_of
+from benchmarks.peers import make_environments
 from benchmarks.servers import LANTERN, BenchmarkError
 
 ROUNDS, SECONDS = 5, 1.5
@@ -155,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"--only {','.join(PARTS)} --out {RESULTS / 'check'}"
         )
         return 0
+    make_environments(peers_of(PARTS))
     with tempfile.TemporaryDirectory(prefix="lantern-bench-") as directory:
         bench = Bench(options.rounds, options.seconds, Path(directory))
         run(PARTS, bench)

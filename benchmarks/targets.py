@@ -13,6 +13,7 @@ from benchmarks.check import PART as CHECKED
 from benchmarks.connections import CONNECTED, CONNECTIONS, PIPELINED, PROXIED, connected
 from benchmarks.connections import PEERS as CHEAP_PEERS
 from benchmarks.features import AS_IT_IS, FEATURES
+from benchmarks.features import COUNTED as ALONE_COUNTED
 from benchmarks.features import PART as ALONE_ON_AND_OFF
 from benchmarks.figures import Figures, Spread, ratios
 from benchmarks.inference import (
@@ -302,6 +303,8 @@ def _features_and_check(one: str) -> Iterator[Target]:
     for name in FEATURES:
         what = f"{one}, CPU per request, {name} against as it is"
         yield Target(what, ALONE_ON_AND_OFF, "cpu_us", AS_IT_IS, name)
+        what = f"{one}, instructions, {name} against as it is"
+        yield Target(what, ALONE_COUNTED, "instructions", AS_IT_IS, name)
     for ours, peers in COMPARED.items():
         yield Target(f"check: {ours} against {peers}, CPU", CHECKED, "cpu_us", peers, ours)
         if peers == REFERENCE and ours != INFO:

@@ -143,6 +143,7 @@ def test_the_command_measures_compares_and_fails_for_a_fall(
         return {}
 
     monkeypatch.setattr(regression, "run", run)
+    monkeypatch.setattr(regression, "make_environments", lambda peers: None)
     monkeypatch.setattr(regression, "require_programs", lambda: None)
     assert regression.main(["--results", str(tmp_path)]) == status
     assert ("Lantern fell back by 50%" in capsys.readouterr().out) == bool(status)

@@ -124,8 +124,11 @@ def test_the_results_and_the_picture_are_written(figures: Figures, tmp_path: Pat
     assert document["rows"][0]["met"] == "yes"
     for name in ("table.md", "figures.md"):
         assert "commit 0123456789ab-dirty" in (tmp_path / name).read_text()
-    picture.draw(tmp_path / "results.png", figures, report.caption(ABOUT))
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    alone = {"predict": figures["predict"]}
+    for name, drawn in (("results.png", figures), ("alone.png", alone)):
+        assert picture.can_draw(drawn)
+        picture.draw(tmp_path / name, drawn, report.caption(ABOUT))
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_load_beside_it_is_told() -> None:
