@@ -65,6 +65,12 @@ class InForce:
     held_back: Mapping[str, str] = field(default_factory=dict)
     is_written: bool = False
 
+    def code_of(self, version: str) -> str | None:
+        """Return the SHA-256 of the only code of ``version`` that may run, empty where none may;
+        None where no release is written, which could say it.
+        """
+        return self.release.code.get(version, "") if self.is_written else None
+
 
 def read_in_force(directory: Path, *, name: str = "") -> InForce:
     """Return what is in force for the model in ``directory``: the release in its file, or without

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,11 +127,11 @@ class ModelService:
         Never raises: `load` reports what is wrong with the model.
         """
         with suppress(Exception):
-            release = self._in_force().release
-            for version in release.versions:
+            in_force = self._in_force()
+            for version in in_force.release.versions:
                 with suppress(Exception):
-                    source = replace(self._source_of(version), code=release.code.get(version, ""))
-                    import_libraries(source)
+                    code = in_force.code_of(version)
+                    import_libraries(replace(self._source_of(version), code=code))
 
     def load(self) -> bool:
         """Load what the release names, once; return True if a model is loaded. Never raises.
@@ -222,12 +222,12 @@ class ModelService:
         if in_force is None:
             return None
         release = in_force.release
-        code = release.code if in_force.is_written else None
-        stable = self._version(release.stable, faults, code)
+        stable = self._version(release.stable, faults, in_force.code_of(release.stable))
         if stable is None:
             return None
         candidate = None
         if release.candidate is not None:
+            code = in_force.code_of(release.candidate)
             candidate = self._version(release.candidate, faults, code)
         if candidate is not None and (
             broken := _misfits(stable.model, candidate.model, release.mode)
@@ -250,8 +250,7 @@ class ModelService:
         version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
-        recorded = self._recorded_code(version)
-        stable = self._version(version, [], None if recorded is None else {version: recorded})
+        stable = self._version(version, [], self._recorded_code(version))
         if stable is None:
             return None
         faults.append(f"Falling back to version {version}.")
@@ -264,12 +263,10 @@ class ModelService:
         except ModelError:  # a release that can't be read says nothing of the code
             return None
 
-    def _version(
-        self, version: str, faults: list[str], code: Mapping[str, str] | None
-    ) -> _Held | None:
+    def _version(self, version: str, faults: list[str], code: str | None) -> _Held | None:
         """Return a version: the loaded model, unless its bundle was replaced, or a new one.
 
-        Of its code only that with the SHA-256 in ``code`` runs; any if no release is written.
+        Of its code only that with the SHA-256 ``code`` runs; any if that is None.
         A loaded model stays valid whatever happens to its files; why it is not reloaded is
         recorded.
         """
@@ -283,8 +280,7 @@ class ModelService:
         if files is None or (held is not None and held.files == files):
             return held
         started = monotonic()
-        recorded = None if code is None else code.get(version, "")
-        model = _attempt(faults, lambda: self._load(replace(source, code=recorded)))
+        model = _attempt(faults, lambda: self._load(replace(source, code=code)))
         if model is None:
             return held
         seconds = monotonic() - started
