@@ -43,8 +43,10 @@ _LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have more processes than cores: a good part of the time tests wait for servers and clocks."""
-    return len(os.sched_getaffinity(0)) + 2
+    """Have more processes than cores: more than half of the time tests wait for servers and clocks,
+    and with two more than cores a quarter of two cores was idle.
+    """
+    return len(os.sched_getaffinity(0)) + 4
 
 
 @pytest.hookimpl(optionalhook=True)
