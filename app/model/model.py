@@ -139,7 +139,10 @@ class Model:
         Call it before the model is served.
         """
         if self.manifest.batch:
-            self.runtime = BatchingRuntime(self.runtime, max_rows)
+            # An output with a length of its own would have that of the longest row.
+            has_length = any(size < 0 for _, of_row in self._outputs for size in of_row)
+            padding = None if has_length or self.steps is None else self.steps.padding
+            self.runtime = BatchingRuntime(self.runtime, max_rows, padding)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.

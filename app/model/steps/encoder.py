@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...version import FOR_IMAGES, FOR_TEXTS
+from ..batching import Padding
 from ..errors import (
     MAX_FAULTS,
     BundleError,
@@ -96,6 +97,11 @@ class StepEncoder:
     def takes_pair(self) -> bool:
         """True if a text may have a second one that is read together with it."""
         return self._text is not None and self._text.takes_pair
+
+    @property
+    def padding(self) -> Padding | None:
+        """What makes texts as long as each other, where the network ignores that; else None."""
+        return self._text.padding if self._text is not None else None
 
     @property
     def bytes_of_row(self) -> int:

@@ -18,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tokenizers import Tokenizer
 
+from ..batching import Padding
 from ..errors import BundleError, first_line
 from ..signature import DTYPES, Tensors, TensorSpec
 from .declaration import TextStep
@@ -48,6 +49,15 @@ class TextReader:
         self._max_characters = max_characters
         self._tokenizer = _load(step, data)
         self.bytes_per_token = sum(dtype.itemsize for dtype in self._dtypes.values())
+
+    @property
+    def padding(self) -> Padding | None:
+        """What texts get to be as long as each other; None where the network sees that."""
+        step = self._step
+        if step.attention_mask is None:
+            return None
+        values = dict.fromkeys(step.inputs, 0) | {step.input_ids: step.pad_id}
+        return Padding(values, is_before=step.padding_side == "left")
 
     def check(self, text: str, pair: str | None) -> None:
         """Raise `PartRejected` for a text that can't be made into tokens in bounded time."""

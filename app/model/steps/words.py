@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import orjson
 
+from ..batching import Padding
 from ..errors import BundleError, shown
 from ..signature import DTYPES, Array, Tensors, TensorSpec
 from .cleaning import with_ngrams, words_of
@@ -37,6 +38,11 @@ class WordsReader:
         self._max_characters = max_characters
         self.max_length = step.max_length
         self.bytes_per_token = self._dtype.itemsize
+
+    @property
+    def padding(self) -> Padding:
+        """What texts get to be as long as each other."""
+        return Padding({self._step.input: NO_WORD})
 
     def check(self, text: str, pair: str | None) -> None:
         """Raise `PartRejected` for a text that can't be made into ids in bounded time."""
