@@ -31,6 +31,8 @@ _LONGEST = (
     "tests/faults/test_clock.py",
     "tests/integration/test_rolling_restart.py",
     "tests/worker/test_stopping.py",
+    "tests/test_locale.py",
+    "tests/test_coming_from_torchserve.py",
     "tests/trials/test_fuzz.py",
     "tests/integration/",
     "tests/faults/",
