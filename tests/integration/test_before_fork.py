@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from app.model.code.permission import code_sha256
+from app.model.manifest_file import read_manifest
 from app.registry.release import Release, write_release
 from tests.conftest import ROOT
 from tests.handler_bundles import with_handler
@@ -38,6 +40,12 @@ def importing(path: Path, *libraries: str) -> None:
     with_handler(path, source, requests=())
 
 
+def release(models: Path, version: str) -> None:
+    """Release a version with the code that it has."""
+    code = code_sha256(read_manifest(models / version / "manifest.json"))
+    write_release(models, Release(version, code={version: code}))
+
+
 def test_a_library_that_workers_can_share_is_imported_once_by_the_master(
     start: Start, tmp_path: Path
 ) -> None:
@@ -48,7 +56,7 @@ def test_a_library_that_workers_can_share_is_imported_once_by_the_master(
     models = tmp_path / "models"
     importing(models / "1", "cv2", "rare")
     importing(models / "2", "sentencepiece")
-    write_release(models, Release("1"))
+    release(models, "1")
     server = start(
         *("-w", "2"),
         environ=os.environ | {"PYTHONPATH": str(tmp_path)},
@@ -61,7 +69,7 @@ def test_a_library_that_workers_can_share_is_imported_once_by_the_master(
     assert pids(shared) == [server.process.pid]
     assert pids(unknown) == workers
     assert not later.exists()
-    write_release(models, Release("2"))
+    release(models, "2")
     wait_for(lambda: len(server.lines("model loaded")) == 4)
     assert pids(later) == workers
 
