@@ -15,10 +15,10 @@ import pytest
 from app.model.code.declaration import Interface
 from app.model.code.imports import SHARED_LIBRARIES, imports_of
 from app.registry.loading import ModelSource
-from app.registry.release import Release, write_release
+from app.registry.release import Release
 from app.registry.service import ModelService
 from tests.conftest import ROOT, without_coverage
-from tests.handler_bundles import with_handler
+from tests.handler_bundles import with_handler, write_release_of
 
 PREDICTS = "class Handler:\n    def predict(self, request):\n        return 1\n"
 OF_TORCHSERVE = """
@@ -126,7 +126,7 @@ def test_a_candidate_s_libraries_are_imported_even_if_the_stable_version_is_alte
 ) -> None:
     for version, library in (("1", "PIL.Image"), ("2", "tokenizers")):
         with_handler(tmp_path / version, f"import {library}\n{PREDICTS}", requests=())
-    write_release(tmp_path, Release("1", "2", "shadow"))
+    write_release_of(tmp_path, Release("1", "2", "shadow"))
     assert imported_before_fork(tmp_path, LIBRARIES)["modules"] == ["PIL.Image", "tokenizers"]
     (tmp_path / "1" / "handler.py").unlink()
     assert imported_before_fork(tmp_path, LIBRARIES)["modules"] == ["tokenizers"]
