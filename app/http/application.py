@@ -55,6 +55,7 @@ class Application(Flask):
         if (
             request is None
             or self.config["TRUSTED_HOSTS"] is not None
+            or request.trusted_hosts is not None
             or self.config["SERVER_NAME"] is not None
             or self.subdomain_matching
             or self.url_map.host_matching

@@ -33,7 +33,11 @@ class CompletionMiddleware:
 
         def start(status: str, headers: Headers, *exc_info: Any) -> Any:
             _complete(context, headers)
-            write = start_response(status, headers, *exc_info)
+            try:
+                write = start_response(status, headers, *exc_info)
+            except BaseException:  # the server refuses a header of a hook, and answers itself
+                context.end(500, self._metrics)
+                raise
             if not context.is_streamed:
                 context.end(int(status[:3]), self._metrics)
             return write

@@ -34,7 +34,7 @@ class RequestContext(msgspec.Struct):
     Admission sets the ``caller``, if keys are required. The fast path or Flask sets the ``route``,
     the ``model`` and ``model_version`` that predict, and the number of ``rows`` that were
     predicted. ``failure`` is the exception of the fast path, until Flask handles it, and
-    ``is_streamed`` is True if a `StreamedResponse` ends the context.
+    ``is_streamed`` is True if Flask sends a `StreamedResponse`, which ends the context.
     """
 
     head: RequestHead
@@ -49,6 +49,7 @@ class RequestContext(msgspec.Struct):
     rows: int | None = None
     failure: Exception | None = None
     is_streamed: bool = False
+    has_ended: bool = False
 
     @classmethod
     def begin(cls, head: RequestHead, environ: dict[str, Any]) -> Self:
@@ -72,8 +73,12 @@ class RequestContext(msgspec.Struct):
 
         It took ``seconds``, by default those since it began. ``complete`` is False if the caller
         left before the end of the response. The environ is released: it refers to the context, and
-        the cycle would keep both, and the body, until the next garbage collection.
+        the cycle would keep both, and the body, until the next garbage collection. A context ends
+        once: a hook may read a stream to its end before the response begins.
         """
+        if self.has_ended:
+            return
+        self.has_ended = True
         if seconds is None:
             seconds = perf_counter() - self.started
         # Labels are bounded: a method or path that a caller made up must not become one.
@@ -112,7 +117,6 @@ class StreamedResponse:
     ) -> None:
         self._parts: Iterator[bytes] | None = itertools.chain((next(parts),), parts)
         self._context = context
-        context.is_streamed = True
         self._held = held
         self._metrics = metrics
         self._seconds: float | None = None

@@ -19,13 +19,11 @@ from msgspec import UNSET
 
 from ..access.header_names import AUTHORIZATION
 from ..model.code.golden import GoldenRequest
-from ..model.model import Model
+from ..model.model import LONGEST_SHOWN, Model
 from ..protocols.native.forms import FORM
 from ..protocols.native.media_types import ANY_TYPE, JSON, parse_header
 from ..protocols.native.sample_schemas import SAMPLES
 
-_LONGEST = 4096
-"""The most bytes of a body or an answer that are shown."""
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
 WHOLE_FORM: Mapping[str, Any] = {
     "type": "object",
@@ -54,8 +52,9 @@ class HandlerExample:
     def of(cls, model: Model) -> HandlerExample | None:
         """Return the example of a model with a handler; None if it has none, or none so short."""
         golden = model.golden_request
-        if golden is None or len(body := golden.request.body) > _LONGEST:
+        if golden is None:
             return None
+        body = golden.request.body
         return cls(
             body,
             golden.content_type,
@@ -173,6 +172,6 @@ def _answer(golden: GoldenRequest) -> Any:
     if golden.status != HTTPStatus.OK:
         return None
     if golden.answer is not UNSET:
-        return golden.answer if len(orjson.dumps(golden.answer)) <= _LONGEST else None
+        return golden.answer if len(orjson.dumps(golden.answer)) <= LONGEST_SHOWN else None
     body = base64.b64decode(golden.answer_body or "")
-    return _text(body) if len(body) <= _LONGEST else None
+    return _text(body) if len(body) <= LONGEST_SHOWN else None

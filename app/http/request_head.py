@@ -1,4 +1,4 @@
-"""What the head of a request says, before anybody asks who sent it or what is served.
+"""The head of a request: its path, and what its caller wants, before anybody asks who sent it.
 
 A worker whose clients repeat their heads offers a memory of each (see `app.worker.contract`), so
 that a head is looked at once, and costs a lookup when it comes again.
@@ -19,7 +19,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class RequestHead:
-    """What the head of a request says.
+    """The parts of a request's head that do not depend on its caller or on what is served.
 
     ``outside`` is the rejection of a path that is not below the prefix of this service. ``path`` is
     the client's, with the prefix, and ``split_path`` is ``SCRIPT_NAME`` and ``PATH_INFO`` where the

@@ -7,6 +7,8 @@ from typing import Any
 
 import flask
 
+from .context import CONTEXT, RequestContext, StreamedResponse
+
 _BODILESS = frozenset({*range(100, 200), 204, 304})
 _LOCATIONS = frozenset({"location", "content-location"})
 """Headers that werkzeug makes URLs of, in lower case."""
@@ -26,6 +28,9 @@ class Response(flask.Response):
         if self.direct_passthrough:
             self._close_file()
         parts = self.response
+        if isinstance(parts, StreamedResponse):
+            context: RequestContext = environ[CONTEXT]
+            context.is_streamed = True
         if (
             type(parts) is list
             and len(parts) == 1

@@ -20,17 +20,15 @@ from .signature import Array, Tensors, row_count, select_rows
 
 _PATIENCE_SECONDS = 1.0
 """Seconds for which a call waits for the pass before its own."""
-
-
 _LARGEST_PADDED = 2
-"""A pass has at most so many times the values of its rows alone: nobody pays for the length of
+"""The multiple of the values of its rows alone that a pass may have: nobody pays for the length of
 another's row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """What rows of different lengths get to be as long as each other: a value for each of the
-    tensors whose second dimension is the length, before or behind those that they have.
+    """The values that fill up shorter rows: one for each of the tensors whose second dimension is
+    the length of a row, before or behind those that it has.
     """
 
     values: Mapping[str, int]

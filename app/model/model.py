@@ -33,8 +33,8 @@ from .steps.encoder import StepEncoder
 from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from .tasks import task_of
 
-_LONGEST_SHOWN = 8192
-"""The most characters of a golden request's body that is kept, as an example for callers."""
+LONGEST_SHOWN = 4096
+"""The most bytes of a golden request's body that is kept, as an example for callers."""
 _FEW_VALUES = 64
 """Up to this many values of an answer, numpy takes longer to begin than Python for all of them."""
 LONG_SECONDS = 0.001
@@ -52,7 +52,7 @@ class Model:
     may send for the steps. ``golden_request`` is a short request that the handler answers, once the
     self-test has read one. Raises `BundleError` if the steps can't be loaded.
 
-    What other rooms make of a model, once, they keep in ``derived``, each by a key of its own.
+    ``derived`` caches what other packages compute from the model, by classes of their own.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Model:
         self._row_seconds = 0.0
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
-        self.derived: dict[Any, Any] = {}
+        self.derived: dict[type, Any] = {}
 
     @property
     def takes_features(self) -> bool:
@@ -279,7 +279,7 @@ class Model:
         check_requests(requests, handler, self.run_rows, self.manifest)
         answered = [each for each in requests if each.status == HTTPStatus.OK and not each.is_form]
         shortest = min(answered, key=lambda each: len(each.body), default=None)
-        if shortest is not None and len(shortest.body) <= _LONGEST_SHOWN:
+        if shortest is not None and len(shortest.request.body) <= LONGEST_SHOWN:
             self.golden_request = shortest
 
     def info(self) -> dict[str, Any]:

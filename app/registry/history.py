@@ -117,7 +117,7 @@ def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str)
 
 def recorded_code(directory: Path, version: str) -> str | None:
     """Return the SHA-256 of the code with which ``version`` was released last; empty if it had
-    none, and None if it never was.
+    none or was never released, and None where there is no release.
 
     Raises `BundleError` if the release or the history can't be read.
     """
@@ -127,7 +127,7 @@ def recorded_code(directory: Path, version: str) -> str | None:
     for change in reversed(read_history(directory)):
         if change.made and version in change.after.versions:
             return change.after.code.get(version, "")
-    return None
+    return None if release is None else ""
 
 
 def change_document(change: Change) -> dict[str, Any]:

@@ -129,9 +129,13 @@ class ModelService:
         with suppress(Exception):
             in_force = self._in_force()
             for version in in_force.release.versions:
-                with suppress(Exception):
+                try:
                     code = in_force.code_of(version)
                     import_libraries(replace(self._source_of(version), code=code))
+                except Exception as error:
+                    log.debug(
+                        "version %s: nothing was imported before the fork: %s", version, error
+                    )
 
     def load(self) -> bool:
         """Load what the release names, once; return True if a model is loaded. Never raises.
@@ -260,8 +264,8 @@ class ModelService:
     def _recorded_code(self, version: str) -> str | None:
         try:
             return recorded_code(self.source.path, version) if self._is_directory else None
-        except ModelError:  # a release that can't be read says nothing of the code
-            return None
+        except ModelError:  # what a release that can't be read allows is not known: nothing
+            return ""
 
     def _version(self, version: str, faults: list[str], code: str | None) -> _Held | None:
         """Return a version: the loaded model, unless its bundle was replaced, or a new one.

@@ -182,6 +182,7 @@ def when_ready(server: Any) -> None:
         server.log.warning(warning)
     # A collection writes to every object that it visits, and so copies the page of it. Once, before
     # the first fork: what is frozen is never freed, and this process lives long.
+    gc.collect()
     gc.freeze()
 
 

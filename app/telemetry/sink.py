@@ -53,8 +53,8 @@ def open_sink(stream: TextIO | None) -> Write:
 
 
 def _duplicate(fd: int) -> int:
-    """Return another descriptor of the same open file: whatever closes ``fd``, whose number a
-    client's connection may then get, closes not this one.
+    """Return a duplicate of ``fd``. It stays open if something closes ``fd``, whose number a
+    client's connection may then get.
     """
     status = os.fstat(fd)
     key = status.st_dev, status.st_ino

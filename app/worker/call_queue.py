@@ -53,7 +53,8 @@ class CallQueue(RequestQueue[R]):
         """Remove the request of ``entry``, if it waits; one that runs is not stopped."""
         if entry.size_class is not None:
             self.tick()
-            self._requests.remove(entry)
+            if entry.is_queued:
+                self._requests.remove(entry)
             entry.is_queued = False
         super().cancel(entry)
 
@@ -71,6 +72,8 @@ class CallQueue(RequestQueue[R]):
         overdue: list[QueueEntry] = []
         for entry in self._requests:
             (overdue if entry.expires_at < self.now else waiting).append(entry)
+        for entry in overdue:
+            entry.is_queued = False
         self._requests.clear()
         self._requests.extend(waiting)
         soonest = min((entry.expires_at for entry in waiting), default=inf)
@@ -200,5 +203,7 @@ class CallQueues(Generic[R]):
         return queue
 
     def _hand_over(self, queue: CallQueue[R], entry: QueueEntry) -> None:
-        self._begun = queue, queue.settle(entry)
-        self._advance(entry)
+        size_class = queue.settle(entry)
+        if size_class is not None:  # else it was cancelled since it was taken
+            self._begun = queue, size_class
+            self._advance(entry)

@@ -362,7 +362,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for number, (fd, event) in enumerate(events, 1):
             connection = self._connections.get(fd)
             if connection is not None:
-                # `_guarded` once more, because each call counts for each request.
+                # `_guarded`, inlined: a function call for each event is measurable.
                 try:
                     connection.on_event(event)
                 except Exception:

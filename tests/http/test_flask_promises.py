@@ -477,3 +477,55 @@ def test_a_coroutine_is_known_however_it_is_wrapped(monkeypatch: pytest.MonkeyPa
         assert app.ensure_sync(func) == (func, "run")
     for func in (plain, functools.partial(plain), Views().plain, wrapped, len, lambda: None):
         assert app.ensure_sync(func) is func
+
+
+@pytest.fixture
+def large(make_app: Callable[..., Flask]) -> Flask:
+    """An application whose answer to `many` is encoded while it is sent."""
+    return make_app(SERVER__FAST_PATH="false", LIMITS__MAX_BATCH_SIZE="40000")
+
+
+def many(sample: dict[str, float]) -> dict[str, Any]:
+    return environ_of("/predict/batch", json.dumps({"samples": [sample] * 40_000}).encode())
+
+
+def served(app: Flask) -> dict[str, float]:
+    """Return how many requests for the batch have ended, by status."""
+    totals = app.extensions["lantern"].metrics.registry.totals()["lantern_http_requests_total"]
+    return {labels[2]: value for labels, (value,) in totals.items() if "batch" in labels[1]}
+
+
+def test_a_stream_ends_its_request_once_it_is_sent(large: Flask, sample: dict[str, float]) -> None:
+    status, _, sent = send(large, many(sample))
+    assert status == "200 OK"
+    assert len(json.loads(sent)["predictions"]) == 40_000
+    assert served(large) == {"200": 1}
+
+
+@pytest.mark.parametrize("replaces", ["raises", "sets data", "reads it", "another response"])
+def test_a_request_ends_whatever_a_hook_makes_of_a_stream(
+    large: Flask, sample: dict[str, float], replaces: str
+) -> None:
+    @large.after_request
+    def replace(response: flask.Response) -> flask.Response:
+        if replaces == "raises":
+            raise HTTPException("no", WerkzeugResponse("no", 503))
+        if replaces == "reads it":
+            response.get_data()
+        if replaces == "sets data":
+            response.set_data(b"{}")
+        return flask.Response("{}") if replaces == "another response" else response
+
+    status, _, _ = send(large, many(sample))
+    assert served(large) == {status[:3]: 1}
+
+
+def test_a_request_ends_if_the_server_refuses_a_header_of_a_hook(app: Flask, body: bytes) -> None:
+    def refuse(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        raise ValueError("invalid header")
+
+    environ = environ_of("/predict", body)
+    with pytest.raises(ValueError, match="invalid header"):
+        app(environ, refuse)
+    totals = app.extensions["lantern"].metrics.registry.totals()["lantern_http_requests_total"]
+    assert {labels[2]: value for labels, (value,) in totals.items()} == {"500": 1}

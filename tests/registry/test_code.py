@@ -176,6 +176,27 @@ def test_a_version_that_is_fallen_back_to_runs_no_other_code_either(
     assert service.loaded is None
 
 
+def test_where_the_release_can_not_be_read_no_code_runs(repository: Repository) -> None:
+    repository.promote("1")
+    source = ModelSource(repository.directory, allow_code=True)
+    replace_code(repository.directory, "1", TRIPLE)
+    (repository.directory / "release.toml").write_text("no release")
+    service = ModelService(source, version_store=Remembering())
+    service.load()
+    assert service.loaded is None
+
+
+def test_a_version_that_was_never_released_runs_no_code_where_others_were(
+    repository: Repository,
+) -> None:
+    repository.promote("2")
+    (repository.directory / "2" / "handler.py").unlink()
+    source = ModelSource(repository.directory, allow_code=True)
+    service = ModelService(source, version_store=Remembering())  # served before the first release
+    service.load()
+    assert service.loaded is None
+
+
 def test_a_version_whose_code_changed_is_not_rolled_back_to(repository: Repository) -> None:
     repository.promote("1")
     repository.promote("2")

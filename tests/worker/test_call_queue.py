@@ -260,3 +260,22 @@ def test_a_call_is_made_here_if_no_thread_can_be_started(monkeypatch: pytest.Mon
     )
     assert len(list(calls.take_ended())) == 1
     assert names == [threading.current_thread().name]
+
+
+def test_one_that_is_cancelled_after_it_was_found_overdue_is_left_alone(queue: Queue) -> None:
+    """As when the first of them, rejected, makes room by the memory of the next."""
+    for _ in range(THREADS):
+        queue.add()
+    first, second = queue.add(budget=1), queue.add(budget=1)
+
+    given: list[QueueEntry] = []
+
+    def expire(entry: QueueEntry) -> None:
+        given.append(entry)
+        second.queue.cancel(second)
+
+    queue.calls._advance = expire
+    queue.clock.now += 2
+    queue.calls.step(lambda entry, error: None)
+    assert given == [first]
+    assert second.queue.backlog_seconds == 0

@@ -100,7 +100,7 @@ class StepEncoder:
 
     @property
     def padding(self) -> Padding | None:
-        """What makes texts as long as each other, where the network ignores that; else None."""
+        """The values that fill up shorter texts, where the network ignores those; else None."""
         return self._text.padding if self._text is not None else None
 
     @property

@@ -52,7 +52,7 @@ class TextReader:
 
     @property
     def padding(self) -> Padding | None:
-        """What texts get to be as long as each other; None where the network sees that."""
+        """The values that fill up shorter texts; None where the network sees those."""
         step = self._step
         if step.attention_mask is None:
             return None

@@ -41,7 +41,7 @@ class WordsReader:
 
     @property
     def padding(self) -> Padding:
-        """What texts get to be as long as each other."""
+        """The values that fill up shorter texts."""
         return Padding({self._step.input: NO_WORD})
 
     def check(self, text: str, pair: str | None) -> None:
