@@ -30,7 +30,7 @@ COMPARED = {
     INFO: REFERENCE,
     BATCH: REFERENCE_BATCH,
 }
-"""What is compared of Lantern, and with what of the peer."""
+"""The figures of Lantern that are compared, each with one of the peer."""
 PATIENT = {"LANTERN_LIMITS__QUEUE_BUDGET_MS": "60000"}
 """Refuse nothing, even where the machine is so busy that requests wait for long."""
 _SINGLE = 500

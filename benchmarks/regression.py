@@ -1,4 +1,4 @@
-"""What fell back since the last committed results: ``make bench-check``.
+"""Say what fell back since the last committed results: ``make bench-check``.
 
 Times differ between machines, and between hours on one. So what is compared is not a time but its
 ratio to that of a peer, which does the same in the same run; and instructions, which are counted.
@@ -31,7 +31,7 @@ ROUNDS, SECONDS = 5, 1.5
 PARTS = ("check", "instructions")
 _TOLERANCE = 0.02
 _BETWEEN_PROCESSORS = 0.15
-"""What ratios differ by between processors, which have caches and clocks of their own."""
+"""The share by which ratios differ between processors: each has other caches and another clock."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Change:
-    """What something cost before, and what it costs now."""
+    """A cost before and now."""
 
     what: str
     than: str
@@ -55,17 +55,17 @@ class Change:
 
     @property
     def share(self) -> float:
-        """How much more it costs now, as a share of before."""
+        """The part by which it costs more now, as a share of before."""
         return self.now.median / self.before.median - 1
 
     @property
     def is_fall(self) -> bool:
-        """Whether it costs more, beyond the spread of both and the tolerance."""
+        """True if it costs more, beyond the spread of both and the tolerance."""
         return self.share > self.tolerance and self.now.lowest > self.before.highest
 
     @property
     def is_gain(self) -> bool:
-        """Whether it costs less, likewise."""
+        """True if it costs less, likewise."""
         return self.share < -self.tolerance and self.now.highest < self.before.lowest
 
     def __str__(self) -> str:

@@ -41,7 +41,7 @@ TAKEN: dict[str, dict[str, Callable[..., Any]]] = {
     IDS: {"app.http.context:_new_id": _same_id},
     VALIDATION: {"app.protocols.native.fast_decoder:FastDecoder.row": _unchecked},
 }
-"""What each feature is taken away by: ``{"module:name": replacement}``."""
+"""The replacements that take a feature away: ``{"module:name": replacement}``."""
 
 
 def take_away(feature: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from werkzeug.routing import Map, MapAdapter, Rule, RuleFactory
 
 _OPTIONS_OF_FLASK = {"return_rule": True}
-"""How Flask calls `MapAdapter.match`."""
+"""The options with which Flask calls `MapAdapter.match`."""
 
 
 class UrlMap(Map):

@@ -19,7 +19,7 @@ from ..model.steps.declaration import Step
 
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "vocabulary.json"
-"""What these are called in a bundle, whatever they were called before."""
+"""The names of these files in a bundle, whatever they were called before."""
 _FILES: Mapping[str, str] = {"tokenizer": TOKENIZER, "vocabulary": VOCABULARY}
 """By the key of a table with the path of a file, the file's name in a bundle."""
 

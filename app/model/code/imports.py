@@ -23,8 +23,8 @@ SHARED_LIBRARIES = frozenset(
         *("sentencepiece", "sklearn", "tokenizers", "torch", "torchvision", "transformers"),
     }
 )
-"""Those that work in a worker although the master imported them: they start threads, and CUDA, when
-they are first used. Others might not, and each worker imports them.
+"""Libraries that work in a worker although the master imported them: they start threads, and CUDA,
+when they are first used. Others might not, and each worker imports them.
 """
 
 

@@ -21,7 +21,7 @@ _Channels = Annotated[
 HIGHEST_ID = 2**31 - 1
 """The highest id of a word or a token."""
 NO_WORD = -1
-"""What fills up a row of ids of words."""
+"""The value that fills up a row of ids of words."""
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's names of its filters, which are those of torchvision for pictures."""
 

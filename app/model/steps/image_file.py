@@ -28,12 +28,12 @@ _BMP, _LONG_HEADER, _RUN_LENGTHS = b"BM", 40, (1, 2)
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
-"""How a value of EXIF is packed, by its type."""
+"""The format of a value of EXIF, by its type."""
 
 
 class ImageFile(NamedTuple):
-    """What Pillow is to read of a file, how many ``blocks`` there were, and the ``exif`` of a JPEG
-    or PNG, which is none of it.
+    """The part of a file that Pillow is to read, how many ``blocks`` there were, and the ``exif``
+    of a JPEG or PNG, which is none of it.
     """
 
     data: bytes
@@ -77,7 +77,7 @@ def orientation(exif: bytes) -> int | None:
 
 
 class _Blocks:
-    """Those of a file that are ``kept``, and the number of all of them, of at most ``most``."""
+    """The blocks of a file: those that are ``kept``, and the number of all, ``most`` at most."""
 
     def __init__(self, begin: bytes, most: int, called: str) -> None:
         self.kept = [begin]

@@ -28,7 +28,7 @@ from .torchserve import TorchServeModel
 
 _IDS, _TEXT, _OFFSETS, _OUTPUT = "ids", "text", "offsets", "output"
 _CLOSE = 1e-4
-"""How far an answer beside another text's may lie from that to the text alone."""
+"""The distance that an answer beside another text's may have from that to the text alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from ...model.errors import shown
 
 IMAGE_CLASSIFIER = "image_classifier"
 TEXT_CLASSIFIER = "text_classifier"
-"""Those that are taken."""
+"""The handlers of TorchServe's own that become steps."""
 _HANDLER = "give the archive a handler of its own"
 _WHY: Mapping[str, tuple[str, str]] = {
     "image_segmenter": (

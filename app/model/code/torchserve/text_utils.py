@@ -12,7 +12,7 @@ _REPLACED = (
     *(("'", " '  "), ('"', ""), (".", " . "), ("<br />", " "), (",", " , "), ("(", " ( ")),
     *((")", " ) "), ("!", " ! "), ("?", " ? "), (";", " "), (":", " ")),
 )
-"""What the tokenizer "basic_english" puts in the place of what, in this order."""
+"""The replacements of the tokenizer "basic_english", in this order."""
 
 
 def ngrams_iterator(token_list: Sequence[str], ngrams: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ...errors import BundleError, first_line, shown
 from ...steps.declaration import HIGHEST_ID
 
 FILE_NAME = "source_vocab.pt"
-"""What the file is called, unless the archive's manifest says otherwise."""
+"""The name of the file, unless the archive's manifest has another."""
 _LARGEST = 256 << 20
 """Bytes of a file at most that is read; what it becomes is some times larger."""
 _MOST_WORDS = 10_000_000
@@ -71,14 +71,14 @@ class Vocabulary(Mapping[str, int]):
 
 
 class _Inner:
-    """What stands for the inner object of torchtext's class: it keeps its state."""
+    """Stands for the inner object of torchtext's class, and keeps its state."""
 
     def __setstate__(self, state: object) -> None:
         self.state = state
 
 
 class _Outer(_Inner):
-    """What stands for torchtext's class itself."""
+    """Stands for torchtext's class itself."""
 
 
 _CLASSES = (
