@@ -114,17 +114,18 @@ def wrk(
     elif whole:
         command += ["--", "whole", *map(str, whole)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
     ) as process:
         assert process.stdout
-        said = process.stdout.readline()  # "Running ...", when it begins
+        output = process.stdout.readline()  # "Running ...", when it begins
         if seconds < math.ceil(seconds):
             time.sleep(seconds)
             process.send_signal(signal.SIGINT)
-        output, errors = process.communicate()
+        # Not `communicate`: more than the line may have been read, and it knows nothing of that.
+        output += process.stdout.read()
     if process.returncode:
-        raise BenchmarkError(f"wrk failed: {errors.strip() or output.strip()}")
-    return parse_wrk(said + output)
+        raise BenchmarkError(f"wrk failed: {output.strip()}")
+    return parse_wrk(output)
 
 
 def exchange(server: Server, path: str, body: bytes | None = None) -> tuple[int, bytes]:

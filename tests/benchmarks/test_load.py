@@ -14,10 +14,10 @@ from benchmarks.servers import BenchmarkError, Server
 
 FAKE_WRK = """#!/usr/bin/env python3
 import json, signal, sys
-signal.signal(signal.SIGINT, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 print("Running", flush=True)
 if "-d1s" in sys.argv:
-    signal.pause()
+    signal.sigwait({signal.SIGINT})
 said = dict.fromkeys(("connect", "read", "write", "timeout", "status", "p50_us", "p99_us"), 0)
 print(json.dumps(said | {"requests": 5, "duration_us": 300000}), *sys.argv[1:], sep="\\n")
 """

@@ -42,14 +42,13 @@ def decode_binary(
 
 
 def encode_binary(array: Array, datatype: Datatype) -> bytes | memoryview:
-    """Return the values of an array in binary, as a view of it where they are in that form: of any
-    shape, so that its length is no number of bytes.
-    """
+    """Return the values of an array in binary, as a view of it where they are in that form."""
     if datatype.name == "BYTES":
         return b"".join(map(frame, array.reshape(-1)))
     if datatype.name == "BF16":
         return bfloat16.to_bits(array).tobytes()
-    return np.ascontiguousarray(array, dtype=datatype.dtype).data
+    flat = np.ascontiguousarray(array, dtype=datatype.dtype).reshape(-1)
+    return flat.view(np.uint8).data
 
 
 def frame(value: bytes | memoryview) -> bytes:

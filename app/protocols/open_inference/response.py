@@ -48,9 +48,8 @@ def encode_response(response: InferenceResponse) -> tuple[bytes, int | None]:
             "shape": output.array.shape,
         }
         if output.is_binary:
-            data = encode_binary(output.array, output.datatype)
-            binary.append(data)
-            document["parameters"] = {"binary_data_size": memoryview(data).nbytes}
+            binary.append(encode_binary(output.array, output.datatype))
+            document["parameters"] = {"binary_data_size": len(binary[-1])}
         else:
             document["data"] = _json_data(output)
         outputs.append(document)
