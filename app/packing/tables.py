@@ -24,6 +24,9 @@ class Table:
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self.header = tuple(name.strip() for name in next(reader, []))
+        self._places: dict[str, list[int]] = {}  # there may be tens of thousands of columns
+        for index, column in enumerate(self.header):
+            self._places.setdefault(column, []).append(index)
 
     def check_header(self) -> None:
         """Raise `BundleError` unless the first line has a name."""
@@ -32,7 +35,7 @@ class Table:
 
     def column(self, name: str) -> int:
         """Return the position of the column ``name``. Raises `BundleError` unless there is one."""
-        found = [index for index, column in enumerate(self.header) if column == name]
+        found = self._places.get(name, [])
         if len(found) > 1:
             raise BundleError(f"the column {name!r} appears {len(found)} times.")
         if found:
