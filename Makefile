@@ -15,15 +15,17 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 SERVING := $(VENV)/.serving
 DEVELOPMENT := $(VENV)/.development
 EXAMPLES := examples/.venv
+BUILDING := dist/.venv
 # Bytecode is kept, whatever the environment says: tests start hundreds of processes, each of which
 # would compile everything again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help serve wheel test test-clients test-examples test-busy coverage bench \
+.PHONY: help serve wheel test test-clients test-examples test-busy coverage bench bench-check \
     rolling-restart soak fuzz audit image-test lock lint format types check-chromium check-wrk \
-    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc check-java
+    check-redis check-prometheus check-kubectl check-haproxy check-nginx check-cc check-java \
+    check-valgrind
 
 help:
 	@echo "make serve   serve the bundled model on 127.0.0.1:8000 (HOST, PORT, WORKERS override)"
@@ -33,7 +35,8 @@ help:
 	@echo "make test-examples  run the examples, in an environment of their own"
 	@echo "make test-busy  the same beside four busy processes: no test may depend on the machine's speed"
 	@echo "make coverage  run the tests under coverage, which takes twice as long"
-	@echo "make bench   measure it beside eight other servers, and draw the charts (an hour)"
+	@echo "make bench   measure it beside nine other servers, and draw the charts (an hour)"
+	@echo "make bench-check  say what fell back since the committed results, by ratio to a peer (4 minutes)"
 	@echo "make rolling-restart  restart three instances behind HAProxy under load (a minute)"
 	@echo "make soak    load it for MINUTES (10) while releases change and workers are killed"
 	@echo "make fuzz    send it 200,000 random and malformed requests; SEED repeats a run"
@@ -48,8 +51,9 @@ serve: $(SERVING)
 	exec $(BIN)/python -m app serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) \
 	    $(if $(WORKERS),--workers $(WORKERS))
 
-wheel: $(DEVELOPMENT)
-	$(BIN)/python -m hatchling build --target wheel --directory dist
+# In an environment of its own: whoever only builds it keeps theirs as it is.
+wheel: $(BUILDING)/.installed
+	$(BUILDING)/bin/python -m hatchling build --target wheel --directory dist
 
 test: $(DEVELOPMENT) check-chromium check-wrk check-redis check-prometheus check-kubectl check-haproxy \
     check-nginx check-cc lint types
@@ -74,8 +78,11 @@ coverage: $(DEVELOPMENT)
 	rm -f .coverage .coverage.*
 	$(PYTEST) --numprocesses=auto --cov --cov-report=term
 
-bench: $(DEVELOPMENT) check-wrk check-java
+bench: $(DEVELOPMENT) check-wrk check-java check-haproxy check-valgrind
 	$(BIN)/python -m benchmarks
+
+bench-check: $(DEVELOPMENT) check-wrk check-valgrind
+	$(BIN)/python -m benchmarks.regression
 
 rolling-restart: $(DEVELOPMENT) check-haproxy
 	$(BIN)/python -m trials.rolling_restart
@@ -159,6 +166,9 @@ check-nginx:
 check-cc:
 	$(call program,cc,gcc libc6-dev,the test of a clock that is set back will be skipped)
 
+check-valgrind:
+	$(call program,valgrind,valgrind,no instructions will be counted)
+
 # TorchServe's own part is a program in Java.
 check-java:
 	$(call program,java,default-jre-headless,make bench will not measure TorchServe)
@@ -172,6 +182,11 @@ $(SERVING): requirements.txt requirements-onnx.txt
 
 $(DEVELOPMENT): $(SERVING) requirements-dev.txt requirements-wheel.txt
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+$(BUILDING)/.installed: requirements-wheel.txt
+	test -x $(BUILDING)/bin/python || $(PYTHON) -m venv $(BUILDING)
+	$(BUILDING)/bin/pip --disable-pip-version-check install --quiet -r requirements-wheel.txt
 	touch $@
 
 # Its libraries don't fit those of the tests: skl2onnx needs an older protobuf.

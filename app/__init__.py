@@ -24,11 +24,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     are invalid.
     """
     # Imported here so that `app.client` and `app.model` don't import the web stack.
-    from flask import Flask
-
     from . import blueprints, cli
-    from .http import admission, context, documentation, errors
+    from .http import admission, documentation, errors, hooks
+    from .http.application import Application
     from .http.body import OrjsonProvider
+    from .http.completion import CompletionMiddleware
     from .http.extension import Lantern
     from .http.fast_path import FastPath
     from .http.routes import RouteTable, access_by_rule
@@ -36,8 +36,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     from .telemetry import lines, logs
 
     settings = settings or load_settings()
-    app = Flask(__name__, static_url_path="/static")
+    app = Application(__name__, static_url_path="/static")
     app.json = OrjsonProvider(app)
+    # For hooks that read a body. One byte more: werkzeug cuts a chunked body there without a word.
+    app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes + 1
 
     logs.configure_logging(settings.logging)
     lantern = Lantern.install(app, settings)
@@ -45,13 +47,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     for service in lantern.services:
         service.import_libraries()
 
-    context.init_app(app)
+    hooks.init_app(app)
     blueprints.init_app(app)
     errors.init_app(app)
     documentation.init_app(app)
     cli.init_app(app)
     table = RouteTable(app, lantern.services)
     lantern.guard.set_rules(access_by_rule(app))
+    app.wsgi_app = CompletionMiddleware(app.wsgi_app, lantern.metrics)  # type: ignore[method-assign]
     if settings.server.fast_path:
         app.wsgi_app = FastPath(app.wsgi_app, lantern, table)  # type: ignore[method-assign]
     admission.init_app(app, lantern, table)

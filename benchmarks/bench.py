@@ -15,10 +15,10 @@ from benchmarks.servers import Server
 LoadOn = Callable[[Server, float], Load]
 """A load to put on a server for some seconds."""
 
-_DISTINCT_BODIES = 20_000
-"""More than a cache of answers holds in these runs: none comes again while it is remembered."""
 _WARM_UP = 0.2
-"""The share of a slot that runs before it, unmeasured."""
+"""The share of a slot that runs before the first of its kind on a server, unmeasured."""
+
+_LEAST_WARM_UP = 0.3
 
 
 @dataclass
@@ -30,16 +30,19 @@ class Bench:
     directory: Path
     figures: Figures = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    _warm: set[tuple[str, str, int]] = field(default_factory=set)
 
     @cached_property
     def varied(self) -> Path:
         """A file of bodies of ``POST /predict``, none like the other."""
-        return payloads.write_bodies(self.directory / "varied.jsonl", _DISTINCT_BODIES)
+        return payloads.write_bodies(self.directory / "varied.jsonl", payloads.DISTINCT_BODIES)
 
     @cached_property
     def complete(self) -> Path:
         """The same without nulls, which a bare checkpoint has no answer to."""
-        return payloads.write_bodies(self.directory / "complete.jsonl", _DISTINCT_BODIES, nulls=0)
+        return payloads.write_bodies(
+            self.directory / "complete.jsonl", payloads.DISTINCT_BODIES, nulls=0
+        )
 
     @cached_property
     def repeated(self) -> Path:
@@ -47,16 +50,21 @@ class Bench:
         return payloads.write_bodies(self.directory / "repeated.jsonl", 1)
 
     def slot(self, part: str, server: Server, load: LoadOn, who: str = "") -> None:
-        """Warm a server up, measure it under ``load``, and note all of it as that of ``who``.
+        """Measure a server under ``load``, and note all of it as that of ``who``; before the first
+        time, warm it up.
 
         A fault in it (an answer that isn't 2xx, a connection that broke) is noted, too, and fails
         the run. ``who`` is the server's name unless given.
         """
         who = who or server.name
-        warmed = load(server, max(1.0, self.seconds * _WARM_UP))
+        faults: list[str] = []
+        slot = part, who, server.process.pid
+        if slot not in self._warm:
+            self._warm.add(slot)
+            faults += load(server, max(_LEAST_WARM_UP, self.seconds * _WARM_UP)).faults
         seen = measured(server, lambda: load(server, self.seconds))
         server.forget_log()
-        for fault in (*warmed.faults, *seen.load.faults):
+        for fault in (*faults, *seen.load.faults):
             self.fault(part, f"{who}: {fault}")
         self.record(
             part,
@@ -76,6 +84,10 @@ class Bench:
             series.setdefault(name, []).append(value)
         told = ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
         print(f"  {part}, {who}: {told}", flush=True)
+
+    def skip(self, part: str, why: str) -> None:
+        """Say that a part can't be measured here, which is no fault."""
+        print(f"  {part}: not measured, because {why}.", flush=True)
 
     def fault(self, part: str, what: str) -> None:
         """Note that a measurement went wrong, which fails the run."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from app.model.manifest_file import FILE_NAME
 from app.registry.release import Release, write_release
 from benchmarks.bench import Bench
+from benchmarks.figures import rounds_of
 from benchmarks.load import Load, wrk
 from benchmarks.offered import offer, saturate
 from benchmarks.payloads import BUNDLE
@@ -45,14 +46,12 @@ def candidates(bench: Bench) -> None:
         return wrk(server, "/predict", seconds, bodies=bench.varied)
 
     bodies = bench.varied.read_bytes().splitlines()
-    for number in range(bench.rounds):
-        with all_running(programs, bench.directory) as servers:
-            first = number % len(servers)
-            in_turn = (*servers[first:], *servers[:first])
-            for server in in_turn:
+    for in_turn in rounds_of(programs, bench.rounds):
+        with all_running(in_turn, bench.directory) as servers:
+            for server in servers:
                 bench.slot(SATURATED, server, load)
             peak = min(saturate(server, "/predict", bodies, bench.seconds) for server in servers)
-            for server in in_turn:
+            for server in servers:
                 _offer(bench, server, peak * _LOAD, bodies)
 
 

@@ -37,8 +37,14 @@ def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
     return [one / other for one, other in zip(of, to, strict=True)]
 
 
-def interleaved(items: Sequence[T], rounds: int) -> Iterator[T]:
-    """Return every item once a round, each round beginning with another: A B C, B C A, C A B."""
+def rounds_of(items: Sequence[T], rounds: int) -> Iterator[tuple[T, ...]]:
+    """Return the items of each round, which begins with another each time: ABC, BCA, CAB."""
     for number in range(rounds):
         first = number % len(items)
-        yield from (*items[first:], *items[:first])
+        yield (*items[first:], *items[:first])
+
+
+def interleaved(items: Sequence[T], rounds: int) -> Iterator[T]:
+    """Return the items of all rounds, one after the other."""
+    for in_turn in rounds_of(items, rounds):
+        yield from in_turn

@@ -47,7 +47,7 @@ RUNTIME = "ONNX Runtime"
 ABOVE_RUNTIME = f"{LANTERN}, above {RUNTIME}"
 SHAPE = (1, 3, 224, 224)
 _READY = "/v2/health/ready"
-_CLASSIFIER, _IMAGES = "campaign-response", "images"
+_CLASSIFIER, _IMAGES = payloads.MODEL, "images"
 _TOLERANCE = 1e-5
 _RUNS = 2_000
 _FEW = 2
@@ -213,13 +213,12 @@ def _kserve(files: dict[str, Path]) -> Program:
 
 
 def _classify(rows: list[payloads.Sample]) -> Request:
-    matrix = np.array([list(row.values()) for row in rows], dtype=np.float32)
-    return _in_json(_CLASSIFIER, "features", matrix, outputs=[{"name": "probabilities"}])
+    return Request(_CLASSIFIER, payloads.inference(rows, _ID))
 
 
-def _in_json(model: str, name: str, array: Any, **more: object) -> Request:
+def _in_json(model: str, name: str, array: Any) -> Request:
     tensor = _tensor(name, array) | {"data": array.reshape(-1).tolist()}
-    document = {"id": _ID, "inputs": [tensor], **more}
+    document = {"id": _ID, "inputs": [tensor]}
     return Request(model, json.dumps(document, separators=(",", ":")).encode())
 
 

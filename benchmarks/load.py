@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -53,6 +55,12 @@ class Measured:
     busiest_share: float
 
 
+def require_programs() -> None:
+    """Raise `BenchmarkError` unless the programs that every measurement needs are installed."""
+    if not (shutil.which("wrk") and shutil.which("setpriv")):
+        raise BenchmarkError("wrk and setpriv are needed (Debian's packages wrk and util-linux).")
+
+
 def parse_wrk(output: str) -> Load:
     """Read what ``wrk.lua`` printed at the end. Raises `BenchmarkError` when it is not there."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
@@ -87,24 +95,37 @@ def wrk(
     whole: Sequence[Path] = (),
     headers: Mapping[str, str] | None = None,
     connections: int = CONNECTIONS,
+    pipelined: int = 1,
 ) -> Load:
     """Load ``path`` from one thread of wrk: POSTs of the lines of ``bodies`` in JSON, or of the
-    files ``whole`` with ``headers``, or GETs.
+    files ``whole``, with ``headers``, or GETs.
 
-    wrk counts an answer of 400 and above as a fault; that the path answers 200 and does not
-    redirect is looked at before.
+    So many of the lines as ``pipelined`` says are sent at once on a connection; latencies are then
+    those of the last answer to them. wrk counts an answer of 400 and above as a fault; that the
+    path answers 200 and does not redirect is looked at before.
     """
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s"]
-    command += ["-s", str(_LUA), f"{server.url}{path}"]
+    # wrk takes whole seconds, and ends sooner by an interrupt.
+    command = ["stdbuf", "-oL", "wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s"]
+    command += ["--timeout", "10s", "-s", str(_LUA), f"{server.url}{path}"]
+    for name, value in (headers or {}).items():
+        command += ["-H", f"{name}: {value}"]
     if bodies:
-        command += ["--", "lines", str(bodies)]
+        command += ["--", "lines", str(pipelined), str(bodies)]
     elif whole:
-        told = (f"{name}: {value}" for name, value in (headers or {}).items())
-        command += ["--", "whole", str(len(whole)), *map(str, whole), *told]
-    ran = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    if ran.returncode:
-        raise BenchmarkError(f"wrk failed: {ran.stderr.strip() or ran.stdout.strip()}")
-    return parse_wrk(ran.stdout)
+        command += ["--", "whole", *map(str, whole)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as process:
+        assert process.stdout
+        output = process.stdout.readline()  # "Running ...", when it begins
+        if seconds < math.ceil(seconds):
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+        # Not `communicate`: more than the line may have been read, and it knows nothing of that.
+        output += process.stdout.read()
+    if process.returncode:
+        raise BenchmarkError(f"wrk failed: {output.strip()}")
+    return parse_wrk(output)
 
 
 def exchange(server: Server, path: str, body: bytes | None = None) -> tuple[int, bytes]:

@@ -13,14 +13,14 @@ from app.worker.cores import usable_cores
 from benchmarks.peers import pins, read_pins
 from benchmarks.servers import LANTERN, PEER_NAMES, ROOT
 
-_FURTHER = ("mlserver", "kserve", "torchserve", "litserve", "bentoml")
+_FURTHER = ("mlserver", "kserve", "torchserve", "bentoml")
 
 
 def describe() -> dict[str, Any]:
     """Return the processor, its cores, memory, kernel, Python, wrk and every library's version."""
     ours = read_pins(ROOT / "requirements.txt")
     return {
-        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cpu": _processor(),
         "cores": usable_cores(),
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "kernel": platform.release(),
@@ -31,6 +31,14 @@ def describe() -> dict[str, Any]:
             **{name: pins(name) for name in (*PEER_NAMES, *_FURTHER)},
         },
     }
+
+
+def _processor() -> str:
+    """Return the name of the processor; virtual machines have one name for several models."""
+    name, *model = (
+        _field("/proc/cpuinfo", key) for key in ("model name", "cpu family", "model", "stepping")
+    )
+    return f"{name} ({'/'.join(model)})"
 
 
 def commit() -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import checkpoints, payloads
 from benchmarks.bench import Bench, LoadOn
 from benchmarks.candidates import candidates
+from benchmarks.check import REFERENCE, check
+from benchmarks.connections import PEERS as CHEAP_PEERS
+from benchmarks.connections import connections, pipelining, proxied
+from benchmarks.features import feature_instructions, features
 from benchmarks.figures import interleaved
 from benchmarks.inference import inference
+from benchmarks.instructions import instructions
 from benchmarks.load import Load, batches, exchange, wrk
 from benchmarks.migration.part import migration
-from benchmarks.overload import concurrency, overload
+from benchmarks.overload import overload
 from benchmarks.processes import proportional_mib
 from benchmarks.servers import (
     LANTERN,
@@ -32,6 +37,9 @@ from benchmarks.slow import SlowConnections
 BATCH_SIZES = (1_000, 10_000)
 GTHREAD = "gthread"
 ROUTES = ("/health/live", "/model/info")
+"""FastAPI has the first of them, too."""
+FASTAPI = "tuned"
+THROUGH_FLASK = "predictions through Flask"
 SLOW_CLIENTS = 500
 ALONE, BESIDE_SLOW = "alone", f"beside {SLOW_CLIENTS} slow clients"
 _LEAST_OPEN = 0.98
@@ -56,21 +64,21 @@ BATCHING_VARIANTS: dict[str, dict[str, str]] = {
 }
 
 
-def everyone() -> list[Program]:
-    """Return Lantern with its default settings, and the peers."""
-    return [lantern(), *(peer(name) for name in PEER_NAMES)]
+def beside(peers: Iterable[str] = PEER_NAMES) -> list[Program]:
+    """Return Lantern with its default settings, and peers beside it."""
+    return [lantern(), *map(peer, peers)]
 
 
 def predict(bench: Bench) -> None:
     """Measure `POST /predict` on 16 kept connections."""
-    with all_running(everyone(), bench.directory) as servers:
+    with all_running(beside(), bench.directory) as servers:
         for server in interleaved(servers, bench.rounds):
             bench.slot("predict", server, _posting(bench.varied))
 
 
 def batch(bench: Bench) -> None:
     """Measure large batches on two connections, every answer awaited."""
-    with all_running(everyone(), bench.directory) as servers:
+    with all_running(beside(), bench.directory) as servers:
         for size in BATCH_SIZES:
             bodies = [payloads.batch(payloads.samples(size, seed)) for seed in range(4)]
 
@@ -87,25 +95,29 @@ def batch_part(size: int) -> str:
 
 
 def routes(bench: Bench) -> None:
-    """Measure routes that Flask dispatches, on the keep-alive worker and on gthread."""
-    programs = [lantern(), lantern(GTHREAD, {"LANTERN_SERVER__WORKER_CLASS": GTHREAD})]
+    """Measure what Flask dispatches, on the keep-alive worker, on gthread, and beside FastAPI."""
+    through_flask = {"LANTERN_SERVER__FAST_PATH": "false"}
+    gthread = through_flask | {"LANTERN_SERVER__WORKER_CLASS": GTHREAD}
+    programs = [lantern(settings=through_flask), lantern(GTHREAD, gthread), peer(FASTAPI)]
     with all_running(programs, bench.directory) as servers:
         for path in ROUTES:
 
             def load(server: Server, seconds: float, path: str = path) -> Load:
                 return wrk(server, path, seconds)
 
-            for server in servers:
-                if exchange(server, path)[0] != 200:
-                    raise BenchmarkError(f"{server.name} does not answer {path} with 200.")
-            for server in interleaved(servers, bench.rounds):
+            having = [server for server in servers if exchange(server, path)[0] == 200]
+            if {LANTERN, GTHREAD} - {server.name for server in having}:
+                raise BenchmarkError(f"Lantern does not answer {path} with 200.")
+            for server in interleaved(having, bench.rounds):
                 bench.slot(path, server, load)
+        for server in interleaved(servers, bench.rounds):
+            bench.slot(THROUGH_FLASK, server, _posting(bench.varied))
 
 
 def footprint(bench: Bench) -> None:
     """Measure the time from the start to the first 200, and the memory after a second of load."""
     load = _posting(bench.varied)
-    for program in interleaved(everyone(), bench.rounds):
+    for program in interleaved(beside(), bench.rounds):
         with running(program, bench.directory) as server:
             server.wait_until_idle()
             for fault in load(server, 1).faults:
@@ -185,16 +197,33 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "slow-clients": slow_clients,
     "cache": cache,
     "batching": batching,
-    "concurrency": concurrency,
+    "connections": connections,
+    "pipelining": pipelining,
+    "proxied": proxied,
     "overload": overload,
     "candidates": candidates,
     "inference": inference,
     "migration": migration,
+    "features": features,
+    "instructions": instructions,
+    "feature-instructions": feature_instructions,
+    "check": check,
 }
 """The parts by the names that ``--only`` and ``--skip`` take."""
 
-WITH_PEERS = {"predict", "batch", "footprint"}
-"""Those that compare Lantern with the peers, whose answers must then be alike."""
+PEERS_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("predict", "batch", "footprint"), PEER_NAMES),
+    **dict.fromkeys(("connections", "pipelining", "proxied"), CHEAP_PEERS),
+    "routes": (FASTAPI,),
+    **dict.fromkeys(("instructions", "check"), (REFERENCE,)),
+}
+"""The peers that parts compare Lantern with, whose answers must then be alike."""
+
+
+def peers_of(parts: Iterable[str]) -> list[str]:
+    """Return the names of the peers that any of these parts needs."""
+    needed = {name for part in parts for name in PEERS_OF.get(part, ())}
+    return [name for name in PEER_NAMES if name in needed]
 
 
 def _posting(bodies: Path) -> LoadOn:

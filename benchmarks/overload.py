@@ -10,7 +10,7 @@ from __future__ import annotations
 from benchmarks import checkpoints
 from benchmarks.bench import Bench
 from benchmarks.figures import interleaved
-from benchmarks.load import Load, wrk
+from benchmarks.load import wrk
 from benchmarks.offered import offer
 from benchmarks.servers import Server, all_running, lantern
 
@@ -25,18 +25,10 @@ PEAK = "the peak"
 SATURATING = 8
 """Connections in a closed loop that keep two workers busy."""
 
-CONNECTIONS = (4, 16, 64, 256)
-"""In a closed loop on the bundled model; 16 saturate two workers on two cores."""
-
 
 def at(load: float, who: str = BOUNDED) -> str:
     """Name what is noted of ``load`` times the peak."""
     return f"{who}, {load:g} times the peak"
-
-
-def connected(connections: int) -> str:
-    """Name what is noted of so many connections in a closed loop."""
-    return f"{connections} connections"
 
 
 def overload(bench: Bench) -> None:
@@ -63,17 +55,6 @@ def overload(bench: Bench) -> None:
     for number in range(bench.rounds):
         best = max(bench.figures[PART][at(load)]["good_rps"][number] for load in LOADS[BOUNDED])
         bench.record(PART, PEAK, good_rps=best)
-
-
-def concurrency(bench: Bench) -> None:
-    """Measure `POST /predict` of the bundled model on few and on many kept connections."""
-    with all_running([lantern()], bench.directory) as (server,):
-        for number in interleaved(CONNECTIONS, bench.rounds):
-
-            def load(server: Server, seconds: float, number: int = number) -> Load:
-                return wrk(server, "/predict", seconds, bodies=bench.varied, connections=number)
-
-            bench.slot("concurrency", server, load, connected(number))
 
 
 def _saturated(bench: Bench, server: Server) -> float:

@@ -12,9 +12,14 @@ import numpy as np
 
 from benchmarks.servers import ROOT
 
-BUNDLE = ROOT / "models" / "campaign-response" / "1"
+MODEL = "campaign-response"
+BUNDLE = ROOT / "models" / MODEL / "1"
+INFER = f"/v2/models/{MODEL}/infer"
+"""The path of the bundled model in the Open Inference Protocol."""
 NULLS = 0.05
 """The share of nulls in the features that may be null, unless told otherwise."""
+DISTINCT_BODIES = 20_000
+"""More than a cache of answers holds in these runs: none comes again while it is remembered."""
 
 Sample = dict[str, float | None]
 
@@ -84,6 +89,18 @@ def single(sample: Sample) -> bytes:
 def batch(rows: list[Sample]) -> bytes:
     """Write the body of ``POST /predict/batch``."""
     return _compact({"samples": rows})
+
+
+def inference(rows: list[Sample], identifier: str = "1") -> bytes:
+    """Write the body of a request of the Open Inference Protocol, whose rows have no nulls."""
+    matrix = np.array([list(row.values()) for row in rows], dtype=np.float32)
+    tensor = {"name": "features", "datatype": "FP32", "shape": list(matrix.shape)}
+    document = {
+        "id": identifier,
+        "inputs": [tensor | {"data": matrix.reshape(-1).tolist()}],
+        "outputs": [{"name": "probabilities"}],
+    }
+    return _compact(document)
 
 
 def _compact(document: object) -> bytes:

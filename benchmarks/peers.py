@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.servers import PEER_NAMES, PEERS, VENVS
+from benchmarks.servers import PEERS, VENVS
 
 
-def make_environments() -> None:
-    """Make the environment of each peer that lacks one that fits its requirements.txt."""
-    for name in PEER_NAMES:
+def make_environments(names: Iterable[str]) -> None:
+    """Make the environment of each of these peers that lacks one that fits its requirements.txt."""
+    for name in names:
         make_environment(VENVS / name, PEERS / name / "requirements.txt")
 
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 _LABELS = {
     LANTERN: "Lantern\nFlask, with\nlogs and\nmetrics",
-    "plain": "plain\nFastAPI,\nPydantic,\neager torch",
+    "plain": "plain\nFastAPI,\nPydantic,\ntorch",
     "tuned": "tuned\nFastAPI,\nONNX Rt.,\norjson",
     "handtuned": "hand-tuned\nStarlette,\nmsgspec,\nONNX Rt.",
+    "granian": "Granian\nRSGI,\nmsgspec,\nONNX Rt.",
+    "litserve": "LitServe\nONNX Rt.",
 }
 _NAMES = (LANTERN, *PEER_NAMES)
 _OURS, _OTHERS = "#c2570c", "#8b95a1"
@@ -27,45 +29,56 @@ _HATCHES = ("", "///")
 
 def can_draw(figures: Figures) -> bool:
     """Return whether what the picture shows was measured."""
-    return {"predict", *map(batch_part, BATCH_SIZES)} <= set(figures)
+    return "predict" in figures
 
 
 def draw(path: Path, figures: Figures, caption: str) -> None:
-    """Draw processor time, throughput and batches of every server; every axis begins at zero.
+    """Draw processor time and throughput of every server, and batches if they were measured.
 
-    A bar is the median over the rounds, its whisker goes from the lowest to the highest.
+    Every axis begins at zero. A bar is the median over the rounds, its whisker goes from the lowest
+    to the highest.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.patches import Patch
 
     single = figures["predict"]
-    drawing, (cpu, rate, batch) = pyplot.subplots(1, 3, figsize=(13, 4.8), layout="constrained")
+    has_batches = set(map(batch_part, BATCH_SIZES)) <= set(figures)
+    panels = 3 if has_batches else 2
+    drawing, (cpu, rate, *batch) = pyplot.subplots(
+        1, panels, figsize=(17 / 3 * panels, 4.8), layout="constrained"
+    )
     cpu.set_title("CPU per prediction, µs: less is better")
     _bars(cpu, [[single[name]["cpu_us"] for name in _NAMES]], "{:,.0f}")
     rate.set_title("Predictions per second: more is better")
     _bars(rate, [[single[name]["rps"] for name in _NAMES]], "{:,.0f}")
-    batch.set_title("CPU per row of a batch, µs: less is better")
+    for axes in batch:
+        _draw_batches(axes, figures)
+    drawing.suptitle(f"The same network behind {len(_NAMES)} servers, two workers each")
+    drawing.supxlabel(
+        f"Bars: medians; whiskers: lowest to highest. {caption}.", fontsize=8, color="#555555"
+    )
+    drawing.savefig(path, dpi=150)
+    pyplot.close(drawing)
+
+
+def _draw_batches(axes: Axes, figures: Figures) -> None:
+    from matplotlib.patches import Patch
+
+    axes.set_title("CPU per row of a batch, µs: less is better")
     by_size = [
         [[us / size for us in figures[batch_part(size)][name]["cpu_us"]] for name in _NAMES]
         for size in BATCH_SIZES
     ]
-    _bars(batch, by_size, "{:,.1f}")
-    batch.legend(
+    _bars(axes, by_size, "{:,.1f}")
+    axes.legend(
         handles=[
             Patch(facecolor=_OTHERS, edgecolor="white", hatch=hatch, label=f"{size:,} rows")
             for hatch, size in zip(_HATCHES, BATCH_SIZES, strict=True)
         ],
         frameon=False,
     )
-    drawing.suptitle("The same network behind four servers, two workers each")
-    drawing.supxlabel(
-        f"Bars: medians; whiskers: lowest to highest. {caption}.", fontsize=8, color="#555555"
-    )
-    drawing.savefig(path, dpi=150)
-    pyplot.close(drawing)
 
 
 def can_draw_overload(figures: Figures) -> bool:

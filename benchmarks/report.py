@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ _MEASURED = {
     "cpu_us": "CPU per request",
     "memory_mib": "memory",
     "start_s": "start to the first answer",
+    "instructions": "instructions per request",
 }
+_UNITS = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "rps": "/s", "instructions": ""}
 _HEADER = ("what", "measured", "lowest to highest", "of what", "target", "stretch", "met")
 
 
@@ -32,16 +34,15 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def series_table(figures: Figures, parts: Sequence[str]) -> str:
-    """Write what was measured of each server in ``parts``: medians, and the range beside them."""
-    lines = ["| | server | " + " | ".join(_MEASURED.values()) + " |"]
-    lines.append("|" + " --- |" * (2 + len(_MEASURED)))
-    for part in parts:
-        for server, series in figures.get(part, {}).items():
-            cells = [
-                _spread(Spread.of(series[name]), name) if name in series else ""
-                for name in _MEASURED
-            ]
+def series_table(figures: Figures) -> str:
+    """Write what was measured of each server: medians, and the range beside them."""
+    series = [each for by_server in figures.values() for each in by_server.values()]
+    names = [name for name in _MEASURED if any(name in each for each in series)]
+    lines = ["| | server | " + " | ".join(_MEASURED[name] for name in names) + " |"]
+    lines.append("|" + " --- |" * (2 + len(names)))
+    for part, by_server in figures.items():
+        for server, each in by_server.items():
+            cells = [_spread(Spread.of(each[name]), name) if name in each else "" for name in names]
             lines.append(f"| {part} | {server} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -49,7 +50,8 @@ def series_table(figures: Figures, parts: Sequence[str]) -> str:
 def write(
     directory: Path, results: Sequence[Result], figures: Figures, about: dict[str, Any]
 ) -> None:
-    """Write ``table.md`` and ``results.json`` into ``directory``."""
+    """Write ``table.md``, ``figures.md`` and ``results.json`` into ``directory``."""
+    directory.mkdir(parents=True, exist_ok=True)
     text = (
         f"{table(results)}\n\n"
         "A ratio is taken within a round and turned so that more is better; the table gives the\n"
@@ -57,6 +59,8 @@ def write(
         f"{caption(about)}\n"
     )
     (directory / "table.md").write_text(text, encoding="utf-8")
+    text = f"{series_table(figures)}\n\nMedians, and lowest to highest. {caption(about)}.\n"
+    (directory / "figures.md").write_text(text, encoding="utf-8")
     document = {
         **about,
         "rows": [
@@ -77,26 +81,32 @@ def write(
     (directory / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def durations(seconds: Mapping[str, float]) -> str:
+    """Say how long each part took."""
+    each = ", ".join(f"{part} {took:.0f} s" for part, took in seconds.items())
+    return f"It took {sum(seconds.values()) / 60:.1f} minutes: {each}."
+
+
 def caption(about: dict[str, Any]) -> str:
     """Say in a line where and how the figures were taken."""
     machine = about["machine"]
+    busy = about.get("busy_processes", 0)
     return (
         f"{about['rounds']} rounds of {about['seconds']:g} s, at commit {about['commit'][:12]}"
         f"{'-dirty' if about['commit'].endswith('-dirty') else ''}, on {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}"
+        f"Python {machine['python']}, load {about['load_average_before']:.1f} before"
+        + (f", beside {busy} busy processes" if busy else "")
     )
 
 
 def quantity(value: float, figure: str) -> str:
     """Write a figure with its unit: ``quantity(116.2, "cpu_us")`` is ``116 µs``."""
-    unit = {"us": "µs", "ms": "ms", "s": "s", "mib": "MiB", "rps": "/s"}[
-        figure.rsplit("_", maxsplit=1)[-1]
-    ]
+    unit = _UNITS[figure.rsplit("_", maxsplit=1)[-1]]
     if unit == "µs" and value >= 10_000:
         value, unit = value / 1000, "ms"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
-    return f"{value:,.{digits}f} {unit}".replace(" /s", "/s")
+    return f"{value:,.{digits}f} {unit}".replace(" /s", "/s").rstrip()
 
 
 def _spread(spread: Spread, figure: str) -> str:

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,24 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).resolve().parent / "peers"
 VENVS = Path(__file__).resolve().parent / ".venvs"
 LANTERN = "Lantern"
-PEER_NAMES = ("plain", "tuned", "handtuned")
+PEER_NAMES = ("plain", "tuned", "handtuned", "granian", "litserve")
 READY = "/health/ready"
 _BIND = ("-b", "127.0.0.1:{port}")
+_UVICORN = (
+    *("gunicorn", "app:app", "-w", "2"),
+    *("-k", "uvicorn_worker.UvicornWorker"),  # with uvloop and httptools, as they are installed
+    # A control socket is a thread of its own, which Lantern's configuration turns off, too.
+    "--no-control-socket",
+    *_BIND,
+)
+_COMMANDS = {
+    "granian": (
+        *("granian", "app:app", "--workers", "2", "--host", "127.0.0.1", "--port", "{port}"),
+        *("--interface", "rsgi", "--http", "1", "--no-ws"),
+    ),
+    "litserve": ("python", "customers.py", "{port}"),
+}
+"""How peers are started that don't run under Gunicorn."""
 _START_SECONDS = 120
 _POLL_SECONDS = 0.003
 _LOWEST_PORT = 10_000
@@ -72,11 +88,9 @@ def lantern(
 
 
 def peer(name: str) -> Program:
-    """Describe a peer: two Uvicorn workers under Gunicorn, in a venv of its own."""
-    worker = "uvicorn_worker.UvicornWorker"  # with uvloop and httptools, as they are installed
-    # A control socket is a thread of its own, which Lantern's configuration turns off, too.
-    arguments = ("app:app", "-w", "2", "-k", worker, "--no-control-socket", *_BIND)
-    return Program(name, VENVS / name / "bin" / "gunicorn", arguments, PEERS / name)
+    """Describe a peer, with two workers, in a venv of its own."""
+    executable, *arguments = _COMMANDS.get(name, _UVICORN)
+    return Program(name, VENVS / name / "bin" / executable, tuple(arguments), PEERS / name)
 
 
 @dataclass
@@ -155,7 +169,7 @@ def running(program: Program, directory: Path, port: int = 0) -> Iterator[Server
 
 @contextmanager
 def all_running(
-    programs: list[Program], directory: Path, resting: float = 0.0
+    programs: Sequence[Program], directory: Path, resting: float = 0.0
 ) -> Iterator[list[Server]]:
     """Start several servers, and give them when none of them uses processor time any more.
 
@@ -163,8 +177,8 @@ def all_running(
     """
     with ExitStack() as stack:
         servers = [stack.enter_context(running(program, directory)) for program in programs]
-        for server in servers:
-            server.wait_until_idle(resting)
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(lambda server: server.wait_until_idle(resting), servers))
         yield servers
 
 

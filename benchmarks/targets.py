@@ -8,6 +8,13 @@ from typing import Literal
 
 from benchmarks.candidates import AGAIN, AT_80, CANARY, SATURATED, SHADOW
 from benchmarks.candidates import ALONE as NO_CANDIDATE
+from benchmarks.check import COMPARED, INFO, REFERENCE
+from benchmarks.check import PART as CHECKED
+from benchmarks.connections import CONNECTED, CONNECTIONS, PIPELINED, PROXIED, connected
+from benchmarks.connections import PEERS as CHEAP_PEERS
+from benchmarks.features import AS_IT_IS, FEATURES
+from benchmarks.features import COUNTED as ALONE_COUNTED
+from benchmarks.features import PART as ALONE_ON_AND_OFF
 from benchmarks.figures import Figures, Spread, ratios
 from benchmarks.inference import (
     ABOVE_RUNTIME,
@@ -18,6 +25,7 @@ from benchmarks.inference import (
     ROW,
     ROWS,
 )
+from benchmarks.instructions import PART as COUNTED
 from benchmarks.measures import (
     ALONE,
     BATCH_SIZES,
@@ -28,12 +36,13 @@ from benchmarks.measures import (
     REPEATED,
     ROUTES,
     SLOW_CLIENTS,
+    THROUGH_FLASK,
     VARIED,
     batch_part,
 )
 from benchmarks.migration.targets import migration_rows
-from benchmarks.overload import BOUNDED, BUDGET_MS, CONNECTIONS, LOADS, PART, PEAK, at, connected
-from benchmarks.servers import LANTERN
+from benchmarks.overload import BOUNDED, BUDGET_MS, LOADS, PART, PEAK, at
+from benchmarks.servers import LANTERN, PEER_NAMES
 
 Unit = Literal["x", "s", "ms", "us", "MiB"]
 
@@ -137,7 +146,9 @@ def _targets() -> Iterator[Target]:
     limits: list[tuple[str, float | None, float | None]] = [
         ("plain", 2.5, 4.5),
         ("tuned", 1, 2),
-        ("handtuned", None, 1),
+        ("handtuned", 1, 1.25),
+        ("granian", None, 1),
+        ("litserve", None, None),
     ]
     for name, target, stretch in limits:
         yield _cheaper(f"{one}, CPU per request, against {name}", "predict", name, target, stretch)
@@ -154,11 +165,9 @@ def _targets() -> Iterator[Target]:
         _at_least(2),
         _at_least(4),
     )
-    for path in ROUTES:
-        what = f"`GET {path}`, CPU per request, against gthread"
-        yield _cheaper(what, path, GTHREAD, 1.6, 2)
+    yield from _through_flask(one)
     for size, target, stretch in zip(BATCH_SIZES, (8, 20), (12, 40), strict=True):
-        for name in ("plain", "tuned", "handtuned"):
+        for name in PEER_NAMES:
             goals = (target, stretch) if name == "plain" else (None, None)
             what = f"`POST /predict/batch`, {size:,} rows, CPU, against {name}"
             yield _cheaper(what, batch_part(size), name, *goals)
@@ -217,16 +226,7 @@ def _targets() -> Iterator[Target]:
         )
         for p in ("p50", "p99"):
             yield Target(f"{what}, {p}, {name} against {off}", "batching", f"{p}_ms", off, name)
-    saturated, fourfold = connected(CONNECTIONS[1]), connected(CONNECTIONS[2])
-    yield Target(
-        f"{one}, requests per second, {fourfold} against {saturated}",
-        "concurrency",
-        "rps",
-        fourfold,
-        saturated,
-        "x",
-        _at_least(0.9),
-    )
+    yield from _by_connections(one)
     most = at(max(LOADS[BOUNDED]))
     yield Target(
         f"goodput, {most}, against {PEAK}", PART, "good_rps", most, PEAK, "x", _at_least(0.9)
@@ -243,6 +243,26 @@ def _targets() -> Iterator[Target]:
     yield Target(
         f"p99 of refusals, {most}", PART, "refused_p99_ms", most, None, "ms", Bound("<", 50)
     )
+    yield from _candidates(one)
+    for part in (ROW, ROWS, IMAGE, BINARY_IMAGE):
+        for name in (MLSERVER, KSERVE) if part != BINARY_IMAGE else (KSERVE,):
+            target = 5 if part == ROW else None
+            yield _cheaper(f"{part}, CPU per request, against {name}", part, name, target)
+    yield Target(
+        f"{BINARY_IMAGE}, CPU per request above a run in ONNX Runtime",
+        BINARY_IMAGE,
+        "above_us",
+        ABOVE_RUNTIME,
+        None,
+        "us",
+        Bound("<=", 150),
+    )
+    yield from _features_and_check(one)
+    for row in migration_rows():
+        yield Target(row.what, row.part, row.figure, row.of, row.to, "x", _at_least(row.least))
+
+
+def _candidates(one: str) -> Iterator[Target]:
     for name, least in ((AGAIN, None), (CANARY, 0.95), (SHADOW, 0.9)):
         yield Target(
             f"{one}, requests per second, {name} against {NO_CANDIDATE}",
@@ -267,21 +287,49 @@ def _targets() -> Iterator[Target]:
             NO_CANDIDATE,
             name,
         )
-    for part in (ROW, ROWS, IMAGE, BINARY_IMAGE):
-        for name in (MLSERVER, KSERVE) if part != BINARY_IMAGE else (KSERVE,):
-            target = 5 if part == ROW else None
-            yield _cheaper(f"{part}, CPU per request, against {name}", part, name, target)
+
+
+def _through_flask(one: str) -> Iterator[Target]:
+    for path in ROUTES:
+        what = f"`GET {path}`, CPU per request, against gthread"
+        yield _cheaper(what, path, GTHREAD, 1.6, 2)
+    yield _cheaper("`GET /health/live`, CPU per request, against tuned", ROUTES[0], "tuned")
+    for name in (GTHREAD, "tuned"):
+        what = f"{one} through Flask, CPU per request, against {name}"
+        yield _cheaper(what, THROUGH_FLASK, name)
+
+
+def _features_and_check(one: str) -> Iterator[Target]:
+    for name in FEATURES:
+        what = f"{one}, CPU per request, {name} against as it is"
+        yield Target(what, ALONE_ON_AND_OFF, "cpu_us", AS_IT_IS, name)
+        what = f"{one}, instructions, {name} against as it is"
+        yield Target(what, ALONE_COUNTED, "instructions", AS_IT_IS, name)
+    for ours, peers in COMPARED.items():
+        yield Target(f"check: {ours} against {peers}, CPU", CHECKED, "cpu_us", peers, ours)
+        if peers == REFERENCE and ours != INFO:
+            what = f"{one}, instructions, {ours} against {REFERENCE}"
+            yield Target(what, COUNTED, "instructions", REFERENCE, ours)
+
+
+def _by_connections(one: str) -> Iterator[Target]:
+    """Yield the rows on how callers connect."""
+    saturated, fourfold = CONNECTIONS[2:4]
     yield Target(
-        f"{BINARY_IMAGE}, CPU per request above a run in ONNX Runtime",
-        BINARY_IMAGE,
-        "above_us",
-        ABOVE_RUNTIME,
-        None,
-        "us",
-        Bound("<=", 150),
+        f"{one}, requests per second, {fourfold} connections against {saturated}",
+        CONNECTED,
+        "rps",
+        connected(LANTERN, fourfold),
+        connected(LANTERN, saturated),
+        target=_at_least(0.9),
     )
-    for row in migration_rows():
-        yield Target(row.what, row.part, row.figure, row.of, row.to, "x", _at_least(row.least))
+    for name in CHEAP_PEERS:
+        for number in CONNECTIONS:
+            ours, theirs = connected(LANTERN, number), connected(name, number)
+            what = f"{one}, CPU per request, {ours} against {name}"
+            yield Target(what, CONNECTED, "cpu_us", theirs, ours)
+        for part in (PIPELINED, PROXIED):
+            yield _cheaper(f"{one}, {part}, CPU per request, against {name}", part, name)
 
 
 TARGETS = tuple(_targets())

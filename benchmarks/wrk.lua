@@ -1,9 +1,9 @@
--- Sends what the file has that is named after "--": with "lines" before its name each line as a
--- JSON body, one after the other. With "whole", a number of files, and these, each file as a body,
--- one after the other, and the headers that follow ("Name: value"). Without arguments, GETs. At the
--- end prints what happened as one line of JSON (times in microseconds).
+-- Sends what the files have that are named after "--": with "lines", a number and a file each line
+-- as a JSON body, so many at once on a connection; with "whole" and files each file as a body, one
+-- after the other. Without arguments, GETs. At the end prints what happened as one line of JSON
+-- (times in microseconds).
 
-local requests, sent = {}, 0
+local requests, sent, together = {}, 0, 1
 
 function init(args)
   if not args[1] then
@@ -13,26 +13,33 @@ function init(args)
   wrk.method = "POST"
   if args[1] == "lines" then
     wrk.headers["Content-Type"] = "application/json"
-    for body in io.lines(args[2]) do
+    together = tonumber(args[2])
+    for body in io.lines(args[3]) do
       requests[#requests + 1] = wrk.format(nil, nil, nil, body)
     end
     return
   end
-  local last = 2 + tonumber(args[2])
-  for index = last + 1, #args do
-    local name, value = args[index]:match("^([^:]+): (.*)$")
-    wrk.headers[name] = value
-  end
-  for index = 3, last do
+  for index = 2, #args do
     local file = assert(io.open(args[index], "rb"))
     requests[#requests + 1] = wrk.format(nil, nil, nil, file:read("*a"))
     file:close()
   end
 end
 
-function request()
+local function following()
   sent = sent % #requests + 1
   return requests[sent]
+end
+
+function request()
+  if together == 1 then
+    return following()
+  end
+  local several = {}
+  for index = 1, together do
+    several[index] = following()
+  end
+  return table.concat(several)
 end
 
 function done(summary, latency, _)

@@ -14,11 +14,13 @@ from app.model.code.answers import HandlerAnswer
 from app.model.code.declaration import GOLDEN_REQUESTS, HandlerSpec, Interface
 from app.model.code.golden import answered, write_golden_requests
 from app.model.code.handler import load_handler
+from app.model.code.permission import code_sha256
 from app.model.code.request import HandlerRequest
 from app.model.manifest import FileRecord, Manifest
 from app.model.manifest_file import FILE_NAME, read_manifest, write_manifest
 from app.model.model import Model
 from app.registry.loading import make_runtime
+from app.registry.release import Release, write_release
 
 PLAIN = """
 class Handler:
@@ -73,6 +75,15 @@ def answers_now(bundle: Bundle, requests: Sequence[HandlerRequest]) -> list[Any]
     if bundle.manifest.has_network:
         run = make_runtime(bundle, "onnx").run
     return [answered(handler, request, run) for request in requests]
+
+
+def write_release_of(models: Path, release: Release) -> None:
+    """Write a release with the record of the code that its versions have now."""
+    code = {
+        version: code_sha256(read_manifest(models / version / FILE_NAME))
+        for version in release.versions
+    }
+    write_release(models, replace(release, code=code))
 
 
 def records(directory: Path, names: Any) -> dict[str, FileRecord]:

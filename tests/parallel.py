@@ -31,6 +31,8 @@ _LONGEST = (
     "tests/faults/test_clock.py",
     "tests/integration/test_rolling_restart.py",
     "tests/worker/test_stopping.py",
+    "tests/test_locale.py",
+    "tests/test_coming_from_torchserve.py",
     "tests/trials/test_fuzz.py",
     "tests/integration/",
     "tests/faults/",
@@ -43,8 +45,10 @@ _LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have more processes than cores: a good part of the time tests wait for servers and clocks."""
-    return len(os.sched_getaffinity(0)) + 2
+    """Have more processes than cores: more than half of the time tests wait for servers and clocks,
+    and with two more than cores a quarter of two cores was idle.
+    """
+    return len(os.sched_getaffinity(0)) + 4
 
 
 @pytest.hookimpl(optionalhook=True)

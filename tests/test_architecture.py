@@ -51,6 +51,7 @@ MAY_IMPORT_OF_PACKING = {
     "app.packing.programs": {"source", "rows", "network"},
     "app.packing.huggingface": {
         *("source", "description", "statement", "step_tables", "network", "programs"),
+        "json_files",
     },
 }
 """By room within `packing`: the modules beside it that it may know."""

@@ -6,27 +6,19 @@ import json
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-from benchmarks.servers import free_port
-from tests.conftest import ROOT, without_coverage
-from tests.integration.conftest import wait_for
+from tests.conftest import ROOT
+from tests.walks import environment, run, serving
 
 PAGE = (ROOT / "docs" / "coming-from-torchserve.md").read_text(encoding="utf-8")
 CASE = ROOT / "tests" / "packing" / "cases" / "mar_digits"
 PORT = "8080"
-LONG = 120
-"""Seconds that nothing here takes unless something is wrong."""
 
 
 def walk() -> tuple[list[str], Any]:
@@ -36,55 +28,6 @@ def walk() -> tuple[list[str], Any]:
     commands = [line for kind, text in blocks if kind == "sh" for line in text.splitlines()]
     [shown] = [json.loads(text) for kind, text in blocks if kind == "json"]
     return commands, shown
-
-
-def environment() -> dict[str, str]:
-    """Return what the commands see: nothing of the settings of whoever runs the tests."""
-    kept = {k: v for k, v in without_coverage().items() if not k.startswith("LANTERN_")}
-    return kept | {"PYTHONPATH": str(ROOT), "LANTERN_SERVER__WORKERS": "1"}
-
-
-@contextmanager
-def serving(arguments: list[str], directory: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """Run ``lantern serve`` on a free port while the rest of the walk runs; yield the port."""
-    port = str(free_port())
-    arguments = [port if each == PORT else each for each in arguments]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", *arguments],
-            cwd=directory,
-            env=environ,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for(lambda: process.poll() is not None or is_up(port))
-        assert process.poll() is None, (directory / "log").read_text()
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(LONG)
-
-
-def is_up(port: str) -> bool:
-    try:
-        return requests.get(f"http://127.0.0.1:{port}/health/ready", timeout=LONG).ok
-    except requests.RequestException:
-        return False
-
-
-def run(command: list[str], directory: Path, environ: Mapping[str, str]) -> str:
-    ran = subprocess.run(
-        command,
-        cwd=directory,
-        env=environ,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=LONG,
-        check=False,
-    )
-    assert ran.returncode == 0, f"{command}: {ran.stdout}{ran.stderr}"
-    return ran.stdout
 
 
 def test_every_setting_that_is_named_exists() -> None:
@@ -114,7 +57,9 @@ def test_an_archive_answers_after_the_six_commands_of_the_page(tmp_path: Path) -
             environ |= dict([line.removeprefix("export ").split("=", 1)])
         else:
             run([sys.executable, "-m", "app", *shlex.split(line)[1:]], tmp_path, environ)
-    with serving(shlex.split(commands[at])[1:], tmp_path, environ) as port:
+    arguments = shlex.split(commands[at])[1:]
+    assert arguments[-2:] == ["--port", PORT]
+    with serving(arguments[:-2], tmp_path, environ) as port:
         answers = []
         for line in commands[at + 1 :]:
             assert line.startswith("curl ")

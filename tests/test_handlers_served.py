@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,11 @@ def test_an_answer_that_is_not_finite_is_told_of_the_whole_body(
     refused = client.post("/predict", data=b"nan")
     assert refused.status_code == 422, refused.text
     assert [each["pointer"] for each in refused.get_json()["errors"]] == [""]
+    batch = client.post("/predict/batch", json={"samples": ["1", "nan"]})
+    assert [each["pointer"] for each in batch.get_json()["errors"]] == ["/samples/1"]
+    form = {"data": [(io.BytesIO(value), "a") for value in (b"1", b"nan")]}
+    batch = client.post("/predict/batch", data=form)
+    assert [each["pointer"] for each in batch.get_json()["errors"]] == ["/1"]
 
 
 def test_without_leave_nothing_is_served_and_health_says_why(

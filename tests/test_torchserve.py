@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.model.code.request import HandlerRequest
+from app.protocols.torchserve import error_document
 from app.settings import load_settings
 from tests.handler_bundles import with_handler
 from tests.step_models import images, picture, texts
@@ -126,7 +128,13 @@ def test_a_handler_gets_the_request_and_its_answer_is_sent_as_it_is(
         ("colours POST /predictions/nope", {}, (404, "ModelNotFoundException")),
         ("colours POST /predictions/colours/9", {}, (404, "ModelVersionNotFoundException")),
         ("colours POST /predictions", {}, (404, "ResourceNotFoundException")),
+        ("colours POST /predictions/", {}, (404, "ResourceNotFoundException")),
         ("colours GET /predictions/colours", {}, (405, "MethodNotAllowedException")),
+        ("colours GET /ping/", {}, (404, "ResourceNotFoundException")),
+        ("colours POST ///predictions/nope", {}, (404, "ModelNotFoundException")),
+        ("colours POST //predictions/colours", {"data": b"x"}, (422, "BadRequestException")),
+        ("colours POST //predictions/colours/9", {}, (404, "ModelVersionNotFoundException")),
+        ("colours POST //ping", {}, (405, "MethodNotAllowedException")),
         ("colours POST /predictions/colours", {"data": b"x"}, (422, "BadRequestException")),
         ("colours POST /predictions/colours", {"json": {}}, (400, "BadRequestException")),
         ("colours POST /predictions/colours", {"json": "?"}, (400, "BadRequestException")),
@@ -144,9 +152,23 @@ def test_errors_have_their_form(
     clients: Mapping[str, FlaskClient],
 ) -> None:
     model, method, path = call.split()
-    response = clients[model].open(path, method=method, **arguments)
+    response = clients[model].open(
+        "/", environ_overrides={"PATH_INFO": path}, method=method, **arguments
+    )
     assert error(response) == (said or (response.status_code, "BadRequestException"))
     assert "secret" not in response.text
+
+
+def test_a_fault_is_reported_by_the_id_in_the_message_and_in_the_header(
+    clients: Mapping[str, FlaskClient],
+) -> None:
+    for sent in ({}, {"X-Request-ID": "mine-7"}):
+        response = clients["own"].post("/predictions/own", data=b"fault", headers=sent)
+        request_id = response.headers["X-Request-ID"]
+        assert request_id == sent.get("X-Request-ID", request_id)
+        assert response.get_json()["message"].endswith(f"quote the request id {request_id}.")
+        native = clients["own"].post("/predict", data=b"fault", headers=sent)
+        assert f"quote the request id {native.get_json()['request_id']}." in native.text
 
 
 def test_ping_says_whether_the_worker_is_ready(
@@ -157,3 +179,20 @@ def test_ping_says_whether_the_worker_is_ready(
     missing = {"LANTERN_MODEL__PATH": str(tmp_path / "none")}
     code, _ = error(create_app(load_settings(missing)).test_client().get("/ping"))
     assert code == 503
+
+
+@pytest.mark.parametrize(
+    "path", ["/pingpong", "/predictionsx", "/x/predictions", "/v2/ping", "//v2/ping"]
+)
+def test_errors_of_other_paths_do_not(path: str, clients: Mapping[str, FlaskClient]) -> None:
+    found = clients["colours"].get("/", environ_overrides={"PATH_INFO": path})
+    assert found.status_code in (404, 405)
+    assert found.get_json()["request_id"]
+    assert ("error" in found.get_json()) == ("v2" in path)
+
+
+@pytest.mark.parametrize("status", [400, 408, 413, 414, 429, 431])
+def test_what_a_caller_did_is_no_fault_of_the_server(status: int) -> None:
+    named = json.loads(error_document(status, "", "too much"))
+    assert named["code"] == status
+    assert named["type"] != "InternalServerException"

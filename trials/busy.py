@@ -9,49 +9,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import monotonic
+
+from benchmarks.busy import busy
 
 _PROCESSES = 4
 _MINUTES = 120.0
-_ROUNDS = 100_000
 _STOP_SECONDS = 60
-
-
-@contextmanager
-def busy(processes: int, seconds: float) -> Iterator[list[int]]:
-    """Have so many processes use all the time they get, while the context lasts; give their pids.
-
-    They end by themselves after ``seconds``, and when this process is gone.
-    """
-    context = multiprocessing.get_context("spawn")
-    until = monotonic() + seconds
-    started = [
-        context.Process(target=_spin, args=(os.getpid(), until), daemon=True)
-        for _ in range(processes)
-    ]
-    try:
-        for process in started:
-            process.start()
-        yield [process.pid for process in started if process.pid]
-    finally:
-        for process in started:
-            if process.pid:
-                process.kill()
-                process.join()
-
-
-def _spin(parent: int, until: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle
-    while os.getppid() == parent and monotonic() < until:
-        for _ in range(_ROUNDS):
-            pass
 
 
 def run(command: list[str]) -> int:

@@ -25,7 +25,7 @@ _MAX_CALLERS = 65536
 _REDIS_SECONDS = 0.1
 """The timeout of a call to Redis. A worker has one thread: all its callers wait meanwhile."""
 _AWAY_SECONDS = 5.0
-"""How long Redis is not tried again after a call has failed."""
+"""Seconds for which Redis is not tried again after a call has failed."""
 
 log = logging.getLogger("lantern.access")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
-from ..http.body import reply
+from ..http.body import encode, reply, reply_encoded
 from ..http.errors import Draining
 from ..http.extension import current_lantern
 from ..http.routes import Description, route
@@ -16,6 +16,8 @@ from ..protocols.native.schemas import HEALTH, PROBE
 blueprint = Blueprint("health", __name__)
 
 _PUBLIC = Access(OPEN, is_rate_limited=False)
+_LIVE = encode(PROBE, {"status": "live"})
+_READY = encode(PROBE, {"status": "ready"})
 
 
 @route(
@@ -53,7 +55,7 @@ def health() -> Response:
 )
 def live() -> Response:
     """Return 200: a worker that responds is alive."""
-    return reply(PROBE, {"status": "live"})
+    return reply_encoded(_LIVE)
 
 
 @route(
@@ -65,7 +67,7 @@ def live() -> Response:
 def ready() -> Response:
     """Return 200 if every model is loaded and verified, and the worker is not about to stop."""
     check_ready()
-    return reply(PROBE, {"status": "ready"})
+    return reply_encoded(_READY)
 
 
 def check_ready() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,11 +13,13 @@ from ..access.header_names import MODEL_VERSION
 from ..access.keys import PREDICT
 from ..http.body import encode, reply, reply_encoded
 from ..http.extension import current_lantern
+from ..http.handler_examples import HandlerExample
 from ..http.handlers import largest_batch
 from ..http.routes import Description, route
 from ..model.model import Model
+from ..model.steps.declaration import IMAGE, PAIR, TEXT
 from ..protocols.native.media_types import JSON
-from ..protocols.native.sample_schemas import IMAGE, PAIR, taken_members
+from ..protocols.native.sample_schemas import taken_members
 from ..protocols.native.schemas import LINKS, MODEL_INFO, MODELS
 from ..registry.rollout import Rollout
 from ..registry.service import ModelService, State
@@ -62,7 +65,7 @@ def index() -> Response:
     """Return links as JSON or, to a browser, a page on which to try the model."""
     if request.accept_mimetypes.best_match([JSON, "text/html"]) == "text/html":
         service, guard = current_lantern().default_service, current_lantern().guard
-        model = service.loaded
+        model, takes_key = service.loaded, guard.required_scope("/predict") != OPEN
         response = make_response(
             render_template(
                 "page.html",
@@ -70,11 +73,12 @@ def index() -> Response:
                 takes_form=model is not None and _fits_a_form(model),
                 takes_samples=model is not None and model.takes_samples,
                 takes_whole_requests=model is not None and model.handler is not None,
+                call=_call(model, takes_key=takes_key) if model is not None else None,
                 max_options=_MAX_OPTIONS,
                 **(_about_form(model) if model is not None else {}),
                 reason=service.fault,
                 version=__version__,
-                takes_key=guard.required_scope("/predict") != OPEN,
+                takes_key=takes_key,
                 # Browsers send no key when they follow a link.
                 links=[
                     (e, label) for rule, e, label in _LINKED if guard.required_scope(rule) == OPEN
@@ -96,6 +100,20 @@ _PROMISED = {
     "regression": "what the model predicts",
     "embedding": "the vector that the model returns",
 }
+
+
+def _call(model: Model, *, takes_key: bool) -> dict[str, Any] | None:
+    """Return a command that asks a model with a handler, and what that answered when it was packed;
+    None for other models, and where no short request is known.
+    """
+    example = HandlerExample.of(model) if model.handler is not None else None
+    if example is None:
+        return None
+    url = url_for("predict.predict", _external=True)
+    answer = example.answer
+    if answer is not None and not isinstance(answer, str):
+        answer = json.dumps(answer, indent=2, ensure_ascii=False)
+    return {"curl": example.curl(url, with_key=takes_key), "answer": answer}
 
 
 def _about_form(model: Model) -> dict[str, Any]:
@@ -123,11 +141,12 @@ def _fields(model: Model) -> dict[str, Any]:
     ``pointer`` leads to the object that they are members of in the JSON of a request.
     """
     if model.steps is not None:
-        names = taken_members(model.steps.members)
+        taken = taken_members(model.steps.members)
+        names = [name for name in taken if name != PAIR or model.steps.takes_pair]
         return {
             "pointer": "",
             "features": [*names],
-            "kinds": ["image" if name == IMAGE else "text" for name in names],
+            "kinds": [IMAGE if name == IMAGE else TEXT for name in names],
             "nullable": [name == PAIR for name in names],
         }
     features = model.encoder.features

@@ -8,11 +8,12 @@ from flask import Blueprint, Response
 
 from ..access.guard import OPEN, Access
 from ..access.keys import METRICS, PREDICT
-from ..http.body import OCTETS, read_tensor_body, reply, reply_answer
-from ..http.context import current_context
+from ..http.body import OCTETS, encode, read_tensor_body, reply, reply_encoded
+from ..http.context import current_request
 from ..http.extension import current_lantern
 from ..http.open_inference import infer as answer_inference
 from ..http.routes import Description, route
+from ..http.views import answer_with
 from ..model.model import Model
 from ..protocols.open_inference import EXTENSIONS
 from ..protocols.open_inference.metadata import model_config as config_of
@@ -45,6 +46,8 @@ _STATISTICS = Access(METRICS, opened_by="open_metrics")
 _OF_A_MODEL = (404, 500, 503)
 _OF_A_BODY = (400, 408, 413, 415)
 _READY = "READY"
+_SERVER_LIVE = encode(SERVER_LIVE, {"live": True})
+_SERVER_READY = encode(SERVER_READY, {"ready": True})
 
 
 def _rules(call: str = "") -> tuple[str, str]:
@@ -73,7 +76,7 @@ def server_metadata() -> Response:
 )
 def server_live() -> Response:
     """Return 200: a worker that responds is alive."""
-    return reply(SERVER_LIVE, {"live": True})
+    return reply_encoded(_SERVER_LIVE)
 
 
 @route(
@@ -85,7 +88,7 @@ def server_live() -> Response:
 def server_ready() -> Response:
     """Return 200 under the same conditions as `/health/ready`."""
     check_ready()
-    return reply(SERVER_READY, {"ready": True})
+    return reply_encoded(_SERVER_READY)
 
 
 @route(
@@ -133,10 +136,7 @@ def model_ready(name: str, version: str | None = None) -> Response:
 )
 def infer(name: str, version: str | None = None) -> Response:
     """Return a model's outputs for some inputs."""
-    lantern, context = current_lantern(), current_context()
-    context.raise_failure()
-    service = lantern.get_service(name)
-    return reply_answer(*answer_inference(lantern, service, context, read_tensor_body, version))
+    return answer_with(answer_inference, name, version, read=read_tensor_body)
 
 
 @route(
@@ -199,8 +199,9 @@ def statistics() -> Response:
 )
 def repository_index() -> Response:
     """Return the loaded versions, and the models without one."""
-    only_ready = wants_ready_only(read_tensor_body())
-    services = current_lantern().services
+    lantern = current_lantern()
+    only_ready = wants_ready_only(read_tensor_body(current_request(), lantern.settings))
+    services = lantern.services
     versions = [version for service in services for version in _index_of(service)]
     return reply(INDEX, [each for each in versions if not only_ready or each["state"] == _READY])
 

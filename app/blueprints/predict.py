@@ -7,10 +7,8 @@ from flask import Blueprint, Response
 from ..access.guard import Access
 from ..access.keys import PREDICT
 from ..http import handlers
-from ..http.body import read_body, reply_answer
-from ..http.context import current_context
-from ..http.extension import current_lantern
 from ..http.routes import PREDICTION_ERRORS, Description, route
+from ..http.views import answer_with
 
 blueprint = Blueprint("predict", __name__)
 
@@ -32,7 +30,4 @@ blueprint = Blueprint("predict", __name__)
 )
 def predict(name: str | None = None) -> Response:
     """Predict one sample with the default model or the one called ``name``."""
-    lantern, context = current_lantern(), current_context()
-    context.raise_failure()
-    answer = handlers.predict(lantern, lantern.get_service(name), context, read_body)
-    return reply_answer(*answer)
+    return answer_with(handlers.predict, name)

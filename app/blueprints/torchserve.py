@@ -7,10 +7,8 @@ from flask import Blueprint, Response
 from ..access.guard import OPEN, Access
 from ..access.keys import PREDICT
 from ..http import torchserve
-from ..http.body import read_body, reply_answer
-from ..http.context import current_context
-from ..http.extension import current_lantern
 from ..http.routes import Description, route
+from ..http.views import answer_with
 from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.torchserve import PING, pretty
 from .health import check_ready
@@ -52,7 +50,4 @@ def ping() -> Response:
 )
 def predictions(name: str, version: str | None = None) -> Response:
     """Predict the sample in the body, or in the field ``data`` or ``body`` of a form."""
-    lantern, context = current_lantern(), current_context()
-    context.raise_failure()
-    service = lantern.get_service(name)
-    return reply_answer(*torchserve.predict(lantern, service, context, read_body, version))
+    return answer_with(torchserve.predict, name, version)

@@ -12,13 +12,16 @@ from ..http.extension import current_lantern
 from ..model.errors import BundleError
 from ..model.manifest import TaskName
 from ..model.manifest_formats import manifest_document
+from ..model.naming import as_name
 from ..packing.archives.packing import is_archive
 from ..packing.description import read_description
-from ..packing.file import NOTHING_DESCRIBED, pack_file
+from ..packing.file import NOTHING_DESCRIBED, Packed, pack_file
 from ..packing.huggingface.directory import is_directory
+from ..packing.own_handler import SUFFIX as HANDLER
 from ..packing.own_handler import HandlerParts
 from ..packing.statement import ROLES, TASKS, Statement, read_outputs
 from ..registry.repository import Repository
+from ..version import COMMAND
 from . import reports
 from .errors import EXIT_CODES, failing_in_a_sentence
 from .printing import plain, print_json
@@ -50,7 +53,6 @@ from .printing import plain, print_json
 )
 @click.option(
     "--out",
-    required=True,
     metavar="models/NAME/VERSION",
     type=click.Path(path_type=Path),
     help="The bundle to create; its path ends in NAME/VERSION.",
@@ -115,7 +117,7 @@ def pack(
     task: TaskName | None,
     features: Path | None,
     samples: Path | None,
-    out: Path,
+    out: Path | None,
     outputs: tuple[str, ...],
     names: str | None,
     truth: str,
@@ -136,12 +138,16 @@ def pack(
     its own. The bundle is compared with it on the samples and on noise around them; what was
     assumed and measured is printed. Needs onnx, and for all but ONNX graphs torch and onnxscript:
     the extra `pack`; for a directory also transformers. An archive is packed with its handler,
-    which answers the samples, and needs what that needs; where TorchServe's image_classifier is its
-    handler, that becomes steps, and the samples are pictures. A handler of your own (.py) is packed
-    like that of an archive.
+    which answers the samples, and needs what that needs; where TorchServe's image_classifier or
+    text_classifier is its handler, that becomes steps, and the samples are pictures, or lines of
+    text. A handler of your own (.py) is packed like that of an archive.
     """
+    if out is None:
+        raise click.MissingParameter(_out_of(source), param_hint="'--out'", param_type="option")
     if samples is None and not (is_directory(source) or is_archive(source)):
-        raise click.MissingParameter(param_hint="'--samples'", param_type="option")
+        raise click.MissingParameter(
+            _samples_of(source), param_hint="'--samples'", param_type="option"
+        )
     with failing_in_a_sentence():
         role, roles = read_outputs(outputs)
         packed = pack_file(
@@ -156,10 +162,15 @@ def pack(
             replace=replace,
             limits=current_lantern().settings.model.process_limits,
         )
-        manifest = packed.manifest
-        held_back = _held_back(out.absolute().parent, manifest.version)
+        held_back = _held_back(out.absolute().parent, packed.manifest.version)
     if held_back:
         click.echo(f"Warning: {plain(held_back)}", err=True)
+    _report(packed, out, as_json=as_json)
+
+
+def _report(packed: Packed, out: Path, *, as_json: bool) -> None:
+    """Print what was packed, and what was assumed and measured."""
+    manifest = packed.manifest
     if as_json:
         print_json(manifest_document(manifest) | {"notes": list(packed.notes)})
         return
@@ -169,6 +180,30 @@ def pack(
         f"Packed version {manifest.version} of {manifest.name} to {readable(str(out))}: "
         f"{reports.takes_and_answers(manifest)}."
     )
+
+
+def _out_of(source: Path) -> str:
+    """Return where the bundle of ``source`` could be."""
+    name = as_name(source.name.partition(".")[0])
+    return f"The bundle to create; its path ends in NAME/VERSION: --out models/{name}/1"
+
+
+def _samples_of(source: Path) -> str:
+    """Return what the samples of ``source`` are, with a command that gives some."""
+    if source.suffix == HANDLER:
+        wanted = (
+            "A file to send the handler as a request, or a directory of them. What it answers is "
+            "stored, and verifies the version before it is served"
+        )
+        example = "--allow-code --samples request.json"
+    else:
+        wanted = (
+            "A CSV file with a column for each feature; a .npz or .json with an array for each "
+            "input; or, with steps, pictures or texts"
+        )
+        example = "--samples samples.csv"
+    called = plain(readable(str(source)))
+    return f"{wanted}:\n\n  {COMMAND} model pack {called} {example} --out models/NAME/1"
 
 
 def _names(text: str | None) -> tuple[str, ...]:

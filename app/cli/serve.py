@@ -26,6 +26,10 @@ from .serve_file import is_model_file, packed_for_now
 @click.command()
 @click.argument("model", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option(
+    "--name",
+    help="The name of the model; by default the setting model.name, or the one in its files.",
+)
+@click.option(
     "--host",
     metavar="ADDRESS",
     help="The address to listen on; by default the setting server.host (127.0.0.1).",
@@ -49,18 +53,19 @@ from .serve_file import is_model_file, packed_for_now
 def serve(
     script: ScriptInfo,
     model: Path | None,
+    *,
+    name: str | None,
     host: str | None,
     port: int | None,
     workers: int | None,
-    *,
     allow_code: bool,
 ) -> None:
     """Serve models over HTTP.
 
     MODEL is a directory of versions, one bundle, or a model's file, which is packed for as long as
     it is served: a network (.onnx, .pt2) with the tensors that it has, a directory of transformers
-    with the texts or images that it classifies, or an archive of TorchServe (.mar) with its
-    handler, which runs only with --allow-code. Without MODEL, the models that the
+    with the texts or images that it classifies, or a handler, your own (.py) or in an archive of
+    TorchServe (.mar), which runs only with --allow-code. Without MODEL, the models that the
     settings name are served; if they name none, those in ./models, or else the example that comes
     with Lantern.
 
@@ -72,6 +77,7 @@ def serve(
         "server.host": host,
         "server.port": port,
         "server.workers": workers,
+        "model.name": name,
         "model.allow_code": allow_code or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
@@ -79,10 +85,8 @@ def serve(
     if model is not None and is_model_file(model):
         with ExitStack() as stack:
             with failing_in_a_sentence():
-                settings = load_settings(arguments=given).model
-                packed = stack.enter_context(
-                    packed_for_now(model, settings.process_limits, allow_code=settings.allow_code)
-                )
+                settings = load_settings(arguments=given | {"model.path": str(model)}).model
+                packed = stack.enter_context(packed_for_now(model, settings))
             _serve(script, packed)
     else:
         _serve(script, model)

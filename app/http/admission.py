@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
@@ -18,11 +18,12 @@ from ..access.cors import Cors
 from ..access.header_names import REQUEST_ID
 from ..access.rejection import RequestRejected
 from ..worker.contract import REJECTION
-from .context import CONTEXT, RequestContext
+from .context import RequestContext
 from .extension import Lantern
 from .headers import headers_for
 from .prefix import PathPrefix
 from .problems import PROBLEM_JSON, problem_document
+from .request_head import RequestHead, head_of
 from .routes import RouteTable, may_take_body
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -55,12 +56,8 @@ class AdmissionMiddleware:
         self._cors = Cors(origins, header) if origins else None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        outside = self._prefix.split(environ)
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if not path.isascii():  # WSGI has its bytes as latin-1 (PEP 3333)
-            path = path.encode("latin-1", "replace").decode(errors="replace")
-        context = RequestContext(environ["REQUEST_METHOD"], path, environ)
-        environ[CONTEXT] = context
+        head = head_of(environ, self._prefix)
+        context = RequestContext.begin(head, environ)
         cors = self._cors
         if cors is not None:
             start_response = cors.marking(environ, start_response)
@@ -71,9 +68,9 @@ class AdmissionMiddleware:
             guard.infer_exposure(environ["SERVER_NAME"])
         # A request that the worker has rejected stays rejected, for the worker's reason.
         if REJECTION not in environ:
-            admission = self._admission(environ, outside)
+            admission = self._admission(environ, head)
             if isinstance(admission, RequestRejected):
-                if not outside:
+                if not head.outside:
                     context.route = self._rules.match(environ) or context.route
                 context.caller = admission.caller
                 return self._reject(context, start_response, admission)
@@ -86,22 +83,22 @@ class AdmissionMiddleware:
         So a caller without a key can't make the worker receive a body. The result is kept in the
         environ, because a request must count towards its rate only once.
         """
-        admission = self._admission(environ, self._prefix.split(environ))
+        admission = self._admission(environ, head_of(environ, self._prefix))
         environ[_ADMISSION] = admission
         return not isinstance(admission, RequestRejected) and self._rules.takes_body(environ)
 
-    def takes_long(self, environ: dict[str, Any]) -> bool:
-        """Return True if a request, which has arrived, runs a model that takes long.
+    def pool_queue(self, environ: dict[str, Any]) -> str | None:
+        """Return the name of the model that a request, which has arrived, runs, if it takes long.
 
-        One that is not admitted does not: it would wait among those that are, and count as one of
+        One that is not admitted runs none: it would wait among those that are, and count as one of
         them. The result is kept as that of `may_send_body`.
         """
         for service in self._services:  # usually none does, and then nothing else is looked at
             if service.takes_long:
                 break
         else:
-            return False
-        outside = self._prefix.split(environ)
+            return None
+        head = head_of(environ, self._prefix)
         found = self._table.find(environ.get("PATH_INFO", ""))
         if (
             found is None
@@ -109,19 +106,19 @@ class AdmissionMiddleware:
             or not found.route.predicts
             or environ["REQUEST_METHOD"] not in found.route.methods
         ):
-            return False
+            return None
         if _ADMISSION not in environ:
-            environ[_ADMISSION] = self._admission(environ, outside)
-        return not isinstance(environ[_ADMISSION], RequestRejected)
+            environ[_ADMISSION] = self._admission(environ, head)
+        return None if isinstance(environ[_ADMISSION], RequestRejected) else found.service.name
 
     def _admission(
-        self, environ: dict[str, Any], outside: RequestRejected | None
+        self, environ: dict[str, Any], head: RequestHead
     ) -> str | RequestRejected | None:
         """Return the caller of a request, None if the route takes no key, or its rejection.
 
-        ``outside`` is the rejection of a path that is not below the prefix, which only authorized
-        callers may learn.
+        Only authorized callers may learn that a path is not below the prefix.
         """
+        outside = head.outside
         guard = self._guard
         caller = None
         try:
@@ -205,26 +202,8 @@ class RuleMatcher:
 
 
 def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
-    """Wrap ``app`` in the middleware, and set the security headers of its responses."""
+    """Wrap ``app`` in the middleware."""
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
-    lantern.takes_long = admission.takes_long
-    app.after_request(_secure)
-    app.after_request(_close_file)
-
-
-def _secure(response: Response) -> Response:
-    for name, value in headers_for(request.method, response.mimetype or ""):
-        response.headers.setdefault(name, value)
-    return response
-
-
-def _close_file(response: Response) -> Response:
-    """Replace a file by its content: clients that don't read could exhaust the open files."""
-    if response.direct_passthrough:
-        response.direct_passthrough = False
-        body = b"".join(response.iter_encoded())
-        response.close()
-        response.set_data(body)
-    return response
+    lantern.pool_queue = admission.pool_queue

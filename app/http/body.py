@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
-from flask import Response, request
+from flask import Request
 from flask.json.provider import JSONProvider
 from marshmallow import Schema
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import (
     BadRequest,
     RequestEntityTooLarge,
@@ -16,10 +18,12 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from ..protocols.native.media_types import JSON, MediaTypes
+from ..protocols.native.media_types import JSON, MediaTypes, media_type_of
+from ..settings import Settings
+from ..worker.contract import Environ
 from .body_timeout import ReadDeadline, close_after_answer
 from .compression import ENCODINGS, NotInflatable, TooLarge, inflate
-from .extension import current_lantern
+from .response import Response
 
 OCTETS = "application/octet-stream"
 TENSORS = MediaTypes((JSON, OCTETS))
@@ -43,30 +47,30 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype=JSON)
 
 
-def read_body(accepted: MediaTypes) -> bytes:
-    """Return the body of the current request, which must be of an ``accepted`` media type.
+def read_body(request: Request, settings: Settings, accepted: MediaTypes) -> bytes:
+    """Return the body of a request, which must be of an ``accepted`` media type.
 
     Raises werkzeug's exceptions for 415, 413, 408 and 400.
     """
-    _check_type(accepted)
-    _check_encoding()
-    return _read_body()
+    _check_type(request, accepted)
+    _check_encoding(request)
+    return _read_body(request, settings)
 
 
-def read_tensor_body(accepted: MediaTypes = TENSORS) -> bytes:
-    """Return the body of the current request: JSON, tensors in binary, or both. It is inflated if
+def read_tensor_body(request: Request, settings: Settings, accepted: MediaTypes = TENSORS) -> bytes:
+    """Return the body of a request: JSON, tensors in binary, or both. It is inflated if
     it is compressed.
 
     Its Content-Type may be one of those ``accepted`` or missing, whatever it holds: clients differ.
     Raises as `read_body` does.
     """
     if request.mimetype:
-        _check_type(accepted)
-    encoding = _check_encoding(ENCODINGS)
-    body = _read_body()
+        _check_type(request, accepted)
+    encoding = _check_encoding(request, ENCODINGS)
+    body = _read_body(request, settings)
     if encoding is None:
         return body
-    limit = current_lantern().settings.limits.max_body_bytes
+    limit = settings.limits.max_body_bytes
     try:
         return inflate(body, encoding, limit)
     except NotInflatable as error:
@@ -82,12 +86,15 @@ def encode(schema: Schema, answer: object) -> bytes:
 
 def reply(schema: Schema, answer: object, status: int = 200) -> Response:
     """Return a response with ``answer``, dumped by ``schema``, as JSON."""
-    return Response(encode(schema, answer), status, mimetype=JSON)
+    return reply_encoded(encode(schema, answer), status)
 
 
-def reply_encoded(body: bytes) -> Response:
+def reply_encoded(body: bytes, status: int = 200) -> Response:
     """Return a response whose JSON is encoded already."""
-    return Response(body, mimetype=JSON)
+    fields = Headers()
+    # At once, because werkzeug looks at all fields for each that is set by its name.
+    fields[:] = [("Content-Type", JSON), ("Content-Length", str(len(body)))]
+    return Response([body], status, headers=fields)
 
 
 def reply_answer(body: bytes | Iterable[bytes], headers: Sequence[tuple[str, str]]) -> Response:
@@ -95,27 +102,31 @@ def reply_answer(body: bytes | Iterable[bytes], headers: Sequence[tuple[str, str
 
     The first of ``headers`` is its Content-Type.
     """
-    (_, content_type), *more = headers
-    response = Response(body, content_type=content_type)
-    response.headers.extend(more)
-    return response
+    fields = Headers()
+    if isinstance(body, bytes):
+        first, *more = headers
+        headers = [first, ("Content-Length", str(len(body))), *more]
+        body = [body]
+    # At once, because werkzeug looks at all fields for each that is set by its name.
+    fields[:] = headers
+    return Response(body, headers=fields)
 
 
-def _check_type(accepted: MediaTypes) -> None:
+def _check_type(request: Request, accepted: MediaTypes) -> None:
     """Raise `UnsupportedMediaType` unless the body is declared as one of ``accepted``."""
-    media_type = request.mimetype
+    media_type = media_type_of(request.environ.get("CONTENT_TYPE", ""))
     if media_type not in accepted:
         sent = f"not {media_type[:LONGEST_ECHO]!r}" if media_type else "and it is missing"
         hint = _OF_CURL.format(accepted.example) if media_type == _URLENCODED else ""
         raise UnsupportedMediaType(f"The Content-Type must be {accepted}, {sent}.{hint}")
 
 
-def _check_encoding(accepted: Sequence[str] = ()) -> str | None:
+def _check_encoding(request: Request, accepted: Sequence[str] = ()) -> str | None:
     """Return the encoding in which the body is compressed, None if it isn't.
 
     Raises `UnsupportedMediaType` for one that is not ``accepted``.
     """
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    encoding: str = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return None
     if encoding in accepted:
@@ -126,14 +137,32 @@ def _check_encoding(accepted: Sequence[str] = ()) -> str | None:
     )
 
 
-def _read_body() -> bytes:
+def arrived_body(environ: Environ, max_bytes: int) -> bytes | None:
+    """Return the body of a request if it has arrived as a whole, and as its head declares it.
+
+    Reading another kind of stream may block. The stream stays at its place: hooks may read it, too.
+    """
+    stream = environ["wsgi.input"]
+    if type(stream) is not io.BytesIO or "HTTP_TRANSFER_ENCODING" in environ:
+        return None
+    body = stream.getvalue()
+    size = len(body)
+    return body if environ.get("CONTENT_LENGTH") == str(size) and size <= max_bytes else None
+
+
+def _read_body(request: Request, settings: Settings) -> bytes:
     """Return the whole body, read within the limits of size and time.
 
     Flask would silently cut a chunked body at the limit.
     """
     environ = request.environ
-    limit = current_lantern().settings.limits.max_body_bytes
-    seconds = current_lantern().settings.server.body_timeout_seconds
+    limit = settings.limits.max_body_bytes
+    arrived = arrived_body(environ, limit)
+    if arrived is not None:
+        return arrived
+    if "stream" in vars(request):  # a hook has begun to read it; what it read is kept
+        return _within(limit, request.get_data())
+    seconds = settings.server.body_timeout_seconds
     length = request.content_length
     if length is None and not environ.get("wsgi.input_terminated"):
         return b""
@@ -160,6 +189,12 @@ def _read_body() -> bytes:
     if length is not None and len(body) < length:
         close_after_answer()
         raise BadRequest(f"The body ended after {len(body):,} of {length:,} bytes.")
+    environ["wsgi.input"] = io.BytesIO(_within(limit, body))  # for hooks after the view
+    return body
+
+
+def _within(limit: int, body: bytes) -> bytes:
+    """Return ``body``; raise `RequestEntityTooLarge` if it exceeds the limit."""
     if len(body) > limit:
         raise _too_large(limit)
     return body

@@ -9,66 +9,53 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import re
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
-from flask import Flask, Response, abort, request
-from werkzeug.exceptions import ServiceUnavailable
+import msgspec
+from flask import Request, request
 
-from ..access.header_names import REQUEST_ID, environ_key
 from ..telemetry.logs import request_log
 from ..telemetry.metrics import Metrics
-from ..worker.contract import REJECTION, rejection, set_held_bytes
-from .extension import current_lantern
+from ..worker.contract import set_held_bytes
+from .request_head import RequestHead
 
 CONTEXT = "lantern.context"
 """The key of the context in a WSGI environ."""
-_GIVEN_ID = environ_key(REQUEST_ID)
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_PATH_SHOWN = 200
 
 
-class RequestContext:
+class RequestContext(msgspec.Struct):
     """A request from its start to its end.
 
-    ``started`` is a reading of `perf_counter`, and ``path`` is the client's, with the prefix.
+    ``started`` is a reading of `perf_counter`. ``environ`` is that of WSGI, for the headers.
     Admission sets the ``caller``, if keys are required. The fast path or Flask sets the ``route``,
     the ``model`` and ``model_version`` that predict, and the number of ``rows`` that were
-    predicted. ``failure`` is the exception of the fast path, until Flask handles it. ``environ`` is
-    that of WSGI, for the headers.
+    predicted. ``failure`` is the exception of the fast path, until Flask handles it, and
+    ``is_streamed`` is True if Flask sends a `StreamedResponse`, which ends the context.
     """
 
-    __slots__ = (
-        "caller",
-        "environ",
-        "failure",
-        "method",
-        "model",
-        "model_version",
-        "path",
-        "request_id",
-        "route",
-        "rows",
-        "started",
-    )
+    head: RequestHead
+    environ: dict[str, Any]
+    method: str
+    request_id: str
+    started: float = msgspec.field(default_factory=perf_counter)
+    route: str = "unmatched"
+    caller: str | None = None
+    model: str | None = None
+    model_version: str | None = None
+    rows: int | None = None
+    failure: Exception | None = None
+    is_streamed: bool = False
+    has_ended: bool = False
 
-    def __init__(self, method: str, path: str, environ: dict[str, Any]) -> None:
-        self.started = perf_counter()
-        self.method = method
-        self.path = path
-        self.environ = environ
-        given_id = environ.get(_GIVEN_ID)
-        # The id is written to logs and headers: one with other characters is replaced.
-        self.request_id = given_id if given_id and _SANE_ID.fullmatch(given_id) else _new_id()
-        self.route = "unmatched"
-        self.caller: str | None = None
-        self.model: str | None = None
-        self.model_version: str | None = None
-        self.rows: int | None = None
-        self.failure: Exception | None = None
+    @classmethod
+    def begin(cls, head: RequestHead, environ: dict[str, Any]) -> Self:
+        """Return the context of a request that begins now, in its ``environ`` as `CONTEXT`."""
+        context = environ[CONTEXT] = cls(head, environ, head.method, head.request_id or _new_id())
+        return context
 
     def raise_failure(self) -> None:
         """Raise and forget the exception that the fast path failed with, if it did."""
@@ -86,8 +73,12 @@ class RequestContext:
 
         It took ``seconds``, by default those since it began. ``complete`` is False if the caller
         left before the end of the response. The environ is released: it refers to the context, and
-        the cycle would keep both, and the body, until the next garbage collection.
+        the cycle would keep both, and the body, until the next garbage collection. A context ends
+        once: a hook may read a stream to its end before the response begins.
         """
+        if self.has_ended:
+            return
+        self.has_ended = True
         if seconds is None:
             seconds = perf_counter() - self.started
         # Labels are bounded: a method or path that a caller made up must not become one.
@@ -96,7 +87,7 @@ class RequestContext:
         fields = {
             "request_id": self.request_id,
             "method": self.method,
-            "path": self.path[:_LONGEST_PATH_SHOWN],
+            "path": self.head.path[:_LONGEST_PATH_SHOWN],
             "status": status,
             "milliseconds": int(seconds * 1e6 + 0.5) / 1000,
             "model": self.model,
@@ -158,10 +149,12 @@ class StreamedResponse:
             self._context.end(200, self._metrics, self._seconds, complete=complete)
 
 
-def init_app(app: Flask) -> None:
-    """Register the functions that complete and end the context of requests in Flask."""
-    app.before_request(_begin)
-    app.after_request(_end)
+def current_request() -> Request:
+    """Return Flask's current request itself. Each use of its proxy costs more than all of these
+    attributes together.
+    """
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return current
 
 
 def current_context() -> RequestContext:
@@ -170,35 +163,13 @@ def current_context() -> RequestContext:
     return context
 
 
-def _begin() -> None:
-    environ = request.environ
-    context = current_context()
-    context.method = request.method
-    if request.url_rule:
-        context.route = request.url_rule.rule
-    # Too large, too late or malformed: the worker has not read it, and the response is made here.
-    if REJECTION in environ:
-        rejected = rejection(environ)
-        if rejected.retry_after is not None:
-            raise ServiceUnavailable(rejected.detail, retry_after=rejected.retry_after)
-        abort(rejected.status, rejected.detail)
-
-
-def _end(response: Response) -> Response:
-    context = current_context()
-    response.headers[REQUEST_ID] = context.request_id
-    if not isinstance(response.response, StreamedResponse):
-        context.end(response.status_code, current_lantern().metrics)
-    return response
-
-
-_process = b""
+_process = ""
 _numbers = itertools.count()
 
 
 def _renew() -> None:
     global _process, _numbers
-    _process, _numbers = os.urandom(8), itertools.count()
+    _process, _numbers = os.urandom(8).hex(), itertools.count()
 
 
 _renew()
@@ -207,4 +178,4 @@ os.register_at_fork(after_in_child=_renew)
 
 def _new_id() -> str:
     """Return a unique id: 64 random bits of this process, and the number of the request."""
-    return f"{_process.hex()}{next(_numbers):016x}"
+    return f"{_process}{next(_numbers):016x}"

@@ -47,6 +47,9 @@ class Documentation(Swagger):  # type: ignore[misc]
             document["servers"] = [{"url": request.script_root}]
         return document
 
+    def add_headers(self, app: Flask) -> None:
+        """Add none, and so no hook that would run after every request."""
+
 
 def init_app(app: Flask) -> None:
     """Register the document at ``/openapi.json`` and the page at ``/docs``."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-from flask import Flask, Response, redirect, request
+from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, InternalServerError
-from werkzeug.routing import RequestRedirect, WebsocketMismatch
+from werkzeug.routing import WebsocketMismatch
 
 from ..access.header_names import RETRY_AFTER
 from ..model.code.errors import HandlerFailed, HandlerRefusal
@@ -49,9 +48,6 @@ from .problems import is_open_inference, json_pointer, problem_document
 
 log = logging.getLogger("lantern.errors")
 
-_ORIGIN = re.compile(r"\A[a-z]+://[^/]*/*")
-"""The part of a URL before its path, with all slashes: two of them would begin a host."""
-
 
 class Draining(Exception):
     """The worker is about to stop, so load balancers should send requests elsewhere."""
@@ -59,7 +55,6 @@ class Draining(Exception):
 
 def init_app(app: Flask) -> None:
     """Register the handlers of the exceptions that views and Flask raise."""
-    app.before_request(_redirect)
     app.register_error_handler(NotJson, _not_json)
     app.register_error_handler(ValidationError, _validation_error)
     app.register_error_handler(InvalidRequest, _invalid_request)
@@ -94,14 +89,6 @@ def problem(status: int, detail: str, *, kind: str = "", faults: Iterable[Fault]
     context = current_context()
     body, media_type = problem_document(status, detail, context=context, kind=kind, faults=faults)
     return Response(body, status, mimetype=media_type)
-
-
-def _redirect() -> ResponseReturnValue | None:
-    """Redirect as werkzeug does, but without scheme and host, which a proxy may have changed."""
-    routing = request.routing_exception
-    if not isinstance(routing, RequestRedirect):
-        return None
-    return redirect(_ORIGIN.sub("/", routing.new_url), routing.code)
 
 
 def _not_json(error: NotJson) -> Response:
@@ -149,11 +136,11 @@ def _invalid_samples(error: InvalidSamples) -> Response:
     return problem(422, detail, kind="invalid-value", faults=faults)
 
 
-def _place_of_sample(index: str | int, member: str | int) -> tuple[str | int, ...]:
-    """Return where the member of a sample is in the body of the current request."""
-    if not request.is_json:
-        return (member, index) if _is_batch() else (member,)
-    return (_rows_member(), index, member) if _is_batch() else (member,)
+def _place_of_sample(index: str | int, *member: str | int) -> tuple[str | int, ...]:
+    """Return where a sample, or a member of it, is in the body of the current request."""
+    if not _is_batch():
+        return member
+    return (_rows_member(), index, *member) if request.is_json else (*member, index)
 
 
 def _is_batch() -> bool:
@@ -216,7 +203,7 @@ def _takes_no_features(error: TakesNoFeatures) -> Response:
 
 def _non_finite_output(error: NonFiniteOutput) -> Response:
     paths: Iterable[tuple[str | int, ...]] = (
-        [error.path] if error.rows is None else (("samples", row) for row in error.rows)
+        [error.path] if error.rows is None else map(_place_of_sample, error.rows)
     )
     status = 422
     if is_open_inference(request.path):  # which has no 422
@@ -243,7 +230,7 @@ def _handler_refusal(error: HandlerRefusal) -> Response:
 
 def _handler_failed(error: HandlerFailed) -> Response:
     _log_error("the handler of a model failed", error, reason=error.reason)
-    detail = f"{error} Quote the request_id to report it."
+    detail = f"{error} {_to_report()}"
     return problem(500, detail, kind="handler-failed", faults=_faults_of_request(error, detail))
 
 
@@ -270,7 +257,7 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
     if isinstance(error, WebsocketMismatch):
         detail = "WebSockets are not supported; send the request without Upgrade."
     elif status == 404:
-        detail = f"Not found: {current_context().path[:LONGEST_ECHO]}"
+        detail = f"Not found: {current_context().head.path[:LONGEST_ECHO]}"
     elif status == 405:
         allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
         detail = f"The method {request.method[:20]} is not allowed for this URL; use {allowed}."
@@ -284,10 +271,17 @@ def _http_exception(error: HTTPException) -> ResponseReturnValue:
 def _unexpected(error: Exception) -> Response:
     original = error.original_exception if isinstance(error, InternalServerError) else error
     _log_error("unexpected error", original or error)
-    return problem(500, "Internal server error. Quote the request_id to report it.")
+    return problem(500, f"Internal server error. {_to_report()}")
+
+
+def _to_report() -> str:
+    """Return how to report an error. It has the id itself: TorchServe's form has no member for it,
+    and some clients show nothing but the message.
+    """
+    return f"To report it, quote the request id {current_context().request_id}."
 
 
 def _log_error(event: str, error: BaseException, **more: str) -> None:
     context = current_context()
-    extra = {"request_id": context.request_id, "path": context.path, **more}
+    extra = {"request_id": context.request_id, "path": context.head.path, **more}
     log.error(event, exc_info=error, extra=extra)

@@ -35,8 +35,8 @@ class Lantern:
     ``services`` has one `ModelService` for each model. The first is the ``default_service``, which
     answers requests that name no model. ``routing_variable`` is the WSGI environ's key of the
     header that assigns a caller to one side of a canary. ``may_send_body`` decides from the head of
-    a request whether its body is to be received, ``takes_long`` whether a thread of its own should
-    answer it, and ``draining`` returns True once this worker is about to stop.
+    a request whether its body is to be received, ``pool_queue`` in which queue it waits for a
+    thread of its own, if it does, and ``draining`` returns True once this worker is about to stop.
     """
 
     settings: Settings
@@ -46,7 +46,7 @@ class Lantern:
     wait_budget: WaitBudget
     draining: Callable[[], bool] = field(default=lambda: False)
     may_send_body: Callable[[dict[str, Any]], bool] = field(default=lambda environ: True)
-    takes_long: Callable[[dict[str, Any]], bool] = field(default=lambda environ: False)
+    pool_queue: Callable[[dict[str, Any]], str | None] = field(default=lambda environ: None)
     default_service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)

@@ -15,19 +15,44 @@ from functools import lru_cache
 from typing import Any
 
 from ..access.header_names import REQUEST_ID
-from ..protocols.native.media_types import MediaTypes
+from ..protocols.native.media_types import MediaTypes, media_type_of
 from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
 from .headers import PLAIN
-from .routes import RouteTable
+from .routes import Found, Handler, RouteTable
 
 _PLAIN_HOST = re.compile(r"[0-9A-Za-z-]{1,63}(\.[0-9A-Za-z-]{1,63}){0,9}(:[0-9]{1,5})?")
+
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,18}")
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class _OtherMediaType(Exception):
     """The body is of a media type that the model doesn't take."""
+
+
+class _Plain:
+    """A plain prediction, as the head of its request says: for the route that was ``found``, whose
+    ``handler`` makes it of a body of ``size`` bytes and of ``media_type``. The types in which that
+    was last looked for, and found, are ``accepted``.
+    """
+
+    __slots__ = ("accepted", "found", "handler", "media_type", "size")
+
+    def __init__(self, found: Found, handler: Handler, size: int, media_type: str) -> None:
+        self.found = found
+        self.handler = handler
+        self.size = size
+        self.media_type = media_type
+        self.accepted: MediaTypes | None = None
+
+    def check(self, accepted: MediaTypes) -> None:
+        """Raise `_OtherMediaType` unless the body is of one of the types ``accepted``."""
+        may_lack_type = self.found.route.may_lack_type and not self.media_type
+        if self.media_type not in accepted and not may_lack_type:
+            raise _OtherMediaType
+        self.accepted = accepted
 
 
 class FastPath:
@@ -39,7 +64,52 @@ class FastPath:
         self._table = table
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        context: RequestContext = environ[CONTEXT]
+        plain: _Plain | None = context.head.plain
+        if plain is None:
+            # Looked for again while there is none: the model of a path may be known later.
+            plain = context.head.plain = self._find(environ)
+        stream = environ["wsgi.input"]
+        # A body that has arrived; reading another kind of stream may block.
+        if plain is None or type(stream) is not io.BytesIO or stream.tell():
+            return self._application(environ, start_response)
+        body = stream.getvalue()
+        if len(body) != plain.size:
+            return self._application(environ, start_response)
+        found = plain.found
+        context.route = found.rule
+
+        def read_body(accepted: MediaTypes) -> bytes:
+            if accepted is not plain.accepted:
+                plain.check(accepted)
+            return body
+
+        try:
+            answer, headers = plain.handler(self._lantern, found.service, context, read_body)
+        except _OtherMediaType:  # Flask says which it takes
+            answer = headers = None
+        except Exception as error:
+            context.failure = error
+            answer = headers = None
+        # Not in the except clause: exceptions of Flask would get this one as their context.
+        if headers is None:
+            return self._application(environ, start_response)
+        request_id = (REQUEST_ID, context.request_id)
+        if isinstance(answer, StreamedResponse):
+            start_response("200 OK", [*headers, *PLAIN, request_id])
+            return answer
+        content_type, *more = headers
+        length = ("Content-Length", str(len(answer)))
+        start_response("200 OK", [content_type, length, *more, *PLAIN, request_id])
+        context.end(200, self._lantern.metrics)
+        return [answer]
+
+    def _find(self, environ: dict[str, Any]) -> _Plain | None:
+        """Return what the head in ``environ`` says, or None if it is not that of a plain
+        prediction.
+        """
         found = self._table.find(environ.get("PATH_INFO", ""))
+        length = environ.get("CONTENT_LENGTH", "")
         if (
             found is None
             or found.route.handler is None
@@ -49,53 +119,12 @@ class FastPath:
             or "HTTP_CONTENT_ENCODING" in environ
             or "HTTP_TRANSFER_ENCODING" in environ
             or "HTTP_UPGRADE" in environ  # of which werkzeug has rules of its own
+            or not _LENGTH.fullmatch(length)
+            or int(length) > self._lantern.settings.limits.max_body_bytes
         ):
-            return self._application(environ, start_response)
-        stream = environ["wsgi.input"]
-        # A body that has arrived; reading another kind of stream may block.
-        if type(stream) is not io.BytesIO or stream.tell():
-            return self._application(environ, start_response)
-        body = stream.getvalue()
-        size = len(body)
-        lantern = self._lantern
-        if (
-            environ.get("CONTENT_LENGTH") != str(size)
-            or size > lantern.settings.limits.max_body_bytes
-        ):
-            return self._application(environ, start_response)
-        context: RequestContext = environ[CONTEXT]
-        context.route = found.rule
-        media_type = _media_type(environ.get("CONTENT_TYPE", ""))
-
-        def read_body(accepted: MediaTypes) -> bytes:
-            if media_type not in accepted and not (found.route.may_lack_type and not media_type):
-                raise _OtherMediaType
-            return body
-
-        try:
-            answer, headers = found.route.handler(lantern, found.service, context, read_body)
-        except _OtherMediaType:  # Flask says which it takes
-            answer = headers = None
-        except Exception as error:
-            context.failure = error
-            answer = headers = None
-        # Not in the except clause: exceptions of Flask would get this one as their context.
-        if headers is None:
-            return self._application(environ, start_response)
-        headers = [*headers, *PLAIN, (REQUEST_ID, context.request_id)]
-        if isinstance(answer, StreamedResponse):
-            start_response("200 OK", headers)
-            return answer
-        headers.insert(1, ("Content-Length", str(len(answer))))
-        start_response("200 OK", headers)
-        context.end(200, lantern.metrics)
-        return [answer]
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: str) -> str:
-    """Return a Content-Type without its parameters, in lower case. Cached like the host."""
-    return content_type.partition(";")[0].strip().lower()
+            return None
+        media_type = media_type_of(environ.get("CONTENT_TYPE", ""))
+        return _Plain(found, found.route.handler, int(length), media_type)
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from time import perf_counter
 
-from ..access.header_names import MODEL_VERSION, environ_key
 from ..model.errors import AnswerTooLarge, NonFiniteOutput
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
@@ -34,8 +33,6 @@ Answer = tuple[Body, list[tuple[str, str]]]
 its context itself.
 """
 
-_PINNED_VERSION = environ_key(MODEL_VERSION)
-
 
 def predict(
     lantern: Lantern, service: ModelService, context: RequestContext, read_body: ReadBody
@@ -51,42 +48,42 @@ def predict(
     if model.handler is not None:
         return answer_by_handler(lantern, model, context, read_body)
     bodies = bodies_of(model, lantern.settings.limits.max_batch_size)
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    query = context.head.query
+    top = requested_top(query, model) if query or model.manifest.top else 0
     request = bodies.requests.predict
     if isinstance(request, MediaBody):
         (sample,) = read_samples(request, context, read_body)
         row = encoded(model, sample)
     else:
         row = request.load(read_body(request.media_types))
-    started = perf_counter()
-    try:
-        prediction = model.predict(row)
-    except NonFiniteOutput as error:
-        error.path = request.place
-        raise
-    seconds = perf_counter() - started
+    prediction, headers = predict_row(lantern, rollout, context, model, row, place=request.place)
     if top:
         written: Parts = TopAnswers(bodies.responses.one, model, top).of_one(prediction)
     else:
         written = bodies.responses.one.in_parts(prediction)
-    answer = _body(lantern, context, written)
-    headers = record(
-        lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
-    )
-    return answer, [("Content-Type", JSON), *headers]
+    return _body(lantern, context, written), [("Content-Type", JSON), *headers]
 
 
-def record(
+def predict_row(
     lantern: Lantern,
     rollout: Rollout,
     context: RequestContext,
-    *,
     model: Model,
     row: Tensors,
-    prediction: Prediction,
-    seconds: float,
-) -> list[tuple[str, str]]:
-    """Record the prediction for one row, which took ``seconds``; return its warnings as headers."""
+    *,
+    place: tuple[str, ...],
+) -> tuple[Prediction, list[tuple[str, str]]]:
+    """Return the prediction for one row, which is recorded, and its warnings as headers.
+
+    ``place`` is where the sample is in the body. Raises what `Model.predict` raises.
+    """
+    started = perf_counter()
+    try:
+        prediction = model.predict(row)
+    except NonFiniteOutput as error:
+        error.path = place
+        raise
+    seconds = perf_counter() - started
     context.rows = 1
     headers = predictions.record_one(
         lantern.metrics,
@@ -101,7 +98,7 @@ def record(
             lantern.metrics.prediction_timed(model, seconds)
     elif rollout.mode == "shadow":
         offer_to_shadow(lantern, rollout, model, row, prediction)
-    return headers
+    return prediction, headers
 
 
 def predict_batch(
@@ -120,7 +117,7 @@ def predict_batch(
         _record_handled(lantern, context, model, len(answers))
         return document, [("Content-Type", JSON)]
     bodies = bodies_of(model, limits.max_batch_size)
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    top = requested_top(context.head.query, model)
     request = bodies.requests.batch
     if isinstance(request, MediaBody):
         samples = read_samples(request, context, read_body)
@@ -214,7 +211,7 @@ def choose(
 
     Raises `VersionNotLoaded`.
     """
-    pin = version or context.environ.get(_PINNED_VERSION)
+    pin = version or context.head.version
     if pin is not None:
         model = rollout.pinned(pin)
     elif rollout.candidate is None:

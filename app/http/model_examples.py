@@ -21,9 +21,8 @@ from ..model.errors import (
 from ..model.features import Feature
 from ..model.model import Model
 from ..model.signature import DTYPES, Tensors, TensorSpec
-from ..model.steps.declaration import Sample
+from ..model.steps.declaration import IMAGE, TEXT, Sample
 from ..protocols.native.predictions import response_bodies
-from ..protocols.native.sample_schemas import IMAGE, TEXT
 from ..protocols.open_inference.datatypes import ONLY_BINARY
 from .prediction_bodies import media_schema
 

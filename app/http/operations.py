@@ -19,6 +19,7 @@ from ..access.header_names import (
     REQUEST_TIMEOUT,
 )
 from ..model.model import Model
+from ..protocols.native.forms import FORM
 from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.native.predictions import (
     CLASSES,
@@ -30,6 +31,7 @@ from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
 from ..protocols.torchserve import TORCHSERVE_ERROR, is_torchserve
 from ..settings import LimitSettings
+from .handler_examples import WHOLE_FORM, answer_content
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
 from .prediction_bodies import prediction_body
@@ -161,7 +163,10 @@ class OperationBuilder:
         content: dict[str, Any] = {} if body is None else {JSON: {"schema": _reference(body)}}
         if body is INFERENCE_REQUEST and self._inference:
             content[JSON]["example"] = self._inference
-        for media_type in description.body_types:
+        types = description.body_types
+        if ANY_TYPE in types and any(map(_takes_forms, self._models)):
+            content[FORM] = {"schema": dict(WHOLE_FORM)}
+        for media_type in types:
             content[media_type] = {"schema": {"type": "string", "format": "binary"}}
         return {"required": description.requires_body, "content": content}
 
@@ -179,10 +184,7 @@ class OperationBuilder:
     ) -> dict[str, Any]:
         content: dict[str, Any] = {}
         if isinstance(description.body, str):
-            content[JSON] = {"schema": self._prediction_schema(description.body, is_by_name)}
-            example = self._example_of(description)
-            if example is not None:
-                content[JSON]["example"] = example
+            content = self._prediction_content(description.body, is_by_name=is_by_name)
         elif description.schema is not None:
             content[JSON] = {"schema": _reference(description.schema)}
         for media_type in description.media_types:
@@ -199,6 +201,17 @@ class OperationBuilder:
             responses[str(status)] = {"description": explains, "content": content}
         return responses
 
+    def _prediction_content(self, body: str, *, is_by_name: bool) -> dict[str, Any]:
+        """Return the content of the response to a prediction."""
+        model, *others = self._models
+        if model is not None and model.handler is not None and not (is_by_name and others):
+            return answer_content(body, model)
+        content = {JSON: {"schema": self._prediction_schema(body, is_by_name)}}
+        example = self._example_of(body)
+        if example is not None:
+            content[JSON]["example"] = example
+        return content
+
     def _prediction_schema(self, body: str, is_by_name: bool) -> dict[str, Any]:
         """Return the schema of a prediction by the models that may answer."""
         models = self._models if is_by_name else self._models[:1]
@@ -213,17 +226,20 @@ class OperationBuilder:
         first, *others = references.values()
         return {"oneOf": [first, *others]} if others else first
 
-    def _example_of(self, description: Description) -> dict[str, Any] | None:
+    def _example_of(self, body: str) -> dict[str, Any] | None:
         prediction = self._prediction
-        if not isinstance(description.body, str) or prediction is None:
-            return None
-        if description.body == "features":
+        if prediction is None or body == "features":
             return prediction
         return {
             "predictions": [prediction] * 2,
             "total_samples": 2,
             "model_version": prediction["model_version"],
         }
+
+
+def _takes_forms(model: Model | None) -> bool:
+    """Return True if a field of a form may be a whole sample of ``model``, or it isn't known."""
+    return model is None or model.steps is not None or model.handler is not None
 
 
 def _reference(schema: Schema) -> dict[str, Any]:

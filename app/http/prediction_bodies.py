@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..model.model import Model
+from ..model.steps.declaration import IMAGE
 from ..protocols.native.forms import FORM
 from ..protocols.native.media import MediaBodies
 from ..protocols.native.media_types import ANY_TYPE, JSON
-from ..protocols.native.sample_schemas import IMAGE, sample_schema
+from ..protocols.native.sample_schemas import sample_schema
+from .handler_examples import WHOLE_FORM, request_content
 
 Member = Literal["features", "samples"]
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
@@ -32,12 +34,16 @@ def prediction_body(
     ``largest`` says how many samples a batch may have. ``sample`` is an example of one, if that is
     not empty.
     """
+    (model, *others) = models.values()
+    if not others and model is not None and model.handler is not None:
+        return {"required": True, "content": request_content(member, model, largest)}
     schemas: list[dict[str, Any]] = []
     content: dict[str, Any] = {JSON: {}}
     for name, model in models.items():
         if model is not None and model.handler is not None:
             if member == "features":
                 content[ANY_TYPE] = {"schema": dict(_BINARY)}
+                content[FORM] = {"schema": dict(WHOLE_FORM)}
                 schemas.append({})
                 continue
             content[FORM] = {"schema": _form_of_many({"data": dict(_TEXT)})}

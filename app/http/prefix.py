@@ -1,12 +1,13 @@
-"""The path prefix under which clients see the service, removed from the path of each request.
+"""The path prefix under which clients see the service, split from the path of each request.
 
 There are two ways to have one: requests arrive with the prefix ``server.prefix``, or a proxy strips
-a prefix and sends it in X-Forwarded-Prefix. After this module, ``SCRIPT_NAME`` is the whole prefix,
-which Flask puts in front of every link, and ``PATH_INFO`` is the path that is routed.
+a prefix and sends it in X-Forwarded-Prefix. ``SCRIPT_NAME`` becomes the whole prefix, which Flask
+puts in front of every link, and ``PATH_INFO`` the path that is routed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..access.header_names import FORWARDED_PREFIX, environ_key
@@ -14,8 +15,6 @@ from ..access.rejection import RequestRejected
 from ..settings.forms import parse_prefix
 
 _FORWARDED = environ_key(FORWARDED_PREFIX)
-_SPLIT = "lantern.prefix"
-"""In the environ of a request whose path is split already."""
 
 
 class OutsidePrefix(RequestRejected):
@@ -35,7 +34,7 @@ class BadPrefix(RequestRejected):
 
 
 class PathPrefix:
-    """Removes the prefix from the paths of requests.
+    """Splits the prefix from the paths of requests.
 
     ``prefix`` is what paths begin with when they arrive. ``proxies`` is the number of trusted
     proxies, as for X-Forwarded-For.
@@ -45,29 +44,30 @@ class PathPrefix:
         self._prefix = prefix
         self._proxies = proxies
 
-    def split(self, environ: dict[str, Any]) -> RequestRejected | None:
-        """Split the path of a request into ``SCRIPT_NAME`` and ``PATH_INFO``, once.
+    def split(
+        self, environ: Mapping[str, Any]
+    ) -> tuple[RequestRejected | None, tuple[str, str] | None]:
+        """Return the rejection of a request that is not for this service, or None, and what its
+        ``SCRIPT_NAME`` and ``PATH_INFO`` should be, None if the server has split its path so.
 
-        Return the rejection of a request that is not for this service, or None. It is not raised,
-        because only authorized callers may learn which paths exist.
+        The rejection is not raised, because only authorized callers may learn which paths exist.
         """
-        if _SPLIT in environ:
-            return None
+        parts: tuple[str, str] | None = None
         mounted = environ.get("SCRIPT_NAME", "")  # the server may have split at any byte
         prefix = self._prefix or mounted.rstrip("/")
         if prefix:
             path = mounted + environ.get("PATH_INFO", "")
             rest = path.removeprefix(prefix)
             if not path.startswith(prefix) or rest[:1] not in ("", "/"):
-                return OutsidePrefix(prefix)
-            environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, rest or "/"
+                return OutsidePrefix(prefix), None
+            parts = prefix, rest or "/"
         if self._proxies and _FORWARDED in environ:
             try:
-                environ["SCRIPT_NAME"] = self._stripped(environ[_FORWARDED]) + prefix
+                forwarded = self._stripped(environ[_FORWARDED])
             except ValueError as fault:
-                return BadPrefix(fault)
-        environ[_SPLIT] = True
-        return None
+                return BadPrefix(fault), parts
+            parts = forwarded + prefix, parts[1] if parts else environ.get("PATH_INFO", "")
+        return None, parts
 
     def _stripped(self, forwarded: str) -> str:
         """Return the prefixes that the trusted proxies have stripped, joined.

@@ -16,13 +16,15 @@ from .body import LONGEST_ECHO
 from .context import RequestContext
 
 PROBLEM_JSON = "application/problem+json"
-_OPEN_INFERENCE = "/v2"
+_OPEN_INFERENCE = "v2"
 _TYPE = "urn:lantern:problem:"
 
 
 def is_open_inference(path: str) -> bool:
-    """Return True if ``path``, without the prefix, is one of the Open Inference Protocol."""
-    return path == _OPEN_INFERENCE or path.startswith(_OPEN_INFERENCE + "/")
+    """Return True if ``path``, without the prefix, is one of the Open Inference Protocol; slashes
+    before it count as one.
+    """
+    return path.lstrip("/").partition("/")[0] == _OPEN_INFERENCE
 
 
 def problem_type(path: str) -> str:
@@ -53,7 +55,7 @@ def problem_document(
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": context.path[:LONGEST_ECHO],
+        "instance": context.head.path[:LONGEST_ECHO],
         "request_id": context.request_id,
         "errors": [
             {"pointer": json_pointer(fault.path), "detail": fault.detail}

@@ -7,7 +7,7 @@ path the handler, and the OpenAPI document the description.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ Handler = Callable[..., Any]
 
 PREDICTION_ERRORS = (400, 404, 408, 413, 415, 422, 500, 503)
 _DECLARED = "lantern.routes"
-_VERSION = re.compile(r"(/models/[^/]+/versions|/predictions/[^/]+)/[^/]+")
+_VERSION = "/<version>"
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -150,6 +150,7 @@ class RouteTable:
         self._found = {
             rule: Found(rule, route, first) for rule, route in self._rules if "<" not in rule
         }
+        self._to_version = _pattern_to_version(rule for rule, _ in self._rules)
         self._unnamed = list(services)
         self._add_named()
 
@@ -160,8 +161,8 @@ class RouteTable:
         found = self._found.get(path)
         if found is None and path.startswith("//"):  # werkzeug takes them for one slash
             return self.find("/" + path.lstrip("/"))
-        if found is None and ("/versions/" in path or path.startswith("/predictions/")):
-            found = self._found.get(_VERSION.sub(r"\1/<version>", path, count=1))
+        if found is None and (to_version := self._to_version.match(path)):
+            found = self._found.get(f"{to_version[1]}{_VERSION}{path[to_version.end() :]}")
         return found
 
     def declares(self, rule: str) -> bool:
@@ -174,9 +175,18 @@ class RouteTable:
             for rule, route in self._rules:
                 path = rule.replace("<name>", service.name)
                 if path != rule:
-                    self._found[path] = Found(rule, route, service, "<version>" in path)
+                    self._found[path] = Found(rule, route, service, _VERSION in path)
         # Replaced and not changed: another thread may be doing the same.
         self._unnamed = [service for service in self._unnamed if service not in named]
+
+
+def _pattern_to_version(rules: Iterable[str]) -> re.Pattern[str]:
+    """Return what a path begins with that has a version of a model, by the ``rules`` that have one:
+    what is before the version, as a group, and the version.
+    """
+    before = sorted({rule.partition(_VERSION)[0] for rule in rules if _VERSION in rule})
+    either = "|".join(re.escape(each).replace("<name>", "[^/]+") for each in before)
+    return re.compile(f"({either})/[^/]+")
 
 
 def may_take_body(method: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from ..protocols.native.media import MediaBodies
 from ..protocols.native.media_types import ANYTHING, JSON, ReadBody
 from ..protocols.native.schemas import bodies_of
@@ -13,7 +11,7 @@ from ..registry.service import ModelService
 from .content import content_of, encoded
 from .context import RequestContext
 from .extension import Lantern
-from .handlers import Answer, answer_by_handler, choose, record
+from .handlers import Answer, answer_by_handler, choose, predict_row
 
 
 def predict(
@@ -33,18 +31,14 @@ def predict(
     if model.handler is not None:
         return answer_by_handler(lantern, model, context, read_body)
     requests = bodies_of(model, lantern.settings.limits.max_batch_size).requests
-    top = requested_top(context.environ.get("QUERY_STRING", ""), model)
+    top = requested_top(context.head.query, model)
     body = read_body(ANYTHING)
     if isinstance(requests, MediaBodies):
         content = content_of(body, context.environ.get("CONTENT_TYPE", ""))
         row = encoded(model, sample_in(content, requests.members))
     else:
         row = requests.predict.load(body)
-    started = perf_counter()
-    prediction = model.predict(row)
-    seconds = perf_counter() - started
-    answer = answer_of(model, prediction, top)
-    headers = record(
-        lantern, rollout, context, model=model, row=row, prediction=prediction, seconds=seconds
+    prediction, headers = predict_row(
+        lantern, rollout, context, model, row, place=requests.predict.place
     )
-    return answer, [("Content-Type", JSON), *headers]
+    return answer_of(model, prediction, top), [("Content-Type", JSON), *headers]

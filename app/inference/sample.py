@@ -156,7 +156,7 @@ class Sample:
 
     @property
     def offered(self) -> int:
-        """How many rows were added, the dropped ones included."""
+        """The number of rows that were added, the dropped ones included."""
         return self.rows + self.dropped.total()
 
     def skip(self, pair: Pair) -> bool:

@@ -24,7 +24,7 @@ from .comparison import ShadowResult, Timing, compare, time_both
 from .sample import Pair, Sample
 
 _COLLECT_SECONDS = 0.05
-"""How long the first row waits for others to be predicted with it."""
+"""Seconds for which the first row waits for others to be predicted with it."""
 _PASS_SECONDS = 0.002
 """The longest that one pass of the candidate should take: it holds a core until then."""
 _ROUND_SECONDS = 1.0
@@ -40,7 +40,8 @@ _FIRST_GUESS = 1e-3
 """The seconds that a row is assumed to take, before one was predicted."""
 _LEAST_ROWS = 64
 _TIMED_SECONDS = 1.0
-"""How often both versions are timed; less often if that would take over a hundredth of the time."""
+"""Seconds between two times that both versions are timed; less often if that would take over a
+hundredth of the time."""
 
 log = logging.getLogger("lantern.shadow")
 

@@ -8,17 +8,44 @@ runtime and the threads that call it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from threading import Event, Lock
 
 import numpy as np
 
 from .runtime import Runtime
-from .signature import Tensors, row_count, select_rows
+from .signature import Array, Tensors, row_count, select_rows
 
 _PATIENCE_SECONDS = 1.0
-"""How long a call waits for the pass before its own."""
+"""Seconds for which a call waits for the pass before its own."""
+_LARGEST_PADDED = 2
+"""The multiple of the values of its rows alone that a pass may have: nobody pays for the length of
+another's row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """The values that fill up shorter rows: one for each of the tensors whose second dimension is
+    the length of a row, before or behind those that it has.
+    """
+
+    values: Mapping[str, int]
+    is_before: bool = False
+
+    def length(self, inputs: Tensors) -> int:
+        """Return how long the rows of ``inputs`` are."""
+        length: int = max(inputs[name].shape[1] for name in self.values)
+        return length
+
+    def pad(self, name: str, array: Array, length: int) -> Array:
+        """Return the rows of the tensor ``name``, with what they lack."""
+        missing = length - array.shape[1]
+        if name not in self.values or not missing:
+            return array
+        more = np.full((len(array), missing, *array.shape[2:]), self.values[name], array.dtype)
+        return np.concatenate([more, array] if self.is_before else [array, more], axis=1)
 
 
 class _OtherRows(Exception):
@@ -57,13 +84,17 @@ class BatchingRuntime:
     Rows that run together may be answered with other last bits than alone (a product of matrices
     sums in another order than one of a matrix and a vector), as in every batch.
 
+    Only rows of the same shape run together or, with ``padding``, of different lengths, unless that
+    would more than double the work.
+
     ``on_run``, if set, is called with the number of rows of each pass; it must not raise.
     """
 
-    def __init__(self, runtime: Runtime, max_rows: int) -> None:
+    def __init__(self, runtime: Runtime, max_rows: int, padding: Padding | None = None) -> None:
         self.name = runtime.name
         self.device = runtime.device
         self.max_rows = max_rows
+        self._padding = padding
         self.on_run: Callable[[int], None] | None = None
         self._runtime = runtime
         self._lock = Lock()  # of what follows, and of every call in line
@@ -129,7 +160,7 @@ class BatchingRuntime:
             return self._pass(call.inputs)
         try:
             rows = call.rows + sum(follower.rows for follower in followers)
-            answers = self._pass(_joined([call, *followers]))
+            answers = self._pass(self._joined([call, *followers]))
             if any(array.shape[:1] != (rows,) for array in answers.values()):
                 raise _OtherRows
             for array in answers.values():
@@ -152,13 +183,36 @@ class BatchingRuntime:
         with self._lock:
             leader = self._line.popleft()
             followers: list[_Call] = []
-            rows, form = leader.rows, _form(leader.inputs)
-            while self._line and not leader.alone and not self._line[0].alone:
-                rows += self._line[0].rows
-                if rows > self.max_rows or _form(self._line[0].inputs) != form:
-                    break
+            while self._line and self._may_join([leader, *followers], self._line[0]):
                 followers.append(self._line.popleft())
             return followers
+
+    def _may_join(self, calls: Sequence[_Call], call: _Call) -> bool:
+        """Return True if ``call`` may run together with ``calls``."""
+        leader, padding = calls[0], self._padding
+        rows = call.rows + sum(each.rows for each in calls)
+        if leader.alone or call.alone or rows > self.max_rows:
+            return False
+        padded = padding.values if padding is not None else ()
+        if _form(call.inputs, padded) != _form(leader.inputs, padded):
+            return False
+        if padding is None:
+            return True
+        lengths = [(each.rows, padding.length(each.inputs)) for each in (*calls, call)]
+        alone = sum(count * length for count, length in lengths)
+        return rows * max(length for _, length in lengths) <= _LARGEST_PADDED * alone
+
+    def _joined(self, calls: Sequence[_Call]) -> Tensors:
+        """Return the rows of ``calls``, one after the other."""
+        parts = [call.inputs for call in calls]
+        padding = self._padding
+        if padding is not None:
+            length = max(map(padding.length, parts))
+            parts = [
+                {name: padding.pad(name, array, length) for name, array in each.items()}
+                for each in parts
+            ]
+        return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
 
     def _return(self, followers: list[_Call], *, alone: bool) -> None:
         """Put calls without an answer back at the head of the line, in order."""
@@ -188,10 +242,8 @@ class BatchingRuntime:
         return answers
 
 
-def _form(inputs: Tensors) -> list[tuple[int, ...]]:
-    """Return what calls must have in common to run together: all dimensions but the rows."""
-    return [array.shape[1:] for array in inputs.values()]
-
-
-def _joined(calls: list[_Call]) -> Tensors:
-    return {name: np.concatenate([c.inputs[name] for c in calls]) for name in calls[0].inputs}
+def _form(inputs: Tensors, padded: Container[str]) -> list[tuple[int, ...]]:
+    """Return what calls must have in common to run together: all dimensions but the rows, and but
+    the lengths of those that are ``padded``.
+    """
+    return [array.shape[2 if name in padded else 1 :] for name, array in inputs.items()]

@@ -39,15 +39,10 @@ class Bundle:
     directory: Path | None = None
 
     def read_file(self, name: str) -> bytes:
-        """Return the bytes of a file that the manifest lists. Raises `BundleError`."""
+        """Return the bytes of a file that the manifest lists, as `read_verified` does."""
         if self.directory is None or name not in self.manifest.files:
             raise BundleError(f"The bundle has no file {shown(name)}.")
-        try:
-            return (self.directory / name).read_bytes()
-        except OSError as error:
-            raise BundleError(
-                f"{self.directory / name} can't be read: {error.strerror}."
-            ) from error
+        return read_verified(self.directory / name, self.manifest.files[name])
 
     def read_golden(self) -> Golden | None:
         """Return the golden data, which a bare checkpoint doesn't have. Raises `BundleError`."""
@@ -225,12 +220,25 @@ def check_file(file: Path, record: FileRecord) -> None:
                 f"it {kind}."
             )
         if file_sha256(file) != record.sha256:
-            raise altered(file)
+            raise _altered(file)
     except OSError as error:
         raise BundleError(f"{file} can't be read: {error.strerror}.") from error
 
 
-def altered(file: Path) -> BundleError:
+def read_verified(file: Path, record: FileRecord) -> bytes:
+    """Return the content of ``file``, which is the one of its ``record`` whatever became of it
+    since it was checked. Raises `BundleError`.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file} can't be read: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        raise _altered(file)
+    return content
+
+
+def _altered(file: Path) -> BundleError:
     """Return the error of a file whose content is not that of its record."""
     return BundleError(
         f"{file} does not match the SHA-256 in the manifest: it was altered after it was packed. "

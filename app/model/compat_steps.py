@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from .errors import listed
 from .manifest import Manifest
 from .signature import TensorSpec
-from .steps.declaration import TextStep, kind_of, members_of
+from .steps.declaration import files_of, kind_of, member_of, members_of
 
 _WHOLE = "callers who send it whole must follow, those who send images or texts need not."
 
@@ -51,19 +51,23 @@ def breaking_top(old: Manifest, new: Manifest) -> Iterator[str]:
 
 def harmless_steps(old: Manifest, new: Manifest) -> Iterator[str]:
     """Yield the changes that callers who send images and texts don't notice."""
-    steps = {kind_of(step): step for step in old.steps}
+    steps = {member_of(step): step for step in old.steps}
     for step in new.steps:
-        before = steps.get(kind_of(step))
+        before = steps.get(member_of(step))
         if before is None:
+            continue
+        if kind_of(before) != kind_of(step):
+            yield f"The {kind_of(before)} step has become a {kind_of(step)} step."
             continue
         changed = [
             field
             for field in step.__struct_fields__
             if getattr(before, field) != getattr(step, field)
         ]
-        if isinstance(step, TextStep) and isinstance(before, TextStep) and not changed:
-            files = (old.files.get(before.tokenizer), new.files.get(step.tokenizer))
-            changed = ["tokenizer"] if files[0] != files[1] else []
+        if not changed:
+            names = files_of((step,))
+            files = [name for name in names if old.files.get(name) != new.files.get(name)]
+            changed = [field for field in step.__struct_fields__ if getattr(step, field) in files]
         if changed:
             yield f"The {kind_of(step)} step has another {listed(changed)}."
     specs = {spec.name: spec for spec in old.inputs}

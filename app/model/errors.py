@@ -123,9 +123,10 @@ class ImagesTooLarge(ModelError):
 
     def __init__(self, pixels: int, limit: int, times: int) -> None:
         super().__init__(
-            f"The images of this request have {pixels:,} pixels together, as sent and as resized, "
-            f"which exceeds the limit of {limit:,} ({times} times limits.max_image_pixels). Send "
-            "fewer in one request, or smaller ones."
+            f"The images of this request have at least {pixels:,} pixels together, as sent and as "
+            "resized (each block of their files counts as some, too), which exceeds the limit of "
+            f"{limit:,} ({times} times limits.max_image_pixels). Send fewer in one request, or "
+            "smaller ones."
         )
 
 
@@ -244,6 +245,12 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, without colours and the full stop."""
-    text = _TERMINAL_CODES.sub("", str(error)[:_LONGEST_LINE]).strip()
+    """Return the first line of a library's message, without colours and the full stop; the type of
+    the error, if it has no message, or fails to say it.
+    """
+    try:
+        text = str(error)[:_LONGEST_LINE]
+    except BaseException:  # of the code of a handler
+        text = ""
+    text = _TERMINAL_CODES.sub("", text).strip()
     return text.splitlines()[0].strip().rstrip(".")[:300] if text else type(error).__name__

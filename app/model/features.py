@@ -43,7 +43,7 @@ _Categories = Annotated[
 
 
 class DescribedColumn(Struct, frozen=True):
-    """What a manifest of any format says of a feature.
+    """A feature as a manifest of any format describes it.
 
     ``minimum`` and ``maximum`` are the range seen in training (informative, not enforced), in
     ``unit``.

@@ -16,7 +16,7 @@ EXPORT = (
     "torch.export.save(torch.export.export(model.eval(), (example,), dynamic_shapes=({0: "
     'torch.export.Dim("rows")},)), "model.pt2"), where example is an input of two rows'
 )
-"""How to make a file that can be packed from a model in Python."""
+"""Advice on making a file that can be packed from a model in Python."""
 
 _HEAD = 512
 _HAS_ROOT = re.compile(r"(?!MAR-INF/)[^/]+/.")
@@ -54,10 +54,10 @@ WHOLE_MODEL = (
     "If it is a whole model of your own that you trust, load it where its code is, and "
     + _exported('model = torch.load("model.pt", weights_only=False)')
 )
-"""What to do with a pickled module."""
+"""Advice on a pickled module."""
 
 PACK_SCRIPT = f"{COMMAND} model pack FILE --allow-code --samples SAMPLES --out models/NAME/1"
-"""How TorchScript becomes a bundle."""
+"""Advice on TorchScript."""
 
 _TORCHSCRIPT = (
     "is TorchScript (torch.jit.save), whose own program runs when it is loaded. If you trust it, "
@@ -76,7 +76,7 @@ _PICKLE = (
     "pack that"
 )
 PACK = f"{COMMAND} model pack FILE --features FEATURES --samples SAMPLES --out models/NAME/1"
-"""How a file becomes a bundle, which can be served."""
+"""Advice on making a bundle, which can be served, of a file."""
 GRAPH = f"is an ONNX graph by its name, and must be packed into a bundle to be served: {PACK}"
 _OLD_TAR = (
     "is a tar archive, as torch.save wrote them before 0.1.10, and is refused. If you trust it, "

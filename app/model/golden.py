@@ -46,7 +46,7 @@ _NOT_AN_ARCHIVE = (
     *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError),
     *(zlib.error, lzma.LZMAError),
 )
-"""What the readers of an archive and its arrays raise for other bytes."""
+"""The errors that readers of an archive and its arrays raise for other bytes."""
 _NO_HEADER = (SyntaxError, TypeError, TokenError, MemoryError)
 """What numpy's reader of a header, a literal of Python, raises for other text; it says ValueError
 for most.

@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import BundleError
 from .signature import Array
-from .steps.declaration import Sample, Step, members_of
+from .steps.declaration import IMAGE, PAIR, TEXT, Sample, Step, members_of
 
 
 def arrays_of(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def arrays_of(samples: Sequence[Sample]) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     for index, sample in enumerate(samples):
         if sample.image is not None:
-            arrays[f"image_{index}"] = np.frombuffer(sample.image, np.uint8)
-        for member, text in (("text", sample.text), ("pair", sample.pair)):
+            arrays[f"{IMAGE}_{index}"] = np.frombuffer(sample.image, np.uint8)
+        for member, text in ((TEXT, sample.text), (PAIR, sample.pair)):
             if text is not None:
                 arrays[f"{member}_{index}"] = np.array(text)
                 if arrays[f"{member}_{index}"].item() != text:
@@ -44,16 +44,14 @@ def take_samples(arrays: dict[str, Array], steps: tuple[Step, ...], path: Path) 
     for index in count():
         if f"{members[0]}_{index}" not in arrays:
             break
-        image, text, pair = (
-            arrays.pop(f"{member}_{index}", None) for member in ("image", "text", "pair")
-        )
-        for array, member, of_bytes in ((image, "image", True), (text, "text", False)):
+        image, text, pair = (arrays.pop(f"{name}_{index}", None) for name in (IMAGE, TEXT, PAIR))
+        for array, member, of_bytes in ((image, IMAGE, True), (text, TEXT, False)):
             if (array is not None) != (member in members):
                 raise _unlike(path, f"{member}_{index}")
             if array is not None and not _is(array, of_bytes=of_bytes):
                 raise _unlike(path, f"{member}_{index}")
         if pair is not None and not (text is not None and _is(pair, of_bytes=False)):
-            raise _unlike(path, f"pair_{index}")
+            raise _unlike(path, f"{PAIR}_{index}")
         samples.append(
             Sample(
                 None if image is None else image.tobytes(),

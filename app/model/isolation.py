@@ -33,7 +33,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _LARGEST_ANSWER = 256 << 20
 _LONGEST_SENTENCE = 2_000
 _FILE_SIZES = 10
-"""How many times its own size a file may take in addition to the limit, for copies of its
+"""The multiple of its own size that a file may take in addition to the limit, for copies of its
 weights."""
 _PACKING_TIMES = 10
 """The factor by which packing may take longer than reading: the model is exported and compared."""

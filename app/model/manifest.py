@@ -21,7 +21,8 @@ from .signature import OutputSpec, Role, Signature, TensorSpec, matrix_spec, pro
 from .steps.declaration import Step
 
 TaskName = Literal["classification", "multilabel", "regression", "embedding", "tensors"]
-"""What a model is for, and so what its outputs mean; those of ``tensors`` are the caller's."""
+"""The purpose of a model, and so the meaning of its outputs; those of ``tensors`` are the
+caller's."""
 
 LONGEST_NAME = 256
 """The longest name of a feature or class: responses, logs and metrics repeat it."""
@@ -47,14 +48,18 @@ class FileRecord(Struct, frozen=True):
 
 
 class Tolerance(Struct, frozen=True, forbid_unknown_fields=True):
-    """How far an output may lie from the golden one: ``absolute`` + ``relative`` * its size."""
+    """The distance that an output may have from the golden one: ``absolute`` + ``relative`` * its
+    size.
+    """
 
     relative: Annotated[float, Meta(ge=0, le=1)] = 0.0
     absolute: Annotated[float, Meta(ge=0)] = 0.0
 
     @property
     def of_sum(self) -> float:
-        """How far probabilities may be from a sum of 1: those of 16 bits are further from it."""
+        """The distance that a sum of probabilities may have from 1: those of 16 bits are further
+        from it.
+        """
         return max(_SUM_TOLERANCE, self.absolute)
 
 
@@ -160,7 +165,7 @@ class Manifest(Struct, frozen=True):
 
 
 PROBABILITY_TOLERANCE = Tolerance(absolute=1e-5)
-"""How far the probabilities of our own network may lie from those that were packed."""
+"""The distance that probabilities of our own network may have from those that were packed."""
 EXACT = Tolerance()
 
 

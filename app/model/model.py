@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .batching import BatchingRuntime
 from .bundle import Bundle
 from .cache import AnswerCache
 from .code.answers import HandlerAnswer
-from .code.golden import check_requests, read_golden_requests
+from .code.golden import GoldenRequest, check_requests, read_golden_requests
 from .code.handler import Handler
 from .code.request import HandlerRequest
 from .encoder import FeatureEncoder
@@ -32,6 +33,8 @@ from .steps.encoder import StepEncoder
 from .steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
 from .tasks import task_of
 
+LONGEST_SHOWN = 4096
+"""The most bytes of a golden request's body that is kept, as an example for callers."""
 _FEW_VALUES = 64
 """Up to this many values of an answer, numpy takes longer to begin than Python for all of them."""
 LONG_SECONDS = 0.001
@@ -46,7 +49,10 @@ class Model:
     One with neither takes tensors, and `run` answers them. With a ``handler`` it takes whole
     requests, which `answer` answers. ``cache`` stores the answers of `predict`, unless
     ``cache_size`` is 0. ``check_seconds`` limits the self-test, and ``sample_limits`` what callers
-    may send for the steps. Raises `BundleError` if the steps can't be loaded.
+    may send for the steps. ``golden_request`` is a short request that the handler answers, once the
+    self-test has read one. Raises `BundleError` if the steps can't be loaded.
+
+    ``derived`` caches what other packages compute from the model, by classes of their own.
     """
 
     def __init__(
@@ -84,9 +90,11 @@ class Model:
         self.task = task_of(bundle.manifest)
         self.signature = self.task.signature
         self.cache = AnswerCache(cache_size) if cache_size and self.manifest.takes_samples else None
+        self.golden_request: GoldenRequest | None = None
         self._row_seconds = 0.0
         self._bundle = bundle
         self._outputs = [(spec, spec.shape[1:]) for spec in self.manifest.outputs]
+        self.derived: dict[type, Any] = {}
 
     @property
     def takes_features(self) -> bool:
@@ -131,7 +139,10 @@ class Model:
         Call it before the model is served.
         """
         if self.manifest.batch:
-            self.runtime = BatchingRuntime(self.runtime, max_rows)
+            # An output with a length of its own would have that of the longest row.
+            has_length = any(size < 0 for _, of_row in self._outputs for size in of_row)
+            padding = None if has_length or self.steps is None else self.steps.padding
+            self.runtime = BatchingRuntime(self.runtime, max_rows, padding)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.
@@ -155,7 +166,7 @@ class Model:
 
         ONNX Runtime doesn't hold a graph to the shapes that it declares.
         """
-        rows = row_count(inputs) if self.manifest.batch else -1
+        rows = len(next(iter(inputs.values()))) if self.manifest.batch else -1
         for spec, of_row in self._outputs:
             shape = outputs[spec.name].shape
             if shape == (rows, *of_row):  # as nearly always
@@ -266,6 +277,10 @@ class Model:
         assert directory is not None
         requests = read_golden_requests(directory / spec.golden)
         check_requests(requests, handler, self.run_rows, self.manifest)
+        answered = [each for each in requests if each.status == HTTPStatus.OK and not each.is_form]
+        shortest = min(answered, key=lambda each: len(each.body), default=None)
+        if shortest is not None and len(shortest.request.body) <= LONGEST_SHOWN:
+            self.golden_request = shortest
 
     def info(self) -> dict[str, Any]:
         """Describe the model: its features or steps, its classes, and how it was loaded."""

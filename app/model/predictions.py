@@ -23,7 +23,7 @@ which is not always what is largest: the index of the class ``(n,)``, or which l
 
 
 class Prediction(Struct, frozen=True, kw_only=True, gc=False):
-    """What a model predicts for one sample: ``values`` are the numbers of the answer.
+    """The prediction for one sample: ``values`` are the numbers of the answer.
 
     ``was_cached`` is True if it came from the cache; None without a cache.
     """
@@ -45,7 +45,7 @@ class Prediction(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def decided(self) -> Array | None:
-        """What was decided of the values, an array of one row; None where nothing is."""
+        """The decision on the values, an array of one row; None where nothing is."""
         return None
 
     def comparable(self) -> Tensors:
@@ -126,7 +126,7 @@ class EmbeddingPrediction(Prediction, frozen=True, kw_only=True, gc=False):
 
 
 class Batch(Struct, frozen=True, kw_only=True, gc=False):
-    """What a model predicts for ``n`` samples.
+    """The predictions for ``n`` samples.
 
     ``outputs`` are all those of the network; ``answers`` is the one, of ``n`` rows, that the task
     is about.
@@ -170,7 +170,7 @@ class Batch(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def decided(self) -> Array | None:
-        """What was decided of the answers, an array of ``n`` rows; None where nothing is."""
+        """The decisions on the answers, an array of ``n`` rows; None where nothing is."""
         return None
 
     def comparable(self) -> Tensors:

@@ -30,7 +30,7 @@ _SHOWN = 5
 
 
 _SAME_VALUE = Tolerance(relative=1e-5, absolute=1e-5)
-"""How far a value that the steps make may lie from the one that was packed, where it is a float."""
+"""The distance that a float which the steps make may have from the one that was packed."""
 
 
 def runs_of(

@@ -99,7 +99,7 @@ class TensorSpec(Struct, frozen=True, forbid_unknown_fields=True):
 Role = Literal[
     "probabilities", "logits", "scores", "values", "label", "embedding", "state", "tensor"
 ]
-"""What an output means. A ``state`` is for the next request; a ``tensor`` means what the caller
+"""The meaning of an output. A ``state`` is for the next request; a ``tensor`` means what the caller
 knows."""
 
 

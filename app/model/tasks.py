@@ -36,7 +36,8 @@ THRESHOLD = 0.5
 
 
 class Task:
-    """What the outputs of a network mean; this one leaves it to the caller, who has the tensors.
+    """The meaning of the outputs of a network; this one leaves it to the caller, who has the
+    tensors.
 
     ``signature`` is what clients see of the network. ``answer`` is the output there that the task
     is about, None where there is none; with features it is called as its role. ``following`` are
@@ -56,7 +57,7 @@ class Task:
 
     @property
     def answer_role(self) -> str:
-        """What the numbers of the answer are; empty where there is no answer."""
+        """The role of the numbers of the answer; empty where there is no answer."""
         return self.answer.role if self.answer is not None else ""
 
     def answers(self, outputs: Tensors) -> Array:

@@ -28,14 +28,16 @@ TOLERANCES = {
     "FP32": Tolerance(relative=1e-4, absolute=1e-5),
     "FP64": Tolerance(relative=1e-6, absolute=1e-8),
 }
-"""How far other floats may lie from the original's: machines sum in other orders."""
+"""The distance that other floats may have from the original's: machines sum in other orders."""
 _DYNAMIC_INTEGERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul"})
 _HALVES = ("FP16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """How far an output may lie from the original's: ``times``, by row, multiply the tolerance."""
+    """The distance that an output may have from the original's: ``times``, by row, multiply the
+    tolerance.
+    """
 
     tolerance: Tolerance
     times: Array | None = None

@@ -12,14 +12,15 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-import orjson
 
 from ..documents.suggestions import did_you_mean
 from ..model.errors import BundleError, first_line, listed, shown
 from ..model.golden import LARGEST_ARRAYS, read_arrays
 from ..model.signature import DTYPES, Array, Tensors, TensorSpec, as_datatype
+from .json_files import read_object
 
 SUFFIXES = (".npz", ".json")
+_ADVICE = "Give an array for each input, by its name, in a small example or a .npz."
 _JSON_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "O": ((str,), "a string"),
     "b": ((bool,), "true or false"),
@@ -32,7 +33,11 @@ _JSON_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
 
 def read_example(path: Path, specs: Sequence[TensorSpec]) -> Tensors:
     """Return the arrays in ``path`` for ``specs``, in their order. Raises `BundleError`."""
-    values = read_arrays(path) if path.suffix == ".npz" else _read_json(path)
+    values = (
+        read_arrays(path)
+        if path.suffix == ".npz"
+        else read_object(path, LARGEST_ARRAYS, advice=_ADVICE)
+    )
     names = [spec.name for spec in specs]
     missing = [name for name in names if name not in values]
     unknown = next((name for name in values if name not in names), None)
@@ -62,24 +67,6 @@ def row_of_ones(specs: Sequence[TensorSpec]) -> Tensors:
         for spec in specs
         for dtype in (DTYPES[spec.datatype],)
     }
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_ARRAYS:
-            raise BundleError(
-                f"{path} has {size:,} bytes, and at most {LARGEST_ARRAYS:,} are read: use a "
-                "smaller example, or a .npz."
-            )
-        document = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except orjson.JSONDecodeError as error:
-        raise BundleError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{path} must be an object: an array for each input, by its name.")
-    return document
 
 
 def _array(value: Any, spec: TensorSpec, path: Path) -> Array:

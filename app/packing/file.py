@@ -67,6 +67,30 @@ def pack_file(
     unchanged.
     """
     name, version = _place(out)
+    _check_target(out, name, description, replace=replace)
+    _check_suffix(source)
+    _check_samples(samples)
+    require_packages(*_needed(source))
+    make: Callable[..., list[str]] = _make
+    said: tuple[Any, ...] = (description, statement, samples)
+    if _is_code(source):
+        _check_nothing_is_described(source, description, statement)
+        make, said = _make_of_code, (statement.allow_code, samples, handler)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            made = Path(scratch, name, version)
+            for_packing = limits.for_packing()
+            notes = isolation.run(make, source, made, *said, path=source, limits=for_packing)
+            manifest = read_manifest(made / manifest_file.FILE_NAME)
+            place_bundle(made, out, replaces=replace)
+    except OSError as error:
+        raise BundleError(f"{out} can't be written: {error.strerror}.") from error
+    return Packed(manifest, tuple(map(str, notes)))
+
+
+def _check_target(out: Path, name: str, description: ModelDescription, *, replace: bool) -> None:
+    """Raise `BundleError` unless the bundle may be written, under the ``name`` in its path."""
     if description.name not in ("", name):
         raise BundleError(
             f"The features file calls the model {description.name!r}, and {out} calls it {name!r}; "
@@ -78,29 +102,15 @@ def pack_file(
             f"{out} already exists. Pack the model as another version, or replace it (--replace)."
         )
     _refuse_released(out)
-    _check_suffix(source)
+
+
+def _check_samples(samples: Path | None) -> None:
+    """Raise `BundleError` for samples that could be read only once."""
     if samples is not None and samples.exists() and not (samples.is_file() or samples.is_dir()):
         raise BundleError(
             f"{samples} is a pipe or a device, and samples are read more than once: write them to "
             "a file."
         )
-    require_packages(*_needed(source))
-    for_packing = limits.for_packing()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-            made = Path(scratch, name, version)
-            make: Callable[..., list[str]] = _make
-            said: tuple[Any, ...] = (description, statement, samples)
-            if _is_code(source):
-                _check_nothing_is_described(source, description, statement)
-                make, said = _make_of_code, (statement.allow_code, samples, handler)
-            notes = isolation.run(make, source, made, *said, path=source, limits=for_packing)
-            manifest = read_manifest(made / manifest_file.FILE_NAME)
-            place_bundle(made, out, replaces=replace)
-    except OSError as error:
-        raise BundleError(f"{out} can't be written: {error.strerror}.") from error
-    return Packed(manifest, tuple(map(str, notes)))
 
 
 def _check_suffix(source: Path) -> None:

@@ -15,19 +15,17 @@ from ..model.errors import BundleError, InvalidSamples, RowsTooLarge, listed
 from ..model.features import Feature
 from ..model.signature import Array, Tensors, TensorSpec, row_at, row_count, select_rows
 from ..model.steps.checks import faults_of_steps
-from ..model.steps.declaration import Sample, TextStep
+from ..model.steps.declaration import Sample
 from ..model.steps.encoder import StepEncoder
 from .description import ModelDescription
 from .examples import SUFFIXES, read_example, row_of_ones
+from .made_texts import long_text, made_texts
 from .placement import placed
 from .samples import GOLDEN_ROWS, column_names, read_samples, spread, with_ranges
 from .step_samples import StepSamples, made_samples, read_step_samples
 
 _REFERRED_ROWS = 10_000
 """The most rows of the samples that the reference describes."""
-_MADE_WORDS = 30
-_LONGEST_TRIED = 512
-"""The words of the longest text that is tried: what attention takes grows with its square."""
 _TRIED_ROWS = 1000
 """The most rows of the samples that are tried on the original and on the bundle."""
 
@@ -171,7 +169,7 @@ def _made_by_steps(
         description.steps, served, lambda name: description.files[name].read_bytes()
     )
     if path is None:
-        sampled = made_samples(encoder.members, lambda: _words(description))
+        sampled = made_samples(encoder.members, lambda: made_texts(description))
     else:
         sampled = read_step_samples(path, encoder.members, truth)
     try:
@@ -184,7 +182,13 @@ def _made_by_steps(
         raise BundleError(f"{path or 'The example'}: {error}") from None
     called, longest = path or Path("an example"), _longest(description, encoder, sampled)
     return Material(
-        *(served, (), rows, (), called, {}, sampled.notes),
+        inputs=served,
+        features=(),
+        samples=rows,
+        lines=(),
+        path=called,
+        medians={},
+        notes=sampled.notes,
         steps=encoder,
         sampled=sampled,
         longest=longest,
@@ -194,25 +198,9 @@ def _made_by_steps(
 def _longest(
     description: ModelDescription, encoder: StepEncoder, sampled: StepSamples
 ) -> Tensors | None:
-    """Return a row with as many tokens as a text may have; None of other models."""
-    step = next((each for each in description.steps if isinstance(each, TextStep)), None)
-    if step is None or not step.truncation:
-        return None
-    words = _words(description)
-    most = min(step.max_length, _LONGEST_TRIED)
-    text = " ".join(words[index % len(words)] for index in range(most))
-    return encoder.encode([Sample(sampled.samples[0].image, text)])
-
-
-def _words(description: ModelDescription) -> list[str]:
-    """Return some words of the vocabulary of a tokenizer, few enough for the model."""
-    from tokenizers import Tokenizer
-
-    step = next(step for step in description.steps if isinstance(step, TextStep))
-    known = sorted(Tokenizer.from_file(str(description.files[step.tokenizer])).get_vocab())
-    words = [word for word in known if word.isalpha()] or ["example"]
-    most = max(1, min(_MADE_WORDS, step.max_length // 4))
-    return [words[index] for index in spread(len(words), most)]
+    """Return a row of a text that is as long as one may be; None of other models."""
+    text = long_text(description)
+    return None if text is None else encoder.encode([Sample(sampled.samples[0].image, text)])
 
 
 def _named_by_header(

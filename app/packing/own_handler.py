@@ -14,6 +14,7 @@ from ..model import manifest_file
 from ..model.code.declaration import GOLDEN_REQUESTS, HandlerSpec
 from ..model.errors import BundleError
 from ..model.manifest import Manifest
+from .given_names import naming_as_given
 from .handlers import complete, requests_in
 
 SUFFIX = ".py"
@@ -21,7 +22,7 @@ SUFFIX = ".py"
 
 @dataclass(frozen=True, slots=True)
 class HandlerParts:
-    """What a handler needs beside its file: the bundle whose ``network`` it is around, None for
+    """The parts of a handler beside its file: the bundle whose ``network`` it is around, None for
     none; the ``files`` that it imports or reads; and the packages that it ``requires``.
     """
 
@@ -53,7 +54,9 @@ def make_bundle_of_handler(
         if not file.is_file():
             raise BundleError(f"{file} is missing, or not a regular file.")
         shutil.copyfile(file, out / file.name)
-    return complete(out, replace(manifest, handler=spec), requests_in(samples))
+    requests = requests_in(samples)
+    with naming_as_given(path, out, {file.name: file for file in (path, *parts.files)}):
+        return complete(out, replace(manifest, handler=spec), requests)
 
 
 def _alone(out: Path) -> Manifest:

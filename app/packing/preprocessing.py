@@ -13,7 +13,8 @@ from ..model.steps.declaration import Sample
 from .material import Material
 
 _SAME_PIXEL = Tolerance(relative=1e-5, absolute=1e-5)
-"""How far a float may lie from the library's: both compute in 32 bits, in another order."""
+"""The distance that a float may have from the library's: both compute in 32 bits, in another
+order."""
 
 
 def check_preprocessing(

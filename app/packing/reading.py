@@ -9,7 +9,7 @@ from ..model.errors import BundleError
 from ..model.features import in_one_matrix
 from ..model.golden import read_arrays
 from ..model.signature import FEATURES, Tensors, TensorSpec
-from ..model.steps.declaration import TextStep
+from ..model.steps.declaration import ImageStep
 from .checks import Run
 from .description import ModelDescription
 from .examples import SUFFIXES
@@ -71,7 +71,7 @@ def _usual_inputs(path: Path, description: ModelDescription) -> list[TensorSpec]
     """Return the inputs that steps usually fill: FP32 for an image, INT64 for tokens."""
     specs = []
     for step in description.steps:
-        if isinstance(step, TextStep):
+        if not isinstance(step, ImageStep):
             specs += [TensorSpec(name, "INT64", (-1, -1)) for name in step.inputs]
             continue
         if step.size is None:

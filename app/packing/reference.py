@@ -35,7 +35,7 @@ _LEAST_IN_CLUSTER = 3
 """A centroid of fewer rows would nearly be one of them."""
 _ROUNDS = 10
 _PART = 1_000
-"""How many rows are run together."""
+"""The number of rows that are run together."""
 
 
 def reference_of(plan: Plan, compared: Compared, statement: Statement) -> Reference | None:

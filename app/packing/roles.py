@@ -18,7 +18,7 @@ from .source import GraphOutput, OutputKind
 from .statement import NAMED, StatedRole, Statement
 
 _MEANS: Mapping[StatedRole, Role] = {"logits": "probabilities"}
-"""What an output becomes in the served graph, if that is another role."""
+"""The role of an output in the served graph, if that is another one."""
 _FITTING: Mapping[TaskName, tuple[StatedRole, ...]] = {
     "classification": ("probabilities", "logits", "scores"),
     "multilabel": ("probabilities", "logits"),
@@ -26,7 +26,7 @@ _FITTING: Mapping[TaskName, tuple[StatedRole, ...]] = {
     "embedding": ("embedding",),
     "tensors": (),
 }
-"""What the answer of a task may be said to be."""
+"""The roles that an owner may give the answer, by task."""
 _WHY: Mapping[OutputKind, str] = {
     "probabilities": "the graph ends in a softmax, a sigmoid or a classifier's probabilities",
     "scores": "the graph ends in the decision function of a classifier",
@@ -34,7 +34,7 @@ _WHY: Mapping[OutputKind, str] = {
     "values": "the graph ends in a regressor",
     "label": "it is the label that the graph predicts",
 }
-"""What shows that an output is of a kind."""
+"""The evidence for the kind of an output."""
 _COMPATIBLE = (("scores", "logits"), ("values", "scores"))
 """Kinds that an owner may say are something else: a softmax of scores is a decision, and what a
 regressor answers may be scores, as those of a support vector machine of one class are.
@@ -80,6 +80,18 @@ def roles_of(
     check_outputs_exist(statement, outputs)
     if task == "tensors":
         return _tensor_roles(statement, outputs)
+    answer, notes = _answer_of(task, statement, names, outputs)
+    _check_columns(task, answer)
+    others = _others(task, statement, answer, outputs)
+    return Roles(answer, others, (*notes, *_notes_of(task, answer)))
+
+
+def _answer_of(
+    task: TaskName, statement: Statement, names: tuple[str, ...], outputs: Sequence[GraphOutput]
+) -> tuple[Answer, Sequence[str]]:
+    """Return the answer of a model with a task, and notes. Raises `BundleError` with all that is
+    missing or wrong.
+    """
     faults = Faults()
     found = faults.attempt(_answer_output, task, statement, names, outputs)
     if found is None:
@@ -95,30 +107,35 @@ def roles_of(
     faults.check()
     assert role is not None
     assert named is not None
-    stated, (names, label_values, notes) = role, named
-    is_one_score = task == "classification" and _columns(answer) == 1
+    names, label_values, notes = named
     made = Answer(
         answer,
-        _MEANS.get(stated) or _as_role(stated),
+        _MEANS.get(role) or _as_role(role),
         names,
-        from_logits=stated == "logits",
-        is_one_score=is_one_score,
+        from_logits=role == "logits",
+        is_one_score=task == "classification" and _columns(answer) == 1,
         label=label,
         label_values=label_values,
     )
-    _check_columns(task, made)
+    return made, notes
+
+
+def _others(
+    task: TaskName, statement: Statement, answer: Answer, outputs: Sequence[GraphOutput]
+) -> tuple[tuple[GraphOutput, Role], ...]:
+    """Return what the outputs beside the answer are. Raises `BundleError` for a second answer."""
     others = tuple(
         (each, _as_role(statement.roles.get(each.spec.name, "tensor")))
         for each in outputs
-        if each not in (answer, label)
+        if each not in (answer.output, answer.label)
     )
     for each, role in others:
         if role in answer_roles(task) or role == "label":
             raise BundleError(
-                f"--outputs says that both {shown(answer.spec.name)} and {shown(each.spec.name)} "
-                "are what the model answers; a model has one answer."
+                f"--outputs says that both {shown(answer.output.spec.name)} and "
+                f"{shown(each.spec.name)} are what the model answers; a model has one answer."
             )
-    return Roles(made, others, (*notes, *_notes_of(task, made)))
+    return others
 
 
 def check_outputs_exist(statement: Statement, outputs: Sequence[GraphOutput]) -> None:

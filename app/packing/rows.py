@@ -13,7 +13,7 @@ from ..model.signature import Tensors, select_rows
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How many rows a model takes: ``least`` to ``most``, None for any number.
+    """The numbers of rows that a model takes: ``least`` to ``most``, None for any number.
 
     ``inputs`` and ``outputs`` are the names of the tensors whose first dimension is the rows.
     """

@@ -5,36 +5,28 @@ They become the golden samples of a bundle, and show the ranges of the features.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
-from ..documents.suggestions import closest, difference
-from ..documents.text import NotUtf8, check_encoding, find_fault
 from ..model.columns import is_nan
 from ..model.encoder import FeatureEncoder
 from ..model.errors import BundleError, InvalidFeatures
 from ..model.features import FLOAT32_OVERFLOW, Feature
 from ..model.signature import Array, Tensors, select_rows
 from .faults import Faults
+from .tables import Table, open_table
 
 _PART_VALUES = 100_000
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 GOLDEN_ROWS = 20
 """The most rows of the file that become golden samples."""
-
-
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What spreadsheets write into a CSV instead of commas, for example if numbers have decimal
-commas."""
 
 
 def spread(count: int, most: int) -> Array:
@@ -64,46 +56,21 @@ def read_samples(path: Path, encoder: FeatureEncoder) -> Samples:
 
     An empty cell is null. Raises `BundleError`, which names the line and the column.
     """
-    try:
-        with path.open("rb") as file:
-            check_encoding(file.peek())
-            text = TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            try:
-                return _read(csv.reader(text), encoder)
-            except UnicodeDecodeError:
-                raise find_fault(file) from None
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except NotUtf8 as error:
-        raise BundleError(f"{path} {error}") from None
-    except csv.Error as error:
-        raise BundleError(f"{path} is not CSV: {error}.") from error
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from None
+    with open_table(path) as table:
+        return _read(table, encoder)
 
 
 def column_names(path: Path) -> list[str]:
     """Return the names of the columns of a CSV file. Raises `BundleError`."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BundleError(f"{path} is not CSV in UTF-8: {error}.") from error
+    with open_table(path) as table:
+        return list(table.header)
 
 
 def read_column(path: Path, name: str) -> list[str]:
-    """Return the cells of one column of a CSV file that could be read. Raises `BundleError`."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = [each.strip() for each in next(reader, [])]
-        positions = [index for index, column in enumerate(header) if column == name]
-        try:
-            index = _column(header, {name: positions}, name)
-        except BundleError as error:
-            raise BundleError(f"{path}: {error}") from None
-        return [row[index].strip() for row in reader if row]
+    """Return the cells of one column of a CSV file. Raises `BundleError`."""
+    with open_table(path) as table:
+        column = table.column(name)
+        return [cells[column].strip() for _, cells in table.rows()]
 
 
 def with_ranges(encoder: FeatureEncoder, rows: Tensors) -> tuple[Feature, ...]:
@@ -181,15 +148,10 @@ def _shortest(value: np.generic) -> float:
     return float(str(value))
 
 
-def _read(reader: Iterator[list[str]], encoder: FeatureEncoder) -> Samples:
-    header = [name.strip() for name in next(reader, [])]
-    if not any(header):
-        raise BundleError("the file is empty; its first line must name the columns.")
-    positions: dict[str, list[int]] = {}
-    for index, name in enumerate(header):
-        positions.setdefault(name, []).append(index)
+def _read(table: Table, encoder: FeatureEncoder) -> Samples:
+    table.check_header()
     faults = Faults()
-    found = [faults.attempt(_column, header, positions, name) for name in encoder.names]
+    found = [faults.attempt(table.column, name) for name in encoder.names]
     faults.check()
     columns = [index for index in found if index is not None]
     plan = tuple(zip(columns, encoder.features, strict=True))
@@ -197,14 +159,7 @@ def _read(reader: Iterator[list[str]], encoder: FeatureEncoder) -> Samples:
     values: list[Any] = []
     lines: list[int] = []
     done = 0
-    for row in reader:
-        line: int = reader.line_num  # type: ignore[attr-defined]
-        if not row:
-            continue  # a blank line
-        if len(row) != len(header):
-            raise BundleError(
-                f"line {line} has {len(row)} cells, but the header has {len(header)} columns."
-            )
+    for line, row in table.rows():
         values += [_value(row[column], feature, line) for column, feature in plan]
         lines.append(line)
         if len(values) >= _PART_VALUES:  # only so many values are Python objects at a time
@@ -212,8 +167,6 @@ def _read(reader: Iterator[list[str]], encoder: FeatureEncoder) -> Samples:
             values, done = [], len(lines)
     if values:
         parts.append(_rows(values, lines[done:], encoder))
-    if not lines:
-        raise BundleError("there is no row below the header; at least one sample is required.")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Samples(rows, tuple(lines))
 
@@ -235,25 +188,6 @@ def _rows(values: list[Any], lines: Sequence[int], encoder: FeatureEncoder) -> T
             f"line {lines[int(row)]}, column {name!r}: {error.faults[0].detail}, as "
             f"{samples[int(row)][str(name)]!r:.40} is not."
         ) from None
-
-
-def _column(header: Sequence[str], positions: Mapping[str, list[int]], name: str) -> int:
-    found = positions.get(name, [])
-    if len(found) > 1:
-        raise BundleError(f"the column {name!r} appears {len(found)} times.")
-    if not found:
-        for separator, called in _OTHER_SEPARATORS.items():
-            if len(header) == 1 and separator in header[0]:
-                raise BundleError(
-                    f"its columns are separated by {called}; save it with commas as separators and "
-                    "points in its numbers."
-                )
-        close = closest(name, header)
-        hint = f" (is it {close!r}{difference(name, close)}?)" if close else ""
-        raise BundleError(
-            f"the column {name!r} is missing{hint}; the first line must name every feature."
-        )
-    return found[0]
 
 
 def _value(cell: str, feature: Feature, line: int) -> Any:

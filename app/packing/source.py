@@ -28,7 +28,7 @@ DYNAMIC_BATCH = (
 
 
 OutputKind = Literal["", "probabilities", "logits", "scores", "values", "label"]
-"""What a graph itself says that an output is; empty where it doesn't."""
+"""The kind of an output by the graph itself; empty where it doesn't say it."""
 
 
 class GraphOutput(Struct, frozen=True):

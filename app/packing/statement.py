@@ -18,7 +18,7 @@ from .source import GraphOutput
 StatedRole = Literal[
     "probabilities", "logits", "scores", "values", "embedding", "label", "state", "tensor"
 ]
-"""What an owner may say that an output is."""
+"""The roles that an owner may give an output."""
 ROLES: tuple[StatedRole, ...] = get_args(StatedRole)
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 NAMED: Mapping[TaskName, str] = {
@@ -26,13 +26,13 @@ NAMED: Mapping[TaskName, str] = {
     "multilabel": "labels",
     "regression": "targets",
 }
-"""What the columns of the answer are called, by task."""
+"""The option that names the columns of the answer, by task."""
 _TASK_FORM = f"--task {'|'.join(TASKS)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the owner says.
+    """The statements of a model's owner.
 
     ``role`` is that of the answer, ``roles`` are those of outputs by their names. ``names`` are
     those of the classes, labels or targets. None, or nothing, is what wasn't said. With

@@ -6,8 +6,7 @@ with the columns ``image`` (paths), ``text`` and ``pair``. Without any, an examp
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from itertools import islice
@@ -17,8 +16,10 @@ import numpy as np
 
 from ..documents.text import NotUtf8, decode
 from ..model.errors import BundleError, listed
-from ..model.steps.declaration import Sample
+from ..model.steps.declaration import IMAGE, PAIR, TEXT, Sample
+from .faults import Faults
 from .samples import spread
+from .tables import open_table
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _TEXTS = (".txt",)
@@ -69,7 +70,7 @@ def read_step_samples(path: Path, members: Sequence[str], truth: str = "") -> St
         rows, notes = _rows(path, members, truth)
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    most = _GOLDEN_PICTURES if "image" in members else _GOLDEN_TEXTS
+    most = _GOLDEN_PICTURES if IMAGE in members else _GOLDEN_TEXTS
     chosen = [rows[index] for index in spread(len(rows), most)]
     return StepSamples(
         tuple(row.sample() for row in chosen),
@@ -82,14 +83,14 @@ def read_step_samples(path: Path, members: Sequence[str], truth: str = "") -> St
 def _rows(path: Path, members: Sequence[str], truth: str) -> tuple[list[_Row], tuple[str, ...]]:
     suffix = path.suffix.lower()
     if suffix in _TABLES and path.is_file():
-        return list(_in_table(path, members, truth)), ()
+        return _in_table(path, members, truth), ()
     if truth:
         raise BundleError(f"--truth is a column, and {path} has none: give samples as a .csv.")
     if len(members) > 1:
         raise BundleError(
             f"{path} must be a .csv with the columns image (paths) and text: each sample has both."
         )
-    if members[0] == "text":
+    if members[0] == TEXT:
         if suffix not in _TEXTS or not path.is_file():
             raise BundleError(f"{path} must be a .txt with a text on each line, or a .csv.")
         return _in_lines(path), ()
@@ -128,45 +129,31 @@ def _in_lines(path: Path) -> list[_Row]:
     return rows
 
 
-def _in_table(path: Path, members: Sequence[str], truth: str) -> Iterator[_Row]:
-    reader = csv.reader(StringIO(_text(path), newline=""))
-    try:
-        header = [name.strip() for name in next(reader, [])]
+def _in_table(path: Path, members: Sequence[str], truth: str) -> list[_Row]:
+    with open_table(path) as table:
+        table.check_header()
+        faults = Faults()
         wanted = [*members, *([truth] if truth else [])]
-        missing = [name for name in wanted if name not in header]
-        if missing:
-            raise BundleError(
-                f"{path} has no column {listed(map(repr, missing))}; it has {listed(header)}."
-            )
-        optional = ["pair"] if "text" in members and "pair" in header else []
-        columns = {name: header.index(name) for name in (*wanted, *optional)}
-        count = 0
-        for row in islice(reader, _MOST_ROWS):
-            if not row:
-                continue
-            count += 1
-            place = f"line {reader.line_num} of {path.name}"
-            if len(row) != len(header):
-                raise BundleError(
-                    f"{path}: line {reader.line_num} has {len(row)} cells, but the header has "
-                    f"{len(header)} columns."
-                )
-            yield _row({name: row[column] for name, column in columns.items()}, place, path, truth)
-    except csv.Error as error:
-        raise BundleError(f"{path} is not CSV: {error}.") from error
-    if not count:
-        raise BundleError(f"{path} has no row below the header.")
+        found = {name: faults.attempt(table.column, name) for name in wanted}
+        faults.check()
+        if TEXT in members and PAIR in table.header:
+            found[PAIR] = table.column(PAIR)
+        columns = {name: column for name, column in found.items() if column is not None}
+        return [
+            _row({name: row[column] for name, column in columns.items()}, line, path, truth)
+            for line, row in islice(table.rows(), _MOST_ROWS)
+        ]
 
 
-def _row(cells: Mapping[str, str], place: str, path: Path, truth: str) -> _Row:
-    image = cells.get("image")
+def _row(cells: Mapping[str, str], line: int, path: Path, truth: str) -> _Row:
+    image = cells.get(IMAGE)
     if image is not None and not image.strip():
-        raise BundleError(f"{place}: the column image is blank; each sample has a picture.")
+        raise BundleError(f"line {line}: the column image is blank; each sample has a picture.")
     return _Row(
-        place,
+        f"line {line} of {path.name}",
         None if image is None else path.parent / image.strip(),
-        cells.get("text"),
-        cells.get("pair") or None,
+        cells.get(TEXT),
+        cells.get(PAIR) or None,
         cells[truth].strip() if truth else "",
     )
 
@@ -192,16 +179,16 @@ def _bytes(path: Path, place: str) -> bytes:
         raise BundleError(f"{place}: {path} can't be read: {error.strerror}.") from error
 
 
-def made_samples(members: Sequence[str], words: Callable[[], Sequence[str]]) -> StepSamples:
-    """Return two examples of a model with ``members``; ``words`` are some that it knows."""
+def made_samples(members: Sequence[str], made_texts: Callable[[], tuple[str, str]]) -> StepSamples:
+    """Return two examples of a model with ``members``, and of ``made_texts`` if it takes those."""
     images: list[bytes | None] = [None, None]
-    texts: list[str | None] = [None, None]
-    if "image" in members:
+    texts: Sequence[str | None] = (None, None)
+    if IMAGE in members:
         images = [_picture(320, 240), _picture(240, 300)]
-    if "text" in members:
-        texts = ["This is an example.", " ".join(words())]
+    if TEXT in members:
+        texts = made_texts()
     samples = [Sample(image, text) for image, text in zip(images, texts, strict=True)]
-    called = " and ".join({"image": "pictures", "text": "texts"}[member] for member in members)
+    called = " and ".join({IMAGE: "pictures", TEXT: "texts"}[member] for member in members)
     return StepSamples(
         tuple(samples),
         tuple(f"example {index}" for index in (1, 2)),

@@ -1,6 +1,7 @@
-"""The tables of steps in a features file: those of the manifest, and where a tokenizer's file is.
+"""The tables of steps in a features file: those of the manifest, and where their files are.
 
-In the manifest a tokenizer is a file of the bundle. Here it is a path, and packing copies the file.
+In the manifest a tokenizer or a vocabulary is a file of the bundle. Here it is a path, and packing
+copies the file.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from ..model.errors import BundleError
 from ..model.steps.declaration import Step
 
 TOKENIZER = "tokenizer.json"
-"""What a tokenizer is called in a bundle, whatever it was called before."""
+VOCABULARY = "vocabulary.json"
+"""The names of these files in a bundle, whatever they were called before."""
+_FILES: Mapping[str, str] = {"tokenizer": TOKENIZER, "vocabulary": VOCABULARY}
+"""By the key of a table with the path of a file, the file's name in a bundle."""
 
 _Steps = Annotated[
     tuple[Step, ...],
     Meta(
         max_length=2,
-        description='tables: [[steps]] with kind = "image" or kind = "text", one of each at most',
+        description='tables: [[steps]] with kind = "image", kind = "text" or kind = "words"',
     ),
 ]
 
@@ -36,17 +40,18 @@ def read_steps(tables: object, directory: Path) -> tuple[tuple[Step, ...], Mappi
     files: dict[str, Path] = {}
     read = []
     for index, table in enumerate(tables if isinstance(tables, list) else []):
-        if isinstance(table, dict) and isinstance(table.get("tokenizer"), str):
-            path = directory / table["tokenizer"]
-            if not path.is_file():
-                raise BundleError(
-                    f"steps[{index}].tokenizer: {path} is not a file. Give the path of a "
-                    "tokenizer.json, relative to the features file."
-                )
-            files[TOKENIZER] = path
-            read.append({**table, "tokenizer": TOKENIZER})
-        else:
-            read.append(table)
+        named = dict(table) if isinstance(table, dict) else {}
+        for key, name in _FILES.items():
+            if isinstance(written := named.get(key), str):
+                path = directory / written
+                if not path.is_file():
+                    raise BundleError(
+                        f"steps[{index}].{key}: {path} is not a file. Give the path of a {name}, "
+                        "relative to the features file."
+                    )
+                files[name] = path
+                named[key] = name
+        read.append(named or table)
     try:
         steps: tuple[Step, ...] = read_as(
             _Steps, read if isinstance(tables, list) else tables, ("steps",)

@@ -14,12 +14,12 @@ from marshmallow import Schema, fields
 
 from ..model.model import Model
 from ..model.predictions import ClassPrediction, Prediction, ValuesPrediction
-from ..model.steps.declaration import Sample
+from ..model.steps.declaration import IMAGE, TEXT, Sample
 from .native.forms import MalformedBody
 from .native.media import WHOLE_SAMPLE, Content, decoded_text, only_part
 from .native.media_types import JSON
 from .native.predictions import response_bodies
-from .native.sample_schemas import IMAGE, TEXT, from_base64
+from .native.sample_schemas import from_base64
 
 IMAGE_CLASSES = 5
 """The most probable classes that its image classifier answers; its text classifier answers all."""
@@ -30,9 +30,13 @@ _ERRORS: Mapping[int, str] = {
     403: "InvalidKeyException",
     404: "ResourceNotFoundException",
     405: "MethodNotAllowedException",
+    408: "BadRequestException",
     413: "RequestEntityTooLargeException",
+    414: "BadRequestException",
     415: "BadRequestException",
     422: "BadRequestException",
+    429: "ServiceUnavailableException",  # which its callers retry, too
+    431: "BadRequestException",
     503: "ServiceUnavailableException",
 }
 _ERRORS_OF_KIND: Mapping[str, str] = {
@@ -58,8 +62,11 @@ PING = PingSchema()
 
 
 def is_torchserve(path: str) -> bool:
-    """Return True if ``path``, without the prefix, is one of TorchServe's inference API."""
-    return path in ("/ping", "/predictions") or path.startswith("/predictions/")
+    """Return True if ``path``, without the prefix, is one of TorchServe's inference API; slashes
+    before it count as one, and those behind as none.
+    """
+    inner = path.strip("/")
+    return inner == "ping" or inner.partition("/")[0] == "predictions"
 
 
 def error_document(status: int, kind: str, detail: str) -> bytes:

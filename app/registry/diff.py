@@ -33,7 +33,7 @@ from .loading import ModelSource, load_model
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How two versions answered the same ``samples``.
+    """The answers of two versions to the same ``samples``.
 
     ``agreed`` is the share (0 to 1) to which both give the same answer: the same class, the same
     labels, or numbers within the tolerance of the old version. The differences are absolute ones of

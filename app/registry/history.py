@@ -115,9 +115,9 @@ def stable_versions(earlier: Sequence[str], changes: Sequence[Change], now: str)
     return [version for version in stables[:-1] if version not in left | {now}] + [now]
 
 
-def recorded_code(directory: Path, version: str) -> str:
+def recorded_code(directory: Path, version: str) -> str | None:
     """Return the SHA-256 of the code with which ``version`` was released last; empty if it had
-    none, or never was.
+    none or was never released, and None where there is no release.
 
     Raises `BundleError` if the release or the history can't be read.
     """
@@ -127,7 +127,7 @@ def recorded_code(directory: Path, version: str) -> str:
     for change in reversed(read_history(directory)):
         if change.made and version in change.after.versions:
             return change.after.code.get(version, "")
-    return ""
+    return None if release is None else ""
 
 
 def change_document(change: Change) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from ..model import bundle as bundles
 from ..model import isolation
 from ..model.bundle import Bundle
 from ..model.checkpoint_scan import scan_checkpoint
+from ..model.code.bundle_access import HandlerBundle
 from ..model.code.handler import load_handler
+from ..model.code.imports import import_before_fork
 from ..model.code.permission import AllowCode, check_allowed, check_recorded, code_sha256
 from ..model.errors import BundleError
 from ..model.isolation import DEFAULT_LIMITS, ProcessLimits
@@ -28,7 +30,6 @@ from ..model.runtime import (
     RuntimeChoice,
     choose_runtime,
     import_library,
-    is_installed,
 )
 from ..model.steps.encoder import import_readers
 from ..model.steps.limits import DEFAULT_SAMPLE_LIMITS, SampleLimits
@@ -38,7 +39,7 @@ from ..model.torch_runtime import TorchRuntime
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is and how to run it; see ``[model]`` in ``config/default.toml``.
+    """The place of a model and the way to run it; see ``[model]`` in ``config/default.toml``.
 
     ``name`` is its name in the settings; empty if its files name it (see `app.model.naming`).
     ``feature_names`` and ``class_names`` describe a checkpoint without a manifest. ``batch_rows``
@@ -46,8 +47,8 @@ class ModelSource:
     ``cache_size`` is the number of rows whose answers are remembered. ``max_answer_values`` limits
     the values of one answer; 0 is no limit. ``limits`` are for the check of unverified files,
     ``run_limits`` for each run of the network, and ``sample_limits`` for what its steps read. A
-    handler runs where ``allow_code`` says so, and where ``code`` is not empty, only the one with
-    that SHA-256.
+    handler runs where ``allow_code`` says so, and unless ``code`` is None, only the one with that
+    SHA-256: none if it is empty.
     """
 
     path: Path
@@ -65,7 +66,7 @@ class ModelSource:
     run_limits: RunLimits = UNLIMITED
     sample_limits: SampleLimits = DEFAULT_SAMPLE_LIMITS
     allow_code: AllowCode = False
-    code: str = ""
+    code: str | None = None
 
 
 def load_model(source: ModelSource) -> Model:
@@ -147,12 +148,21 @@ def import_libraries(source: ModelSource) -> None:
     """
     import_library(runtime_for(source))
     found = bundles.find_bundle(source.path, source.version)
-    if not bundles.is_bare(found):
-        manifest = read_manifest(found / FILE_NAME)
-        import_readers(manifest.steps)
-        handler = manifest.handler
-        if handler is not None and handler.interface == "torchserve" and is_installed("torch"):
-            import_library("torch")
+    if bundles.is_bare(found):
+        return
+    manifest = read_manifest(found / FILE_NAME)
+    import_readers(manifest.steps)
+    if manifest.handler is not None:
+        name = _check_code(manifest, source)
+        import_before_fork(manifest.handler, HandlerBundle(found, manifest, name))
+
+
+def _check_code(manifest: Manifest, source: ModelSource) -> str:
+    """Return the name of the model. Raises `BundleError` if its code may not run."""
+    name = source.name or as_name(manifest.name)
+    check_recorded(manifest, source.code)
+    check_allowed(manifest, source.allow_code, name)
+    return name
 
 
 def runtime_of(manifest: Manifest, choice: RuntimeChoice, device: str) -> str:
@@ -179,8 +189,7 @@ def _load_bundle(source: ModelSource, path: Path) -> _Loaded:
     promised = path.name if path != source.path else source.version or None
     bundle = bundles.open_bundle(path, promised)
     manifest = bundle.manifest
-    check_recorded(manifest, source.code)
-    check_allowed(manifest, source.allow_code, source.name or as_name(manifest.name))
+    _check_code(manifest, source)
     name = runtime_of(manifest, source.runtime, source.device)
     if name == NoNetwork.name:
         return bundle, NoNetwork(), code_sha256(manifest).removeprefix("sha256:")

@@ -32,12 +32,13 @@ _MAX_BYTES = 65536
 
 
 class Release(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is served, as written in the file: ``stable``, and optionally a ``candidate``.
+    """The versions that are served, as written in the file: ``stable``, and optionally a
+    ``candidate``.
 
     In ``mode`` "canary" the candidate answers ``traffic`` (0 to 1) of the requests; as "shadow"
     it predicts what the stable version answers, to be compared with it, and answers nothing.
     ``code`` has the SHA-256 of the code of each version that has any (`code_sha256`): a worker runs
-    no other.
+    no other, and none of a version without one.
     """
 
     stable: Version
@@ -62,6 +63,13 @@ class InForce:
 
     release: Release
     held_back: Mapping[str, str] = field(default_factory=dict)
+    is_written: bool = False
+
+    def code_of(self, version: str) -> str | None:
+        """Return the SHA-256 of the only code of ``version`` that may run, empty where none may;
+        None where no release is written, which could say it.
+        """
+        return self.release.code.get(version, "") if self.is_written else None
 
 
 def read_in_force(directory: Path, *, name: str = "") -> InForce:
@@ -73,7 +81,7 @@ def read_in_force(directory: Path, *, name: str = "") -> InForce:
     """
     release = read_release(directory)
     if release is not None:
-        return InForce(release)
+        return InForce(release, is_written=True)
     succession = read_succession(directory, name=name)
     return InForce(Release(succession.stable), succession.held_back)
 

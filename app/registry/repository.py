@@ -245,14 +245,15 @@ class Repository:
         verified: Manifest | None = None,
     ) -> Change:
         """Put ``after`` in force, with the code that each of its versions has: that in the manifest
-        that was ``verified``, or else the one that was recorded before.
+        that was ``verified``, or else the one that was recorded before. Where no release was
+        written, it is the one that runs now.
         """
         code = {} if before is None else dict(before.code)
         if verified is not None:
             code[verified.version] = code_sha256(verified)
-        for version in after.versions:
-            code.setdefault(version, self._code_of(version))
-        recorded_now = {version: code[version] for version in after.versions if code[version]}
+        if not self._is_written():
+            code = {version: self._code_of(version) for version in after.versions} | code
+        recorded_now = {v: code[v] for v in after.versions if code.get(v)}
         after = msgspec.structs.replace(after, code=recorded_now)
         change = new_change(action, before, after, message)
         with recorded(self.directory, change):

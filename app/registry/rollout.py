@@ -15,6 +15,7 @@ class Rollout:
     """The loaded versions and how they share the traffic; it is replaced as a whole.
 
     A request that took a reference uses it to the end, whatever is promoted meanwhile.
+    ``takes_long`` is True if one may take long, whichever version answers it.
     """
 
     stable: Model
@@ -23,11 +24,11 @@ class Rollout:
     traffic: float = 0.0
     _multiplier: int = field(init=False, repr=False, default=0)
     _bound: float = field(init=False, repr=False, default=0.0)
-    _takes_long: bool = field(init=False, repr=False, default=False)
+    takes_long: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         takes_long = any(model.takes_long for model in self.models)
-        object.__setattr__(self, "_takes_long", takes_long)
+        object.__setattr__(self, "takes_long", takes_long)
         if self.candidate is not None:
             # An odd factor permutes the numbers of 32 bits, each in its own way.
             multiplier = crc32(self.candidate.version.encode()) * 0x9E3779B1 & 0xFFFFFFFF | 1
@@ -41,11 +42,6 @@ class Rollout:
             other.mode,
             other.traffic,
         )
-
-    @property
-    def takes_long(self) -> bool:
-        """True if a request may take long, whichever version answers it."""
-        return self._takes_long
 
     @property
     def models(self) -> tuple[Model, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ log = logging.getLogger("lantern.model")
 
 T = TypeVar("T")
 RETRY_SECONDS = 30.0
-"""How soon a failed load is retried, even if no file has changed."""
+"""Seconds after which a failed load is retried, even if no file has changed."""
 
 
 class ModelObserver:
@@ -122,14 +122,20 @@ class ModelService:
             self._name.decide(lambda: name_in(found))
 
     def import_libraries(self) -> None:
-        """Import what the runtime needs; called before a fork, so that workers share it.
+        """Import what the versions in force need; called before a fork, so that workers share it.
 
         Never raises: `load` reports what is wrong with the model.
         """
-        try:
-            import_libraries(self._source_of(self._in_force().release.stable))
-        except Exception as error:
-            log.debug("no library was imported before the fork: %s", error)
+        with suppress(Exception):
+            in_force = self._in_force()
+            for version in in_force.release.versions:
+                try:
+                    code = in_force.code_of(version)
+                    import_libraries(replace(self._source_of(version), code=code))
+                except Exception as error:
+                    log.debug(
+                        "version %s: nothing was imported before the fork: %s", version, error
+                    )
 
     def load(self) -> bool:
         """Load what the release names, once; return True if a model is loaded. Never raises.
@@ -160,7 +166,8 @@ class ModelService:
 
     @property
     def rollout(self) -> Rollout:
-        """What is served now; take it once per request, so that no swap comes between.
+        """The versions that are served now; take them once per request, so that no swap comes
+        between.
 
         Raises `ModelUnavailable` with the reason if nothing is loaded.
         """
@@ -219,12 +226,13 @@ class ModelService:
         if in_force is None:
             return None
         release = in_force.release
-        stable = self._version(release.stable, faults, release.code)
+        stable = self._version(release.stable, faults, in_force.code_of(release.stable))
         if stable is None:
             return None
         candidate = None
         if release.candidate is not None:
-            candidate = self._version(release.candidate, faults, release.code)
+            code = in_force.code_of(release.candidate)
+            candidate = self._version(release.candidate, faults, code)
         if candidate is not None and (
             broken := _misfits(stable.model, candidate.model, release.mode)
         ):
@@ -246,23 +254,23 @@ class ModelService:
         version = self._version_store and self._version_store.recall(self._remembered_as)
         if not version:
             return None
-        stable = self._version(version, [], {version: self._recorded_code(version)})
+        stable = self._version(version, [], self._recorded_code(version))
         if stable is None:
             return None
         faults.append(f"Falling back to version {version}.")
         self._held = {version: stable}
         return Rollout(stable.model)
 
-    def _recorded_code(self, version: str) -> str:
+    def _recorded_code(self, version: str) -> str | None:
         try:
-            return recorded_code(self.source.path, version) if self._is_directory else ""
-        except ModelError:  # a release that can't be read says nothing of the code
+            return recorded_code(self.source.path, version) if self._is_directory else None
+        except ModelError:  # what a release that can't be read allows is not known: nothing
             return ""
 
-    def _version(self, version: str, faults: list[str], code: Mapping[str, str]) -> _Held | None:
+    def _version(self, version: str, faults: list[str], code: str | None) -> _Held | None:
         """Return a version: the loaded model, unless its bundle was replaced, or a new one.
 
-        Of its code only that with the SHA-256 in ``code`` runs, if there is one for the version.
+        Of its code only that with the SHA-256 ``code`` runs; any if that is None.
         A loaded model stays valid whatever happens to its files; why it is not reloaded is
         recorded.
         """
@@ -276,8 +284,7 @@ class ModelService:
         if files is None or (held is not None and held.files == files):
             return held
         started = monotonic()
-        recorded = code.get(version, "")
-        model = _attempt(faults, lambda: self._load(replace(source, code=recorded)))
+        model = _attempt(faults, lambda: self._load(replace(source, code=code)))
         if model is None:
             return held
         seconds = monotonic() - started

@@ -6,6 +6,7 @@ hooks load the model once in each worker, after the fork, and give each worker m
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -144,7 +145,9 @@ def _lantern(application: Any) -> Lantern:
 
 
 def when_ready(server: Any) -> None:
-    """Log which models are served, and warn about settings that don't go together."""
+    """Log which models are served, warn about settings that don't go together, and keep what the
+    workers are about to share out of their garbage collections.
+    """
     for name, path in _settings.models.items():
         server.log.info("Serving %s (%s)", path, _settings.origin_of_model(name))
     for warning in _settings.warnings:
@@ -177,6 +180,10 @@ def when_ready(server: Any) -> None:
     guard.set_sockets(_names(server.LISTENERS))
     for warning in guard.warnings():
         server.log.warning(warning)
+    # A collection writes to every object that it visits, and so copies the page of it. Once, before
+    # the first fork: what is frozen is never freed, and this process lives long.
+    gc.collect()
+    gc.freeze()
 
 
 def _names(listeners: Iterable[Any]) -> list[Any]:
@@ -234,7 +241,7 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     """Set on a keep-alive worker the hooks that the application provides."""
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
-    worker.takes_long = lantern.takes_long
+    worker.pool_queue = lantern.pool_queue
     worker.report_in_flight = lantern.metrics.in_flight
     worker.release_memory = release_freed_memory
     worker.before_waiting = defer_lines()

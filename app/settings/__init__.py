@@ -6,7 +6,7 @@ wins. The rest of the application reads typed values.
 
 from __future__ import annotations
 
-from .declaration import LimitSettings, LoggingSettings, Settings
+from .declaration import LimitSettings, LoggingSettings, ModelSettings, Settings
 from .errors import SettingsError
 from .load import load_settings, settings_at_start, use_arguments
 from .places import PACKAGE
@@ -18,6 +18,7 @@ __all__ = [
     "PACKAGE",
     "LimitSettings",
     "LoggingSettings",
+    "ModelSettings",
     "Settings",
     "SettingsError",
     "load_settings",

@@ -30,6 +30,7 @@ _SCRIPT_NAME = "SCRIPT_NAME"
 """The variable from which Gunicorn reads the prefix."""
 ARGUMENTS = {
     "model.allow_code": "--allow-code",
+    "model.name": "--name",
     "model.path": "MODEL",
     "server.host": "--host",
     "server.port": "--port",

@@ -21,13 +21,13 @@ from .sink import open_sink
 MAX_HELD = 1 << 20
 """The most bytes that are buffered while they can't be written; further lines are dropped."""
 _LATE_SECONDS = 0.05
-"""How long a line waits at most, unless it can't be written."""
+"""Seconds for which a line waits at most, unless it can't be written."""
 _IDLE_ROUNDS = 100
 """After as many times that long without a line, the thread that writes late lines ends."""
 _MANY = 14
 """So many lines of requests and predictions are written at once: they fit into one write."""
 _EXIT_SECONDS = 1.0
-"""How long the end of the process waits for the buffer to be written."""
+"""Seconds for which the end of the process waits for the buffer to be written."""
 
 _handlers: WeakSet[LineHandler] = WeakSet()
 _deferring: list[LineHandler] = []
@@ -131,8 +131,12 @@ class LineHandler(logging.Handler):
 
     def _hold_lines(self) -> None:
         lines = self.lines[:]  # other threads may append meanwhile
-        for line in lines:
-            self._hold(line)
+        joined = b"".join(lines)
+        if not self._dropped and len(self._held) + len(joined) <= MAX_HELD:
+            self._held += joined
+        else:
+            for line in lines:
+                self._hold(line)
         # Last: if a signal ends the process here, lines are written twice, and none is lost.
         del self.lines[: len(lines)]
 

@@ -26,6 +26,7 @@ from .lines import LineHandler
 
 _BLANK = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO"}).__dict__
 _STANDARD = frozenset(_BLANK) | {"message", "asctime", "taskName", "event", "more_follows"}
+_LONGEST_TRACE = 64 << 10
 _MILLISECONDS = [b"%03d" % number for number in range(1000)]
 _UTC = b"+00:00"
 _call_handlers = logging.Logger.callHandlers
@@ -39,10 +40,13 @@ class EventLog:
     An event is encoded straight into a line where nobody but Lantern's own handler would see its
     record. Handlers, filters and formatters that somebody attached get an ordinary record, created
     without what nobody reads (the calling line, the thread) and without formatting a message.
+
+    An event that comes ``before`` one of another log is written together with that.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, before: EventLog | None = None) -> None:
         self._name = name
+        self._before = before
         self._logger = logging.getLogger(name)
 
     @property
@@ -50,8 +54,8 @@ class EventLog:
         """True if `info` writes anything."""
         return self._logger.isEnabledFor(logging.INFO)
 
-    def info(self, message: str, fields: dict[str, Any], *, more_follows: bool = False) -> None:
-        """Log an event with its fields; ``more_follows`` lets the next one be written with it."""
+    def info(self, message: str, fields: dict[str, Any]) -> None:
+        """Log an event with its fields."""
         if not self._logger.isEnabledFor(logging.INFO):
             return
         created = time.time()
@@ -62,9 +66,9 @@ class EventLog:
             except TypeError:  # of a value without a form in JSON: the formatter says so
                 pass
             else:
-                handler.write(line, more_follows=more_follows)
+                handler.write(line, more_follows=not handler.defers and self._more_follows)
                 return
-        self._logger.handle(self._record(created, message, fields, more_follows))
+        self._logger.handle(self._record(created, message, fields))
 
     def _only_handler(self) -> LineHandler | None:
         """Return the handler that alone sees the events, and writes them as JSON, if there is one.
@@ -93,9 +97,11 @@ class EventLog:
             return handler
         return None
 
-    def _record(
-        self, created: float, message: str, fields: dict[str, Any], more_follows: bool
-    ) -> logging.LogRecord:
+    @property
+    def _more_follows(self) -> bool:
+        return self._before is not None and self._before.is_enabled
+
+    def _record(self, created: float, message: str, fields: dict[str, Any]) -> logging.LogRecord:
         record = logging.LogRecord.__new__(logging.LogRecord)
         content = record.__dict__
         content.update(_BLANK)
@@ -106,17 +112,31 @@ class EventLog:
         content["msecs"] = created % 1 * 1000
         content["process"] = _pid()
         content["event"] = fields
-        content["more_follows"] = more_follows
+        content["more_follows"] = self._more_follows
         return record
 
 
 request_log = EventLog("lantern.request")
 """One line for each request."""
-prediction_log = EventLog("lantern.prediction")
+prediction_log = EventLog("lantern.prediction", before=request_log)
 """One line for each single prediction, before that of its request."""
 
 
-class JsonFormatter(OrjsonFormatter):
+class _BoundedTraces(logging.Formatter):
+    """Shortens a traceback in its middle: the message of an exception may be of any length, and a
+    line that is too long is dropped.
+    """
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        text = super().formatException(ei)
+        left_out = len(text) - _LONGEST_TRACE
+        if left_out <= 0:
+            return text
+        half = _LONGEST_TRACE // 2
+        return f"{text[:half]}\n[{left_out:,} characters left out]\n{text[-half:]}"
+
+
+class JsonFormatter(_BoundedTraces, OrjsonFormatter):
     """Formats a record and its extra fields as one JSON object, with the time in UTC."""
 
     def __init__(self) -> None:
@@ -182,7 +202,7 @@ def _head(level: str, name: str, pid: int | None, message: str) -> bytes:
     return _UTC + b'",' + orjson.dumps(members)[1:-1]
 
 
-class ConsoleFormatter(logging.Formatter):
+class ConsoleFormatter(_BoundedTraces):
     """Formats a record as a line for people: time, level, message, then the extra fields."""
 
     def __init__(self) -> None:

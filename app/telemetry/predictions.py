@@ -11,7 +11,7 @@ from ..access.header_names import FEATURE_WARNINGS
 from ..model.model import Model
 from ..model.predictions import Batch, Prediction
 from ..model.signature import Tensors
-from .logs import prediction_log, request_log
+from .logs import prediction_log
 from .metrics import Metrics
 from .version_counts import MAX_SERIES
 
@@ -45,7 +45,7 @@ def record_one(
     }
     if with_features and model.takes_features:  # never an image or a text
         fields["features"] = model.encoder.sample(row, 0)
-    prediction_log.info("prediction", fields, more_follows=request_log.is_enabled)
+    prediction_log.info("prediction", fields)
     return headers
 
 

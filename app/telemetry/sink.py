@@ -41,7 +41,7 @@ def open_sink(stream: TextIO | None) -> Write:
         return partial(_write_text, stream)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
-        return partial(os.write, fd)
+        return partial(os.write, _duplicate(fd))
     if stat.S_ISSOCK(mode):  # under systemd
         return partial(_send, socket.socket(fileno=os.dup(fd)))
     try:
@@ -50,6 +50,17 @@ def open_sink(stream: TextIO | None) -> Write:
         poller = select.poll()
         poller.register(fd, select.POLLOUT)
         return partial(_write_if_ready, poller, fd)
+
+
+def _duplicate(fd: int) -> int:
+    """Return a duplicate of ``fd``. It stays open if something closes ``fd``, whose number a
+    client's connection may then get.
+    """
+    status = os.fstat(fd)
+    key = status.st_dev, status.st_ino
+    if key not in _own:
+        _own[key] = os.dup(fd)
+    return _own[key]
 
 
 def _open_again(fd: int) -> int:

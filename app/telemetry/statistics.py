@@ -56,7 +56,7 @@ class VersionStatistics:
 
 
 class _Series(NamedTuple):
-    """What a request of one version that succeeds is counted in: itself, its rows, when it was
+    """The counts of requests of one version that succeed: itself, its rows, when it was
     served, and the seconds of all of it and of its stages.
     """
 

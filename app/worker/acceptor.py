@@ -22,11 +22,12 @@ from .owner import ConnectionOwner
 from .timestamps import enable_timestamps
 
 _FULL_SECONDS = 0.05
-"""How long a full worker without an idle connection leaves new connections waiting."""
+"""Seconds for which a full worker without an idle connection leaves new connections waiting."""
 _YIELDED_SECONDS = 0.05
 """A worker that yielded a connection accepts it within this time, if no other worker has."""
 _FAILED_SECONDS = 1.0
-"""How long no connection is accepted after the system could not, for want of descriptors."""
+"""Seconds for which no connection is accepted after the system could not, for want of
+descriptors."""
 _MAX_ACCEPTED = 64
 """The most connections that are accepted before open ones are read again."""
 

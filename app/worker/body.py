@@ -14,7 +14,7 @@ import mmap
 from math import inf
 
 _IN_THE_HEAP = 65536
-"""What has arrived stays in the heap up to this many bytes, as most bodies do."""
+"""The most bytes of what has arrived that stay in the heap, as most bodies do."""
 _AHEAD = 2
 """Memory is taken for a whole body once one byte in so many has arrived: what is counted as held is
 never more than so many times what a caller has sent."""

@@ -256,11 +256,12 @@ class Connection(QueueEntry):
         self._read()
 
     def _read(self) -> None:
-        room = self._reader.room
+        reader = self._reader
+        room = reader.room if reader.request else None
         data = b""
         try:
             if room is None:
-                data = self._receive_bytes(self._reader.max_to_read())
+                data = self._receive_bytes(reader.max_to_read())
                 received = len(data)
             else:
                 received = self._receive_into(room)
@@ -280,13 +281,13 @@ class Connection(QueueEntry):
                 self.close()
             return
         elif room is not None:
-            self._reader.fill(received)
-        elif not self._reader.buffer:
-            self._reader.buffer = data
+            reader.fill(received)
+        elif not reader.buffer:
+            reader.buffer = data
         else:
-            self._reader.append(data)
+            reader.append(data)
         self.advance()
-        if room is None and self._reader.room is not None:
+        if room is None and reader.request and reader.room is not None:
             # Memory was set aside, and much of the rest may have arrived. Others take precedence.
             self._defer(self._read)
 
@@ -380,10 +381,10 @@ class Connection(QueueEntry):
 
     def _enqueue(self, request: Request) -> None:
         """Queue a complete request, or have it rejected at once if it would be overdue."""
-        body = request.environ["wsgi.input"].getbuffer().nbytes
         owner = self._owner
-        queue = self._queue = owner.calls if owner.takes_long(request.environ) else owner.queue
-        wait = queue.enqueue(self, request.environ, body)
+        name = owner.pool_queue(request.environ)
+        queue = self._queue = owner.queue if name is None else owner.calls[name]
+        wait = queue.enqueue(self, request.environ, request.body_size)
         if wait is not None:
             set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
@@ -396,7 +397,7 @@ class Connection(QueueEntry):
             and not self._hold()
         ):
             raise self._owner.too_much_held()
-        if queue is owner.calls:
+        if queue is not owner.queue:
             self._pause()
             owner.calls.dispatch()
 
@@ -405,7 +406,7 @@ class Connection(QueueEntry):
         wait = self._queue.expire(self, request.environ)
         if wait is not None:
             set_overdue(request.environ, wait)
-        self._serve(request, in_thread=wait is None and self._queue is self._owner.calls)
+        self._serve(request, in_thread=wait is None and self._queue is not self._owner.queue)
 
     def _serve(self, request: Request, *, in_thread: bool = False) -> None:
         self._writer.begin_response()
@@ -452,25 +453,34 @@ class Connection(QueueEntry):
 
     def _continue_response(self, response: Response) -> None:
         """Send parts of the response for as long as the socket accepts them."""
-        begun, before = monotonic(), response.sent
         try:
-            while response.write_next():
-                # A part must not wait for the next, which may take long. If all parts exist, they
-                # are written to the end, so that the application is done with the request.
-                if self._writer.parts and not self._flush():
-                    if self.is_closed or not response.is_complete:
-                        return
-                elif response.sent - before > _SLICE_BYTES or monotonic() - begun > _SLICE_SECONDS:
-                    if self._hold():
-                        self._owner.queue.defer(self)
-                    else:
-                        self.abandon(self._owner.too_much_held())
-                    return
-            response.finish()
+            if response.is_whole:
+                response.write_whole()
+            elif self._write_parts(response):
+                response.finish()
+            else:
+                return
         except BaseException as error:
             self._fail(response, error)
         else:
             self._end(response)
+
+    def _write_parts(self, response: Response) -> bool:
+        """Write parts of the response; return False if others, or the client, must go first."""
+        begun, before = monotonic(), response.sent
+        while response.write_next():
+            # A part must not wait for the next, which may take long. If all parts exist, they are
+            # written to the end, so that the application is done with the request.
+            if self._writer.parts and not self._flush():
+                if self.is_closed or not response.is_complete:
+                    return False
+            elif response.sent - before > _SLICE_BYTES or monotonic() - begun > _SLICE_SECONDS:
+                if self._hold():
+                    self._owner.queue.defer(self)
+                else:
+                    self.abandon(self._owner.too_much_held())
+                return False
+        return True
 
     def _fail(self, response: Response, error: BaseException) -> None:
         """Respond with 500 to an exception of the application, or abort a response that has begun.
@@ -507,7 +517,8 @@ class Connection(QueueEntry):
         elif self._ended:
             self.close()
         else:
-            self._await(EPOLLIN, self._owner.keepalive_seconds)
+            self._deadline = self.idle_since + self._owner.keepalive_seconds
+            self._want(EPOLLIN)
 
     def _finish(self, response: Response) -> None:
         self._response = None

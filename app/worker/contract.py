@@ -9,6 +9,7 @@ key                set by                value
 `REJECTION`        worker                the `Rejection` for which the application makes a response
 `OVERDUE`          worker                seconds that the request has waited, or would, over budget
 `HELD_BYTES`       application           bytes held in memory until the response is sent
+`MEMORY`           worker                a dictionary that requests with the same head share
 =================  ====================  =========================================================
 
 The method of a request that is rejected before its head was read is `UNREAD`. Any other rejected
@@ -27,6 +28,7 @@ from .rejection import Rejection
 
 __all__ = [
     "HELD_BYTES",
+    "MEMORY",
     "OVERDUE",
     "REJECTION",
     "UNREAD",
@@ -50,6 +52,10 @@ OVERDUE = "lantern.worker.overdue"
 HELD_BYTES = "lantern.worker.held_bytes"
 """Present if the application holds memory for a response that it encodes in parts. It counts
 towards `KeepAliveWorker.max_held_bytes`, like what the connection itself holds."""
+MEMORY = "lantern.worker.memory"
+"""Present if requests with the same head came before. Where the application keeps what it found in
+the head alone, so that it need not look again: not what depends on the connection, on time, or on
+what may change. It is forgotten when there are too many heads."""
 
 UNREAD = "UNREAD"
 """The ``REQUEST_METHOD`` of a request whose head was not read."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
-from .contract import UNREAD, Environ
+from .contract import MEMORY, UNREAD, Environ
 from .framing import set_framing
 from .rejection import Rejection, line_too_long, quote
 from .request import Request
@@ -81,13 +81,17 @@ class HeadParser:
         configured).
         """
         known = self._heads.get(head)
-        if known is None:
+        if known is not None:
+            request = known.extending(template)
+        else:
             known = self._parse(head)
+            request = known.extending(template)
             if len(head) <= _LONGEST_HEAD:
                 if len(self._heads) >= _MAX_HEADS:
                     self._heads.clear()
                 self._heads[head] = known
-        request = known.extending(template)
+                # From the second one on: many heads have an id, and come only once.
+                known.environ[MEMORY] = {}
         if "SERVER_NAME" not in template:
             _name_server(request.environ)
         return request

@@ -6,7 +6,7 @@ import select
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from .call_queue import CallQueue
+from .call_queue import CallQueues
 from .contract import Environ
 from .hooks import Hooks
 from .rejection import Rejection
@@ -28,7 +28,7 @@ class ConnectionOwner(BodyPolicy, Protocol):
     log: Any
     poller: select.epoll
     queue: RequestQueue[Environ]
-    calls: CallQueue[Environ]
+    calls: CallQueues[Environ]
     hooks: Hooks | None
     wsgi: Application
     is_ending: bool
@@ -47,8 +47,8 @@ class ConnectionOwner(BodyPolicy, Protocol):
     @property
     def is_behind(self) -> bool: ...
 
-    def takes_long(self, environ: Environ, /) -> bool:
-        """Return True if a request is to be served in a thread."""
+    def pool_queue(self, environ: Environ, /) -> str | None:
+        """Return the queue of ``calls`` in which a request waits for a thread, if it does."""
 
     def count_request(self, *, is_last: bool) -> bool:
         """Count a request; return True if its connection may be kept."""

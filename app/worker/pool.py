@@ -17,7 +17,7 @@ from time import monotonic
 from .request_queue import QueueEntry
 
 _SWITCH_SECONDS = 0.0005
-"""How long a thread that computes in Python keeps the interpreter's lock from the loop. The loop
+"""Seconds for which a thread that computes in Python keeps the interpreter's lock. The loop
 asks for it after each system call: by the default of 5 ms, a small request would take 20."""
 
 

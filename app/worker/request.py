@@ -8,11 +8,12 @@ from .contract import Environ
 class Request:
     """A request whose head was parsed.
 
-    ``length`` is that of its body in bytes, None for a chunked body; ``keep_alive`` is True if the
-    client lets the connection stay open.
+    ``length`` is that of its body in bytes, None for a chunked body, and ``body_size`` how many
+    were received. ``keep_alive`` is True if the client lets the connection stay open.
     """
 
     __slots__ = (
+        "body_size",
         "environ",
         "expects_continue",
         "keep_alive",
@@ -32,6 +33,7 @@ class Request:
         self.query = query
         self.version = (1, 1)
         self.length: int | None = 0
+        self.body_size = 0
         self.keep_alive = True
         self.expects_continue = False
 

@@ -149,16 +149,22 @@ class RequestReader:
         request = self.request or self._receive_head()
         if request is None:
             return None
-        body: io.BytesIO | None
-        if request.length == 0 or (self._body is None and not self._begin_body(request)):
-            body = io.BytesIO()
-        else:
+        length = request.length
+        if length == 0:
+            body: io.BytesIO | None = io.BytesIO()
+        elif self._body is None and length is not None and length <= len(self.buffer):
+            body = self._take_whole_body(length)
+        elif self._body is not None or self._begin_body(request):
             body = self._receive_body(request)
-        if body is None:
-            return None
+            if body is None:
+                return None
+            length = body.getbuffer().nbytes
+        else:
+            body, length = io.BytesIO(), 0
         request.environ["wsgi.input"] = body
+        request.body_size = length
         self.request = self._body = None
-        self.request_size += body.getbuffer().nbytes
+        self.request_size += length
         return request
 
     def _receive_head(self) -> Request | None:
@@ -199,6 +205,17 @@ class RequestReader:
             at = buffer.find(b"\n", at + 1)
         self._scanned = len(buffer)
 
+    def _take_whole_body(self, length: int) -> io.BytesIO:
+        """Return a body that has arrived with its head, as most do."""
+        self._check_length(length)
+        buffer = self.buffer
+        self.buffer = buffer[length:]
+        return io.BytesIO(buffer[:length])
+
+    def _check_length(self, length: int) -> None:
+        if length > self._policy.max_body_bytes:
+            raise body_too_large(self._policy.max_body_bytes, length)
+
     def _begin_body(self, request: Request) -> bool:
         """Prepare to receive the body; return False if nothing more is to be received."""
         policy, parser = self._policy, self._parser
@@ -206,12 +223,9 @@ class RequestReader:
             self._body = ChunkedBody(
                 policy.max_body_bytes, parser.field_size, _TRAILERS_LIMIT, parser.check_trailers
             )
-        elif request.length > policy.max_body_bytes:
-            raise body_too_large(policy.max_body_bytes, request.length)
         else:
+            self._check_length(request.length)
             self._body = BodyBuffer(request.length)
-            if len(self.buffer) >= request.length:
-                return True
         if not policy.may_send_body(request.environ):
             request.keep_alive = False
             self.buffer = b""
@@ -235,8 +249,6 @@ class RequestReader:
         missing = request.length - len(body)
         if buffer:
             self.buffer = buffer[missing:]
-            if len(buffer) >= missing == request.length:
-                return io.BytesIO(buffer[:missing])
             if missing:
                 body.append(buffer[:missing])
         return body.stream() if len(buffer) >= missing else None

@@ -49,7 +49,8 @@ class Response:
 
     ``status``, ``headers``, ``sent`` (bytes of the body), ``response_length`` and ``headers_sent``
     are what Gunicorn's hooks and access log read. ``keep_alive`` is True while the connection may
-    stay open, and ``is_complete`` if the application has produced all parts.
+    stay open, and ``is_complete`` if the application has produced all parts; ``is_whole`` if that
+    is one.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Response:
         "headers",
         "headers_sent",
         "is_complete",
+        "is_whole",
         "keep_alive",
         "request",
         "response_length",
@@ -88,15 +90,16 @@ class Response:
         self._only: int | None = None
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] | None = None
-        self.is_complete = False
+        self.is_complete = self.is_whole = False
 
     def call(self, application: Application) -> None:
         """Call the application, and raise what it raises; `write_next` frames what it returned."""
         iterable = self._iterable = application(self.request.environ, self.start)
         # A body of one part has a known length, which costs the client less than a chunk.
-        if isinstance(iterable, list | tuple):
+        if isinstance(iterable, (list, tuple)):
             self.is_complete = True
             if len(iterable) == 1:
+                self.is_whole = True
                 self._only = len(iterable[0])
         self._iterator = iter(iterable)
 
@@ -179,6 +182,22 @@ class Response:
             return True
         return False
 
+    def write_whole(self) -> None:
+        """Frame a body of one part, and the end. Raises as `finish` does."""
+        assert self._iterator is not None
+        data = next(self._iterator)
+        if (
+            type(data) is bytes
+            and len(data) == self.response_length
+            and len(data) < _UNJOINED_BYTES
+            and not (self._omits_body or self.headers_sent)
+        ):
+            self.sent = len(data)
+            self._out.append(self._head() + data)
+        else:
+            self.write(data)
+            self.finish()
+
     def finish(self) -> None:
         """Frame the end, once `write_next` has returned False.
 
@@ -228,21 +247,16 @@ class Response:
                 framing = "Transfer-Encoding: chunked\r\n"
             else:
                 self.keep_alive = False  # the end of the connection ends the body
-        connection = "keep-alive" if self.keep_alive else "close"
-        return (
-            f"{protocol} {self.status}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
-            f"Connection: {connection}\r\n{framing}{self._lines}\r\n"
-        ).encode("latin-1")
+        assert self.status is not None
+        own = _own_lines(protocol, self.status, int(time.time()), self.keep_alive)
+        return f"{own}{framing}{self._lines}\r\n".encode("latin-1")
 
 
 def rejection_response(rejection: Rejection) -> bytes:
     """Return the complete response to a rejected request, after which the connection closes."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in _fields_of(rejection))
-    head = (
-        f"HTTP/1.1 {_status_of(rejection)}\r\nServer: {SERVER}\r\nDate: {_date()}\r\n"
-        f"Connection: close\r\n{fields}\r\n"
-    )
-    return head.encode() + rejection.body
+    own = _own_lines("HTTP/1.1", _status_of(rejection), int(time.time()), keep_alive=False)
+    return f"{own}{fields}\r\n".encode() + rejection.body
 
 
 def _status_of(rejection: Rejection) -> str:
@@ -290,11 +304,11 @@ def _check_value(name: str, value: str) -> None:
         raise ValueError(f"the value of the header {name} has a character that is not allowed")
 
 
-def _date() -> str:
-    """Return the time in the format of the Date header."""
-    return _date_of(int(time.time()))
-
-
-@lru_cache(maxsize=2)
-def _date_of(second: int) -> str:
-    return formatdate(second, usegmt=True)
+@lru_cache(maxsize=32)
+def _own_lines(protocol: str, status: str, second: int, keep_alive: bool) -> str:
+    """Return the first lines of a response in a second of the clock: those that the server sets."""
+    connection = "keep-alive" if keep_alive else "close"
+    return (
+        f"{protocol} {status}\r\nServer: {SERVER}\r\nDate: {formatdate(second, usegmt=True)}\r\n"
+        f"Connection: {connection}\r\n"
+    )

@@ -19,7 +19,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from .acceptor import Acceptor
-from .call_queue import CallQueue
+from .call_queue import CallQueues
 from .connection import Connection
 from .contract import Environ
 from .files import connections_that_fit
@@ -32,7 +32,7 @@ from .request_queue import QueueEntry, RequestQueue
 from .response import Application
 
 _DRAIN_SECONDS = 2.0
-"""How long a worker that stops waits for further requests on open connections."""
+"""Seconds for which a worker that stops waits for further requests on open connections."""
 _SURELY_IDLE_SECONDS = 1.0
 """The next request of a connection that has been idle for less may be under way."""
 _SERVING_RATIO = 10
@@ -40,9 +40,10 @@ _SERVING_RATIO = 10
 below: clients that are rejected and retry at once can't starve those that are served."""
 _MIN_SERVING_SECONDS, _MAX_SERVING_SECONDS = 0.01, 0.03
 _READING_SECONDS = 0.005
-"""How long sockets are read before the queue is served."""
+"""Seconds for which sockets are read before the queue is served."""
 _DEFERRED_SECONDS = 0.002
-"""How long deferred work goes on, while no request waits, before the sockets are polled."""
+"""Seconds for which deferred work goes on, while no request waits, before the sockets are
+polled."""
 _MAX_WARNINGS = 20
 """The most warnings about clients that are logged per heartbeat, which is at most a second."""
 _RELEASE_BYTES = 32 << 20
@@ -78,9 +79,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     max_body_bytes = 16 << 20
     """The largest body of a request, in bytes; the response to a larger one is 413."""
     headers_timeout_seconds = 10.0
-    """How long the head of a request may take to arrive; after that, the response is 408."""
+    """Seconds that the head of a request may take to arrive; after that, the response is 408."""
     body_timeout_seconds = 30.0
-    """How long the body of a request may take to arrive."""
+    """Seconds that the body of a request may take to arrive."""
     max_held_bytes = 256 << 20
     """The most bytes that a worker holds of requests and unsent responses. Beyond that, the largest
     request is rejected with 503, or the largest response aborted.
@@ -89,13 +90,13 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     """The least bytes per second that a client must read of a response, once it has kept the worker
     waiting for ``send_timeout_seconds``."""
     yield_seconds = 0.002
-    """How long a worker leaves a new connection to workers that are less loaded."""
+    """Seconds for which a worker leaves a new connection to workers that are less loaded."""
     drain_seconds = 0.0
     """How long a worker continues as before when the whole server is stopped, so that load
     balancers can notice, and send requests elsewhere."""
 
     pool_threads = 8
-    """How many calls of requests that take long run at once at most; see `takes_long`."""
+    """How many calls of requests that take long run at once at most; see `pool_queue`."""
 
     delegates_rejections = False
     """If True, the application words the response to a rejected request: it is called with an empty
@@ -124,14 +125,16 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     @staticmethod
-    def takes_long(environ: Environ) -> bool:
-        """Return True to call the application for a request in a thread beside the loop.
+    def pool_queue(environ: Environ) -> str | None:
+        """Return the name of a queue to call the application for a request in a thread beside the
+        loop; None to call it in the loop.
 
         The request waits until one of ``pool_threads`` is free, within its `wait_budget`, while the
-        loop serves others. The application must be thread-safe. A body that is a stream is iterated
-        by the loop. A ``post_fork`` hook may replace this on its worker. It must not raise.
+        loop serves others. The queues get threads in turn, and none gets all of them; there must be
+        few. The application must be thread-safe. A body that is a stream is iterated by the loop. A
+        ``post_fork`` hook may replace this on its worker. It must not raise.
         """
-        return False
+        return None
 
     @staticmethod
     def report_in_flight(mean: float) -> None:
@@ -179,11 +182,12 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             )
 
     alive: bool
+    _pool: CallPool | None = None
 
     @property
     def makes_calls(self) -> bool:
-        """True if calls run in threads; also known before the process is initialised."""
-        return "_pool" in vars(self) and self._pool.running > 0
+        """True if calls run in threads; none does before the process is initialised."""
+        return self._pool is not None and self._pool.running > 0
 
     def init_process(self) -> None:
         self.poller = select.epoll()
@@ -196,7 +200,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._warnings = 0
         self.queue = RequestQueue(self.wait_budget)
         self._pool = CallPool(self.pool_threads, self._wake_up)
-        self.calls = CallQueue(self.wait_budget, self._pool, self._advance_entry)
+        self.calls = CallQueues(self.wait_budget, self._pool, self._advance_entry)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
         self._is_stopping = False
@@ -343,7 +347,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _seconds_to_wait(self) -> float:
         seconds = self._acceptor.seconds_to_wait(self._beat_seconds)
-        return self.calls.seconds_to_wait(seconds) if self.calls else seconds
+        return self.calls.seconds_to_wait(seconds)
 
     def _handle(self, events: list[tuple[int, int]], until: float) -> bool:
         """Read and accept; what there is no time for is postponed to the next step.
@@ -358,7 +362,11 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for number, (fd, event) in enumerate(events, 1):
             connection = self._connections.get(fd)
             if connection is not None:
-                self._guarded(connection, connection.on_event, event)
+                # `_guarded`, inlined: a function call for each event is measurable.
+                try:
+                    connection.on_event(event)
+                except Exception:
+                    self._close_faulty(connection)
             elif fd in self._acceptor.listeners:
                 some_wait = self._acceptor.accept(fd) or some_wait
             else:
@@ -373,8 +381,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         return some_wait
 
     def _advance_entry(self, entry: QueueEntry) -> None:
-        # `_guarded` once more, because each call counts for each request.
-        try:
+        try:  # as in `_handle`
             entry.advance()
         except Exception:
             self._close_faulty(entry)
@@ -424,7 +431,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         the worker replaced after the same time as if it had been made in the loop.
         """
         self._next_notice = now + self._beat_seconds
-        oldest = self._pool.oldest_at
+        oldest = self._pool.oldest_at if self._pool is not None else None
         if oldest is None:
             self.notify()
         else:

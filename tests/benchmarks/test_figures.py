@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.figures import Spread, interleaved, ratios
+from benchmarks.figures import Spread, interleaved, ratios, rounds_of
 
 
 def test_each_round_begins_with_another_server() -> None:
+    assert list(map("".join, rounds_of("ABC", 4))) == ["ABC", "BCA", "CAB", "ABC"]
     assert "".join(interleaved("ABC", 4)) == "ABCBCACABABC"
 
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from benchmarks.load import parse_wrk
-from benchmarks.servers import BenchmarkError
+from benchmarks.load import parse_wrk, wrk
+from benchmarks.servers import BenchmarkError, Server
+
+FAKE_WRK = """#!/usr/bin/env python3
+import json, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print("Running", flush=True)
+if "-d1s" in sys.argv:
+    signal.sigwait({signal.SIGINT})
+said = dict.fromkeys(("connect", "read", "write", "timeout", "status", "p50_us", "p99_us"), 0)
+print(json.dumps(said | {"requests": 5, "duration_us": 300000}), *sys.argv[1:], sep="\\n")
+"""
 
 
 def printed(**changes: int) -> str:
@@ -42,3 +55,16 @@ def test_a_run_without_an_answer_is_a_fault() -> None:
 def test_wrk_that_says_nothing_is_refused() -> None:
     with pytest.raises(BenchmarkError, match="unable to connect"):
         parse_wrk("unable to connect to 127.0.0.1:1 Connection refused")
+
+
+def test_wrk_is_interrupted_where_it_would_run_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "wrk"
+    program.write_text(FAKE_WRK)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with subprocess.Popen(["true"]) as process:
+        server = Server("a server", 1, process, tmp_path / "log")
+        assert wrk(server, "/", 0.01).requests == 5  # for one second, and so until it is told
+        assert wrk(server, "/", 2).requests == 5

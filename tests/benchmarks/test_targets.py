@@ -19,6 +19,7 @@ ABOUT: dict[str, Any] = {
     "rounds": 3,
     "seconds": 2.0,
     "machine": {"cpu": "a CPU", "cores": 2, "memory_gib": 8, "kernel": "6.1", "python": "3.11.2"},
+    "load_average_before": 0.25,
 }
 
 
@@ -29,8 +30,8 @@ def series(cpu_us: float) -> dict[str, list[float]]:
 
 @pytest.fixture
 def figures() -> Figures:
-    """Lantern takes 100 us for what takes the peers 250, 150 and 90."""
-    costs = dict(zip((LANTERN, *PEER_NAMES), (100, 250, 150, 90), strict=True))
+    """Lantern takes 100 us for what takes the peers 250, 150, 90, 80 and 1,400."""
+    costs = dict(zip((LANTERN, *PEER_NAMES), (100, 250, 150, 90, 80, 1_400), strict=True))
     parts = {"predict": 1, **{batch_part(size): size for size in BATCH_SIZES}}
     return {
         part: {name: series(us * scale) for name, us in costs.items()}
@@ -80,6 +81,7 @@ def test_every_ratio_is_turned_so_that_more_is_better(figures: Figures) -> None:
 def test_what_was_not_measured_has_no_row(figures: Figures) -> None:
     parts = {result.target.part for result in results(figures)}
     assert parts == set(figures)
+    assert len({target.what for target in TARGETS}) == len(TARGETS)
     assert parts < {target.part for target in TARGETS}
 
 
@@ -107,6 +109,7 @@ def test_the_table_gives_the_spread_both_sides_and_the_verdict(figures: Figures)
         (12_925, "rps", "12,925/s"),
         (0.5, "start_s", "0.50 s"),
         (96.25, "memory_mib", "96.2 MiB"),
+        (440_912.4, "instructions", "440,912"),
     ],
 )
 def test_quantities_have_their_units(value: float, figure: str, told: str) -> None:
@@ -119,6 +122,21 @@ def test_the_results_and_the_picture_are_written(figures: Figures, tmp_path: Pat
     assert document["commit"] == ABOUT["commit"]
     assert document["figures"] == figures
     assert document["rows"][0]["met"] == "yes"
-    assert "commit 0123456789ab-dirty" in (tmp_path / "table.md").read_text()
-    picture.draw(tmp_path / "results.png", figures, report.caption(ABOUT))
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("table.md", "figures.md"):
+        assert "commit 0123456789ab-dirty" in (tmp_path / name).read_text()
+    alone = {"predict": figures["predict"]}
+    for name, drawn in (("results.png", figures), ("alone.png", alone)):
+        assert picture.can_draw(drawn)
+        picture.draw(tmp_path / name, drawn, report.caption(ABOUT))
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_load_beside_it_is_told() -> None:
+    assert report.caption(ABOUT).endswith("load 0.2 before")
+    beside = report.caption(ABOUT | {"busy_processes": 2})
+    assert beside.endswith("load 0.2 before, beside 2 busy processes")
+
+
+def test_how_long_each_part_took_is_told() -> None:
+    told = report.durations({"predict": 90.2, "routes": 30.4})
+    assert told == "It took 2.0 minutes: predict 90 s, routes 30 s."

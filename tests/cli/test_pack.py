@@ -16,6 +16,7 @@ from flask import Flask
 from torch import nn
 
 from tests.conftest import ROOT
+from tests.handler_bundles import PLAIN
 from tests.packing.test_steps import SENTENCES, of_images, of_texts, pictures
 from tests.packing.test_tasks import ROWS, csv, product
 from tests.step_models import tokenizer
@@ -114,6 +115,33 @@ def test_samples_are_missing_of_a_file(tmp_path: Path, make_app: Callable[..., F
     said = runner.invoke(args=["model", "pack", "x.onnx", "--out", str(tmp_path / "models/m/1")])
     assert said.exit_code == 2
     assert "Missing option '--samples'" in said.stderr
+    assert "model pack x.onnx --samples samples.csv --out models/NAME/1" in said.stderr
+
+
+def test_the_place_of_the_bundle_is_asked_for_with_an_example(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    runner = make_app(MODEL__PATH=str(tmp_path / "models" / "mine")).test_cli_runner()
+    said = runner.invoke(args=["model", "pack", "some dir/my digits.mar"])
+    assert said.exit_code == 2
+    assert "Missing option '--out'. The bundle to create" in said.stderr
+    assert "--out models/my-digits/1" in said.stderr
+
+
+def test_samples_that_are_missing_of_a_handler_are_named_with_the_command(
+    tmp_path: Path, make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("double.py").write_text(PLAIN)
+    Path("request.json").write_text('{"value": 3}')
+    runner = make_app(MODEL__PATH=str(tmp_path / "models" / "mine")).test_cli_runner()
+    said = runner.invoke(args=["model", "pack", "double.py", "--out", "models/double/1"])
+    assert said.exit_code == 2
+    assert "Missing option '--samples'. A file to send the handler as a request" in said.stderr
+    command = said.stderr.strip().splitlines()[-1].replace("NAME", "double")
+    words = shlex.split(command)
+    packed = runner.invoke(args=words[words.index("model") :])
+    assert packed.exit_code == 0, packed.output
 
 
 def test_the_worked_commands_for_images_and_texts_pack_them(

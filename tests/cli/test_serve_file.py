@@ -21,6 +21,7 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.conftest import ROOT, without_coverage
+from tests.handler_bundles import PLAIN
 from tests.step_models import picture
 from tests.tensor_graphs import write_graph
 
@@ -145,11 +146,14 @@ def test_a_file_that_needs_an_example_says_how_it_is_packed(tmp_path: Path, scra
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     """An archive of TorchServe whose handler needs nothing."""
+    return write_archive(tmp_path / "echo.mar", "def handle(data, context): return data and ['x']")
+
+
+def write_archive(path: Path, handler: str) -> Path:
     manifest = {"model": {"modelName": "echo", "handler": "handler.py"}}
-    path = tmp_path / "echo.mar"
     with zipfile.ZipFile(path, "w") as made:
         made.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        made.writestr("handler.py", "def handle(data, context): return data and ['x']")
+        made.writestr("handler.py", handler)
     return path
 
 
@@ -158,12 +162,41 @@ def test_an_archive_is_served_with_its_handler_where_its_code_is_allowed(
     archive: Path, scratch: Path
 ) -> None:
     log = archive.parent / "log"
-    with serving(archive, scratch, "--allow-code") as process:
+    with serving(archive, scratch, "--allow-code", "--name", "mine") as process:
         until(lambda: answers(log), process, log)
         info = requests.get(f"{address(log)}/model/info", timeout=LONG).json()
-        assert (info["name"], info["runtime"]) == ("echo", "handler")
+        assert (info["name"], info["runtime"]) == ("mine", "handler")
         assert ended(process) == 0
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_what_is_done_before_it_serves_is_said_at_once(archive: Path, scratch: Path) -> None:
+    write_archive(archive, "while True: pass")
+    log = archive.parent / "log"
+    with serving(archive, scratch, "--allow-code", "--name", "mine") as process:
+        until(log.read_text, process, log)
+        first = log.read_text().splitlines()[0]
+        assert first.startswith(f"Packing {archive} with its handler in a child process")
+        assert first.endswith("to serve it as mine ...")
+        assert ended(process) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_what_an_archive_leaves_is_said_where_it_is_served(archive: Path, scratch: Path) -> None:
+    log = archive.parent / "log"
+    with serving(archive, scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        assert "nothing verifies what the handler answers." in log.read_text()
+        assert ended(process) == 0
+
+
+@pytest.mark.isolated
+def test_a_name_that_is_none_is_refused(archive: Path, scratch: Path) -> None:
+    with serving(archive, scratch, "--allow-code", "--name", "a b") as process:
+        assert process.wait(LONG) != 0
+    assert "Setting model.name = 'a b' (--name): must be" in (archive.parent / "log").read_text()
 
 
 @pytest.mark.isolated
@@ -185,6 +218,23 @@ def test_an_archive_with_a_handler_of_torchserve_is_served_without_code(
         found = requests.post(url, data=picture(), timeout=LONG).json()
         assert len(found) == 5
         assert [*found.values()] == sorted(found.values(), reverse=True)
+        assert ended(process) == 0
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.isolated
+def test_a_handler_of_ones_own_is_served_where_its_code_is_allowed(
+    tmp_path: Path, scratch: Path
+) -> None:
+    (tmp_path / "double.py").write_text(PLAIN)
+    log = tmp_path / "log"
+    with serving(tmp_path / "double.py", scratch) as process:
+        assert process.wait(LONG) == 1
+    assert "double.py is code, which runs to be packed" in log.read_text()
+    with serving(tmp_path / "double.py", scratch, "--allow-code") as process:
+        until(lambda: answers(log), process, log)
+        asked = requests.post(f"{address(log)}/predict", json={"value": 3}, timeout=LONG)
+        assert asked.json() == 6
         assert ended(process) == 0
     assert list(scratch.iterdir()) == []
 

@@ -110,12 +110,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_images_that_are_too_much_together_are_refused_before_one_is_decoded(
     few_pixels: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Sample(image=blank(300, 300))  # 90,000 pixels, and 400 once it is resized
+    one = Sample(image=blank(300, 300))  # 90,000 pixels, 400 once it is resized, and 3 chunks
     fit = IMAGES_OF_REQUEST
     assert sum(sizes(few_pixels, [one] * fit)) == fit
     loaded = decoded(monkeypatch)
     with pytest.raises(
-        ImagesTooLarge, match=r"452,000 pixels together.*limit of 400,000 \(4 times"
+        ImagesTooLarge, match=r"455,840 pixels together.*limit of 400,000 \(4 times"
     ):
         sizes(few_pixels, [one] * (fit + 1))
     assert not loaded

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+
+from app.model.code.request import HandlerRequest
+from tests.handler_bundles import with_handler
+from tests.step_models import images
 
 
 def test_the_document_describes_the_models_real_features(
@@ -72,3 +78,63 @@ def test_without_a_model_the_document_still_stands(make_app: Callable[..., Flask
     client = make_app(MODEL__PATH="/nowhere").test_client()
     document = client.get("/openapi.json").get_json()
     assert document["components"]["schemas"]["Features"]["type"] == "object"
+
+
+ECHO = "class Handler:\n    def predict(self, request): return {'sent': request.body.hex()}\n"
+
+
+def contents(client: FlaskClient, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the content, by media types, of a request to ``path`` and of its answer."""
+    operation = client.get("/openapi.json").get_json()["paths"][path]["post"]
+    return operation["requestBody"]["content"], operation["responses"]["200"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "example"),
+    [
+        (HandlerRequest(b'{"value": 2}', "application/json"), {"value": 2}),
+        (HandlerRequest(b"Rome 85.5", "text/plain"), "Rome 85.5"),
+        (HandlerRequest(b"\x89PNG\0", "image/png"), None),
+        (HandlerRequest(b"\x89PNG\0"), None),
+    ],
+)
+def test_the_example_of_a_handler_is_its_golden_request(
+    sent: HandlerRequest, example: Any, tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    with_handler(tmp_path / "m" / "1", ECHO, requests=[sent])
+    client = make_app(MODEL__PATH=str(tmp_path / "m"), MODEL__ALLOW_CODE="m").test_client()
+    taken, answered = contents(client, "/predict")
+    shown = sent.content_type if example is not None else "multipart/form-data"
+    assert next(iter(taken)) == shown
+    assert taken[shown].get("example") == example
+    assert {"multipart/form-data", "*/*", *filter(None, [sent.content_type])} == taken.keys()
+    assert answered["application/json"]["example"] == {"sent": sent.body.hex()}
+    in_json, many = (each["application/json"] for each in contents(client, "/predict/batch"))
+    if example is not None:
+        answer = client.post("/predict/batch", json=in_json["example"]).get_json()
+        assert answer["total_samples"] == 2
+        assert answer.keys() == many["example"].keys()
+    if isinstance(example, str):
+        assert answer == many["example"]
+
+
+def test_a_request_that_is_too_long_is_no_example(
+    tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    long = HandlerRequest(b"x" * 10_000, "text/plain")
+    with_handler(tmp_path / "m" / "1", ECHO, requests=[long])
+    client = make_app(MODEL__PATH=str(tmp_path / "m"), MODEL__ALLOW_CODE="m").test_client()
+    taken, answered = contents(client, "/predict")
+    assert [*taken] == ["multipart/form-data", "*/*"]
+    assert "example" not in answered["application/json"]
+    page = client.get("/", headers={"Accept": "text/html"}).text
+    assert "curl http://localhost/predict -F data=@FILE" in page
+
+
+def test_forms_are_described_where_they_are_taken(
+    client: FlaskClient, tmp_path: Path, make_app: Callable[..., Flask]
+) -> None:
+    assert "multipart/form-data" not in contents(client, "/predictions/{name}")[0]
+    images(tmp_path / "photos" / "1")
+    photos = make_app(MODEL__PATH=str(tmp_path / "photos")).test_client()
+    assert "multipart/form-data" in contents(photos, "/predictions/{name}")[0]

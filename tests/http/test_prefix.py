@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from app import __version__, create_app
 from app.access.keys import METRICS, create_key
 from app.http.prefix import BadPrefix, OutsidePrefix, PathPrefix
+from app.http.request_head import head_of
 from app.settings import load_settings
 from app.settings.forms import parse_prefix
 
@@ -30,12 +31,12 @@ def split(
     forwarded: str | None = None,
 ) -> tuple[str, str] | type:
     """Split a path; where it is refused, by which class."""
-    environ = {"SCRIPT_NAME": mounted, "PATH_INFO": path}
+    environ: dict[str, Any] = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": mounted, "PATH_INFO": path}
     if forwarded is not None:
         environ["HTTP_X_FORWARDED_PREFIX"] = forwarded
-    for _ in range(2):
-        refusal = PathPrefix(prefix, proxies).split(environ)
-    return type(refusal) if refusal else (environ["SCRIPT_NAME"], environ["PATH_INFO"])
+    for _ in range(2):  # a head is looked at before its body arrives, and afterwards
+        head = head_of(environ, PathPrefix(prefix, proxies))
+    return type(head.outside) if head.outside else (environ["SCRIPT_NAME"], environ["PATH_INFO"])
 
 
 @pytest.mark.parametrize(

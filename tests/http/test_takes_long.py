@@ -30,7 +30,7 @@ def all_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def takes_long(lantern: Lantern, path: str, method: str = "POST", **fields: str) -> bool:
-    return lantern.takes_long(create_environ(path, method=method, headers=fields))
+    return lantern.pool_queue(create_environ(path, method=method, headers=fields)) is not None
 
 
 @pytest.mark.usefixtures("all_take_long")
@@ -87,7 +87,7 @@ def test_one_that_is_not_admitted_does_not_wait_among_those_that_are(
         environ = create_environ(
             "/predict", method="POST", headers=secret, json={"features": sample}
         )
-        assert lantern.takes_long(environ) is (expected == 200)
+        assert (lantern.pool_queue(environ) == NAME) is (expected == 200)
         _, status, _ = run_wsgi_app(app, environ)
         assert status.startswith(f"{expected} ")
 

@@ -17,6 +17,9 @@ from tests import step_models, task_models
 from tests.conftest import ROOT
 from tests.integration.conftest import Server, free_port, wait_for
 
+# For what the client makes of an answer: which class of workers sent it makes no difference there.
+one_worker_class = pytest.mark.parametrize("worker_class", ["keepalive"], indirect=True)
+
 
 @pytest.fixture
 def client(server: Server) -> Iterator[ModelClient]:
@@ -140,6 +143,7 @@ def test_the_demonstration_shows_health_model_prediction_and_batch(
         assert name in shown.stdout
 
 
+@one_worker_class
 @pytest.mark.parametrize(
     ("kind", "lines"),
     [
@@ -160,6 +164,7 @@ def test_the_demonstration_follows_the_task(
         assert line in shown.stdout
 
 
+@one_worker_class
 def test_values_of_every_kind_are_sent(start: Callable[..., Server], tmp_path: Path) -> None:
     out = task_models.mixed(tmp_path / "mixed" / "1")
     numpys = {"member": np.bool_(True), "visits": np.int64(2), "city": np.str_("Oslo")}
@@ -178,6 +183,7 @@ def test_the_demonstration_without_a_service_is_one_sentence() -> None:
     assert shown.stderr == f"No response from {url}/health: Connection refused.\n"
 
 
+@one_worker_class
 def test_images_and_texts_are_sent_one_by_one_and_in_batches(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -212,6 +218,7 @@ def test_images_and_texts_are_sent_one_by_one_and_in_batches(
             client.predict_text(b"x")  # type: ignore[arg-type]
 
 
+@one_worker_class
 def test_the_demonstration_sends_a_text_and_says_that_it_has_no_image(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:

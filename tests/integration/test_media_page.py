@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ import requests
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from app.access.keys import PREDICT, create_key
+from app.model.code.request import HandlerRequest
 from tests import step_models
+from tests.handler_bundles import with_handler
 from tests.integration.browsing import ARTIFACTS, visit
 from tests.integration.conftest import Server
 
@@ -174,7 +178,14 @@ def test_the_page_fits_on_a_phone_in_both_schemes(
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
-@pytest.mark.parametrize("kind", ["photos", "topics"])
+@pytest.fixture
+def own(start: Callable[..., Server], tmp_path: Path) -> Server:
+    """A service of a handler that was packed with a request in JSON."""
+    with_handler(tmp_path / "own" / "1", ECHO, requests=[IN_JSON])
+    return start("-w", "1", MODEL__PATH=str(tmp_path / "own"), MODEL__ALLOW_CODE="true")
+
+
+@pytest.mark.parametrize("kind", ["photos", "topics", "own"])
 def test_try_it_out_and_execute_give_a_prediction_without_typing(
     browser: Browser, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -186,5 +197,41 @@ def test_try_it_out_and_execute_give_a_prediction_without_typing(
         with page.expect_response("**/predict*") as answered:
             block.get_by_role("button", name="Execute").click()
         assert answered.value.status == 200
-        assert answered.value.json()["top"]
+        answer = answered.value.json()
+        assert answer.get("top") or json.loads(answer["sent"]) == json.loads(IN_JSON.body)
         page.screenshot(path=ARTIFACTS / f"docs-{kind}.png")
+
+
+ECHO = """
+class Handler:
+    def predict(self, request):
+        return {"sent": request.body.decode("latin-1"), "as": request.content_type}
+"""
+IN_JSON = HandlerRequest(b'{"name": "it\'s <b>", "more": null}', "application/json")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        IN_JSON,
+        HandlerRequest('@file\n$HOME "größer"'.encode(), "text/plain; charset=utf-8"),
+        HandlerRequest(RED[:200], "image/png"),
+        HandlerRequest(b"\xff\0", "", parameters={"size": "2 & 3"}),
+    ],
+    ids=["json", "text", "image", "bytes"],
+)
+def test_the_page_of_a_handler_has_a_command_that_sends_its_golden_request(
+    browser: Browser, start: Callable[..., Server], tmp_path: Path, sent: HandlerRequest
+) -> None:
+    path = with_handler(tmp_path / "own" / "1", ECHO, requests=[sent])
+    server = start("-w", "1", MODEL__PATH=str(path.parent), MODEL__ALLOW_CODE="true")
+    with visit(browser, server) as page:
+        command, answer = page.locator("pre.command").all_inner_texts()
+        assert page.locator("#card + dl dt").all_inner_texts() == ["Runtime", "Loaded"]
+        page.screenshot(path=ARTIFACTS / "page-handler.png", full_page=True)
+    expected = {"sent": sent.body.decode("latin-1"), "as": sent.content_type}
+    assert json.loads(answer) == expected
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} --silent --fail"], capture_output=True, check=True, timeout=60
+    )
+    assert json.loads(ran.stdout) == expected

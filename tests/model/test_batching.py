@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from app.model import batching
 from app.model import model as models
-from app.model.batching import BatchingRuntime
+from app.model.batching import BatchingRuntime, Padding
 from app.model.model import Model
 from app.model.runtime import Runtime
 from app.model.self_test import seconds_of_a_row
@@ -420,3 +421,80 @@ def test_nobody_waits_for_a_pass_that_does_not_end(monkeypatch: pytest.MonkeyPat
     assert sorted(answer[0, 0] for answer in answers) == [2.0, 4.0]
     runtime.let_pass()
     assert answer_of(shared, rows[0])[0, 0] == 2.0
+
+
+class Summing:
+    """A network that adds up the tokens of each text; `texts` are those of each pass, filled up."""
+
+    name, device = "summing", "nowhere"
+
+    def __init__(self) -> None:
+        self.texts: list[list[list[int]]] = []
+        self.began, self.may_go_on = threading.Event(), threading.Event()
+
+    def run(self, inputs: Tensors) -> Tensors:
+        ids, mask = inputs["ids"], inputs["mask"]
+        self.texts.append(ids.tolist())
+        self.began.set()
+        assert self.may_go_on.wait(WAIT)
+        return {"sum": (ids * mask).sum(axis=1, keepdims=True)}
+
+    def time_limit(self, seconds: float) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+
+def tokens(*texts: Sequence[int]) -> Tensors:
+    ids = np.array(texts)
+    return {"ids": ids, "mask": np.ones_like(ids)}
+
+
+def passes_of(padding: Padding | None, *calls: Tensors) -> list[list[list[int]]]:
+    """Return the passes in which ``calls`` run that wait for one before them."""
+    network = Summing()
+    runtime = BatchingRuntime(network, 10, padding)
+    answers: dict[int, int] = {}
+
+    def call(number: int, inputs: Tensors) -> None:
+        answers[number] = runtime.run(inputs)["sum"].tolist()
+
+    threads = []
+    for number, inputs in enumerate((tokens([1]), *calls)):
+        threads.append(threading.Thread(target=call, args=(number, inputs), daemon=True))
+        threads[-1].start()
+        if not number:
+            assert network.began.wait(WAIT)
+        else:
+            until = time.monotonic() + WAIT
+            while len(runtime._line) < number:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+    network.may_go_on.set()
+    for thread in threads:
+        thread.join(WAIT)
+    assert [answers[n] for n in range(1, len(threads))] == [
+        inputs["ids"].sum(axis=1, keepdims=True).tolist() for inputs in calls
+    ]
+    return network.texts[1:]
+
+
+@pytest.mark.parametrize(
+    ("is_before", "together"),
+    [(False, [[1, 2, 3], [4, 5, 9], [6, 9, 9]]), (True, [[1, 2, 3], [9, 4, 5], [9, 9, 6]])],
+)
+def test_texts_of_different_lengths_run_together(
+    is_before: bool, together: list[list[int]]
+) -> None:
+    padding = Padding({"ids": 9, "mask": 0}, is_before=is_before)
+    assert passes_of(padding, tokens([1, 2, 3]), tokens([4, 5]), tokens([6])) == [together]
+
+
+def test_without_padding_only_texts_of_one_length_run_together() -> None:
+    passes = passes_of(None, tokens([1, 2]), tokens([3, 4]), tokens([5]))
+    assert passes == [[[1, 2], [3, 4]], [[5]]]
+
+
+def test_nobody_pays_for_a_text_that_is_much_longer() -> None:
+    padding = Padding({"ids": 9, "mask": 0})
+    long = list(range(1, 41))
+    passes = passes_of(padding, tokens([1]), tokens([2]), tokens(long), tokens([3] * 20))
+    assert passes == [[[1], [2]], [long, [3] * 20 + [9] * 20]]

@@ -53,6 +53,17 @@ def test_a_file_with_one_byte_changed_is_refused_by_name(bundle: Path, name: str
         open_bundle(bundle)
 
 
+def test_a_file_that_is_changed_after_it_was_verified_is_not_read(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    name = next(iter(opened.manifest.files))
+    assert opened.read_file(name) == (bundle / name).read_bytes()
+    content = bytearray((bundle / name).read_bytes())
+    content[-1] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match="was altered after it was packed"):
+        opened.read_file(name)
+
+
 def test_a_file_cut_short_is_refused_with_both_sizes(bundle: Path) -> None:
     (bundle / "model.pt").write_bytes((bundle / "model.pt").read_bytes()[:100])
     with pytest.raises(BundleError, match=r"model\.pt has 100 bytes, but the manifest says"):

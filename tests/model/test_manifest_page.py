@@ -16,7 +16,7 @@ from app.model.features import Feature
 from app.model.manifest import Manifest, Target, TaskName, Tolerance
 from app.model.manifest_file import read_manifest, write_manifest
 from app.model.signature import DTYPES, OutputSpec, Role
-from app.model.steps.declaration import ImageStep, Resize, Size, TextStep
+from app.model.steps.declaration import ImageStep, Resize, Size, TextStep, WordsStep
 from tests.conftest import ROOT
 from tests.model.test_manifest import EACH, HANDLER, OF_STEPS
 
@@ -61,12 +61,13 @@ def test_the_page_has_every_member_and_no_other(tmp_path: Path) -> None:
     assert named_in(section("Features")) == names_of(Feature)
     assert names_of(OutputSpec) | {*get_args(Role)} == named_in(section("Tensors"))
     assert named_in(section("Tasks")) == {*get_args(TaskName)}
-    images, texts = (
+    images, texts, words = (
         section("Steps").partition(f"### {kind}\n")[2].partition("\n### ")[0]
-        for kind in ("An image", "A text")
+        for kind in ("An image", "A text", "Words")
     )
     assert named_in(images) == {"kind", *names_of(ImageStep)}
     assert named_in(texts) == {"kind", *names_of(TextStep)}
+    assert named_in(words) == {"kind", *names_of(WordsStep)}
     for name in (*names_of(Resize), *names_of(Size)):
         assert f"`{name}`" in images
     assert named_in(section("The handler")) == names_of(HandlerSpec)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
-import pkgutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,26 +25,19 @@ ANY_ROWS = ({0: torch.export.Dim("rows")},)
 
 @pytest.fixture(scope="session", autouse=True)
 def operators_listed_once() -> Iterator[None]:
-    """Spare every export but the first what makes up half of it: to list, from their sources, the
-    operators that can be converted, which are always the same.
+    """Spare every export but the first what makes up most of it: to list the operators that can be
+    converted, and those that torch composes of others. Here they are always the same.
     """
-    from onnxscript._framework_apis import torch_2_5
+    from torch._export import utils
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     with pytest.MonkeyPatch.context() as patch:
-        found = functools.cache(torch_2_5.get_torchlib_ops)
-        for module in _exporters_apis():
-            patch.setattr(module, "get_torchlib_ops", found)
+        convertible = functools.cache(ONNXRegistry.from_torchlib)
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(convertible))
+        # torch itself can't keep these: programs may register operators. No test does.
+        composite = functools.cache(utils._collect_all_valid_cia_ops_for_namespace)
+        patch.setattr(utils, "_collect_all_valid_cia_ops_for_namespace", composite)
         yield
-
-
-def _exporters_apis() -> Iterator[Any]:
-    """Return onnxscript's modules that torch's versions ask for the list."""
-    import onnxscript._framework_apis as apis
-
-    for found in pkgutil.iter_modules(apis.__path__, apis.__name__ + "."):
-        module = importlib.import_module(found.name)
-        if hasattr(module, "get_torchlib_ops"):
-            yield module
 
 
 class Residual(nn.Module):

@@ -317,7 +317,7 @@ def test_an_archive_of_torchserve_is_packed_by_its_name(
     options: dict[str, Any] = {"samples": tmp_path / "sample"}
     out = tmp_path / "models" / "served" / "1"
     said = refusal(pack_file, tmp_path / "model.mar", out, **options)
-    assert "pack it with --allow-code" in said
+    assert "let it run with --allow-code" in said
     pack_file(tmp_path / "model.mar", out, statement=Statement(allow_code=True), **options)
     load_model(ModelSource(out, allow_code=True))
 

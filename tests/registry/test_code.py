@@ -101,6 +101,48 @@ def test_a_worker_runs_no_other_code_than_was_released(repository: Repository) -
         repository.promote("1")
 
 
+def served_by(directory: Path) -> ModelService:
+    service = ModelService(ModelSource(directory, allow_code=True))
+    service.load()
+    return service
+
+
+def test_code_runs_without_a_release_where_it_is_allowed(directory: Path) -> None:
+    assert answers(served_by(directory)) == b"3"
+
+
+def test_a_release_that_was_written_by_hand_runs_no_code_before_it_is_promoted(
+    repository: Repository,
+) -> None:
+    write_release(repository.directory, Release("1"))
+    service = served_by(repository.directory)
+    assert service.loaded is None
+    assert "of which the release has no record, so it doesn't run" in service.fault
+    assert repository.promote("1").after.code == {"1": sum_of(repository.directory, "1")}
+    service.refresh()
+    assert answers(service) == b"2"
+
+
+def test_a_version_that_was_promoted_without_code_gets_none_afterwards(tmp_path: Path) -> None:
+    directory = tmp_path / "m"
+    task_models.regression(directory / "1")
+    repository = Repository(directory, allow_code=True)
+    repository.promote("1")
+    assert served_by(directory).loaded is not None
+    shutil.rmtree(directory / "1")
+    with_handler(directory / "1")
+    service = served_by(directory)
+    assert service.loaded is None
+    assert "Promote the version" in service.fault
+
+
+def test_a_change_beside_a_version_records_no_code_of_it(repository: Repository) -> None:
+    directory = repository.directory
+    write_release(directory, Release("1"))
+    assert repository.canary("2", 0.5).after.code == {"2": sum_of(directory, "2")}
+    assert served_by(directory).loaded is None
+
+
 def test_a_worker_that_runs_goes_on_with_what_was_released(repository: Repository) -> None:
     repository.promote("1")
     service = ModelService(ModelSource(repository.directory, allow_code=True))
@@ -130,6 +172,27 @@ def test_a_version_that_is_fallen_back_to_runs_no_other_code_either(
     assert "Falling back to version 1" in service.fault
     replace_code(repository.directory, "1", TRIPLE)
     service = ModelService(source, version_store=Remembering())
+    service.load()
+    assert service.loaded is None
+
+
+def test_where_the_release_can_not_be_read_no_code_runs(repository: Repository) -> None:
+    repository.promote("1")
+    source = ModelSource(repository.directory, allow_code=True)
+    replace_code(repository.directory, "1", TRIPLE)
+    (repository.directory / "release.toml").write_text("no release")
+    service = ModelService(source, version_store=Remembering())
+    service.load()
+    assert service.loaded is None
+
+
+def test_a_version_that_was_never_released_runs_no_code_where_others_were(
+    repository: Repository,
+) -> None:
+    repository.promote("2")
+    (repository.directory / "2" / "handler.py").unlink()
+    source = ModelSource(repository.directory, allow_code=True)
+    service = ModelService(source, version_store=Remembering())  # served before the first release
     service.load()
     assert service.loaded is None
 

@@ -228,6 +228,18 @@ def test_the_file_of_a_shell_is_written_to_where_it_stands(tmp_path: Path) -> No
     assert file.read_text() == "before\nours\nafter\n"
 
 
+def test_whoever_gets_the_number_of_a_closed_standard_output_gets_no_line(tmp_path: Path) -> None:
+    program = (
+        "os.close(1)\n"
+        f"assert os.open({str(tmp_path / 'taken')!r}, os.O_CREAT | os.O_WRONLY) == 1\n"
+        "logger.error('a line')\n"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        assert run(program, log.fileno()).wait(60) == 0
+    assert (tmp_path / "log").read_text() == "a line\n"
+    assert (tmp_path / "taken").read_text() == ""
+
+
 def test_a_process_without_standard_output_logs_nothing_and_runs() -> None:
     program = PROGRAM + "logger.info('x'); print(sys.stdout, file=sys.stderr)"
     ran = subprocess.run(

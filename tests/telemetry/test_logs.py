@@ -107,7 +107,7 @@ def test_an_event_is_written_as_any_record_is(
 ) -> None:
     configure_logging(load_settings({"LANTERN_LOGGING__FORMAT": form}).logging)
     fields = {"request_id": "r-1", "path": "/a b\nc", "rows": None, "milliseconds": 0.5}
-    EventLog("lantern.x").info("it works", fields, more_follows=True)
+    EventLog("lantern.x").info("it works", fields)
     logging.getLogger("lantern.x").info("it works", extra=fields)
     event, record = capsys.readouterr().out.splitlines()
     if form == "json":
@@ -124,11 +124,19 @@ def test_a_line_that_another_follows_waits_for_it(monkeypatch: pytest.MonkeyPatc
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
     configure_logging(load_settings({}).logging)
-    events = EventLog("lantern.x")
-    events.info("first", {}, more_follows=True)
+    second = EventLog("lantern.x")
+    first = EventLog("lantern.y", before=second)
+    first.info("first", {})
     assert written.getvalue() == b""
-    events.info("second", {})
+    second.info("second", {})
     assert written.getvalue().count(b"\n") == 2
+    # Nothing follows where the other log is off.
+    logging.getLogger("lantern.x").setLevel(logging.WARNING)
+    try:
+        first.info("third", {})
+    finally:
+        logging.getLogger("lantern.x").setLevel(logging.NOTSET)
+    assert written.getvalue().count(b"\n") == 3
 
 
 class Seen(logging.Handler):
@@ -250,7 +258,10 @@ def test_no_two_requests_get_the_same_id_in_whatever_process() -> None:
     program = """
 import os
 from app.http.context import RequestContext
-ids = lambda: [RequestContext("GET", "/", {}).request_id for _ in range(3)]
+from app.http.prefix import PathPrefix
+from app.http.request_head import head_of
+head = head_of({"REQUEST_METHOD": "GET"}, PathPrefix("", 0))
+ids = lambda: [RequestContext.begin(head, {}).request_id for _ in range(3)]
 print(*ids(), flush=True)
 if not os.fork():
     print(*ids(), flush=True)
@@ -272,3 +283,19 @@ def test_the_level_hides_what_is_less_severe(capsys: pytest.CaptureFixture[str])
     logging.getLogger("lantern.x").warning("shown")
     assert "shown" in (out := capsys.readouterr().out)
     assert "hidden" not in out
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_of_a_long_message_is_shortened_in_its_middle(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(load_settings({"LANTERN_LOGGING__FORMAT": form}).logging)
+    try:
+        raise ValueError("begin" + "x" * 5_000_000 + "end")
+    except ValueError:
+        logging.getLogger("lantern").exception("it failed")
+    written = capsys.readouterr().out
+    assert "ValueError: beginx" in written
+    assert "xend" in written
+    assert "characters left out]" in written
+    assert len(written) < 80_000

@@ -12,7 +12,9 @@ from typing import Any
 
 from app import create_app
 from app.http.context import RequestContext
+from app.http.prefix import PathPrefix
 from app.http.problems import problem_document
+from app.http.request_head import head_of
 
 _kept: list[object] = []
 _numbers = itertools.count(1)
@@ -91,7 +93,7 @@ class Busy(Faulty):
         number = next(_numbers)
         if environ["PATH_INFO"].endswith(("/predict", "/batch")) and number % 5 == 0:
             status, kind, fields = _REFUSALS[number // 5 % len(_REFUSALS)]
-            context = RequestContext(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ)
+            context = RequestContext.begin(head_of(environ, PathPrefix("", 0)), environ)
             body, media_type = problem_document(int(status[:3]), "a", context=context, kind=kind)
             length = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
             start_response(status, [*length, ("X-Request-ID", context.request_id), *fields])

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.busy import busy
 from benchmarks.processes import cpu_seconds
 from tests.conftest import ROOT
 from tests.integration.conftest import wait_for
-from trials.busy import busy
 
 # A shell's background jobs ignore SIGINT, and so would what they start.
 COMMAND = [

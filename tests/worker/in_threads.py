@@ -8,5 +8,5 @@ from app.worker.contract import Environ
 
 class ThreadsWorker(KeepAliveWorker):
     @staticmethod
-    def takes_long(environ: Environ) -> bool:
-        return True
+    def pool_queue(environ: Environ) -> str | None:
+        return "all"

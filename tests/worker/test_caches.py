@@ -138,3 +138,60 @@ def test_names_and_statuses_of_answers_are_remembered_within_bounds(parser: Head
     start(parser, "200 OK", "X-Common")
     counted = calls(lambda: start(parser, "200 OK", "X-Common"))
     assert not counted.keys() & {"_check_name", "_check_status"}, counted
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("b", "X-A: b\r\n"),
+        ("", "X-A: \r\n"),
+        (" b\t", "X-A: b\r\n"),
+        ("b  :  c", "X-A: b  :  c\r\n"),
+        ("100 %s %d", "X-A: 100 %s %d\r\n"),
+        ("\xe9", "X-A: \xe9\r\n"),
+        ("b\r\nX-B: c", ValueError),
+        ("b\x7f", ValueError),
+        ("\u20ac", ValueError),
+        (b"b", TypeError),
+        (1, TypeError),
+    ],
+)
+def test_values_are_looked_at_however_often_their_names_came(
+    parser: HeadParser, value: Any, sent: str | type[Exception]
+) -> None:
+    start(parser, "200 OK", "X-A")
+    made = Response(parser.parse(COMMON, environ()), deque(), keep_alive=True)
+    headers = [("X-A", value), ("Content-Length", "2")]
+    if isinstance(sent, type):
+        with pytest.raises(sent):
+            made.start("200 OK", headers)
+        return
+    made.start("200 OK", headers)
+    assert made.headers == [("X-A", value.strip(" \t")), ("Content-Length", "2")]
+    made.write(b"ok")
+    assert sent.encode("latin-1") in made._out[0]
+
+
+@pytest.mark.parametrize("length", ["", "x", "-1", "1.0"])
+def test_lengths_are_looked_at_however_often_their_names_came(
+    parser: HeadParser, length: str
+) -> None:
+    start(parser, "200 OK", "X-A")
+    made = Response(parser.parse(COMMON, environ()), deque(), keep_alive=True)
+    with pytest.raises(ValueError, match="Content-Length"):
+        made.start("200 OK", [("X-A", "a"), ("Content-Length", length)])
+
+
+def test_a_percent_sign_in_a_name_is_one(parser: HeadParser) -> None:
+    for _ in range(2):
+        made = start(parser, "200 OK", "X-%s%")
+        made.write(b"ok")
+        assert b"X-%s%: a\r\n" in made._out[0]
+
+
+def test_an_answer_without_a_body_has_no_length_whatever_came_before(parser: HeadParser) -> None:
+    start(parser, "200 OK", "X-A")
+    made = start(parser, "204 No Content", "X-A")
+    assert made.headers == [("X-A", "a")]
+    again = start(parser, "200 OK", "Server")
+    assert again.headers == [("Content-Length", "2")], "the server's own is dropped"

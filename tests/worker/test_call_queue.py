@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.worker import call_queue, pool
-from app.worker.call_queue import CallQueue
+from app.worker import call_queue, pool, request_queue
+from app.worker.call_queue import CallQueues
 from app.worker.pool import Call, CallPool
 from app.worker.request_queue import QueueEntry
 
@@ -29,9 +29,10 @@ class Clock:
 class Entry(QueueEntry):
     """An entry whose request begins in a thread of `FakePool`, and notes what became of it."""
 
-    def __init__(self, queue: CallQueue[float], arrived: float) -> None:
+    def __init__(self, queues: CallQueues[float], name: str, arrived: float) -> None:
         super().__init__(arrived)
-        self.queue = queue
+        self.queues = queues
+        self.queue = queues[name]
         self.budget = math.inf
         self.state = "waits"
 
@@ -40,7 +41,7 @@ class Entry(QueueEntry):
             self.state = "expired"
         else:
             self.state = "runs"
-            self.queue.start(self, lambda: None)
+            self.queues.start(self, lambda: None)
 
     def resume(self, error: BaseException | None) -> None:
         self.state = "ended"
@@ -65,14 +66,14 @@ class Queue:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.pool = FakePool(THREADS, lambda: None)
-        self.calls: CallQueue[float] = CallQueue(
+        self.calls: CallQueues[float] = CallQueues(
             lambda budget: budget, self.pool, lambda entry: entry.advance()
         )
 
-    def add(self, budget: float = math.inf, size: int = 1) -> Entry:
-        entry = Entry(self.calls, self.clock.now)
+    def add(self, budget: float = math.inf, size: int = 1, name: str = "slow") -> Entry:
+        entry = Entry(self.calls, name, self.clock.now)
         entry.budget = budget
-        if self.calls.enqueue(entry, budget, size) is not None:
+        if entry.queue.enqueue(entry, budget, size) is not None:
             entry.state = "rejected"
         self.calls.dispatch()
         return entry
@@ -86,10 +87,9 @@ class Queue:
 @pytest.fixture
 def queue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
     clock = Clock()
-    monkeypatch.setattr(call_queue, "monotonic", clock)
-    monkeypatch.setattr(pool, "monotonic", clock)
+    for module in (request_queue, call_queue, pool):
+        monkeypatch.setattr(module, "monotonic", clock)
     made = Queue(clock)
-    made.calls.now = clock.now
     yield made
 
 
@@ -143,7 +143,7 @@ def test_a_cancelled_request_is_no_backlog_and_never_begins(queue: Queue) -> Non
     teach(queue, 2.0)
     running = [queue.add() for _ in range(THREADS)]
     waiting = [queue.add() for _ in range(2)]
-    queue.calls.cancel(waiting[0])
+    waiting[0].queue.cancel(waiting[0])
     assert queue.calls.backlog_seconds == pytest.approx(2.0 / THREADS)
     queue.end(*running)
     assert [entry.state for entry in waiting] == ["waits", "runs"]
@@ -152,13 +152,67 @@ def test_a_cancelled_request_is_no_backlog_and_never_begins(queue: Queue) -> Non
 
 
 def test_those_that_wait_and_run_are_in_flight(queue: Queue) -> None:
-    queue.calls.mean_in_flight()
+    queue.calls["slow"].mean_in_flight()
     running = [queue.add() for _ in range(THREADS + 2)]
     queue.clock.now += 1.0
     assert queue.calls.mean_in_flight() == pytest.approx(6)
     queue.end(*running[:THREADS])
     queue.clock.now += 1.0
     assert queue.calls.mean_in_flight() == pytest.approx(2)
+
+
+def states(entries: list[Entry]) -> list[str]:
+    return [entry.state for entry in entries]
+
+
+def test_another_queue_begins_with_the_next_thread(queue: Queue) -> None:
+    flood = [queue.add() for _ in range(THREADS * 3)]
+    other = [queue.add(name="other") for _ in range(3)]
+    assert states(other) == ["waits"] * 3, "all threads were taken before it was known"
+    queue.end(flood[0])
+    assert states(other) == ["runs", "waits", "waits"]
+    queue.end(flood[1])
+    assert states(other) == ["runs", "runs", "waits"], "each has half of the threads"
+    queue.end(flood[2])
+    assert states(flood).count("runs") == 2, "they go on in turn"
+    assert states(other) == ["runs", "runs", "waits"]
+
+
+def test_no_queue_gets_the_last_thread_for_a_further_call_where_there_are_others(
+    queue: Queue,
+) -> None:
+    queue.end(queue.add(name="other"))
+    flood = [queue.add() for _ in range(THREADS * 3)]
+    assert states(flood).count("runs") == THREADS - 1
+    other = [queue.add(name="other") for _ in range(2)]
+    assert states(other) == ["runs", "waits"]
+    third = queue.add(name="third")
+    queue.end(flood[0])
+    assert states([*other, third]) == ["runs", "waits", "runs"]
+
+
+def test_one_thread_serves_all_queues_in_turn(queue: Queue) -> None:
+    queue.pool.max_threads = 1
+    running, *flood = [queue.add() for _ in range(9)]
+    queue.clock.now += 1.0
+    other = [queue.add(name="other") for _ in range(2)]
+    queue.end(running)
+    for entry in flood:
+        assert entry.state == "runs"
+        queue.end(entry)
+    assert states(other) == ["runs", "waits"]
+
+
+def test_a_queue_learns_its_own_costs_and_only_its_own_backlog_is_waited_for(queue: Queue) -> None:
+    teach(queue, 8.0)
+    flood = [queue.add() for _ in range(THREADS * 3)]
+    assert flood[0].queue.backlog_seconds == pytest.approx(8 * 8.0 / THREADS)
+    assert queue.add(budget=1.0).state == "rejected"
+    hurried = queue.add(budget=1.0, name="other")
+    assert hurried.state == "waits"
+    queue.end(flood[0])
+    assert hurried.state == "runs"
+    queue.end(*flood[1:], hurried)
 
 
 class Thing:
@@ -206,3 +260,22 @@ def test_a_call_is_made_here_if_no_thread_can_be_started(monkeypatch: pytest.Mon
     )
     assert len(list(calls.take_ended())) == 1
     assert names == [threading.current_thread().name]
+
+
+def test_one_that_is_cancelled_after_it_was_found_overdue_is_left_alone(queue: Queue) -> None:
+    """As when the first of them, rejected, makes room by the memory of the next."""
+    for _ in range(THREADS):
+        queue.add()
+    first, second = queue.add(budget=1), queue.add(budget=1)
+
+    given: list[QueueEntry] = []
+
+    def expire(entry: QueueEntry) -> None:
+        given.append(entry)
+        second.queue.cancel(second)
+
+    queue.calls._advance = expire
+    queue.clock.now += 2
+    queue.calls.step(lambda entry, error: None)
+    assert given == [first]
+    assert second.queue.backlog_seconds == 0

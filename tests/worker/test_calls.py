@@ -23,11 +23,11 @@ CONFIG = """
 import threading
 from tests.worker import apps
 
-def takes_long(environ):
-    return environ["PATH_INFO"] == "/call"
+def pool_queue(environ):
+    return environ.get("HTTP_X_MODEL", "") if environ["PATH_INFO"] == "/call" else None
 
 def post_fork(server, worker):
-    worker.takes_long = takes_long
+    worker.pool_queue = pool_queue
     worker.wait_budget = lambda environ: float(environ.get("HTTP_X_BUDGET", "inf"))
     worker.report_in_flight = lambda mean: worker.log.info("in flight: %.2f", mean)
     worker.pool_threads = 2
@@ -114,6 +114,52 @@ def test_those_that_wait_begin_in_the_order_they_came(
         assert answered(connection).status == 200
     began = [name for name in recorded(gunicorn, "began") if name.startswith("waiting")]
     assert began == [f"waiting{number}" for number in range(6)]
+
+
+def flooded(gunicorn: Gunicorn) -> set[str]:
+    """Return which calls of a flood have begun."""
+    return {name for name in recorded(gunicorn, "began") if name.startswith("flood")}
+
+
+def test_calls_for_a_model_that_do_not_end_leave_a_thread_to_those_for_others(
+    serve: Serve, stack: ExitStack, go_on: Path
+) -> None:
+    gunicorn, done = serve("zoo", config=CONFIG), Path(os.devnull)
+    fast = connect(gunicorn, stack)
+    assert answered(fast.send(call("known", done, "X-Model: fast"))).status == 200
+    flood = [connect(gunicorn, stack) for _ in range(6)]
+    for number, connection in enumerate(flood):
+        connection.send(call(f"flood{number}", go_on, "X-Model: slow"))
+    wait_for(lambda: flooded(gunicorn))
+    for number in range(10):
+        assert answered(fast.send(call(f"fast{number}", done, "X-Model: fast"))).status == 200
+    assert len(flooded(gunicorn)) == 1, "none took the thread that was free in between"
+    go_on.touch()
+    for connection in flood:
+        assert answered(connection).status == 200
+
+
+def test_calls_for_another_model_begin_when_the_first_of_a_flood_ends(
+    serve: Serve, stack: ExitStack, tmp_path: Path, go_on: Path
+) -> None:
+    """Also where the flood took all threads before there was another."""
+    gunicorn, first = serve("zoo", config=CONFIG), tmp_path / "first"
+    flood = [connect(gunicorn, stack) for _ in range(6)]
+    for number, connection in enumerate(flood):
+        path = go_on if number else first
+        connection.send(call(f"flood{number}", path, "X-Model: slow"))
+        begun = min(number + 1, THREADS)
+        wait_for(lambda begun=begun: len(flooded(gunicorn)) == begun)
+    fast = connect(gunicorn, stack)
+    fast.send(call("fast", Path(os.devnull), "X-Model: fast"))
+    for _ in range(2):
+        ask(gunicorn.address, "/pid")  # the worker has read what came before
+    first.touch()
+    assert answered(fast).status == 200
+    assert len(flooded(gunicorn)) == THREADS, "no other of the flood has begun"
+    go_on.touch()
+    for connection in flood:
+        assert answered(connection).status == 200
 
 
 def test_one_that_waited_for_longer_than_it_may_is_marked_while_the_others_still_run(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..bundle import altered
+from ..bundle import read_verified
 from ..errors import listed
 from ..manifest import Manifest, Target
 from ..signature import OutputSpec, TensorSpec
@@ -52,10 +51,7 @@ class HandlerBundle:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file, as it was verified."""
-        content = self.path(name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != self._manifest.files[name].sha256:
-            raise altered(self.path(name))
-        return content
+        return read_verified(self.path(name), self._manifest.files[name])
 
     def open(self, name: str, mode: str = "rb", encoding: str | None = None) -> IO[Any]:
         """Open a file for reading."""

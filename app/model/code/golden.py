@@ -32,7 +32,7 @@ from .request import HandlerRequest
 LARGEST_FILE = 256 << 20
 MAX_REQUESTS = 1000
 NUMBERS = Tolerance(relative=1e-4, absolute=1e-5)
-"""How far a number of an answer may lie from the golden one, at least."""
+"""The least distance that a number of an answer may have from the golden one."""
 _DEEPEST = 100
 
 
@@ -57,6 +57,11 @@ class GoldenRequest(Struct, frozen=True, forbid_unknown_fields=True):
         """The request as a handler gets it. Raises `BundleError`."""
         body = _decoded(self.body)
         return HandlerRequest(body, self.content_type, self.headers, self.parameters, self.field)
+
+    @property
+    def is_form(self) -> bool:
+        """True if it was a field of a form."""
+        return self.field != "body"
 
 
 class _File(Struct, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,15 +32,16 @@ log = logging.getLogger("lantern.handler")
 
 VERBS = ("load", "preprocess", "predict", "postprocess")
 _FOR_CALLERS = (HandlerRefusal, HandlerFailed, NonFiniteOutput, OutputsTooLarge, MemoryError)
-"""What is raised on purpose: by the handler, or by an interface of ours around it."""
+"""The errors that are raised on purpose: by the handler, or by an interface of ours around it."""
 Run = Callable[[Tensors], Tensors]
 """Runs the network of the bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What `preprocess` made of a request: for the network, arrays with the first dimension that
-    its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't see.
+    """The result of `preprocess` for a request: for the network, arrays with the first dimension
+    that its inputs have. ``alone`` says that a row was added to them, which `postprocess` doesn't
+    see.
     """
 
     made: Any
@@ -114,8 +116,8 @@ class Handler:
             made = self._call("preprocess", request)
         if self.predicts:
             return _Sample(made)
-        arrays, alone = as_inputs(made, self._manifest.inputs, in_rows=self._manifest.batch)
-        return _Sample(arrays, alone)
+        specs, in_rows = self._manifest.inputs, self._manifest.batch
+        return _Sample(*self._try("preprocess", partial(as_inputs, in_rows=in_rows), made, specs))
 
     def _run(self, samples: Sequence[_Sample], run: Run) -> list[dict[str, Any]]:
         """Return the outputs for each sample; those whose arrays fit run together."""
@@ -140,16 +142,24 @@ class Handler:
             outputs = self._call("postprocess", outputs, request)
         if isinstance(outputs, HandlerAnswer):  # of an interface of ours
             return outputs
-        return encode_answer(outputs, self._limit)
+        answer: HandlerAnswer = self._try("reading its answer", encode_answer, outputs, self._limit)
+        return answer
 
     def _call(self, verb: str, *arguments: Any) -> Any:
-        """Call one of the verbs. Raises `HandlerRefusal`, `HandlerFailed` and `MemoryError`."""
+        """Call one of the verbs. Raises as `_try` does."""
+        return self._try(verb, self._verbs[verb], *arguments)
+
+    def _try(self, what: str, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``act``, which runs the owner's code: objects that it returns have some, too.
+
+        Raises what is raised on purpose, and `HandlerFailed` for all else.
+        """
         try:
-            return self._verbs[verb](*arguments)
+            return act(*arguments)
         except _FOR_CALLERS:
             raise
-        except (Exception, SystemExit) as error:  # it may not end a worker that others use
-            raise HandlerFailed(failure(verb, error, self._directory)) from error
+        except BaseException as error:  # also SystemExit: others use the worker
+            raise HandlerFailed(failure(what, error, self._directory)) from error
 
 
 def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1) -> Handler | None:
@@ -166,15 +176,15 @@ def load_handler(bundle: Bundle, name: str, limit: int = 0, *, threads: int = 1)
     place = directory / manifest.handler.file
     try:
         steps, modules = _load(manifest.handler, access, directory, limit)
+        handler = Handler(steps, access, directory, manifest, limit)
     except BundleError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         log.error("handler not loaded", exc_info=True, extra={"model": name})
         said = failure("loading it", error, str(directory))
         raise BundleError(f"{place} can't be loaded: {said}.{_advice(error, manifest)}") from error
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
-    handler = Handler(steps, access, directory, manifest, limit)
     handler.modules = modules
     if not manifest.has_network and not handler.predicts:
         raise BundleError(
@@ -223,6 +233,8 @@ def _advice(error: BaseException, manifest: Manifest) -> str:
     handler = manifest.handler
     if isinstance(error, ImportError) and handler is not None and handler.requirements:
         return f" It needs: {', '.join(handler.requirements)}; install them."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f" Install {error.name} where Lantern runs, or pack it with the handler."
     return ""
 
 

@@ -43,7 +43,7 @@ class OwnModules:
         self._prefix = f"_lantern_code_{next(_numbers)}_"
         # The modules must not keep this object alive: they end with it.
         self._builtins = builtins.__dict__ | {"__import__": _import_for(weakref.ref(self))}
-        weakref.finalize(self, _forget, self._prefix)
+        weakref.finalize(self, _forget, [f"{self._prefix}{name}" for name in sources])
 
     def __contains__(self, name: str) -> bool:
         return name in self._sources or name in self._provided
@@ -72,8 +72,11 @@ class OwnModules:
         comes with Python, is found first here.
         """
         with _loading:
-            taken = {*sys.modules, *sys.stdlib_module_names}
-            names = {*self._sources, *self._provided} - taken
+            names = {
+                name
+                for name in (*self._sources, *self._provided)
+                if name not in sys.modules and name not in sys.stdlib_module_names
+            }
             finder = _Finder(self, names)
             sys.meta_path.insert(0, finder)
             try:
@@ -140,6 +143,6 @@ def _import_for(reference: weakref.ref[OwnModules]) -> Callable[..., ModuleType]
     return import_
 
 
-def _forget(prefix: str) -> None:
-    for name in [name for name in sys.modules if name.startswith(prefix)]:
-        del sys.modules[name]
+def _forget(names: Collection[str]) -> None:
+    for name in names:
+        sys.modules.pop(name, None)

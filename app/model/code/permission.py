@@ -12,15 +12,18 @@ AllowCode = bool | tuple[str, ...]
 """``model.allow_code``: whether code of a bundle may run; or the names of the models whose may."""
 
 
+def may_run(allow_code: AllowCode, name: str) -> bool:
+    """Return True if the code of the model ``name`` may run."""
+    return allow_code is True or (allow_code is not False and name in allow_code)
+
+
 def check_allowed(manifest: Manifest, allow_code: AllowCode, name: str) -> None:
     """Raise `BundleError` if ``manifest`` has a handler that may not run.
 
     ``name`` is what the service calls the model.
     """
     handler = manifest.handler
-    if handler is None or allow_code is True:
-        return
-    if allow_code is not False and name in allow_code:
+    if handler is None or may_run(allow_code, name):
         return
     raise BundleError(
         f"Version {manifest.version} of {name} has code of its own, {handler.file}, and "
@@ -41,18 +44,25 @@ def code_sha256(manifest: Manifest) -> str:
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def check_recorded(manifest: Manifest, recorded: str) -> None:
+def check_recorded(manifest: Manifest, recorded: str | None) -> None:
     """Raise `BundleError` if the code of a version isn't the one that a release records.
 
-    ``recorded`` is empty where the release has no record of the version.
+    ``recorded`` is empty where the release names the version without code, and None where no
+    release names it.
     """
     found = code_sha256(manifest)
-    if recorded and found != recorded:
+    if recorded is None or found == recorded:
+        return
+    if recorded:
         raise BundleError(
             f"The code of version {manifest.version} is {shown(found or 'none')}, and the release "
             f"records {shown(recorded)}: it was replaced after it was promoted, and doesn't run. "
             "Restore it, or pack it as another version and promote that."
         )
+    raise BundleError(
+        f"Version {manifest.version} has code, {found}, of which the release has no record, so it "
+        "doesn't run. Promote the version, which shows the code and records it."
+    )
 
 
 def _parts(manifest: Manifest) -> Iterator[str]:

@@ -40,7 +40,7 @@ class Headers(Mapping[str, str]):
 
 
 class HandlerRequest:
-    """What a caller sends for one answer.
+    """A request as a caller sends it for one answer.
 
     ``body`` is the content, ``content_type`` its media type as sent, and empty if none was.
     ``parameters`` are those of the URL, and further fields of a form. ``field`` is the name of the

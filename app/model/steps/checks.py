@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import listed, shown
 from ..signature import TensorSpec
-from .declaration import ImageStep, Resize, Step, TextStep, kind_of
+from .declaration import (
+    ImageStep,
+    Resize,
+    Step,
+    TextStep,
+    WordsStep,
+    kind_of,
+    member_of,
+)
 
 _OF_IMAGES = ("FP32", "FP16", "UINT8")
 _OF_TOKENS = ("INT64", "INT32")
@@ -20,9 +28,10 @@ def faults_of_steps(steps: Sequence[Step], inputs: Sequence[TensorSpec]) -> Iter
     """
     if not steps:
         return
-    for kind, times in Counter(map(kind_of, steps)).items():
+    for member, times in Counter(map(member_of, steps)).items():
         if times > 1:
-            yield f"steps must have at most one of the kind {kind!r}; {times} have it."
+            kinds = {repr(kind_of(step)): None for step in steps if member_of(step) == member}
+            yield f"steps must have at most one of the kind {' or '.join(kinds)}; {times} have it."
     specs = {spec.name: spec for spec in inputs}
     for index, step in enumerate(steps):
         for name in step.inputs:
@@ -102,7 +111,7 @@ def _faults_of_resize(resize: Resize) -> Iterator[str]:
         yield ".resize must have either shorter, or width and height."
 
 
-def _faults_of_text(step: TextStep, specs: Sequence[TensorSpec]) -> Iterator[str]:
+def _faults_of_text(step: TextStep | WordsStep, specs: Sequence[TensorSpec]) -> Iterator[str]:
     for spec in specs:
         if spec.datatype not in _OF_TOKENS:
             yield (
@@ -113,6 +122,10 @@ def _faults_of_text(step: TextStep, specs: Sequence[TensorSpec]) -> Iterator[str
             yield (f": {shown(spec.name)} must be of shape [-1, tokens]; it is {list(spec.shape)}.")
             continue
         length = spec.shape[1]
+        if isinstance(step, WordsStep):
+            if length != -1:
+                yield f": {shown(spec.name)} must take any number of words, not {length}."
+            continue
         if length != -1 and (step.padding, step.max_length) != ("max_length", length):
             yield (
                 f": {shown(spec.name)} takes {length} tokens, and so padding must be 'max_length' "

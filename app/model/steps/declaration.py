@@ -18,12 +18,20 @@ _Side = Annotated[int, Meta(ge=1, le=16384, description="a number of pixels, fro
 _Channels = Annotated[
     tuple[float, ...], Meta(max_length=3, description="an array of a number for each channel")
 ]
+HIGHEST_ID = 2**31 - 1
+"""The highest id of a word or a token."""
+NO_WORD = -1
+"""The value that fills up a row of ids of words."""
 Filter = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 """Pillow's names of its filters, which are those of torchvision for pictures."""
 
+IMAGE, TEXT, PAIR = "image", "text", "pair"
+"""The members of a sample, as callers and the samples of packing call them; the first two are the
+kinds of the steps that read them, too."""
+
 
 class Sample(Struct, frozen=True):
-    """What a caller sends for one answer: the bytes of an encoded image, a text, or both; a
+    """The part of a request that gets one answer: the bytes of an encoded image, a text, or both; a
     ``pair`` is a second text that is read together with the first.
     """
 
@@ -61,7 +69,7 @@ class ImageStep(
     frozen=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
-    tag="image",
+    tag=IMAGE,
     tag_field="kind",
 ):
     """Turn an encoded image into values of the tensor ``input``.
@@ -105,7 +113,7 @@ class TextStep(
     frozen=True,
     forbid_unknown_fields=True,
     omit_defaults=True,
-    tag="text",
+    tag=TEXT,
     tag_field="kind",
 ):
     """Turn a text, or a pair of them, into the tensors that the other members name.
@@ -122,7 +130,7 @@ class TextStep(
     token_type_ids: TensorName | None = None
     truncation: bool = True
     padding: Literal["longest", "max_length"] = "longest"
-    pad_id: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    pad_id: Annotated[int, Meta(ge=0, le=HIGHEST_ID)] = 0
     padding_side: Literal["right", "left"] = "right"
     truncation_side: Literal["right", "left"] = "right"
 
@@ -132,21 +140,54 @@ class TextStep(
         return tuple(filter(None, (self.input_ids, self.attention_mask, self.token_type_ids)))
 
 
-Step = ImageStep | TextStep
+class WordsStep(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag="words",
+    tag_field="kind",
+):
+    """Turn a text into the ids of its words, which ``vocabulary`` has, a file of the bundle: for an
+    EmbeddingBag, as TorchServe's ``text_classifier`` does.
+
+    Behind those of the words are those of each two neighbours, and so on up to ``ngrams`` of them.
+    What the vocabulary doesn't have is ``unknown``; without that, the text is refused, as it is
+    with more ids than ``max_length``. Shorter texts of a batch are filled up with `NO_WORD`.
+    """
+
+    vocabulary: FileName
+    input: TensorName
+    max_length: Annotated[int, Meta(ge=1, le=65536)]
+    ngrams: Annotated[int, Meta(ge=1, le=5)] = 1
+    unknown: Annotated[int, Meta(ge=0, le=HIGHEST_ID)] | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tensors that it fills."""
+        return (self.input,)
+
+
+Step = ImageStep | TextStep | WordsStep
 
 
 def members_of(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """Return the members of a sample that ``steps`` need: "image", "text"."""
-    return tuple(kind_of(step) for step in steps)
+    """Return the members of a sample that ``steps`` need: `IMAGE`, `TEXT`."""
+    return tuple(member_of(step) for step in steps)
+
+
+def member_of(step: Step) -> str:
+    """Return the member of a sample that a step needs."""
+    return IMAGE if isinstance(step, ImageStep) else TEXT
 
 
 def kind_of(step: Step) -> str:
     """Return the kind of a step, as the manifest calls it."""
-    return "image" if isinstance(step, ImageStep) else "text"
+    return str(step.__struct_config__.tag)
 
 
 def files_of(steps: tuple[Step, ...]) -> Iterator[str]:
     """Yield the files of the bundle that ``steps`` read."""
     for step in steps:
-        if isinstance(step, TextStep):
-            yield step.tokenizer
+        if not isinstance(step, ImageStep):
+            yield step.tokenizer if isinstance(step, TextStep) else step.vocabulary

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...version import FOR_IMAGES, FOR_TEXTS
+from ..batching import Padding
 from ..errors import (
     MAX_FAULTS,
     BundleError,
@@ -23,7 +24,18 @@ from ..errors import (
     SamplesTooLarge,
 )
 from ..signature import Array, Tensors, TensorSpec, no_rows
-from .declaration import ImageStep, Sample, Step, TextStep, members_of
+from .declaration import (
+    IMAGE,
+    PAIR,
+    TEXT,
+    ImageStep,
+    Sample,
+    Step,
+    TextStep,
+    WordsStep,
+    kind_of,
+    members_of,
+)
 from .faults import PartRejected
 from .limits import (
     BYTES_OF_TOKEN,
@@ -36,6 +48,10 @@ from .limits import (
 if TYPE_CHECKING:
     from .image import ImageReader
     from .text import TextReader
+    from .words import WordsReader
+
+_LIBRARIES = {"image": "PIL", "text": "tokenizers"}
+"""By the kind of a step, the library that its module imports."""
 
 
 class StepEncoder:
@@ -55,12 +71,14 @@ class StepEncoder:
         self.members = members_of(steps)
         self._inputs = tuple(inputs)
         self._image: ImageReader | None = None
-        self._text: TextReader | None = None
+        self._text: TextReader | WordsReader | None = None
         self._most_pixels = limits.image_pixels * IMAGES_OF_REQUEST
         specs = {spec.name: spec for spec in inputs}
         for step in steps:
             if isinstance(step, ImageStep):
                 self._image = _image_reader(step, specs[step.input], limits)
+            elif isinstance(step, WordsStep):
+                self._text = _words_reader(step, specs[step.input], load, limits)
             else:
                 filled = [specs[name] for name in step.inputs]
                 self._text = _text_reader(step, filled, load, limits)
@@ -72,8 +90,18 @@ class StepEncoder:
 
     @property
     def takes_text(self) -> bool:
-        """True if a sample has a text, and may have a pair of it."""
+        """True if a sample has a text."""
         return self._text is not None
+
+    @property
+    def takes_pair(self) -> bool:
+        """True if a text may have a second one that is read together with it."""
+        return self._text is not None and self._text.takes_pair
+
+    @property
+    def padding(self) -> Padding | None:
+        """The values that fill up shorter texts, where the network ignores those; else None."""
+        return self._text.padding if self._text is not None else None
 
     @property
     def bytes_of_row(self) -> int:
@@ -96,8 +124,8 @@ class StepEncoder:
         pixels = 0
         for sample in samples:
             pixels += self._image.count_pixels(sample.image or b"")
-        if pixels > self._most_pixels:
-            raise ImagesTooLarge(pixels, self._most_pixels, IMAGES_OF_REQUEST)
+            if pixels > self._most_pixels:  # at once: counting takes time, too
+                raise ImagesTooLarge(pixels, self._most_pixels, IMAGES_OF_REQUEST)
 
     def encode(self, samples: Sequence[Sample]) -> Tensors:
         """Return the rows of ``samples``, in their order; texts are padded to the longest.
@@ -134,14 +162,14 @@ class StepEncoder:
 
     def _check_members(self, samples: Sequence[Sample], faults: _Faults) -> None:
         for index, sample in enumerate(samples):
-            for member in ("image", "text"):
+            for member in (IMAGE, TEXT):
                 is_sent = getattr(sample, member) is not None
                 if member in self.members and not is_sent:
                     faults.add(index, member, "is missing")
                 elif is_sent and member not in self.members:
                     faults.add(index, member, f"is not taken: this model takes {self._taken}")
             if sample.pair is not None and not self.takes_text:
-                faults.add(index, "pair", f"is not taken: this model takes {self._taken}")
+                faults.add(index, PAIR, f"is not taken: this model takes {self._taken}")
             if faults.are_many:
                 return
 
@@ -153,16 +181,18 @@ class StepEncoder:
         _check_rows(len(samples), prod(reader.shape) * reader.dtype.itemsize)
         rows = np.empty((len(samples), *reader.shape), reader.dtype)
         for index, sample in enumerate(samples):
-            with faults.of(index, "image"):
+            with faults.of(index, IMAGE):
                 reader.read(sample.image or b"", rows[index])
             if faults.are_many:
                 break
         return rows
 
-    def _tokens(self, reader: TextReader, samples: Sequence[Sample], faults: _Faults) -> Tensors:
+    def _tokens(
+        self, reader: TextReader | WordsReader, samples: Sequence[Sample], faults: _Faults
+    ) -> Tensors:
         texts = [(sample.text or "", sample.pair) for sample in samples]
         for index, text in enumerate(texts):
-            with faults.of(index, "text"):
+            with faults.of(index, TEXT):
                 reader.check(*text)
         faults.check()
         encodings: list[Any] = []
@@ -170,11 +200,11 @@ class StepEncoder:
             encodings = reader.encode(texts)
         except PartRejected:  # which doesn't say of which of them
             for index, text in enumerate(texts):
-                with faults.of(index, "text"):
+                with faults.of(index, TEXT):
                     encodings += reader.encode([text])
             faults.check()
         for index, encoding in enumerate(encodings):
-            with faults.of(index, "text"):
+            with faults.of(index, TEXT):
                 reader.check_length(encoding)
         faults.check()
         _check_rows(len(samples), reader.length(encodings) * reader.bytes_per_token)
@@ -224,9 +254,10 @@ def import_readers(steps: Iterable[Step]) -> None:
     No thread is started, so it is safe before a fork, and then shared.
     """
     for step in steps:
-        is_image = isinstance(step, ImageStep)
-        if find_spec("PIL" if is_image else "tokenizers") is not None:
-            import_module(".image" if is_image else ".text", __package__)
+        kind = kind_of(step)
+        library = _LIBRARIES.get(kind)
+        if library is None or find_spec(library) is not None:
+            import_module(f".{kind}", __package__)
 
 
 def _image_reader(step: ImageStep, spec: TensorSpec, limits: SampleLimits) -> ImageReader:
@@ -246,6 +277,14 @@ def _text_reader(
     from .text import TextReader
 
     return TextReader(step, specs, load(step.tokenizer), limits.text_characters)
+
+
+def _words_reader(
+    step: WordsStep, spec: TensorSpec, load: Callable[[str], bytes], limits: SampleLimits
+) -> WordsReader:
+    from .words import WordsReader
+
+    return WordsReader(step, spec, load(step.vocabulary), limits.text_characters)
 
 
 def _require(package: str, taken: str, library: str, extra: str) -> None:

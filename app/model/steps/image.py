@@ -6,7 +6,6 @@ and whatever Pillow raises is a fault of the image. This module imports Pillow.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,14 +27,15 @@ from ..signature import DTYPES, Array, TensorSpec
 from .checks import image_shape, image_size
 from .declaration import ImageStep, Size
 from .faults import PartRejected
-from .limits import LARGEST_SIDE
+from .image_file import ImageFile, orientation, prepare
+from .limits import IMAGES_AT_ONCE, LARGEST_SIDE, LEAST_BLOCKS, PIXELS_OF_BLOCK
+from .pixel_budget import PixelBudget
 
 # It warns of what is wrong with a file, which the caller is told; nobody else can do anything.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """No others: some of Pillow's run programs, or have never been hardened."""
-_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,15 +45,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by the orientation in its EXIF."""
+"""The turns that make an image upright, by the orientation in its EXIF."""
 _LONGEST_REASON = 120
-_MOST_SCANS = 50
-"""Of a JPEG: encoders make about ten. Each goes over all pixels, and may have only 51 bytes."""
-_JPEG, _SCAN, _END = b"\xff\xd8", 0xDA, 0xD9
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd8\x01])")
-"""Of those that a length follows, and of the end."""
+_decoded = PixelBudget()
+"""Of this process, whatever models it has."""
 _EXACT = np.dtype(np.float32)
-"""What values are computed in; half of it would lose digits on the way."""
+"""The type that values are computed in; half of it would lose digits on the way."""
 
 
 class ImageReader:
@@ -70,6 +67,7 @@ class ImageReader:
         self._step = step
         self._filter = Image.Resampling[step.filter.upper()]
         self._max_pixels = max_pixels
+        self._max_blocks = max(LEAST_BLOCKS, max_pixels // PIXELS_OF_BLOCK)
         self._offset, self._factor = self._normalisation()
 
     def read(self, data: bytes, out: Array) -> None:
@@ -96,12 +94,14 @@ class ImageReader:
     def count_pixels(self, data: bytes) -> int:
         """Return how many pixels `read` would make: those of the image, and of it resized.
 
-        Only the header is read. It is 0 for what is no image.
+        A block of the file counts as `PIXELS_OF_BLOCK`. Only the header is read. It is 0 for what
+        is no image.
         """
         with suppress(PartRejected), _decoding():
-            image = Image.open(BytesIO(data), formats=_FORMATS)
-            resized = self._size_resized(*image.size) if min(image.size) else Size(0, 0)
-            return image.size[0] * image.size[1] + resized.width * resized.height
+            file = prepare(data, self._max_blocks)
+            width, height = _open(file).size
+            resized = self._size_resized(width, height) if min(width, height) else Size(0, 0)
+            return width * height + resized.width * resized.height + file.blocks * PIXELS_OF_BLOCK
         return 0
 
     def _normalisation(self) -> tuple[Array | None, Array | None]:
@@ -125,16 +125,18 @@ class ImageReader:
         where it has several.
         """
         with _decoding():
-            image: Image.Image = Image.open(BytesIO(data), formats=_FORMATS)
-            self._check_size(*image.size)
-            _check_scans(data)
-            image.load()
-            self._check_size(*image.size)  # a frame of a GIF may be larger than it says
-            image = _upright(image)
-            if image.mode != self._step.mode:
-                image = image.convert(self._step.mode)
-            image = self._cropped(self._resized(image))
-            return np.asarray(image)
+            file = prepare(data, self._max_blocks)
+            image = _open(file)
+            width, height = image.size
+            self._check_size(width, height)
+            with _decoded.take(width * height, self._max_pixels * IMAGES_AT_ONCE):
+                image.load()
+                self._check_size(*image.size)  # a frame of a GIF may be larger than it says
+                image = _upright(image, file.exif)
+                if image.mode != self._step.mode:
+                    image = image.convert(self._step.mode)
+                image = self._cropped(self._resized(image))
+                return np.asarray(image)
 
     def _check_size(self, width: int, height: int, called: str = "is") -> None:
         """Raise `PartRejected` for an image that is too large, or has no pixels."""
@@ -183,6 +185,11 @@ class ImageReader:
         return image.crop((left, top, left + self._width, top + self._height))
 
 
+def _open(file: ImageFile) -> Image.Image:
+    """Return the image in ``file``, of which only the header is read yet."""
+    return Image.open(BytesIO(file.data), formats=_FORMATS)
+
+
 def with_shorter_side(width: int, height: int, shorter: int) -> Size:
     """Return the size with the same proportions, rounded as torchvision's ``Resize`` does."""
     longer = int(shorter * max(width, height) / min(width, height))
@@ -198,25 +205,9 @@ def margin(size: int, wanted: int, rounding: str) -> int:
     return (size - wanted) // 2 if rounding == "down" else round((size - wanted) / 2)
 
 
-def _check_scans(data: bytes) -> None:
-    """Raise `PartRejected` for a JPEG of which a few kilobytes take minutes to decode."""
-    if not data.startswith(_JPEG) or data.count(bytes((0xFF, _SCAN))) <= _MOST_SCANS:
-        return  # what is counted may be within a thumbnail, or behind the image
-    scans, place = 0, len(_JPEG)
-    while (found := _MARKER.search(data, place)) and (marker := found[1][0]) != _END:
-        scans += marker == _SCAN
-        if scans > _MOST_SCANS:
-            raise PartRejected(f"is a JPEG of more than {_MOST_SCANS} scans; save it with fewer")
-        length = int.from_bytes(data[found.end() : found.end() + 2])
-        place = found.end() + max(length, 2)
-
-
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, exif: bytes) -> Image.Image:
     """Return ``image`` as its EXIF says that it is held; one that can't be read says nothing."""
-    orientation = None
-    with suppress(Exception):
-        orientation = image.getexif().get(_ORIENTATION)
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    turn = _UPRIGHT.get(orientation(exif or image.info.get("exif", b"")) or 0)
     return image if turn is None else image.transpose(turn)
 
 

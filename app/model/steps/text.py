@@ -18,10 +18,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tokenizers import Tokenizer
 
+from ..batching import Padding
 from ..errors import BundleError, first_line
 from ..signature import DTYPES, Tensors, TensorSpec
 from .declaration import TextStep
 from .faults import PartRejected
+from .text_limits import check_characters, check_tokens
 
 LARGEST_TOKENIZER = 64 << 20
 """Bytes of a tokenizer.json at most; those of the largest vocabularies have half of it."""
@@ -36,6 +38,8 @@ class TextReader:
     A text has at most ``max_characters``, with its pair. Raises `BundleError` for another file.
     """
 
+    takes_pair = True
+
     def __init__(
         self, step: TextStep, specs: Sequence[TensorSpec], data: bytes, max_characters: int
     ) -> None:
@@ -46,20 +50,18 @@ class TextReader:
         self._tokenizer = _load(step, data)
         self.bytes_per_token = sum(dtype.itemsize for dtype in self._dtypes.values())
 
+    @property
+    def padding(self) -> Padding | None:
+        """The values that fill up shorter texts; None where the network sees those."""
+        step = self._step
+        if step.attention_mask is None:
+            return None
+        values = dict.fromkeys(step.inputs, 0) | {step.input_ids: step.pad_id}
+        return Padding(values, is_before=step.padding_side == "left")
+
     def check(self, text: str, pair: str | None) -> None:
         """Raise `PartRejected` for a text that can't be made into tokens in bounded time."""
-        characters = len(text) + len(pair or "")
-        if characters > self._max_characters:
-            raise PartRejected(
-                f"has {characters:,} characters, which exceeds the limit of "
-                f"{self._max_characters:,} (limits.max_text_characters)",
-                too_large=True,
-            )
-        try:
-            text.encode()
-            (pair or "").encode()
-        except UnicodeEncodeError:
-            raise PartRejected("has half of a surrogate pair, which is no character") from None
+        check_characters(text, pair, self._max_characters)
 
     def encode(self, texts: Sequence[tuple[str, str | None]]) -> list[Any]:
         """Return the tokens of ``texts``, which `check` accepts, without padding.
@@ -78,12 +80,7 @@ class TextReader:
 
     def check_length(self, encoding: Any) -> None:
         """Raise `PartRejected` for more tokens than the network takes."""
-        if len(encoding) > self._step.max_length:
-            raise PartRejected(
-                f"has {len(encoding):,} tokens, and the model takes at most "
-                f"{self._step.max_length:,}",
-                too_large=True,
-            )
+        check_tokens(len(encoding), self.max_length)
 
     def length(self, encodings: Sequence[Any]) -> int:
         """Return how many tokens the rows of ``encodings`` get."""

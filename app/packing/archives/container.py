@@ -28,7 +28,7 @@ MOST_FILES = 1000
 LARGEST_CONTENT = 16 << 30
 """Bytes that an archive may unpack to."""
 _MOST_TIMES, _SMALL = 200, 64 << 20
-"""How many times its own size an archive may unpack to, beyond the first 64 MiB."""
+"""The multiple of its own size that an archive may unpack to, beyond the first 64 MiB."""
 _LARGEST_DIRECTORY = 4 << 20
 """Bytes at most that say where the files of a zip are."""
 _CHUNK = 1 << 20

@@ -5,31 +5,21 @@ What it does was read in TorchServe 0.12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...model.code.torchserve.image_transforms import MEAN, SHORTER, SIDE, STD
-from ...model.errors import BundleError, listed, shown
-from ...model.manifest import LONGEST_NAME
-from ...model.signature import Tensors
 from ...model.steps.declaration import ImageStep, Resize, Size
-from ..conversion import make_bundle_of_source
 from ..description import ModelDescription
-from ..graphs.forms import editing, softmax
-from ..source import GraphSource
-from ..statement import StatedRole, Statement
+from ..given_names import naming_as_given
+from .classifier import ClassifierArchive
 from .container import Unpacked
 from .network import open_network
-from .torchserve import CLASSES_FILE, TorchServeModel
+from .own_handlers import IMAGE_CLASSIFIER
+from .torchserve import TorchServeModel
 
-_CHANNELS, _TOP = 3, 5
-_ONE = 1e-4
-"""How far a sum of probabilities may lie from 1."""
+_SHAPE, _TOP = (3, SIDE, SIDE), 5
 
 
 def pack_image_classifier(
@@ -39,26 +29,13 @@ def pack_image_classifier(
 
     Returns what was assumed and measured, a sentence each. Raises `BundleError`.
     """
-    with _in_words_of(path, unpacked.directory):
-        source = open_network(model, unpacked, (_CHANNELS, SIDE, SIDE))
-        names, notes = _classes(model, unpacked, _width(source))
-        description = ModelDescription(
-            description=model.described(path),
-            steps=(_step(source.inputs[0].name),),
-            top=min(_TOP, len(names)),
-        )
-        role: StatedRole = "logits"
-        if _are_probabilities(source):
-            source, role = _with_softmax(source), "probabilities"
-            notes.append(
-                "The network answers probabilities, and image_classifier takes the softmax of "
-                "them all the same: the bundle answers what TorchServe answered."
-            )
-        statement = Statement("classification", role, names=names, allow_code=True)
-        source = replace(source, path=path)
-        made = make_bundle_of_source(source, out, description, statement, samples)
+    archive = ClassifierArchive(IMAGE_CLASSIFIER, model, unpacked, path)
+    with naming_as_given(path, unpacked.directory, inside=f"{path}: "):
+        source = open_network(model, unpacked, _SHAPE)
+        example = np.random.default_rng(0).normal(size=(1, *_SHAPE)).astype(np.float32)
+        steps = (_step(source.inputs[0].name),)
+        made = archive.pack(source, example, ModelDescription(steps=steps, top=_TOP), out, samples)
     return [
-        *notes,
         "TorchServe's image_classifier becomes steps: the bundle has no code. Other than there, an "
         "image is turned as its EXIF says, and one that isn't RGB is made so.",
         *made,
@@ -75,94 +52,3 @@ def _step(name: str) -> ImageStep:
         mean=MEAN,
         std=STD,
     )
-
-
-def _width(source: GraphSource) -> int:
-    """Return the number of classes that a network tells apart. Raises `BundleError`."""
-    specs = [output.spec for output in source.outputs]
-    shape = specs[0].shape
-    if len(specs) == 1 and specs[0].datatype == "FP32" and len(shape) == 2 and shape[1] > 1:
-        return shape[1]
-    found = listed(f"{spec.datatype} of {list(spec.shape)}" for spec in specs)
-    raise BundleError(
-        f"{source.path} answers {found} (-1 is any number), and image_classifier takes FP32 of "
-        "[N, classes], with two classes or more."
-    )
-
-
-def _are_probabilities(source: GraphSource) -> bool:
-    """Return True if a network itself ends in what a softmax returns."""
-    (spec,) = source.inputs
-    example = np.random.default_rng(0).normal(size=(1, *spec.shape[1:])).astype(np.float32)
-    (answer,) = source.ask({spec.name: example}).values()
-    return bool(np.all(answer >= 0) and np.all(np.abs(answer.sum(axis=1) - 1) < _ONE))
-
-
-def _with_softmax(source: GraphSource) -> GraphSource:
-    """Return a network and the softmax of what it answers."""
-    (output,) = source.outputs
-    name = output.spec.name
-    editor = editing(source)
-    editor.set_outputs([(softmax(editor, name), output.spec)])
-
-    def ask(tensors: Tensors) -> Tensors:
-        answer = torch.from_numpy(np.array(source.ask(tensors)[name]))
-        return {name: torch.softmax(answer, dim=1).numpy()}
-
-    return replace(source, graph=editor.model, ask=ask)
-
-
-def _classes(
-    model: TorchServeModel, unpacked: Unpacked, width: int
-) -> tuple[tuple[str, ...], list[str]]:
-    """Return the names of the classes, each by another, and notes. Raises `BundleError`."""
-    place = unpacked.directory / CLASSES_FILE
-    if CLASSES_FILE not in unpacked.files:
-        names = tuple(map(str, range(width)))
-        return names, [f"There is no {CLASSES_FILE}: the classes are their indices, as there."]
-    if not model.names:
-        raise BundleError(f"{place} doesn't name classes from 0 on.")
-    if len(model.names) != width:
-        raise BundleError(
-            f"{place} names {len(model.names):,} classes, and the network has {width:,}."
-        )
-    wrong = next((i for i, n in enumerate(model.names) if not 1 <= len(n) <= LONGEST_NAME), None)
-    if wrong is not None:
-        raise BundleError(
-            f"{place}: the name of {wrong} must have 1 to {LONGEST_NAME} characters, and has "
-            f"{len(model.names[wrong]):,}."
-        )
-    names = _unique(model.names)
-    notes = [f"The classes are {listed(names)}."]
-    if changed := [new for new, old in zip(names, model.names, strict=True) if new != old]:
-        notes.append(
-            f"Names in {CLASSES_FILE} are repeated, of which TorchServe answers one; the later "
-            f"ones are called {listed(map(shown, changed))}."
-        )
-    return names, notes
-
-
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return ``names`` with the index behind those that another class has, too."""
-    taken, seen = set(names), set[str]()
-    found: list[str] = []
-    for index, name in enumerate(names):
-        called = name
-        if name in seen:
-            called = f"{name[: LONGEST_NAME - 10]} ({index})"
-            while called in taken:
-                called += "*"
-        taken.add(called)
-        seen.add(name)
-        found.append(called)
-    return tuple(found)
-
-
-@contextmanager
-def _in_words_of(path: Path, directory: Path) -> Iterator[None]:
-    """Let messages name files in the archive, and not where they were unpacked to."""
-    try:
-        yield
-    except BundleError as error:
-        said = str(error).replace(f"{directory}/", f"{path}: ")
-        raise BundleError(said if said.startswith(str(path)) else f"{path}: {said}") from error

@@ -36,22 +36,27 @@ def open_network(model: TorchServeModel, unpacked: Unpacked, shape: tuple[int, .
 
     Raises `BundleError`; its messages name files where they were unpacked to.
     """
-    serialized = unpacked.directory / model.serialized_file
     if model.model_file:
-        state = serialized if model.serialized_file else None
-        return _of_module(_eager(model.model_file, state, unpacked), unpacked, model, shape)
+        return _of_module(open_eager(model, unpacked), unpacked, model, shape)
+    path = script_of(model, unpacked)
+    try:
+        return open_torchscript(path, {THE_ONLY_INPUT: _example(1, shape).numpy()})
+    except BundleError as error:
+        raise BundleError(f"{error} {_given(shape)}") from error
+
+
+def script_of(model: TorchServeModel, unpacked: Unpacked) -> Path:
+    """Return the TorchScript of an archive without a model file. Raises `BundleError`."""
     if not model.serialized_file:
         raise BundleError("its manifest names no network (serializedFile, modelFile).")
-    if serialized.suffix == _SCRIPT:
-        try:
-            return open_torchscript(serialized, {THE_ONLY_INPUT: _example(1, shape).numpy()})
-        except BundleError as error:
-            raise BundleError(f"{error} {_given(shape)}") from error
-    raise BundleError(
-        f"its network is {shown(model.serialized_file)}, and what is taken is TorchScript "
-        f"({_SCRIPT}), or a model file with a state dictionary. Pack the network itself, with "
-        "steps in a features file (--features)."
-    )
+    path = unpacked.directory / model.serialized_file
+    if path.suffix != _SCRIPT:
+        raise BundleError(
+            f"its network is {shown(model.serialized_file)}, and what is taken is TorchScript "
+            f"({_SCRIPT}), or a model file with a state dictionary. Pack the network itself, with "
+            "steps in a features file (--features)."
+        )
+    return path
 
 
 def _given(shape: tuple[int, ...]) -> str:
@@ -62,11 +67,12 @@ def _example(rows: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.rand(rows, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _eager(file: str, state: Path | None, unpacked: Unpacked) -> torch.nn.Module:
-    """Return an object of the one class in ``file``, with the weights in ``state``.
+def open_eager(model: TorchServeModel, unpacked: Unpacked) -> torch.nn.Module:
+    """Return an object of the one class in a model file, with the weights of the archive.
 
-    Of those only tensors are read: a pickle's program doesn't run.
+    Of those only tensors are read: a pickle's program doesn't run. Raises `BundleError`.
     """
+    file = model.model_file
     place = unpacked.directory / file
     sources = {
         PurePath(name).stem: (unpacked.directory / name).read_bytes()
@@ -92,8 +98,8 @@ def _eager(file: str, state: Path | None, unpacked: Unpacked) -> torch.nn.Module
         raise BundleError(f"{place} can't be run: {first_line(error)}.") from error
     if not isinstance(module, torch.nn.Module):
         raise BundleError(f"{place}: its class is no torch.nn.Module.")
-    if state is not None:
-        _load_state(module, state)
+    if model.serialized_file:
+        _load_state(module, unpacked.directory / model.serialized_file)
     return module.eval().requires_grad_(False)
 
 

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from ...model.errors import shown
 
 IMAGE_CLASSIFIER = "image_classifier"
-"""The one that is taken."""
+TEXT_CLASSIFIER = "text_classifier"
+"""The handlers of TorchServe's own that become steps."""
 _HANDLER = "give the archive a handler of its own"
 _WHY: Mapping[str, tuple[str, str]] = {
-    "text_classifier": (
-        "It looks words and pairs of words up in a vocabulary of torchtext (source_vocab.pt), "
-        "for an EmbeddingBag with offsets, and no tokenizer.json says that",
-        f"pack a directory of transformers with a classifier of texts, or {_HANDLER}",
-    ),
     "image_segmenter": (
         "It answers a class for each pixel, and steps are for one answer to an image",
         f"export the network and pack it with --task tensors, or {_HANDLER}",

@@ -12,9 +12,10 @@ from ...model.code.torchserve.adapter import ARCHIVE_MANIFEST
 from ...model.errors import BundleError
 from ...model.manifest import Manifest
 from ..bundle_writer import require_packages
+from ..given_names import naming_as_given
 from ..handlers import complete, requests_in
 from .container import Unpacked, unpack
-from .own_handlers import IMAGE_CLASSIFIER, why_not_taken
+from .own_handlers import IMAGE_CLASSIFIER, TEXT_CLASSIFIER, why_not_taken
 from .torchserve import TorchServeModel, read_model
 
 SUFFIXES = (".mar", ".tar.gz", ".tgz")
@@ -43,10 +44,7 @@ def make_bundle_of_archive(
         model = read_model(unpacked, path)
         if model.own_handler:
             _check_own_handler(model, path, allow_code)
-            from .image_classifier import pack_image_classifier  # it imports torch
-
-            made = pack_image_classifier(model, unpacked, path, out, samples)
-            return [*unpacked.left, *made]
+            return [*unpacked.left, *_as_steps(model, unpacked, path, out, samples)]
         _check_handler(model, unpacked, path, allow_code)
         directory.rename(out)
     return [*unpacked.left, *_with_handler(model, unpacked, path, out, samples)]
@@ -56,7 +54,7 @@ def _check_own_handler(model: TorchServeModel, path: Path, allow_code: bool) -> 
     """Raise `BundleError` unless steps can stand for TorchServe's own handler that an archive uses,
     and its network may run.
     """
-    if model.own_handler != IMAGE_CLASSIFIER:
+    if model.own_handler not in (IMAGE_CLASSIFIER, TEXT_CLASSIFIER):
         raise BundleError(f"{path} {why_not_taken(model.own_handler)}")
     if not allow_code:
         raise BundleError(
@@ -65,6 +63,20 @@ def _check_own_handler(model: TorchServeModel, path: Path, allow_code: bool) -> 
             "with --allow-code; the bundle has no code."
         )
     require_packages("torch", "onnx", "onnxscript")
+
+
+def _as_steps(
+    model: TorchServeModel, unpacked: Unpacked, path: Path, out: Path, samples: Path | None
+) -> list[str]:
+    """Write a bundle with steps in place of one of TorchServe's own handlers."""
+    # These import torch, which other archives don't need.
+    if model.own_handler == IMAGE_CLASSIFIER:
+        from .image_classifier import pack_image_classifier
+
+        return pack_image_classifier(model, unpacked, path, out, samples)
+    from .text_classifier import pack_text_classifier
+
+    return pack_text_classifier(model, unpacked, path, out, samples)
 
 
 def _check_handler(
@@ -79,7 +91,7 @@ def _check_handler(
     if not allow_code:
         raise BundleError(
             f"{path} has code of its own, {model.handler_file}, which answers its requests. If you "
-            "trust whoever made it, pack it with --allow-code."
+            "trust whoever made it, let it run with --allow-code."
         )
 
 
@@ -103,7 +115,9 @@ def _with_handler(
             model.requirements,
         ),
     )
-    notes = complete(out, manifest, requests_in(samples, with_types=False))
+    requests = requests_in(samples, with_types=False)
+    with naming_as_given(path, out, inside=f"{path}: "):
+        notes = complete(out, manifest, requests)
     return [
         *model.notes,
         f"Its handler, {model.handler_file}, is carried over, and runs where model.allow_code "

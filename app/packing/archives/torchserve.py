@@ -33,6 +33,7 @@ class _Model(Struct):
     modelFile: str = ""  # noqa: N815
     requirementsFile: str = ""  # noqa: N815
     configFile: str = ""  # noqa: N815
+    sourceVocab: str = ""  # noqa: N815
 
 
 class _Manifest(Struct):
@@ -55,6 +56,7 @@ class TorchServeModel:
     handler_file: str
     serialized_file: str
     model_file: str
+    vocabulary_file: str
     requirements: tuple[str, ...]
     names: tuple[str, ...]
     classes: tuple[str, ...]
@@ -72,7 +74,7 @@ def read_model(unpacked: Unpacked, path: Path) -> TorchServeModel:
     if not manifest.runtime.lower().startswith("python"):
         raise BundleError(f"{path}: its runtime is {shown(manifest.runtime)}, and not Python.")
     own, file = _handler(model.handler, unpacked, path)
-    for member in ("serializedFile", "modelFile", "requirementsFile", "configFile"):
+    for member in ("serializedFile", "modelFile", "requirementsFile", "configFile", "sourceVocab"):
         name = getattr(model, member)
         if name and name not in unpacked.files:
             raise BundleError(
@@ -87,6 +89,7 @@ def read_model(unpacked: Unpacked, path: Path) -> TorchServeModel:
         file,
         model.serializedFile,
         model.modelFile,
+        model.sourceVocab,
         _requirements(unpacked, model.requirementsFile, path),
         names,
         classes,

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from ...model import manifest_file
 from ...model.errors import BundleError, listed
+from ...version import FOR_PACKING
+from ..json_files import read_object
 
 CONFIG = "config.json"
 _WITH_CODE = (CONFIG, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
@@ -62,7 +62,7 @@ def check_directory(path: Path) -> None:
     if find_spec(NEEDED) is None:
         raise BundleError(
             f"{path} is a directory of transformers, which must be installed to pack it (not to "
-            f"serve it): pip install {NEEDED}"
+            f"serve it), with what packing takes: pip install {NEEDED} {FOR_PACKING}"
         )
 
 
@@ -70,8 +70,8 @@ def read_directory(path: Path) -> Directory:
     """Return what is in ``path``. Raises `BundleError` for what isn't packed, by its name."""
     for name in _WITH_CODE:
         if (path / name).is_file():
-            _refuse_code(path / name, _read(path / name))
-    config = _read(path / CONFIG)
+            _refuse_code(path / name, read_object(path / name, _LARGEST))
+    config = read_object(path / CONFIG, _LARGEST)
     if config.get("quantization_config"):
         raise BundleError(
             f"{path / CONFIG} has quantization_config: quantised weights aren't packed. Pack the "
@@ -122,18 +122,3 @@ def _keys(document: Any) -> Iterator[str]:
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. Raises `BundleError`."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise BundleError(f"{path} has more than {_LARGEST:,} bytes.")
-        document = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}.") from error
-    except orjson.JSONDecodeError as error:
-        raise BundleError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise BundleError(f"{path} must be an object.")
-    return document

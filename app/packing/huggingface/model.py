@@ -18,7 +18,7 @@ import torch
 
 from ...model.errors import BundleError, first_line, listed
 from ...model.signature import DTYPES, Tensors, TensorSpec
-from ...model.steps.declaration import Sample, Step, TextStep
+from ...model.steps.declaration import ImageStep, Sample, Step
 from ..description import ModelDescription
 from ..network import quiet_exporter
 from ..programs.module import exported
@@ -187,7 +187,7 @@ def _source(directory: Directory, model: Any, steps: _Steps) -> GraphSource:
 
 
 def _inputs(step: Step) -> tuple[TensorSpec, ...]:
-    if isinstance(step, TextStep):
+    if not isinstance(step, ImageStep):
         return tuple(TensorSpec(name, "INT64", (-1, -1)) for name in step.inputs)
     assert step.size is not None  # `image_step` refuses others
     shape = (-1, step.channels, step.size.height, step.size.width)

@@ -63,7 +63,7 @@ def flatten_calls(module: dict[str, Any]) -> Calling:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What was left out of the calling convention, and where it was."""
+    """A value that was left out of the calling convention, and its place."""
 
     text: str
     index: int = 0

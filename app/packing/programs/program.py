@@ -30,7 +30,7 @@ _ROWS = 256
 """The most rows that are passed to the original at once, if it takes any number."""
 _MAX_ROWS = 10_000
 _PLACE = re.compile(r"\*args\[(\d{1,4})\]\.shape\[(\d+)\]")
-"""Where torch finds a dimension that is out of its range."""
+"""The place in which torch finds a dimension that is out of its range."""
 DATATYPES = {
     torch.bool: "BOOL",
     **{getattr(torch, f"uint{bits}"): f"UINT{bits}" for bits in (8, 16, 32, 64)},

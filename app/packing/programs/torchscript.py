@@ -7,7 +7,7 @@ allowed that, in a process that may end (`app.model.isolation`).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class _Script:
         except BundleError as error:
             raise BundleError(f"{self.path} {error}") from None
         except Exception as error:  # a scripted module raises what it likes
-            raise BundleError(f"{self.path} can't be run: {_last_line(error)}.") from error
+            raise BundleError(f"{self.path} can't be run: {last_line(error)}.") from error
 
     def arguments(self, tensors: Tensors) -> tuple[Any, ...]:
         """Return the positional arguments of a call with ``tensors``."""
@@ -72,7 +72,22 @@ def open_torchscript(path: Path, examples: Tensors) -> GraphSource:
         _spec(path, name, answer, tuple(_changed(answer, other)))
         for name, answer, other in zip(names, answers, longer or answers, strict=True)
     )
-    graph = _export(script, given, inputs, outputs)
+    axes = {
+        spec.name: {
+            index: f"{'rows' if not index else spec.name}"
+            for index, size in enumerate(spec.shape)
+            if size < 0
+        }
+        for spec in (*inputs, *outputs)
+    }
+    graph = exported_torchscript(
+        script.module,
+        script.arguments(given),
+        inputs=[spec.name for spec in inputs],
+        outputs=[spec.name for spec in outputs],
+        axes={name: each for name, each in axes.items() if each},
+        path=path,
+    )
 
     def ask(tensors: Tensors) -> Tensors:
         arrays = {}
@@ -92,15 +107,21 @@ def _note(varies: bool) -> str:
     return f"TorchScript doesn't say which dimensions vary: {rest} taken to be as in the example."
 
 
-def _load(path: Path, examples: Tensors) -> _Script:
+def load_torchscript(path: Path) -> Any:
+    """Return the module in ``path``, whose program may run now. Raises `BundleError`."""
     try:
         module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises various exceptions for what it can't read
         raise BundleError(
-            f"{path} can't be loaded by torch.jit.load: {_last_line(error)}."
+            f"{path} can't be loaded by torch.jit.load: {last_line(error)}."
         ) from error
     with suppress(Exception):  # a frozen module has no mode
         module.eval()
+    return module
+
+
+def _load(path: Path, examples: Tensors) -> _Script:
+    module = load_torchscript(path)
     arguments = module.forward.schema.arguments[1:]
     known = [argument.name for argument in arguments]
     if THE_ONLY_INPUT in examples and known:
@@ -199,42 +220,41 @@ def _spec(path: Path, name: str, value: torch.Tensor, varying: Sequence[int]) ->
     return TensorSpec(name, datatype, shape)
 
 
-def _export(
-    script: _Script,
-    given: Tensors,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
+def exported_torchscript(
+    module: Any,
+    arguments: Sequence[torch.Tensor],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]],
+    path: Path,
 ) -> onnx.ModelProto:
-    axes = {
-        spec.name: {
-            index: f"{'rows' if not index else spec.name}"
-            for index, size in enumerate(spec.shape)
-            if size < 0
-        }
-        for spec in (*inputs, *outputs)
-    }
+    """Return a scripted ``module`` as a graph that takes ``arguments`` as ``inputs``.
+
+    ``axes`` are the dimensions that vary, with a name for each. Raises `BundleError`.
+    """
     file = io.BytesIO()
     try:
         with quiet_exporter():
             torch.onnx.export(
-                script.module,
-                script.arguments(given),
+                module,
+                tuple(arguments),
                 file,  # type: ignore[arg-type]  # the older exporter takes an open file, too
                 dynamo=False,  # the other exporter needs the Python code
                 opset_version=OPSET,
-                input_names=[spec.name for spec in inputs],
-                output_names=[spec.name for spec in outputs],
-                dynamic_axes={name: each for name, each in axes.items() if each},
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=axes,
             )
     except Exception as error:  # an operator may have no counterpart
         raise BundleError(
-            f"{script.path} can't be exported to ONNX: {_last_line(error)}. If you have the "
+            f"{path} can't be exported to ONNX: {last_line(error)}. If you have the "
             "code of the model, export it from there by torch.export, and pack that."
         ) from error
     return onnx.load_from_string(file.getvalue())
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """Return the last line of an error: TorchScript puts a traceback of its own before it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return first_line(ValueError(lines[-1])) if lines else first_line(error)

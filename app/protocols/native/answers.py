@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 PART_BYTES = 5 << 19
-"""How many bytes of slots become one part: 2.5 MiB, of which the padding is about a third."""
+"""The bytes of slots that become one part: 2.5 MiB, of which the padding is about a third."""
 SLOT_BYTES = 16
 """The longest float32 that orjson writes, such as -1961229700000.0, and any index of a class."""
 

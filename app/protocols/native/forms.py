@@ -16,6 +16,10 @@ MAX_PARTS = 20_000
 """The most parts of a form: a text and its pair for each sample of the largest batch."""
 _LONGEST_HEAD = 8 << 10
 """The most bytes of the headers of one part."""
+_LONGEST_HEADS = 4 << 20
+"""The most bytes of the headers of all parts: 200 for each of the most parts."""
+_MOST_HEADERS = 16
+"""The most headers of one part: it has two, and few programs add one or two."""
 _LONGEST_BOUNDARY = 200
 _LINE = b"\r\n"
 _IDENTITY = ("", "7bit", "8bit", "binary")
@@ -34,7 +38,7 @@ class Part:
 
     @property
     def charset(self) -> str:
-        """What its Content-Type says; empty if nothing."""
+        """The charset in its Content-Type; empty if there is none."""
         return parse_header(self.content_type)[1].get("charset", "")
 
 
@@ -53,7 +57,14 @@ def read_form(body: bytes, boundary: str) -> Mapping[str, Sequence[Part]]:
     if body.count(delimiter) > MAX_PARTS + 1:
         raise MalformedBody(f"The form has over {MAX_PARTS:,} parts. Send it in several requests.")
     fields: dict[str, list[Part]] = {}
+    heads = 0
     for head, content in _split(body, delimiter):
+        heads += len(head)
+        if heads > _LONGEST_HEADS:
+            raise MalformedBody(
+                f"The headers of the form's parts have over {_LONGEST_HEADS:,} bytes. Send it in "
+                "several requests."
+            )
         name, part = _part(head, content)
         fields.setdefault(name, []).append(part)
     return fields
@@ -94,7 +105,10 @@ def _part(head: bytes, content: bytes) -> tuple[str, Part]:
     except UnicodeDecodeError:
         text = head.decode("latin-1")
     headers: dict[str, str] = {}
-    for line in text.split("\r\n"):
+    lines = text.split("\r\n", _MOST_HEADERS)
+    if len(lines) > _MOST_HEADERS:
+        raise MalformedBody(f"A part of the form has over {_MOST_HEADERS} headers.")
+    for line in lines:
         name, _, value = line.partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
     disposition, parameters = parse_header(headers.get("content-disposition", ""))

@@ -14,18 +14,10 @@ from typing import ClassVar, NoReturn, Self, TypeVar
 from marshmallow import ValidationError
 
 from ...model.errors import MAX_FAULTS, BatchTooLarge, Fault
-from ...model.steps.declaration import Sample
+from ...model.steps.declaration import IMAGE, PAIR, TEXT, Sample
 from .forms import FORM, MalformedBody, Part
 from .media_types import JSON, MediaTypes
-from .sample_schemas import (
-    IMAGE,
-    PAIR,
-    SAMPLES,
-    TEXT,
-    sample_schema,
-    samples_schema,
-    taken_members,
-)
+from .sample_schemas import SAMPLES, sample_schema, samples_schema, taken_members
 
 _OCTETS = "application/octet-stream"
 _PLAIN = "text/plain"

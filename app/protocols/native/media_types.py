@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 JSON = "application/json"
 ANY_TYPE = "*/*"
 _SUFFIXED_JSON = re.compile(r"[^/]+/[^/]+\+json")
 # Each character belongs to one part of it, so that it takes time in proportion to the header.
-_PARAMETER = re.compile(r'\s*;\s*([^\s=;"]+)=("(?:[^"\\]|\\.)*"|[^;"]*)')
+_PARAMETER = re.compile(r'\s*;\s*([^\s=;"]+)=("[^"\\]*(?:\\.[^"\\]*)*"|[^;"]*)')
 _ESCAPED = re.compile(r"\\(.)")
+_MOST_PARAMETERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,26 @@ ONLY_JSON = MediaTypes((JSON,))
 ANYTHING = MediaTypes((ANY_TYPE,))
 
 
+@lru_cache(maxsize=256)
+def media_type_of(content_type: str) -> str:
+    """Return a Content-Type without its parameters, in lower case. Cached: clients repeat it."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def parse_header(value: str) -> tuple[str, Mapping[str, str]]:
     """Return what is before the first semicolon of a Content-Type, or of a header like it, in lower
-    case, and its parameters by their names in lower case; what can't be read is left out.
+    case, and its first 32 parameters by their names in lower case; what can't be read is left out.
     """
     main, semicolon, _ = value.partition(";")
     parameters: dict[str, str] = {}
     position = len(main)
-    while semicolon and (found := _PARAMETER.match(value, position)):
+    for _ in range(_MOST_PARAMETERS if semicolon else 0):
+        found = _PARAMETER.match(value, position)
+        if found is None:
+            break
         name, text = found.groups()
         is_quoted = text.startswith('"')
-        text = _ESCAPED.sub(r"\1", text[1:-1]) if is_quoted else text.strip()
+        text = "".join(_ESCAPED.split(text[1:-1])) if is_quoted else text.strip()
         parameters.setdefault(name.lower(), text)
         position = found.end()
     return main.strip().lower(), parameters

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from ...model.predictions import Batch, Prediction
 
 PART_VALUES = 1 << 14
-"""How many values become one part."""
+"""The number of values that become one part."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
 class RowWriter(Protocol):
-    """What the schema of one prediction says of its JSON; see `AnswerSchema`."""
+    """The parts of the JSON of one prediction, by its schema; see `AnswerSchema`."""
 
     @property
     def numbers_member(self) -> str: ...

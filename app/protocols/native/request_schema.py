@@ -16,7 +16,7 @@ from ...model.errors import MAX_FAULTS, InvalidFeatures
 from .. import raw_json
 
 MISSING: dict[str, Any] = {"required": "is missing", "null": "must not be null"}
-"""What a field says of no value."""
+"""The messages of a field without a value."""
 
 
 class RequestSchema(Schema):

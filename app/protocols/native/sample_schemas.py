@@ -11,14 +11,12 @@ from marshmallow import ValidationError, fields, post_load
 from msgspec import Raw
 
 from ...model.errors import MAX_FAULTS
-from ...model.steps.declaration import Sample
+from ...model.steps.declaration import IMAGE, PAIR, TEXT, Sample
 from .. import raw_json
 from .predictions import doc
 from .request_schema import MISSING, RequestSchema, SamplesField
 from .samples import split
 
-IMAGE, TEXT, PAIR = "image", "text", "pair"
-"""The members of a sample."""
 SAMPLES = "samples"
 """The member of a body that has many samples."""
 _DATA_URL, _BASE64 = "data:", ";base64,"

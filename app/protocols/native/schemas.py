@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, get_args
-from weakref import WeakKeyDictionary
 
 from marshmallow import Schema, ValidationError, fields
 from msgspec import Raw, to_builtins
@@ -85,15 +84,12 @@ class Bodies:
     responses: ResponseBodies
 
 
-_bodies: WeakKeyDictionary[Model, Bodies] = WeakKeyDictionary()
-
-
 def bodies_of(model: Model, max_rows: int) -> Bodies:
     """Return the bodies for ``model``, which are built once.
 
     Raises `TakesNoFeatures` where it takes other tensors.
     """
-    bodies = _bodies.get(model)
+    bodies: Bodies | None = model.derived.get(Bodies)
     if bodies is None:
         if not model.takes_samples:
             raise TakesNoFeatures(model.name)
@@ -102,7 +98,7 @@ def bodies_of(model: Model, max_rows: int) -> Bodies:
             requests = MediaBodies.of(model.steps.members, max_rows)
         else:
             requests = make_request_bodies(model.encoder, max_rows)
-        bodies = _bodies[model] = Bodies(requests, response_bodies(model))
+        bodies = model.derived[Bodies] = Bodies(requests, response_bodies(model))
     return bodies
 
 

@@ -21,7 +21,7 @@ from .datatypes import ONLY_BINARY, Array, Datatype
 from .errors import InvalidRequest, Path
 
 _PART = 65_536
-"""How many bytes of text are read at a time: simdjson takes ten times as much memory for them."""
+"""The bytes of text that are read at a time: simdjson takes ten times as much memory for them."""
 _FEW = 1024
 """Up to so many bytes of text, a Python object for each number costs less than simdjson does."""
 _COMMA = ord(",")
@@ -32,7 +32,7 @@ _WIDEST = {
     "i": ("i", np.dtype(np.int64)),
     "u": ("u", np.dtype(np.uint64)),
 }
-"""What simdjson reads the values of a kind of datatypes as: its name of the type, and numpy's."""
+"""The types as which simdjson reads values, by kinds of datatypes: its own name, and numpy's."""
 _INDEX = re.compile(r"\$\[(\d+)\]")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 from ...model.model import Model
 from ...model.signature import Tensors, row_count
 from .fast_decoder import FastDecoder
@@ -55,12 +53,9 @@ class ModelTensors:
         return min(max_rows, max_values // max(1, self.outputs.values_per_row()))
 
 
-_tensors: WeakKeyDictionary[Model, ModelTensors] = WeakKeyDictionary()
-
-
 def tensors_of(model: Model) -> ModelTensors:
     """Return what reads and writes the tensors of ``model``."""
-    tensors = _tensors.get(model)
+    tensors: ModelTensors | None = model.derived.get(ModelTensors)
     if tensors is None:
-        tensors = _tensors[model] = ModelTensors(model)
+        tensors = model.derived[ModelTensors] = ModelTensors(model)
     return tensors

@@ -102,3 +102,8 @@ async def predict_batch(request: BatchRequest) -> Response:
 @app.get("/health/ready")
 async def ready() -> dict[str, str]:
     return {"status": "ready"}
+
+
+@app.get("/health/live")
+async def live() -> dict[str, str]:
+    return {"status": "alive"}

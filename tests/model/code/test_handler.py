@@ -17,7 +17,7 @@ from app.model import bundle as bundles
 from app.model.code.errors import HandlerFailed, HandlerRefusal
 from app.model.code.request import HandlerRequest
 from app.model.errors import BundleError, NonFiniteOutput, OutputsTooLarge
-from app.model.manifest_file import read_manifest, write_manifest
+from app.model.manifest_file import FILE_NAME, read_manifest, write_manifest
 from app.model.model import Model
 from app.model.signature import Tensors
 from app.registry.loading import ModelSource, load_model
@@ -60,6 +60,14 @@ def around(tmp_path: Path, **options: Any) -> Model:
     bundle = task_models.regression(tmp_path / "flats" / "1")
     path = with_handler(bundle, AROUND, files=FILES, requests=[json_request([3, 80])])
     return load(path, **options)
+
+
+def with_source(path: Path, source: str) -> None:
+    """Replace the handler of a bundle, which its manifest lists."""
+    (path / "handler.py").write_text(source)
+    manifest = read_manifest(path / FILE_NAME)
+    files = {**manifest.files, **records(path, ["handler.py"])}
+    write_manifest(replace(manifest, files=files), path / FILE_NAME)
 
 
 def predicting(tmp_path: Path, body: str, **options: Any) -> Model:
@@ -189,11 +197,69 @@ def test_a_fault_of_a_handler_is_told_to_its_owner_and_not_to_callers(tmp_path: 
     assert isinstance(failed.value.__cause__, ValueError)
 
 
-def test_a_handler_that_exits_fails_on_its_request_alone(tmp_path: Path) -> None:
-    model = predicting(tmp_path, "raise SystemExit(3)")
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("SystemExit(3)", "SystemExit in handler.py, line 4: 3"),
+        ("KeyboardInterrupt", "KeyboardInterrupt in handler.py, line 4: KeyboardInterrupt"),
+        ("GeneratorExit('x')", "GeneratorExit in handler.py, line 4: x"),
+        ("type('Own', (BaseException,), {})('y')", "Own in handler.py, line 4: y"),
+        ("type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})", "Mute in handler.py, li"),
+        ("type('Odd', (Exception,), {'__str__': lambda self: None})", "Odd in handler.py, line 4"),
+        ("ValueError('x' * 10_000_000)", f"ValueError in handler.py, line 4: {'x' * 300}"),
+    ],
+)
+def test_whatever_a_handler_raises_is_its_failure_on_that_request_alone(
+    raised: str, said: str, tmp_path: Path
+) -> None:
+    model = predicting(tmp_path, f"raise {raised}")
     with pytest.raises(HandlerFailed) as failed:
         answer(model, HandlerRequest(b""))
-    assert failed.value.reason == "predict raised SystemExit in handler.py, line 4: 3"
+    assert failed.value.reason.startswith(f"predict raised {said}")
+    assert len(failed.value.reason) < 400
+    assert answer(model, HandlerRequest(b"golden")).body == b"1"
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(1)", "KeyboardInterrupt", "GeneratorExit"])
+def test_whatever_a_handler_raises_when_it_is_loaded_is_an_error_of_the_bundle(
+    raised: str, tmp_path: Path
+) -> None:
+    path = with_handler(tmp_path / "m" / "1")
+    begin = "class Handler:\n"
+    made, looked_at = "    def __init__(self): ", "    @property\n    def predict(self): "
+    for place in ("", begin + made, begin + looked_at):
+        with_source(path, f"{place}raise {raised}\n")
+        with pytest.raises(BundleError, match=rf"raised {raised.partition('(')[0]}"):
+            load(path)
+
+
+OBJECTS = """
+import collections.abc
+
+class Mapped(collections.abc.Mapping):
+    def __getitem__(self, key): raise KeyError(key)
+    def __len__(self): return 1
+    def __iter__(self): raise KeyboardInterrupt("its items")
+
+class Listed:
+    def tolist(self): raise SystemExit("its list")
+
+class Handler:
+    def preprocess(self, request):
+        return {"features": [1, 2]} if request.body != b"arrays" else {"features": Listed()}
+
+    def postprocess(self, outputs, request):
+        answers = {b"mapped": Mapped(), b"listed": Listed(), b"long": {10 ** 5000: 1}}
+        return answers.get(request.body)
+"""
+
+
+@pytest.mark.parametrize("body", ["mapped", "listed", "long", "arrays"])
+def test_the_code_of_what_a_handler_returns_is_its_own_too(body: str, tmp_path: Path) -> None:
+    bundle = task_models.regression(tmp_path / "flats" / "1")
+    model = load(with_handler(bundle, OBJECTS, requests=[HandlerRequest(b"")]))
+    with pytest.raises(HandlerFailed):
+        answer(model, HandlerRequest(body.encode()))
 
 
 @pytest.mark.parametrize(
@@ -264,6 +330,7 @@ class Handler:
 
 
 def test_its_modules_end_with_it(tmp_path: Path) -> None:
+    gc.collect()  # those of other tests
     before = {name for name in sys.modules if name.startswith("_lantern_code")}
     model = load(with_handler(tmp_path / "m" / "1"))
     assert {name for name in sys.modules if name.startswith("_lantern_code")} > before

@@ -23,7 +23,7 @@ from app.model.errors import (
 from app.model.manifest import Manifest
 from app.model.model import Model
 from app.model.signature import TensorSpec, row_at
-from app.model.steps.declaration import Resize, Sample, Size
+from app.model.steps.declaration import Resize, Sample, Size, WordsStep
 from app.model.steps.limits import SampleLimits
 from app.registry.diff import diff_versions
 from app.registry.loading import ModelSource, load_model
@@ -238,6 +238,13 @@ def test_other_steps_of_the_same_kind_break_no_caller() -> None:
     assert breaking_changes(TEXTS, retrained) == []
     assert harmless_changes(TEXTS, retrained) == ["The text step has another tokenizer."]
     assert harmless_changes(TEXTS, TEXTS) == []
+    words = WordsStep(TOKENIZER, "input_ids", 128)
+    of_words = replace(TEXTS, steps=(words,), inputs=TEXTS.inputs[:1])
+    assert breaking_changes(TEXTS, of_words) == []
+    assert harmless_changes(TEXTS, of_words) == ["The text step has become a words step."]
+    file = replace(file, sha256="4" * 64)
+    retrained = replace(of_words, files=TEXTS.files | {TOKENIZER: file})
+    assert harmless_changes(of_words, retrained) == ["The words step has another vocabulary."]
 
 
 @pytest.mark.parametrize(

@@ -285,7 +285,6 @@ def test_the_weights_of_an_eager_network_are_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("handler", "said"),
     [
-        ("text_classifier", "EmbeddingBag with offsets, and no tokenizer.json says that. Pack a"),
         ("image_segmenter", "a class for each pixel"),
         ("object_detector", "a list of boxes"),
         ("base_handler", "doesn't say what its network takes"),

@@ -247,7 +247,10 @@ def test_a_file_that_a_bundle_calls_its_own_is_refused(
 @pytest.mark.parametrize(
     ("handler", "said"),
     [
-        ("import ts.torch_handler.text_handler", "No module named 'ts.torch_handler.text_handler'"),
+        (
+            "import ts.torch_handler.object_detector",
+            "No module named 'ts.torch_handler.object_detector'",
+        ),
         (
             "class A: pass\nclass B: pass",
             "it must have a function handle, or one class; it has A, B",
@@ -264,6 +267,34 @@ def test_a_handler_that_can_not_be_run_is_refused_with_its_fault(
         pack(archive(tmp_path, handler), tmp_path / "m" / "1", sample)
     assert said in str(refused.value)
     assert not (tmp_path / "m" / "1").exists()
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("import nosuch", "{archive}: handler.py can't be loaded: "),
+        ("import nosuch.a", "Install nosuch where Lantern runs, or pack it with the handler."),
+        (
+            "class H:\n def initialize(self, context):\n"
+            "  open(context.system_properties['model_dir'] + '/gone.json')\n"
+            " def handle(self, data, context): return ['x']",
+            "No such file or directory: '{archive}: gone.json'.",
+        ),
+        (
+            "def handle(data, context):\n if data: raise OSError('disk')",
+            "{archive}: The handler failed on a golden request: predict raised OSError in",
+        ),
+    ],
+)
+def test_an_error_names_the_archive_and_not_where_it_was_unpacked_to(
+    handler: str, said: str, tmp_path: Path, sample: Path
+) -> None:
+    path = archive(tmp_path, handler)
+    with pytest.raises(BundleError) as refused:
+        pack(path, tmp_path / "m" / "1", sample)
+    assert said.format(archive=path) in str(refused.value)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert f"{tmp_path}/m/" not in str(refused.value)
 
 
 def test_samples_are_files_that_are_sent_as_they_are(tmp_path: Path) -> None:

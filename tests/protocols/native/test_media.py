@@ -250,6 +250,10 @@ def test_any_content_comes_out_of_a_form_as_it_went_in(parts: list[tuple[str, by
     assert found == wanted
 
 
+DISPOSITION = b"Content-Disposition: form-data; name=a"
+MANY_PARAMETERS = "".join(f"; x{number}=1" for number in range(1000))
+
+
 @given(st.binary(max_size=200), st.sampled_from(["b", "", "é", "\x00", "x" * 300]))
 def test_any_bytes_are_a_form_or_refused(body: bytes, boundary: str) -> None:
     for sent in (body, b"--b\r\n" + body, b"--b\r\n" + body + b"\r\n--b--"):
@@ -273,6 +277,15 @@ def test_any_bytes_are_a_form_or_refused(body: bytes, boundary: str) -> None:
         (b"--b\r\nContent-Disposition: form-data\r\n\r\na\r\n--b--", "b", "has no name"),
         (b"--b\r\n%b\r\n\r\na\r\n--b--" % (b"x" * 9000), "b", "within 8,192 bytes"),
         (form(*[("data", b"")] * (MAX_PARTS + 2)), "b", "over 20,000 parts"),
+        (b"--b\r\n%b\r\n\r\na\r\n--b--" % (b"a\r\n" * 17), "b", "has over 16 headers"),
+        (
+            b"--b\r\nContent-Disposition: form-data; name=a%b\r\n\r\na\r\n"
+            % (b";a=1" * 1000)
+            * 1050
+            + b"--b--",
+            "b",
+            "headers of the form's parts have over 4,194,304 bytes",
+        ),
         (
             b"--b\r\nContent-Disposition: form-data; name=a\r\n"
             b"Content-Transfer-Encoding: base64\r\n\r\nYQ==\r\n--b--",
@@ -296,6 +309,7 @@ def test_a_malformed_form_is_refused_with_its_reason(
         ('text/plain ; Charset="a;\\"b" ; x=1', ("text/plain", {"charset": 'a;"b', "x": "1"})),
         ("a/b; x; y=1", ("a/b", {})),
         ('a/b; x="', ("a/b", {"x": ""})),
+        ("a/b" + MANY_PARAMETERS, ("a/b", {f"x{number}": "1" for number in range(32)})),
         ("", ("", {})),
         (";", ("", {})),
     ],

@@ -76,10 +76,13 @@ def test_a_runtime_gets_rows_that_are_aligned(padding: int) -> None:
     data = np.arange(6, dtype="<f4").tobytes()
     text = b'{"inputs":[{"name":"features","shape":[2,3],"datatype":"FP32",'
     text += b'"parameters":{"binary_data_size":24}}]}' + b" " * padding
-    rows = reader("a", "b", "c").read(body_of_one(text + data, 3, len(text)))["features"]
+    body = text + data
+    rows = reader("a", "b", "c").read(body_of_one(body, 3, len(text)))["features"]
     assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert rows.flags.aligned
     assert rows.flags.c_contiguous
+    is_view = np.shares_memory(rows, np.frombuffer(body, dtype=np.uint8))
+    assert is_view == (len(text) % 4 == 0)
 
 
 def test_a_feature_may_be_called_as_the_tensor_is() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .util import list_classes_from_module, load_label_mapping
 
 logger = logging.getLogger("lantern.handler")
@@ -37,8 +39,6 @@ class BaseHandler(abc.ABC):  # noqa: B024 - as there, its methods have defaults
 
     def initialize(self, context: Any) -> None:
         """Load the model of an archive."""
-        import torch
-
         self.context = context
         self.manifest = context.manifest
         self.model_yaml_config = context.model_yaml_config
@@ -62,8 +62,6 @@ class BaseHandler(abc.ABC):  # noqa: B024 - as there, its methods have defaults
         self.initialized = True
 
     def _load_torchscript_model(self, model_pt_path: str) -> Any:
-        import torch
-
         return torch.jit.load(model_pt_path, map_location=self.device)  # type: ignore[no-untyped-call]
 
     def _load_onnx_model(self, model_pt_path: str) -> Any:
@@ -74,8 +72,6 @@ class BaseHandler(abc.ABC):  # noqa: B024 - as there, its methods have defaults
     def _load_pickled_model(
         self, model_dir: str, model_file: str, model_pt_path: str | None
     ) -> Any:
-        import torch
-
         module = self.context.load_module(model_file.split(".", maxsplit=1)[0])
         classes = list_classes_from_module(module)
         if len(classes) != 1:
@@ -89,14 +85,10 @@ class BaseHandler(abc.ABC):  # noqa: B024 - as there, its methods have defaults
 
     def preprocess(self, data: Any) -> Any:
         """Return the tensor of the rows."""
-        import torch
-
         return torch.as_tensor(data, device=self.device)
 
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """Return what the model answers for a tensor."""
-        import torch
-
         with torch.inference_mode():
             return self.model(data.to(self.device), *args, **kwargs)
 

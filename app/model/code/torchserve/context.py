@@ -44,7 +44,7 @@ class RequestProcessor:
 
 
 class Context:
-    """What a handler knows of its model, and of the requests that it answers now.
+    """The facts that a handler knows of its model, and of the requests that it answers now.
 
     ``load_module`` returns a module of the archive; it is ours.
     """

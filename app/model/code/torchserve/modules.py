@@ -11,11 +11,14 @@ from .context import SERVER_VERSION
 
 _OURS = {
     "ts.context": "context",
+    "ts.handler_utils.text_utils": "text_utils",
     "ts.handler_utils.timer": "util",
     "ts.metrics.dimension": "metrics",
     "ts.metrics.metric_type_enum": "metrics",
     "ts.torch_handler.base_handler": "base_handler",
     "ts.torch_handler.image_classifier": "image_classifier",
+    "ts.torch_handler.text_classifier": "text_classifier",
+    "ts.torch_handler.text_handler": "text_handler",
     "ts.torch_handler.vision_handler": "vision_handler",
     "ts.utils.util": "util",
 }

@@ -7,6 +7,8 @@ import importlib
 import io
 from typing import Any
 
+import torch
+
 from .base_handler import BaseHandler
 
 
@@ -18,8 +20,6 @@ class VisionHandler(BaseHandler):
     image_processing: Any
 
     def preprocess(self, data: Any) -> Any:
-        import torch
-
         pillow: Any = importlib.import_module("PIL.Image")  # what a handler takes, not the service
         images = []
         for row in data:
