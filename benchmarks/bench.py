@@ -86,7 +86,7 @@ class Bench:
         print(f"  {part}, {who}: {told}", flush=True)
 
     def skip(self, part: str, why: str) -> None:
-        """Say that a part can't be measured here, which is no fault."""
+        """Print that a part can't be measured here, which is no fault."""
         print(f"  {part}: not measured, because {why}.", flush=True)
 
     def fault(self, part: str, what: str) -> None:

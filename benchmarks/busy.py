@@ -14,7 +14,7 @@ _ROUNDS = 100_000
 
 @contextmanager
 def busy(processes: int, seconds: float) -> Iterator[list[int]]:
-    """Have so many processes use all the time they get, while the context lasts; give their pids.
+    """Keep so many processes busy while the context lasts; yield their pids.
 
     They end by themselves after ``seconds``, and when this process is gone.
     """

@@ -66,7 +66,7 @@ KEYS, RATE = "with a key asked for", "with a rate counted"
 MISSES, HITS = "with a cache, no row twice", "with a cache, one row again and again"
 WITHOUT = {each: f"without {each}" for each in stripped.TAKEN}
 FEATURES = (AGAIN, LOG, *WITHOUT.values(), RANGES, OUTSIDE, KEYS, RATE, MISSES, HITS, FLASK)
-"""What is compared with Lantern as it is."""
+"""The variants that are compared with Lantern as it is."""
 
 
 def features(bench: Bench) -> None:

@@ -122,7 +122,7 @@ def total(dump: str) -> int:
 
 
 def _tell(server: Server, *command: str) -> None:
-    """Have valgrind do something; it answers when that is done."""
+    """Send a command to valgrind, and wait until it is done."""
     told = ["vgdb", f"--pid={server.process.pid}", "--wait=10", *command]
     try:
         subprocess.run(told, check=True, capture_output=True, timeout=_COMMAND_SECONDS)

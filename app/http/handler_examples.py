@@ -24,11 +24,12 @@ from ..protocols.native.forms import FORM
 from ..protocols.native.media_types import ANY_TYPE, JSON, parse_header
 from ..protocols.native.sample_schemas import SAMPLES
 
-_BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+"""The schema of bytes in the OpenAPI document."""
 WHOLE_FORM: Mapping[str, Any] = {
     "type": "object",
     "description": "The sample is in the field data, or body; the others are parameters.",
-    "properties": {"data": _BINARY},
+    "properties": {"data": BINARY},
     "required": ["data"],
 }
 
@@ -128,12 +129,12 @@ def answer_content(member: str, model: Model) -> dict[str, Any]:
 def _of_one(example: HandlerExample | None) -> Iterator[tuple[str, dict[str, Any]]]:
     if example is not None and example.media_type not in ("", FORM):
         if example.sample is None:
-            yield example.media_type, {"schema": dict(_BINARY)}
+            yield example.media_type, {"schema": dict(BINARY)}
         else:
             schema = {} if example.media_type == JSON else {"type": "string"}
             yield example.media_type, {"schema": schema, "example": example.sample}
     yield FORM, {"schema": dict(WHOLE_FORM)}
-    yield ANY_TYPE, {"schema": dict(_BINARY)}
+    yield ANY_TYPE, {"schema": dict(BINARY)}
 
 
 def _of_many(example: HandlerExample | None, largest: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,7 +146,7 @@ def _of_many(example: HandlerExample | None, largest: str) -> Iterator[tuple[str
     if sample is not None and isinstance(sample, str) != is_json:  # a string there is a text
         in_json["example"] = {SAMPLES: [sample] * 2}
     yield JSON, in_json
-    files = {"type": "array", "items": dict(_BINARY), "minItems": 1}
+    files = {"type": "array", "items": dict(BINARY), "minItems": 1}
     yield FORM, {"schema": _object({"data": files})}
 
 

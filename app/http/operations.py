@@ -31,7 +31,7 @@ from ..protocols.native.schemas import PROBLEM
 from ..protocols.open_inference.schemas import INFERENCE_REQUEST, OPEN_INFERENCE_ERROR
 from ..protocols.torchserve import TORCHSERVE_ERROR, is_torchserve
 from ..settings import LimitSettings
-from .handler_examples import WHOLE_FORM, answer_content
+from .handler_examples import BINARY, WHOLE_FORM, answer_content
 from .handlers import largest_batch
 from .model_examples import example_prediction, example_request, example_sample
 from .prediction_bodies import prediction_body
@@ -167,7 +167,7 @@ class OperationBuilder:
         if ANY_TYPE in types and any(map(_takes_forms, self._models)):
             content[FORM] = {"schema": dict(WHOLE_FORM)}
         for media_type in types:
-            content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+            content[media_type] = {"schema": dict(BINARY)}
         return {"required": description.requires_body, "content": content}
 
     def _body(self, member: Literal["features", "samples"], *, is_by_name: bool) -> dict[str, Any]:

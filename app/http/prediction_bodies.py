@@ -13,10 +13,9 @@ from ..protocols.native.forms import FORM
 from ..protocols.native.media import MediaBodies
 from ..protocols.native.media_types import ANY_TYPE, JSON
 from ..protocols.native.sample_schemas import sample_schema
-from .handler_examples import WHOLE_FORM, request_content
+from .handler_examples import BINARY, WHOLE_FORM, request_content
 
 Member = Literal["features", "samples"]
-_BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
 _TEXT: Mapping[str, Any] = {"type": "string"}
 
 
@@ -42,7 +41,7 @@ def prediction_body(
     for name, model in models.items():
         if model is not None and model.handler is not None:
             if member == "features":
-                content[ANY_TYPE] = {"schema": dict(_BINARY)}
+                content[ANY_TYPE] = {"schema": dict(BINARY)}
                 content[FORM] = {"schema": dict(WHOLE_FORM)}
                 schemas.append({})
                 continue
@@ -105,7 +104,7 @@ def _in_other_forms(member: Member, model: Model) -> Iterator[tuple[str, dict[st
     for media_type in body.media_types.names:
         if media_type == FORM:
             fields: dict[str, Any] = {
-                name: dict(_BINARY if name == IMAGE else _TEXT) for name in model.steps.members
+                name: dict(BINARY if name == IMAGE else _TEXT) for name in model.steps.members
             }
             if len(fields) == 1:
                 (only,) = fields.values()
@@ -118,7 +117,7 @@ def _in_other_forms(member: Member, model: Model) -> Iterator[tuple[str, dict[st
             }
             yield media_type, {"schema": _form_of_many(fields) if member == "samples" else one}
         elif media_type != JSON:
-            yield media_type, {"schema": dict(_TEXT if media_type == "text/plain" else _BINARY)}
+            yield media_type, {"schema": dict(_TEXT if media_type == "text/plain" else BINARY)}
 
 
 def _form_of_many(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,12 +187,12 @@ class GaugeSeries(Series):
 class HistogramSeries(Series):
     """The sum of the observations, and their number in each bucket."""
 
-    __slots__ = ("bounds",)
+    __slots__ = ("_bounds",)
 
     def __init__(self, family: Family[Series], labels: Labels) -> None:
         super().__init__(family, labels)
         assert isinstance(family, Histogram)
-        self.bounds = family.bounds
+        self._bounds = family.bounds
 
     def observe(self, amount: float) -> None:
         """Add an observation."""
@@ -202,7 +202,7 @@ class HistogramSeries(Series):
 
     def bucket(self, amount: float) -> int:
         """Return the place of the number of observations like ``amount``."""
-        return self.place + 1 + bisect_left(self.bounds, amount)
+        return self.place + 1 + bisect_left(self._bounds, amount)
 
 
 S_co = TypeVar("S_co", bound=Series, covariant=True)

@@ -60,8 +60,8 @@ _CONTRACTIONS: Mapping[str, str] = {
     "i'm": "i am",
     **{f"{word}'re": f"{word} are" for word in ("they", "we", "what", "you")},
 }
-"""What takes the place of a contraction, also within a word, but for its first character. Longer
-ones there, as "can't've", are never found: they begin with one of these."""
+"""The replacements of contractions, also within a word, but for its first character. Longer ones
+there, as "can't've", are never found: they begin with one of these."""
 _CONTRACTION = re.compile("|".join(_CONTRACTIONS))
 
 

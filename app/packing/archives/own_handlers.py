@@ -8,6 +8,7 @@ from ...model.errors import shown
 
 IMAGE_CLASSIFIER = "image_classifier"
 TEXT_CLASSIFIER = "text_classifier"
+TAKEN = (IMAGE_CLASSIFIER, TEXT_CLASSIFIER)
 """The handlers of TorchServe's own that become steps."""
 _HANDLER = "give the archive a handler of its own"
 _WHY: Mapping[str, tuple[str, str]] = {

@@ -15,7 +15,7 @@ from ..bundle_writer import require_packages
 from ..given_names import naming_as_given
 from ..handlers import complete, requests_in
 from .container import Unpacked, unpack
-from .own_handlers import IMAGE_CLASSIFIER, TEXT_CLASSIFIER, why_not_taken
+from .own_handlers import IMAGE_CLASSIFIER, TAKEN, why_not_taken
 from .torchserve import TorchServeModel, read_model
 
 SUFFIXES = (".mar", ".tar.gz", ".tgz")
@@ -54,7 +54,7 @@ def _check_own_handler(model: TorchServeModel, path: Path, allow_code: bool) -> 
     """Raise `BundleError` unless steps can stand for TorchServe's own handler that an archive uses,
     and its network may run.
     """
-    if model.own_handler not in (IMAGE_CLASSIFIER, TEXT_CLASSIFIER):
+    if model.own_handler not in TAKEN:
         raise BundleError(f"{path} {why_not_taken(model.own_handler)}")
     if not allow_code:
         raise BundleError(
