@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.systemd import listen_fds
@@ -32,6 +33,8 @@ from ..worker.malloc import keep_freed_memory, release_freed_memory
 from .addresses import find_unusable
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ..http.extension import Lantern
     from ..telemetry.metrics import Metrics
 
@@ -229,12 +232,30 @@ def _was_told_to_stop(server: Any) -> bool:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leave the prefix to the application, which has it as ``server.prefix``.
+    """Leave the prefix to the application, and start the threads of a worker that has them.
 
-    Gunicorn would answer 500 for any other path, and treat /lanternhealth as /health. Not in
-    `post_fork`: ``--env`` is applied after it.
+    The application has the prefix as ``server.prefix``. Gunicorn would answer 500 for any other
+    path, and treat /lanternhealth as /health. Not in `post_fork`: ``--env`` is applied after it.
     """
     os.environ.pop("SCRIPT_NAME", None)
+    pool = getattr(worker, "tpool", None)  # only gthread has one
+    if pool is not None:
+        _start_threads(pool, worker.cfg.threads)
+
+
+def _start_threads(pool: Executor, count: int) -> None:
+    """Start the ``count`` threads that ``pool`` may have.
+
+    It would start each when a request is there for it, and a worker of Gunicorn's exits if it
+    can't: while the run of another request has all the memory that there is, for example.
+    """
+    all_started = Barrier(count)
+    try:
+        for _ in range(count):
+            pool.submit(all_started.wait)
+    except RuntimeError:
+        all_started.abort()  # those that wait would keep the process from ending
+        raise
 
 
 def _hand_over(worker: Any, lantern: Lantern) -> None:

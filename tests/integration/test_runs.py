@@ -58,7 +58,7 @@ def ask(server: Server, **changed: Any) -> requests.Response:
 def assert_serves(server: Server, workers: list[int]) -> None:
     response = ask(server)
     assert response.status_code == 200, response.text
-    assert server.workers() == workers
+    assert server.workers() == workers, server.log.read_text()[-5000:]
 
 
 def peak_mb(pid: int) -> int:
@@ -119,6 +119,21 @@ def test_sizes_that_can_not_be_are_refused(server: Server, inputs: dict[str, Any
     workers = server.workers()
     assert 400 <= ask(server, **inputs).status_code < 500
     assert_serves(server, workers)
+
+
+def test_gthread_has_its_threads_before_a_run_has_the_memory(
+    start: Callable[..., Server], directory: Path
+) -> None:
+    """It starts them for requests, and exits if it can't."""
+    threads = 40
+    server = start(
+        *("-w", "1"),
+        MODEL__PATH=str(directory),
+        SERVER__WORKER_CLASS="gthread",
+        SERVER__THREADS=str(threads),
+    )
+    (worker,) = server.workers()
+    assert len(list(Path(f"/proc/{worker}/task").iterdir())) > threads
 
 
 def test_a_model_is_loaded_beside_the_limit_of_runs(server: Server, directory: Path) -> None:
