@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from .http.application import Application
     from .http.body import OrjsonProvider
     from .http.completion import CompletionMiddleware
+    from .http.direct import DirectCalls
     from .http.extension import Lantern
     from .http.fast_path import FastPath
     from .http.routes import RouteTable, access_by_rule
@@ -55,7 +56,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     table = RouteTable(app, lantern.services)
     lantern.guard.set_rules(access_by_rule(app))
     app.wsgi_app = CompletionMiddleware(app.wsgi_app, lantern.metrics)  # type: ignore[method-assign]
-    if settings.server.fast_path:
-        app.wsgi_app = FastPath(app.wsgi_app, lantern, table)  # type: ignore[method-assign]
-    admission.init_app(app, lantern, table)
+    fast_path = FastPath(app.wsgi_app, lantern, table) if settings.server.fast_path else None
+    if fast_path is not None:
+        app.wsgi_app = fast_path  # type: ignore[method-assign]
+    admits = admission.init_app(app, lantern, table)
+    if fast_path is not None:
+        lantern.find_direct = DirectCalls(app, lantern, admits, fast_path).find
     return app

@@ -18,7 +18,7 @@ from ..access.cors import Cors
 from ..access.header_names import REQUEST_ID
 from ..access.rejection import RequestRejected
 from ..worker.contract import REJECTION
-from .context import RequestContext
+from .context import CONTEXT, RequestContext
 from .extension import Lantern
 from .headers import headers_for
 from .prefix import PathPrefix
@@ -57,6 +57,8 @@ class AdmissionMiddleware:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         head = head_of(environ, self._prefix)
+        if CONTEXT in environ:  # begun by a direct call, and admitted
+            return self._application(environ, start_response)
         context = RequestContext.begin(head, environ)
         cors = self._cors
         if cors is not None:
@@ -76,6 +78,27 @@ class AdmissionMiddleware:
                 return self._reject(context, start_response, admission)
             context.caller = admission
         return self._application(environ, start_response)
+
+    def admits_directly(self, environ: dict[str, Any]) -> RequestHead | None:
+        """Return the head in ``environ``, which has only what that says, and whose path is split;
+        None if its requests may be rejected for more than their callers, or are answered for CORS.
+        """
+        head = head_of(environ, self._prefix)
+        if head.outside or self._cors is not None or not self._guard.knows_sockets:
+            return None
+        try:
+            self._wait_budget.check(environ)
+        except RequestRejected:
+            return None
+        return head
+
+    def admit(self, environ: dict[str, Any], head: RequestHead) -> str | None:
+        """Return the caller of a request, as for `may_send_body`. Raises `RequestRejected`."""
+        admission = self._admission(environ, head)
+        if isinstance(admission, RequestRejected):
+            environ[_ADMISSION] = admission
+            raise admission
+        return admission
 
     def may_send_body(self, environ: dict[str, Any]) -> bool:
         """Return True if a request, of which only the head has arrived, is admitted and has a body.
@@ -201,9 +224,10 @@ class RuleMatcher:
         return rule.rule
 
 
-def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> None:
-    """Wrap ``app`` in the middleware."""
+def init_app(app: Flask, lantern: Lantern, table: RouteTable) -> AdmissionMiddleware:
+    """Wrap ``app`` in the middleware, and return that."""
     admission = AdmissionMiddleware(app.wsgi_app, lantern, app.url_map, table)
     app.wsgi_app = admission  # type: ignore[method-assign]
     lantern.may_send_body = admission.may_send_body
     lantern.pool_queue = admission.pool_queue
+    return admission

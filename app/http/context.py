@@ -33,8 +33,9 @@ class RequestContext(msgspec.Struct):
     ``started`` is a reading of `perf_counter`. ``environ`` is that of WSGI, for the headers.
     Admission sets the ``caller``, if keys are required. The fast path or Flask sets the ``route``,
     the ``model`` and ``model_version`` that predict, and the number of ``rows`` that were
-    predicted. ``failure`` is the exception of the fast path, until Flask handles it, and
-    ``is_streamed`` is True if Flask sends a `StreamedResponse`, which ends the context.
+    predicted. ``is_tried`` is True once the fast path has tried to make its ``answer``, and
+    ``failure`` is the exception that it failed with, until Flask handles it. ``is_streamed`` is
+    True if Flask sends a `StreamedResponse`, which ends the context.
     """
 
     head: RequestHead
@@ -47,6 +48,8 @@ class RequestContext(msgspec.Struct):
     model: str | None = None
     model_version: str | None = None
     rows: int | None = None
+    is_tried: bool = False
+    answer: Any = None
     failure: Exception | None = None
     is_streamed: bool = False
     has_ended: bool = False
@@ -54,8 +57,13 @@ class RequestContext(msgspec.Struct):
     @classmethod
     def begin(cls, head: RequestHead, environ: dict[str, Any]) -> Self:
         """Return the context of a request that begins now, in its ``environ`` as `CONTEXT`."""
-        context = environ[CONTEXT] = cls(head, environ, head.method, head.request_id or _new_id())
+        context = environ[CONTEXT] = cls.of(head, environ)
         return context
+
+    @classmethod
+    def of(cls, head: RequestHead, environ: dict[str, Any]) -> Self:
+        """Return the context of a request that begins now; ``environ`` has at least its head."""
+        return cls(head, environ, head.method, head.request_id or _new_id())
 
     def raise_failure(self) -> None:
         """Raise and forget the exception that the fast path failed with, if it did."""

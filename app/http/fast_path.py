@@ -18,6 +18,7 @@ from ..access.header_names import REQUEST_ID
 from ..protocols.native.media_types import MediaTypes, media_type_of
 from .context import CONTEXT, RequestContext, StreamedResponse
 from .extension import Lantern
+from .handlers import Answer
 from .headers import PLAIN
 from .routes import Found, Handler, RouteTable
 
@@ -32,7 +33,7 @@ class _OtherMediaType(Exception):
     """The body is of a media type that the model doesn't take."""
 
 
-class _Plain:
+class Plain:
     """A plain prediction, as the head of its request says: for the route that was ``found``, whose
     ``handler`` makes it of a body of ``size`` bytes and of ``media_type``. The types in which that
     was last looked for, and found, are ``accepted``.
@@ -65,19 +66,41 @@ class FastPath:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         context: RequestContext = environ[CONTEXT]
-        plain: _Plain | None = context.head.plain
+        answer = context.answer if context.is_tried else self._try(environ, context)
+        # Not where it was tried: exceptions of Flask would get that one as their context.
+        if answer is None:
+            return self._application(environ, start_response)
+        context.answer = None
+        body, headers = answer
+        request_id = (REQUEST_ID, context.request_id)
+        if isinstance(body, StreamedResponse):
+            start_response("200 OK", [*headers, *PLAIN, request_id])
+            return body
+        content_type, *more = headers
+        length = ("Content-Length", str(len(body)))
+        start_response("200 OK", [content_type, length, *more, *PLAIN, request_id])
+        context.end(200, self._lantern.metrics)
+        return [body]
+
+    def _try(self, environ: dict[str, Any], context: RequestContext) -> Answer | None:
+        """Return the answer to a plain prediction; None for any other request."""
+        plain: Plain | None = context.head.plain
         if plain is None:
             # Looked for again while there is none: the model of a path may be known later.
-            plain = context.head.plain = self._find(environ)
+            plain = context.head.plain = self.find(environ)
         stream = environ["wsgi.input"]
         # A body that has arrived; reading another kind of stream may block.
         if plain is None or type(stream) is not io.BytesIO or stream.tell():
-            return self._application(environ, start_response)
+            return None
         body = stream.getvalue()
-        if len(body) != plain.size:
-            return self._application(environ, start_response)
-        found = plain.found
-        context.route = found.rule
+        return self.answer(plain, context, body) if len(body) == plain.size else None
+
+    def answer(self, plain: Plain, context: RequestContext, body: bytes) -> Answer | None:
+        """Return the answer to a prediction with the ``body``; None if Flask has to answer, which
+        finds in the ``context`` why.
+        """
+        context.is_tried = True
+        context.route = plain.found.rule
 
         def read_body(accepted: MediaTypes) -> bytes:
             if accepted is not plain.accepted:
@@ -85,26 +108,15 @@ class FastPath:
             return body
 
         try:
-            answer, headers = plain.handler(self._lantern, found.service, context, read_body)
+            answer: Answer = plain.handler(self._lantern, plain.found.service, context, read_body)
         except _OtherMediaType:  # Flask says which it takes
-            answer = headers = None
+            return None
         except Exception as error:
             context.failure = error
-            answer = headers = None
-        # Not in the except clause: exceptions of Flask would get this one as their context.
-        if headers is None:
-            return self._application(environ, start_response)
-        request_id = (REQUEST_ID, context.request_id)
-        if isinstance(answer, StreamedResponse):
-            start_response("200 OK", [*headers, *PLAIN, request_id])
-            return answer
-        content_type, *more = headers
-        length = ("Content-Length", str(len(answer)))
-        start_response("200 OK", [content_type, length, *more, *PLAIN, request_id])
-        context.end(200, self._lantern.metrics)
-        return [answer]
+            return None
+        return answer
 
-    def _find(self, environ: dict[str, Any]) -> _Plain | None:
+    def find(self, environ: dict[str, Any]) -> Plain | None:
         """Return what the head in ``environ`` says, or None if it is not that of a plain
         prediction.
         """
@@ -124,7 +136,7 @@ class FastPath:
         ):
             return None
         media_type = media_type_of(environ.get("CONTENT_TYPE", ""))
-        return _Plain(found, found.route.handler, int(length), media_type)
+        return Plain(found, found.route.handler, int(length), media_type)
 
 
 @lru_cache(maxsize=256)

@@ -64,7 +64,8 @@ class Acceptor:
         self._is_polled = False
         self._accept_at = 0.0
         self._parsers = {
-            trusted: HeadParser(owner.cfg, trusted=trusted) for trusted in (False, True)
+            trusted: HeadParser(owner.cfg, owner.find_direct, trusted=trusted)
+            for trusted in (False, True)
         }
         self.listeners: dict[int, tuple[socket.socket, Environ]] = {}
         environ = base_environ(owner.cfg)

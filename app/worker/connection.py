@@ -17,13 +17,12 @@ A connection is in one of these states:
 from __future__ import annotations
 
 import contextlib
-import io
 import socket
 from collections.abc import Callable
 from functools import partial
 from math import inf
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT
-from time import monotonic
+from time import monotonic, time
 
 from .contract import Environ, held_bytes, set_overdue, set_rejection
 from .head import HeadParser
@@ -32,7 +31,7 @@ from .rejection import Rejection
 from .request import Request
 from .request_queue import QueueEntry
 from .request_reader import READ_BYTES, Progress, RequestReader
-from .response import Response, rejection_response
+from .response import Response, ok_lines, rejection_response
 from .response_writer import ResponseWriter
 from .timestamps import receive_into_with_age, receive_with_age
 
@@ -220,7 +219,7 @@ class Connection(QueueEntry):
         request = self._reader.request or self._whole or self._reader.unread()
         self._drop()
         if self._owner.delegates_rejections:
-            request.environ["wsgi.input"] = io.BytesIO()
+            request.set_body(b"", 0)
             set_rejection(request.environ, rejection)
             request.keep_alive = False
             self._serve(request)
@@ -238,7 +237,7 @@ class Connection(QueueEntry):
         self._owner.forget(self.fd)
         self._sock.close()
         if self._response and not self._is_running:  # the thread still makes it
-            self._finish(self._response)
+            self._finish()
 
     def _drop(self) -> None:
         """Discard the request, complete or not."""
@@ -382,9 +381,11 @@ class Connection(QueueEntry):
     def _enqueue(self, request: Request) -> None:
         """Queue a complete request, or have it rejected at once if it would be overdue."""
         owner = self._owner
-        name = owner.pool_queue(request.environ)
+        direct = request.head.direct
+        # The environ is made for none that is answered by a direct call.
+        name = None if direct and not direct.takes_long else owner.pool_queue(request.environ)
         queue = self._queue = owner.queue if name is None else owner.calls[name]
-        wait = queue.enqueue(self, request.environ, request.body_size)
+        wait = queue.enqueue(self, request, request.body_size)
         if wait is not None:
             set_overdue(request.environ, wait)
             # Closing the connection sends the client to a less loaded worker.
@@ -403,17 +404,34 @@ class Connection(QueueEntry):
 
     def _serve_queued(self, request: Request) -> None:
         self._whole = None
-        wait = self._queue.expire(self, request.environ)
+        wait = self._queue.expire(self, request)
         if wait is not None:
             set_overdue(request.environ, wait)
-        self._serve(request, in_thread=wait is None and self._queue is not self._owner.queue)
+            self._serve(request)
+        elif self._queue is not self._owner.queue:
+            self._serve(request, in_thread=True)
+        elif not self._serve_directly(request):
+            self._serve(request)
+
+    def _serve_directly(self, request: Request) -> bool:
+        """Serve a request by a direct call; return False if the call must be that of WSGI."""
+        direct, body = request.head.direct, request.whole_body
+        if direct is None or body is None or self._owner.hooks:  # which want to see a response
+            return False
+        try:
+            answer = direct(body, request.make_environ)
+        except BaseException as error:
+            self._fail(self._begin_response(request), error)
+            return True
+        if answer is None:
+            return False
+        keep_alive = self._may_keep(request)
+        self._writer.parts.append(ok_lines(int(time()), keep_alive) + answer)
+        self._end(keep_alive=keep_alive)
+        return True
 
     def _serve(self, request: Request, *, in_thread: bool = False) -> None:
-        self._writer.begin_response()
-        may_keep = self._owner.count_request(is_last=not self._reader.buffer)
-        response = self._response = Response(
-            request, self._writer.parts, keep_alive=may_keep and request.keep_alive
-        )
+        response = self._begin_response(request)
         try:
             if self._owner.hooks:
                 self._owner.hooks.before(response)
@@ -429,6 +447,16 @@ class Connection(QueueEntry):
         else:
             self._continue_response(response)
 
+    def _begin_response(self, request: Request) -> Response:
+        keep_alive = self._may_keep(request)
+        response = self._response = Response(request, self._writer.parts, keep_alive=keep_alive)
+        return response
+
+    def _may_keep(self, request: Request) -> bool:
+        """Count a request that is served; return True if the connection is kept after it."""
+        self._writer.begin_response()
+        return self._owner.count_request(is_last=not self._reader.buffer) and request.keep_alive
+
     def resume(self, error: BaseException | None) -> None:
         """Send the response, for which a thread has made the call; ``error`` is what that raised.
 
@@ -440,7 +468,7 @@ class Connection(QueueEntry):
         if self.is_closed:
             if error is not None:
                 self._log_failure(response.request, error)
-            self._finish(response)
+            self._finish()
             return
         may_keep = self._owner.may_keep(is_last=not self._reader.buffer)
         response.keep_alive = response.keep_alive and may_keep
@@ -463,7 +491,7 @@ class Connection(QueueEntry):
         except BaseException as error:
             self._fail(response, error)
         else:
-            self._end(response)
+            self._end(keep_alive=response.keep_alive)
 
     def _write_parts(self, response: Response) -> bool:
         """Write parts of the response; return False if others, or the client, must go first."""
@@ -494,20 +522,21 @@ class Connection(QueueEntry):
         response.keep_alive = False
         if not response.headers_sent:
             response.replace(Rejection(500, "The application failed; see the log of the server."))
-        self._end(response)
+        self._end(keep_alive=False)
 
     def _log_failure(self, request: Request, error: BaseException) -> None:
         self._owner.log.error(
             "Error handling request %s %s", request.method, request.uri, exc_info=error
         )
 
-    def _end(self, response: Response) -> None:
-        self._closing = not response.keep_alive
+    def _end(self, *, keep_alive: bool) -> None:
+        """Send what is left of a response that is complete, and go on to the next request."""
+        self._closing = not keep_alive
         if self._writer.parts:
             self._flush()  # before the application closes its response, which may take long
         if self.is_closed:
             return
-        self._finish(response)
+        self._finish()
         if self._writer.parts:
             return
         if self._closing:
@@ -520,11 +549,18 @@ class Connection(QueueEntry):
             self._deadline = self.idle_since + self._owner.keepalive_seconds
             self._want(EPOLLIN)
 
-    def _finish(self, response: Response) -> None:
-        self._response = None
+    def _finish(self) -> None:
+        """Let go of the request, and of its response if that is the application's."""
+        response, self._response = self._response, None
         self._reader.request_size = 0
         if self.held:
             self._hold()
+        if response is not None:
+            self._close_response(response)
+        # If the next request has arrived, it was its own client that let it wait until now.
+        self.idle_since = self.arrived = monotonic()
+
+    def _close_response(self, response: Response) -> None:
         try:
             response.close()
         except BaseException:
@@ -533,8 +569,6 @@ class Connection(QueueEntry):
             self._owner.log.exception("Error closing the response to %s", response.request.uri)
         if self._owner.hooks:
             self._owner.hooks.after(response)
-        # If the next request has arrived, it was its own client that let it wait until now.
-        self.idle_since = self.arrived = monotonic()
 
     def _flush(self) -> bool:
         """Send what the socket takes of the response; return True if that was all."""

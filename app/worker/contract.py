@@ -12,6 +12,8 @@ key                set by                value
 `MEMORY`           worker                a dictionary that requests with the same head share
 =================  ====================  =========================================================
 
+Of requests whose heads come again, it may also answer some by a `DirectCall`, without WSGI.
+
 The method of a request that is rejected before its head was read is `UNREAD`. Any other rejected
 request has the method, path and headers that it was sent with, and an empty body.
 
@@ -21,8 +23,8 @@ accessors, which have its type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, Protocol
 
 from .rejection import Rejection
 
@@ -32,6 +34,7 @@ __all__ = [
     "OVERDUE",
     "REJECTION",
     "UNREAD",
+    "DirectCall",
     "Environ",
     "Rejection",
     "held_bytes",
@@ -43,6 +46,25 @@ __all__ = [
 ]
 
 Environ = dict[str, Any]
+
+
+class DirectCall(Protocol):
+    """What answers requests with one head, instead of the call of WSGI; see
+    `KeepAliveWorker.find_direct`.
+    """
+
+    @property
+    def takes_long(self) -> bool:
+        """True if such a request may have to wait for a thread: it isn't answered by this then."""
+
+    def __call__(self, body: bytes, make_environ: Callable[[], Environ], /) -> bytes | None:
+        """Return the header fields of a response with the status 200, each with its CRLF, an empty
+        line, and the body, of which the fields have the Content-Length.
+
+        Return None to be called by WSGI, with the environ that ``make_environ`` returns: what was
+        put there is found again. Called in the loop, for a request that is in time.
+        """
+
 
 REJECTION = "lantern.worker.rejection"
 """Present if the worker rejects the request and delegates the response to the application; see

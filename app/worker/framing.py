@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from .rejection import Rejection, quote
-from .request import Request
+from .request import Head
 
 _CODINGS = frozenset({"chunked", "identity", "compress", "deflate", "gzip"})
 
 
-def set_framing(request: Request, protocol: str) -> None:
+def set_framing(head: Head, protocol: str) -> None:
     """Set from the headers how long the body is, and if the connection is kept."""
-    environ = request.environ
+    environ = head.environ
     if protocol != "HTTP/1.1":
-        request.version = (1, int(protocol[-1]))
-    old = request.version == (1, 0)
+        head.version = (1, int(protocol[-1]))
+    old = head.version == (1, 0)
     length = environ.get("CONTENT_LENGTH")
     coding = environ.get("HTTP_TRANSFER_ENCODING")
     if coding is not None:
@@ -21,28 +21,28 @@ def set_framing(request: Request, protocol: str) -> None:
             raise Rejection(
                 400, "Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0."
             )
-        request.keep_alive = _check_codings(coding)
-        request.length = None
+        head.keep_alive = _check_codings(coding)
+        head.length = None
     elif length is not None:
         # Without what `int` accepts, too: signs, underscores, digits of other scripts.
         if not (length.isascii() and length.isdecimal() and len(length) <= 400):
             raise Rejection(
                 400, f"Invalid Content-Length {quote(length)}: a number of bytes is expected."
             )
-        request.length = int(length)
+        head.length = int(length)
     expect = environ.get("HTTP_EXPECT")
     if expect is not None:
         if expect.lower() != "100-continue":
             raise Rejection(417, f"Unsupported Expect {quote(expect)}: only 100-continue is known.")
-        request.expects_continue = not old
+        head.expects_continue = not old
     connection = environ.get("HTTP_CONNECTION")
     if connection is None:
-        request.keep_alive = request.keep_alive and not old
+        head.keep_alive = head.keep_alive and not old
     elif connection.lower() != "keep-alive":
         options = {option.strip(" \t") for option in connection.lower().split(",")}
-        request.keep_alive = request.keep_alive and not old and "close" not in options
-    if request.method == "CONNECT":
-        request.keep_alive = False  # what follows is not HTTP, whatever the response is
+        head.keep_alive = head.keep_alive and not old and "close" not in options
+    if head.method == "CONNECT":
+        head.keep_alive = False  # what follows is not HTTP, whatever the response is
 
 
 def _check_codings(value: str) -> bool:

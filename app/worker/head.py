@@ -12,14 +12,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from gunicorn.util import split_request_uri, unquote_to_wsgi_str
 
-from .contract import MEMORY, UNREAD, Environ
+from .contract import MEMORY, UNREAD, DirectCall, Environ
 from .framing import set_framing
 from .rejection import Rejection, line_too_long, quote
-from .request import Request
+from .request import Head, Request
 from .target import authority, is_target, port_of
 
 _TEXT = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -52,10 +53,20 @@ _MAX_HEADS, _LONGEST_HEAD = 256, 512
 
 
 class HeadParser:
-    """Parses the heads of requests, of peers that are ``trusted`` as proxies or not."""
+    """Parses the heads of requests, of peers that are ``trusted`` as proxies or not.
 
-    def __init__(self, cfg: Any, *, trusted: bool) -> None:
+    Of those that come again, it asks ``find_direct`` as `KeepAliveWorker.find_direct` says.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        find_direct: Callable[[Environ], DirectCall | None] = lambda environ: None,
+        *,
+        trusted: bool,
+    ) -> None:
         self._cfg = cfg
+        self._find_direct = find_direct
         self._forwarders: list[str] = cfg.forwarder_headers if trusted else []
         secure = cfg.secure_scheme_headers if trusted else {}
         self._schemes = {_key(name.upper()): value for name, value in secure.items()}
@@ -68,7 +79,7 @@ class HeadParser:
         self.line_size = 8190 if line < 0 or line > 8190 else line  # 0 is unlimited
         self.head_size = (self.line_size or 1 << 20) + self.max_fields * (self.field_size + 2) + 4
         # Caches of what clients send repeatedly, bounded because they may send anything.
-        self._heads: dict[bytes, Request] = {}
+        self._heads: dict[bytes, Head] = {}
         self._keys = _COMMON_KEYS.copy()
         self._lines: dict[str, tuple[str, str, str, str, str]] = {}
         self._hosts: set[str] = set()
@@ -81,23 +92,19 @@ class HeadParser:
         configured).
         """
         known = self._heads.get(head)
-        if known is not None:
-            request = known.extending(template)
-        else:
+        if known is None:
             known = self._parse(head)
-            request = known.extending(template)
             if len(head) <= _LONGEST_HEAD:
                 if len(self._heads) >= _MAX_HEADS:
                     self._heads.clear()
                 self._heads[head] = known
-                # From the second one on: many heads have an id, and come only once.
-                known.environ[MEMORY] = {}
-        if "SERVER_NAME" not in template:
-            _name_server(request.environ)
-        return request
+        elif not known.is_repeated:  # many heads have an id, and come only once
+            known.is_repeated = True
+            known.environ[MEMORY] = {}
+            known.direct = self._find_direct(known.environ)
+        return Request(known, template)
 
-    def _parse(self, head: bytes) -> Request:
-        """Return the request that ``head`` begins; its environ has what the head says alone."""
+    def _parse(self, head: bytes) -> Head:
         text = head.decode("latin-1")
         lines = text.split("\r\n")
         count = len(lines) - 1
@@ -115,7 +122,7 @@ class HeadParser:
             "QUERY_STRING": query,
             "SERVER_PROTOCOL": protocol,
         }
-        request = Request(environ, method, uri, path, query)
+        parsed = Head(environ, method, uri, path, query)
         repeated: dict[str, list[str]] = {}
         keys = self._keys
         del lines[0]
@@ -140,21 +147,19 @@ class HeadParser:
         prefix = environ.get("SCRIPT_NAME") or self._script_name
         if prefix:
             _split_script_name(environ, prefix)
-        set_framing(request, protocol)
-        return request
+        set_framing(parsed, protocol)
+        return parsed
 
     def unread(self, template: Environ) -> Request:
         """Return a placeholder for a request whose head was not read completely."""
-        environ = template | {
+        environ = {
             "REQUEST_METHOD": UNREAD,
             "RAW_URI": "",
             "PATH_INFO": "/",
             "QUERY_STRING": "",
             "SERVER_PROTOCOL": "HTTP/1.1",
         }
-        environ.setdefault("SERVER_NAME", "")
-        environ.setdefault("SERVER_PORT", "")
-        return Request(environ, UNREAD, "", "/", "")
+        return Request(Head(environ, UNREAD, "", "/", ""), template)
 
     def check_trailers(self, section: bytes) -> None:
         """Raise `Rejection` if the trailer section of a chunked body is malformed or too large."""
@@ -314,14 +319,6 @@ def _key(name: str) -> str:
 
 _COMMON_KEYS = {name: _key(name.upper()) for name in _COMMON_NAMES}
 _COMMON_KEYS |= {name.lower(): key for name, key in _COMMON_KEYS.items()}
-
-
-def _name_server(environ: Environ) -> None:
-    """Set the server's name and port from the Host: a Unix socket has neither."""
-    host, _, port = environ.get("HTTP_HOST", "").partition(":")
-    if host and not port:
-        port = "443" if environ["wsgi.url_scheme"] == "https" else "80"
-    environ["SERVER_NAME"], environ["SERVER_PORT"] = host, port
 
 
 def _split_script_name(environ: Environ, prefix: str) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .call_queue import CallQueues
-from .contract import Environ
+from .contract import DirectCall, Environ
 from .hooks import Hooks
 from .rejection import Rejection
+from .request import Request
 from .request_queue import RequestQueue
 from .request_reader import BodyPolicy
 from .response import Application
@@ -27,8 +28,8 @@ class ConnectionOwner(BodyPolicy, Protocol):
 
     log: Any
     poller: select.epoll
-    queue: RequestQueue[Environ]
-    calls: CallQueues[Environ]
+    queue: RequestQueue[Request]
+    calls: CallQueues[Request]
     hooks: Hooks | None
     wsgi: Application
     is_ending: bool
@@ -49,6 +50,9 @@ class ConnectionOwner(BodyPolicy, Protocol):
 
     def pool_queue(self, environ: Environ, /) -> str | None:
         """Return the queue of ``calls`` in which a request waits for a thread, if it does."""
+
+    def find_direct(self, environ: Environ, /) -> DirectCall | None:
+        """Return what answers requests with a head without WSGI, if anything does."""
 
     def count_request(self, *, is_last: bool) -> bool:
         """Count a request; return True if its connection may be kept."""

@@ -14,7 +14,7 @@ from .chunks import ChunkedBody
 from .contract import Environ
 from .head import HeadParser
 from .rejection import Rejection, body_too_large, line_too_long
-from .request import Request
+from .request import Body, Request
 
 READ_BYTES = 65536
 """The most bytes to read at once of a head or of chunks."""
@@ -137,8 +137,8 @@ class RequestReader:
         if self._body is None or isinstance(self._body, ChunkedBody):
             return READ_BYTES
         assert self.request is not None
-        assert self.request.length is not None
-        missing = self.request.length - len(self._body)
+        assert self.request.head.length is not None
+        missing = self.request.head.length - len(self._body)
         return min(_BODY_BYTES, missing + READ_BYTES)
 
     def receive(self) -> Request | None:
@@ -149,20 +149,19 @@ class RequestReader:
         request = self.request or self._receive_head()
         if request is None:
             return None
-        length = request.length
+        length = request.head.length
         if length == 0:
-            body: io.BytesIO | None = io.BytesIO()
+            body: Body = b""
         elif self._body is None and length is not None and length <= len(self.buffer):
             body = self._take_whole_body(length)
         elif self._body is not None or self._begin_body(request):
-            body = self._receive_body(request)
-            if body is None:
+            received = self._receive_body(request)
+            if received is None:
                 return None
-            length = body.getbuffer().nbytes
+            body, length = received, received.getbuffer().nbytes
         else:
-            body, length = io.BytesIO(), 0
-        request.environ["wsgi.input"] = body
-        request.body_size = length
+            body, length = b"", 0
+        request.set_body(body, length)
         self.request = self._body = None
         self.request_size += length
         return request
@@ -205,12 +204,12 @@ class RequestReader:
             at = buffer.find(b"\n", at + 1)
         self._scanned = len(buffer)
 
-    def _take_whole_body(self, length: int) -> io.BytesIO:
+    def _take_whole_body(self, length: int) -> bytes:
         """Return a body that has arrived with its head, as most do."""
         self._check_length(length)
         buffer = self.buffer
         self.buffer = buffer[length:]
-        return io.BytesIO(buffer[:length])
+        return bytes(buffer[:length])
 
     def _check_length(self, length: int) -> None:
         if length > self._policy.max_body_bytes:
@@ -219,18 +218,18 @@ class RequestReader:
     def _begin_body(self, request: Request) -> bool:
         """Prepare to receive the body; return False if nothing more is to be received."""
         policy, parser = self._policy, self._parser
-        if request.length is None:
+        if request.head.length is None:
             self._body = ChunkedBody(
                 policy.max_body_bytes, parser.field_size, _TRAILERS_LIMIT, parser.check_trailers
             )
         else:
-            self._check_length(request.length)
-            self._body = BodyBuffer(request.length)
+            self._check_length(request.head.length)
+            self._body = BodyBuffer(request.head.length)
         if not policy.may_send_body(request.environ):
             request.keep_alive = False
             self.buffer = b""
             return False
-        awaited = request.expects_continue and not self.buffer
+        awaited = request.head.expects_continue and not self.buffer
         self._progress = Progress.CONTINUE_AWAITED if awaited else Progress.BODY_BEGAN
         return True
 
@@ -245,8 +244,8 @@ class RequestReader:
             self._progress = None
             return body.data.stream()
         assert body is not None
-        assert request.length is not None
-        missing = request.length - len(body)
+        assert request.head.length is not None
+        missing = request.head.length - len(body)
         if buffer:
             self.buffer = buffer[missing:]
             if missing:

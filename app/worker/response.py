@@ -312,3 +312,9 @@ def _own_lines(protocol: str, status: str, second: int, keep_alive: bool) -> str
         f"{protocol} {status}\r\nServer: {SERVER}\r\nDate: {formatdate(second, usegmt=True)}\r\n"
         f"Connection: {connection}\r\n"
     )
+
+
+@lru_cache(maxsize=4)
+def ok_lines(second: int, keep_alive: bool) -> bytes:
+    """Return those of a response with the status 200, in bytes."""
+    return _own_lines("HTTP/1.1", "200 OK", second, keep_alive).encode()

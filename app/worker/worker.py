@@ -21,13 +21,14 @@ from gunicorn.workers.base import Worker
 from .acceptor import Acceptor
 from .call_queue import CallQueues
 from .connection import Connection
-from .contract import Environ
+from .contract import DirectCall, Environ
 from .files import connections_that_fit
 from .heartbeat import report_alive_at
 from .hooks import Hooks
 from .load_table import LoadTable
 from .pool import CallPool
 from .rejection import Rejection
+from .request import Request
 from .request_queue import QueueEntry, RequestQueue
 from .response import Application
 
@@ -110,6 +111,7 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def wait_budget(environ: Environ) -> float:
         """Return how many seconds a request may wait; see `app.worker.request_queue`.
 
+        ``environ`` has what the head says alone, and all requests with this head may wait as long.
         A ``post_fork`` hook may replace it on its worker. It must not raise.
         """
         return inf
@@ -133,6 +135,17 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         loop serves others. The queues get threads in turn, and none gets all of them; there must be
         few. The application must be thread-safe. A body that is a stream is iterated by the loop. A
         ``post_fork`` hook may replace this on its worker. It must not raise.
+        """
+        return None
+
+    @staticmethod
+    def find_direct(environ: Environ) -> DirectCall | None:
+        """Return what answers requests with a head instead of the call of WSGI, if anything does.
+
+        ``environ`` has what the head says alone; the worker asks when it comes a second time. It
+        calls WSGI all the same for requests that are overdue or rejected, whose bodies came in
+        parts, or that hooks of Gunicorn want to see. A ``post_fork`` hook may replace this on its
+        worker. It must not raise.
         """
         return None
 
@@ -198,9 +211,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._held = self._peak_held = 0
         self._postponed: dict[int, int] = {}
         self._warnings = 0
-        self.queue = RequestQueue(self.wait_budget)
+        self.queue = RequestQueue(self._budget)
         self._pool = CallPool(self.pool_threads, self._wake_up)
-        self.calls = CallQueues(self.wait_budget, self._pool, self._advance_entry)
+        self.calls = CallQueues(self._budget, self._pool, self._advance_entry)
         self.unwatched_seconds = 0.0
         self._watched_at = self._none_waited_at = monotonic()
         self._is_stopping = False
@@ -214,6 +227,13 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._beat_seconds = min(self._beat_seconds, self.cfg.timeout / 4)
         self._next_beat = self._next_notice = 0.0
         super().init_process()
+
+    def _budget(self, request: Request) -> float:
+        head = request.head
+        budget = head.budget
+        if budget is None:
+            budget = head.budget = self.wait_budget(head.environ)
+        return budget
 
     # The interface for connections (`ConnectionOwner`)
 

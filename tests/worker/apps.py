@@ -499,6 +499,23 @@ def zoo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return _PATHS.get(environ["PATH_INFO"], echo)(environ, start_response)
 
 
+def left(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Say that the call is that of WSGI, and what a direct call has left; echo the body. As the zoo
+    for GET.
+    """
+    if environ["REQUEST_METHOD"] == "GET":
+        return zoo(environ, start_response)
+    body = environ["wsgi.input"].read()
+    headers = [
+        ("X-Way", "wsgi"),
+        ("X-Left", environ.get("test.left", "")),
+        ("X-Overdue", "yes" if OVERDUE in environ else "no"),
+        ("Content-Length", str(len(body))),
+    ]
+    start_response("200 OK", headers)
+    return [body]
+
+
 def wording(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Echo, and word what the worker refuses."""
     if REJECTION not in environ:

@@ -12,7 +12,7 @@ from gunicorn.config import Config
 
 from app.worker import request_reader
 from app.worker.head import HeadParser
-from app.worker.request import Request
+from app.worker.request import Head, Request
 from app.worker.request_reader import RequestReader
 from app.worker.response import Part, Response
 from app.worker.response_writer import ResponseWriter
@@ -71,7 +71,7 @@ def test_a_body_that_has_arrived_is_limited_like_any_other(reader: RequestReader
 def answered(returned: Iterable[bytes]) -> tuple[int, bytes]:
     """Return in how many steps a response is framed, and what it is on the wire."""
     out: deque[Part] = deque()
-    request = Request({}, "GET", "/", "/", "")
+    request = Request(Head({}, "GET", "/", "/", ""), {})
     response = Response(request, out, keep_alive=True)
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
