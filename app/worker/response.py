@@ -143,7 +143,7 @@ class Response:
             lines += f"{name}: {stripped}\r\n"
         # Assigned together: an application may go on after a call that failed.
         self._is_bodiless = forbids_length or code == 304
-        self._omits_body = self._is_bodiless or self.request.method == "HEAD"
+        self._omits_body = self._is_bodiless or self.request.head.method == "HEAD"
         self._lines, self.headers, self.response_length = lines, kept, length
         self.status = status
         if code < 200:
@@ -233,11 +233,11 @@ class Response:
         self.headers_sent = True
         protocol = "HTTP/1.1"
         framing = ""
-        if self.request.version == (1, 0):
+        if self.request.head.version == (1, 0):
             protocol = "HTTP/1.0"
         if self.response_length is None and self._only is not None and not self._is_bodiless:
             # An empty body in response to HEAD doesn't tell the length of that to GET.
-            if self._only or self.request.method != "HEAD":
+            if self._only or self.request.head.method != "HEAD":
                 self.response_length = self._only
                 self.headers.append(("Content-Length", str(self._only)))
                 framing = f"Content-Length: {self._only}\r\n"
