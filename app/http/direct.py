@@ -79,6 +79,11 @@ class _DirectPrediction:
             plain = self._plain = self._fast_path.find(self._environ)
         return plain is None or plain.found.service.takes_long
 
+    @property
+    def may_send_body(self) -> bool:
+        """True if callers need no key, and have no rate."""
+        return self._guard.is_idle and not self.takes_long
+
     def __call__(self, body: bytes, make_environ: Callable[[], Environ]) -> bytes | None:
         plain = self._plain
         if plain is None or len(body) != plain.size:

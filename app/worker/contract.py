@@ -57,6 +57,10 @@ class DirectCall(Protocol):
     def takes_long(self) -> bool:
         """True if such a request may have to wait for a thread: it isn't answered by this then."""
 
+    @property
+    def may_send_body(self) -> bool:
+        """True if anybody may send such a body: `KeepAliveWorker.may_send_body` isn't asked."""
+
     def __call__(self, body: bytes, make_environ: Callable[[], Environ], /) -> bytes | None:
         """Return the header fields of a response with the status 200, each with its CRLF, an empty
         line, and the body, of which the fields have the Content-Length.

@@ -67,8 +67,9 @@ class Request:
 
     @property
     def whole_body(self) -> bytes | None:
-        """The body, if it came with the head and nobody has asked for the environ."""
-        return self._body if isinstance(self._body, bytes) else None
+        """The body, if nobody has asked for the environ."""
+        body = self._body
+        return body.getvalue() if isinstance(body, io.BytesIO) else body
 
     @property
     def environ(self) -> Environ:

@@ -225,7 +225,8 @@ class RequestReader:
         else:
             self._check_length(request.head.length)
             self._body = BodyBuffer(request.head.length)
-        if not policy.may_send_body(request.environ):
+        direct = request.head.direct
+        if not (direct and direct.may_send_body) and not policy.may_send_body(request.environ):
             request.keep_alive = False
             self.buffer = b""
             return False

@@ -143,9 +143,9 @@ class KeepAliveWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Return what answers requests with a head instead of the call of WSGI, if anything does.
 
         ``environ`` has what the head says alone; the worker asks when it comes a second time. It
-        calls WSGI all the same for requests that are overdue or rejected, whose bodies came in
-        parts, or that hooks of Gunicorn want to see. A ``post_fork`` hook may replace this on its
-        worker. It must not raise.
+        calls WSGI all the same for requests that are overdue or rejected, for whose bodies it had
+        to ask `may_send_body`, or that hooks of Gunicorn want to see. A ``post_fork`` hook may
+        replace this on its worker. It must not raise.
         """
         return None
 

@@ -212,6 +212,17 @@ def test_a_key_is_asked_for(
         assert asked.by_wsgi().status.startswith("401")
 
 
+def test_anybody_may_send_a_body_where_nobody_needs_a_key(
+    make_app: Callable[..., Flask], sample: dict[str, float], tmp_path: Any
+) -> None:
+    environ = request_for(PREDICTION, {"features": sample})
+    keys = {"ACCESS__AUTH": "keys", "ACCESS__KEYS_FILE": str(tmp_path / "keys.json")}
+    for settings, expected in (({}, True), (keys, False), ({"LIMITS__RATE": "3/hour"}, False)):
+        direct = Asked(make_app(**settings), environ).direct
+        assert direct is not None
+        assert direct.may_send_body is expected
+
+
 def test_a_request_counts_towards_its_rate_once(
     make_app: Callable[..., Flask], sample: dict[str, float]
 ) -> None:

@@ -16,6 +16,7 @@ class Direct:
 
     def __init__(self, path):
         self.path = path
+        self.may_send_body = path != "/asked"
 
     def __call__(self, body, make_environ):
         if self.path == "/raises":
@@ -35,6 +36,7 @@ def post_fork(server, worker):
         return None if environ["PATH_INFO"] == "/none" else Direct(environ["PATH_INFO"])
 
     worker.find_direct = find_direct
+    worker.may_send_body = lambda environ: worker.log.info("may %s", environ["PATH_INFO"]) or True
     worker.wait_budget = lambda environ: float(environ.get("HTTP_X_BUDGET", "inf"))
 """
 
@@ -102,11 +104,20 @@ def test_what_it_does_not_answer_is_called_by_wsgi(gunicorn: Gunicorn) -> None:
     assert ways(ask_one_by_one(gunicorn, post("/none"), post("/none"))) == ["wsgi", "wsgi"]
 
 
-def test_a_body_that_comes_in_parts_is_left_to_wsgi(gunicorn: Gunicorn) -> None:
+def test_a_body_may_come_in_parts_from_anybody(gunicorn: Gunicorn) -> None:
     body = b"a" * 100_000  # more than is read with a head
     answers = ask_one_by_one(gunicorn, *[post("/parts", body) for _ in range(3)])
+    assert ways(answers) == ["wsgi", "direct", "direct"]
+    assert {answer.body for answer in answers} == {body}
+
+
+def test_who_may_send_a_body_is_asked_for_unless_anybody_may(gunicorn: Gunicorn) -> None:
+    body = b"a" * 100_000
+    answers = ask_one_by_one(gunicorn, *[post("/asked", body) for _ in range(3)])
     assert ways(answers) == ["wsgi"] * 3
     assert {answer.body for answer in answers} == {body}
+    wait_for(lambda: gunicorn.text.count("may /asked") == 3)
+    assert gunicorn.text.count("may /parts") == 1  # before it was known
 
 
 def test_a_client_that_closes_is_told_so(gunicorn: Gunicorn) -> None:
