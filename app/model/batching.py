@@ -12,9 +12,11 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Event, Lock
+from time import perf_counter
 
 import numpy as np
 
+from .pass_size import PassSize
 from .runtime import Runtime
 from .signature import Array, Tensors, row_count, select_rows
 
@@ -71,9 +73,9 @@ class BatchingRuntime:
 
     One pass runs at a time. A caller that finds the runtime free runs its rows at once. Otherwise
     it waits in line; when the current pass ends, the first in line leads the next one: its own rows
-    and those of the calls behind it, whole calls in order, at most ``max_rows`` in total. Then it
-    hands over, so that no caller works for others twice. A call of more than ``max_rows`` rows runs
-    alone.
+    and those of the calls behind it, whole calls in order, at most ``max_rows`` in total, and fewer
+    if ``is_measured`` shows that more are not cheaper together. Then it hands over, so that no
+    caller works for others twice. A call of more rows runs alone.
 
     A call that has waited for a second runs alone, beside a pass that takes so long: some networks
     do as much as their inputs say, and nobody pays for another's rows.
@@ -90,11 +92,19 @@ class BatchingRuntime:
     ``on_run``, if set, is called with the number of rows of each pass; it must not raise.
     """
 
-    def __init__(self, runtime: Runtime, max_rows: int, padding: Padding | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        max_rows: int,
+        padding: Padding | None = None,
+        *,
+        is_measured: bool = False,
+    ) -> None:
         self.name = runtime.name
         self.device = runtime.device
         self.max_rows = max_rows
         self._padding = padding
+        self._size = PassSize(max_rows) if is_measured else None
         self.on_run: Callable[[int], None] | None = None
         self._runtime = runtime
         self._lock = Lock()  # of what follows, and of every call in line
@@ -110,7 +120,7 @@ class BatchingRuntime:
         call = self._enter(inputs)
         if call is None:
             try:
-                return self._pass(inputs)
+                return self._measured_pass(inputs)
             finally:
                 self._hand_over()
         try:
@@ -157,10 +167,10 @@ class BatchingRuntime:
         """Run ``call``, the first in line, together with those that fit."""
         followers = self._take()
         if not followers:
-            return self._pass(call.inputs)
+            return self._measured_pass(call.inputs)
         try:
             rows = call.rows + sum(follower.rows for follower in followers)
-            answers = self._pass(self._joined([call, *followers]))
+            answers = self._measured_pass(self._joined([call, *followers]))
             if any(array.shape[:1] != (rows,) for array in answers.values()):
                 raise _OtherRows
             for array in answers.values():
@@ -191,7 +201,8 @@ class BatchingRuntime:
         """Return True if ``call`` may run together with ``calls``."""
         leader, padding = calls[0], self._padding
         rows = call.rows + sum(each.rows for each in calls)
-        if leader.alone or call.alone or rows > self.max_rows:
+        most = self.max_rows if self._size is None else self._size.rows
+        if leader.alone or call.alone or rows > most:
             return False
         padded = padding.values if padding is not None else ()
         if _form(call.inputs, padded) != _form(leader.inputs, padded):
@@ -234,6 +245,15 @@ class BatchingRuntime:
             had_runtime = call.woken.is_set() and call.answer is None
         if had_runtime:
             self._hand_over()
+
+    def _measured_pass(self, inputs: Tensors) -> Tensors:
+        """Run a pass of the call that owns the runtime, and learn how long it took."""
+        if self._size is None:
+            return self._pass(inputs)
+        begun = perf_counter()
+        answers = self._pass(inputs)
+        self._size.learn(row_count(inputs), perf_counter() - begun)
+        return answers
 
     def _pass(self, inputs: Tensors) -> Tensors:
         answers = self._runtime.run(inputs)

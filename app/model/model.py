@@ -133,8 +133,9 @@ class Model:
             or self.runtime.device != "cpu"
         )
 
-    def share_passes(self, max_rows: int) -> None:
-        """Run the rows of several threads together, ``max_rows`` at most, if it has rows.
+    def share_passes(self, max_rows: int, *, is_measured: bool = False) -> None:
+        """Run the rows of several threads together, ``max_rows`` at most, if it has rows, and as
+        many as make each cheaper if ``is_measured``.
 
         Call it before the model is served.
         """
@@ -142,7 +143,7 @@ class Model:
             # An output with a length of its own would have that of the longest row.
             has_length = any(size < 0 for _, of_row in self._outputs for size in of_row)
             padding = None if has_length or self.steps is None else self.steps.padding
-            self.runtime = BatchingRuntime(self.runtime, max_rows, padding)
+            self.runtime = BatchingRuntime(self.runtime, max_rows, padding, is_measured=is_measured)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Return the network's outputs for ``inputs``, which are as the signature says.

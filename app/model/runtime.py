@@ -19,7 +19,7 @@ from .signature import Tensors
 
 BatchRows = int | Literal["auto"]
 """The most rows that run together, 0 for those of one request; "auto" is 0 for models that don't
-take long, and else `SHARED_ROWS`.
+take long, and else as many as make each cheaper, at most `SHARED_ROWS`.
 """
 SHARED_ROWS = 64
 RuntimeChoice = Literal["auto", "torch", "onnx"]

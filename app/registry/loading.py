@@ -117,8 +117,9 @@ def _load(source: ModelSource, found: Path, load: Callable[..., _Loaded]) -> Mod
     model.self_test()
     rows = source.batch_rows
     if rows == "auto":
-        rows = SHARED_ROWS if model.takes_long else 0
-    if rows:
+        if model.takes_long:
+            model.share_passes(SHARED_ROWS, is_measured=True)
+    elif rows:
         model.share_passes(rows)
     return model
 

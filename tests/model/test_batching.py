@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +23,7 @@ from app.model.batching import BatchingRuntime, Padding
 from app.model.model import Model
 from app.model.runtime import Runtime
 from app.model.self_test import seconds_of_a_row
-from app.model.signature import FEATURES, Tensors
+from app.model.signature import FEATURES, Tensors, row_count
 from app.packing.network import parity_samples
 from app.registry.loading import ModelSource, load_model
 from tests.conftest import BUNDLE
@@ -498,3 +499,39 @@ def test_nobody_pays_for_a_text_that_is_much_longer() -> None:
     long = list(range(1, 41))
     passes = passes_of(padding, tokens([1]), tokens([2]), tokens(long), tokens([3] * 20))
     assert passes == [[[1], [2]], [long, [3] * 20 + [9] * 20]]
+
+
+class Timed(Doubling):
+    """A network whose rows take as long together as one after the other, or all as long as one: by
+    a clock of its own, which is `now`.
+    """
+
+    def __init__(self, *, is_shared: bool) -> None:
+        super().__init__()
+        self.is_shared = is_shared
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def run(self, inputs: Tensors) -> Tensors:
+        time.sleep(0.001)  # others come and wait
+        self.seconds += 1 if self.is_shared else row_count(inputs)
+        return super().run(inputs)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_rows_share_passes_as_far_as_that_makes_them_cheaper(
+    monkeypatch: pytest.MonkeyPatch, *, is_shared: bool
+) -> None:
+    network = Timed(is_shared=is_shared)
+    monkeypatch.setattr(batching, "perf_counter", network.now)
+    runtime = BatchingRuntime(network, 64, is_measured=True)
+    sizes: list[int] = []
+    runtime.on_run = sizes.append
+    row = {FEATURES: np.ones((1, 2), dtype=np.float32)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: runtime.run(row), range(800)))
+    assert sum(sizes) == 800
+    assert max(sizes) == (8 if is_shared else 2)
+    assert sizes.count(2) < 40
