@@ -173,6 +173,9 @@ def _read_body(request: Request, settings: Settings) -> bytes:
     with ReadDeadline(connection, seconds) as deadline:
         try:
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+        except MemoryError:  # runs of other requests have it
+            close_after_answer()
+            raise
         except Exception as error:
             # Each server has its own exceptions for chunks that are malformed or end early: PEP
             # 3333 names none.
