@@ -42,6 +42,8 @@ class DirectCalls:
         """Return what answers requests with the head in ``environ``, or None: if they may need more
         than that, or if the owner has wrapped the application in middleware that must see them.
         """
+        if environ["REQUEST_METHOD"] != "POST":
+            return None
         environ = environ.copy()  # its path is split
         head = self._admission.admits_directly(environ)
         if head is None or self._app.wsgi_app is not self._admission:

@@ -101,7 +101,8 @@ class HeadParser:
         elif not known.is_repeated:  # many heads have an id, and come only once
             known.is_repeated = True
             known.environ[MEMORY] = {}
-            known.direct = self._find_direct(known.environ)
+            if known.version != (1, 0):  # of which a response has another first line
+                known.direct = self._find_direct(known.environ)
         return Request(known, template)
 
     def _parse(self, head: bytes) -> Head:

@@ -146,6 +146,14 @@ def test_an_answer_that_is_streamed_is_made_once_and_sent_by_wsgi(
     assert answer.body.count(b'"label"') == 20_000
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/health"), ("PUT", PREDICTION)])
+def test_what_is_no_post_is_not_looked_at(
+    make_app: Callable[..., Flask], method: str, path: str
+) -> None:
+    environ = request_for(path, {}) | {"REQUEST_METHOD": method}
+    assert lantern_of(make_app()).find_direct(head_in(environ)) is None
+
+
 @pytest.mark.parametrize(
     "odd",
     [

@@ -81,6 +81,11 @@ def test_the_fields_of_the_server_are_those_of_any_response(gunicorn: Gunicorn) 
     assert second["Date"].endswith("GMT")
 
 
+def test_http_1_0_is_answered_by_wsgi_in_its_version(gunicorn: Gunicorn) -> None:
+    old = post("/old", b"1", "Connection: keep-alive").replace(b" HTTP/1.1", b" HTTP/1.0")
+    assert ways(ask_one_by_one(gunicorn, old, old, old)) == ["wsgi"] * 3
+
+
 def test_several_at_once_are_answered_in_order(gunicorn: Gunicorn) -> None:
     sent = [post("/several", b"%d" % number) for number in range(10, 60)]
     with Connection(gunicorn.address) as connection:
