@@ -61,5 +61,5 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = fast_path  # type: ignore[method-assign]
     admits = admission.init_app(app, lantern, table)
     if fast_path is not None:
-        lantern.find_direct = DirectCalls(app, lantern, admits, fast_path).find
+        lantern.direct_calls = DirectCalls(app, lantern, admits, fast_path)
     return app

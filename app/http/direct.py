@@ -38,9 +38,15 @@ class DirectCalls:
         self._admission = admission
         self._prediction = lantern, admission, fast_path
 
+    def are_for(self, application: object) -> bool:
+        """Return True if a server that serves ``application`` may use them: if it is the very one,
+        and in nothing that must see its requests.
+        """
+        return application is self._app
+
     def find(self, environ: Environ) -> DirectCall | None:
         """Return what answers requests with the head in ``environ``, or None: if they may need more
-        than that, or if the owner has wrapped the application in middleware that must see them.
+        than that, or if the owner has wrapped ``wsgi_app`` in middleware that must see them.
         """
         if environ["REQUEST_METHOD"] != "POST":
             return None

@@ -25,7 +25,6 @@ from ..settings import Settings
 from ..telemetry.metrics import Metrics
 from ..telemetry.statistics import InferenceStatistics
 from ..telemetry.versions import ServedVersions
-from ..worker.contract import DirectCall
 from .overload import WaitBudget
 
 
@@ -37,8 +36,8 @@ class Lantern:
     answers requests that name no model. ``routing_variable`` is the WSGI environ's key of the
     header that assigns a caller to one side of a canary. ``may_send_body`` decides from the head of
     a request whether its body is to be received, ``pool_queue`` in which queue it waits for a
-    thread of its own, if it does, and ``find_direct`` what answers it without WSGI, if anything
-    does. ``draining`` returns True once this worker is about to stop.
+    thread of its own, if it does. ``direct_calls``, if there are any, answer requests without WSGI.
+    ``draining`` returns True once this worker is about to stop.
     """
 
     settings: Settings
@@ -49,7 +48,7 @@ class Lantern:
     draining: Callable[[], bool] = field(default=lambda: False)
     may_send_body: Callable[[dict[str, Any]], bool] = field(default=lambda environ: True)
     pool_queue: Callable[[dict[str, Any]], str | None] = field(default=lambda environ: None)
-    find_direct: Callable[[dict[str, Any]], DirectCall | None] = field(default=lambda environ: None)
+    direct_calls: Any = None  # `DirectCalls`, which knows this class
     default_service: ModelService = field(init=False)
     guard: Guard = field(init=False)
     routing_variable: str = field(init=False)

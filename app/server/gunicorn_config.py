@@ -263,7 +263,9 @@ def _hand_over(worker: Any, lantern: Lantern) -> None:
     worker.wait_budget = lantern.wait_budget
     worker.may_send_body = lantern.may_send_body
     worker.pool_queue = lantern.pool_queue
-    worker.find_direct = lantern.find_direct
+    direct = lantern.direct_calls
+    if direct is not None and direct.are_for(worker.app.wsgi()):
+        worker.find_direct = direct.find
     worker.report_in_flight = lantern.metrics.in_flight
     worker.release_memory = release_freed_memory
     worker.before_waiting = defer_lines()

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from app.access.keys import PREDICT, create_key
+from app.http.direct import DirectCalls
 from app.http.extension import Lantern
 from app.http.fast_path import FastPath
 from app.worker.contract import DirectCall
@@ -29,6 +30,11 @@ def lantern_of(app: Flask) -> Lantern:
     return lantern
 
 
+def calls_of(app: Flask) -> DirectCalls:
+    calls: DirectCalls = lantern_of(app).direct_calls
+    return calls
+
+
 def head_in(environ: dict[str, Any]) -> dict[str, Any]:
     """Return what the head alone says: the address and the rest belong to a connection."""
     return {key: value for key, value in environ.items() if key in HEAD or key.startswith("HTTP_")}
@@ -40,7 +46,7 @@ class Asked:
     def __init__(self, app: Flask, environ: dict[str, Any]) -> None:
         self.app = app
         self.environ = environ
-        found = lantern_of(app).find_direct(head_in(environ))
+        found = calls_of(app).find(head_in(environ))
         self.direct: DirectCall | None = None if found is None or found.takes_long else found
         self.environs_made = 0
 
@@ -151,7 +157,7 @@ def test_what_is_no_post_is_not_looked_at(
     make_app: Callable[..., Flask], method: str, path: str
 ) -> None:
     environ = request_for(path, {}) | {"REQUEST_METHOD": method}
-    assert lantern_of(make_app()).find_direct(head_in(environ)) is None
+    assert calls_of(make_app()).find(head_in(environ)) is None
 
 
 @pytest.mark.parametrize(
@@ -191,11 +197,16 @@ def test_middleware_of_the_owner_sees_every_request(
     assert Asked(app, request_for(PREDICTION, {"features": sample})).direct is None
 
 
-def test_without_the_fast_path_nothing_is_direct(
-    make_app: Callable[..., Flask], sample: dict[str, float]
+def test_what_wraps_the_whole_application_sees_every_request(
+    make_app: Callable[..., Flask],
 ) -> None:
-    app = make_app(SERVER__FAST_PATH="false")
-    assert Asked(app, request_for(PREDICTION, {"features": sample})).direct is None
+    app = make_app()
+    assert calls_of(app).are_for(app)
+    assert not calls_of(app).are_for(partial(app))
+
+
+def test_without_the_fast_path_nothing_is_direct(make_app: Callable[..., Flask]) -> None:
+    assert lantern_of(make_app(SERVER__FAST_PATH="false")).direct_calls is None
 
 
 def test_cross_origin_answers_are_marked_and_so_not_direct(
