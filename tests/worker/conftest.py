@@ -78,6 +78,13 @@ class Gunicorn:
         self.wait_for_log("Listening at:")
         ask(self.address)
 
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until ``count`` workers have answered /pid, as the zoo does.
+
+        One that is still starting serves nothing, and may miss a signal.
+        """
+        wait_for(lambda: len({ask(self.address, "/pid").body for _ in range(10)}) == count)
+
     def wait_for_log(self, words: str, seconds: float = 120) -> None:
         """Wait until the log holds ``words``."""
         wait_for(

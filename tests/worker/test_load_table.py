@@ -12,8 +12,8 @@ import pytest
 
 from app.worker import load_table
 from app.worker.load_table import LoadTable
-from tests.worker.conftest import Serve, limits, wait_for
-from tests.worker.wire import Connection, ask, request
+from tests.worker.conftest import Serve, limits
+from tests.worker.wire import Connection, request
 
 
 @pytest.fixture
@@ -110,8 +110,7 @@ def test_what_is_told_after_a_fork_is_seen_by_the_other(table: LoadTable) -> Non
 
 def test_connections_that_come_together_are_shared(serve: Serve) -> None:
     gunicorn = serve("zoo", "-w", "2", "--keep-alive", "60", config=limits(yield_seconds=2.0))
-    wait_for(lambda: len(gunicorn.workers()) == 2)
-    wait_for(lambda: len({ask(gunicorn.address, "/pid").body for _ in range(10)}) == 2)
+    gunicorn.wait_for_workers(2)
     with ExitStack() as stack:
         connections = [stack.enter_context(Connection(gunicorn.address)) for _ in range(16)]
         for connection in connections:
@@ -126,8 +125,7 @@ def test_connections_that_come_together_are_shared(serve: Serve) -> None:
 def test_a_worker_that_hangs_does_not_keep_the_others_from_accepting(serve: Serve) -> None:
     """Each connection would wait for four seconds to be left to it."""
     gunicorn = serve("zoo", "-w", "2", "--keep-alive", "60", config=limits(yield_seconds=4.0))
-    wait_for(lambda: len(gunicorn.workers()) == 2)
-    wait_for(lambda: len({ask(gunicorn.address, "/pid").body for _ in range(10)}) == 2)
+    gunicorn.wait_for_workers(2)
     stopped, other = gunicorn.workers()
     os.kill(stopped, signal.SIGSTOP)
     try:

@@ -270,6 +270,7 @@ def asked_for(seconds: float, begun: float, gunicorn: Gunicorn) -> list[Answer]:
 
 def test_a_service_that_is_told_to_stop_accepts_for_as_long_as_it_drains(serve: Serve) -> None:
     gunicorn = serve("zoo", "-w", "2", config=drain(3))
+    gunicorn.wait_for_workers(2)
     with Connection(gunicorn.address) as kept:
         assert kept.send(request("/pid")).answer() is not None
         begun = time.monotonic()
@@ -290,6 +291,7 @@ def test_one_that_is_busy_when_all_are_told_to_stop_takes_no_ones_place(
 ) -> None:
     """Else the others stop accepting, and who comes waits for it."""
     gunicorn = serve("zoo", "-w", "2", config=drain(4))
+    gunicorn.wait_for_workers(2)
     go_on = tmp_path / "go-on"
     with Connection(gunicorn.address) as busy:
         busy.send(request(f"/work-after?in-the-iterable&path={go_on}"))
@@ -307,6 +309,7 @@ def test_a_worker_whose_place_is_taken_does_not_drain(serve: Serve) -> None:
     before = set(gunicorn.workers())
     gunicorn.signal(signal.SIGHUP)
     wait_for(lambda: len(gunicorn.workers()) == 2 and not before & set(gunicorn.workers()))
+    gunicorn.wait_for_workers(2)
     gunicorn.signal(signal.SIGINT)
     assert gunicorn.process.wait(120) == 0, gunicorn.text
 
