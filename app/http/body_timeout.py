@@ -84,14 +84,18 @@ class _Watcher:
         self._thread: threading.Thread | None = None
 
     def add(self, deadline: ReadDeadline) -> None:
+        """Watch ``deadline``. Raises `MemoryError` if the thread for that can't be started."""
         with self._lock:
-            self._deadlines.add(deadline)
             if self._thread is None:
                 thread = threading.Thread(
                     target=self._watch, name="lantern-read-deadlines", daemon=True
                 )
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:  # "can't start new thread"
+                    raise MemoryError(str(error)) from error
                 self._thread = thread
+            self._deadlines.add(deadline)
         self._any.set()
 
     def remove(self, deadline: ReadDeadline) -> None:
