@@ -76,7 +76,8 @@ def test_pipelined_requests_are_answered_before_the_end(serve: Serve) -> None:
 
 
 def test_a_long_answer_goes_on_to_its_end(worker: str, serve: Serve) -> None:
-    gunicorn = serve("zoo", worker=worker)
+    # So small a buffer takes seconds to read it all, and more beside others.
+    gunicorn = serve("zoo", "--graceful-timeout", "110", worker=worker)
     with Connection(gunicorn.address, receive_buffer=4096) as connection:
         connection.send(request("/huge?blocks=200"))
         wait_for(lambda: connection.socket.recv(1, 0x2))  # MSG_PEEK
